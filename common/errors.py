@@ -1,0 +1,105 @@
+"""What can go wrong for a user, each kind with its own exit code (README, "Exit codes").
+
+A message is one sentence that says what was expected, what was found, and the remedy.
+"""
+
+# Stopped by Ctrl-C or SIGTERM before the run was solved or finished; it can be resumed.
+EXIT_INTERRUPTED = 130
+
+
+class ImpalaError(Exception):
+    """Anything this project refuses or gives up on, with the exit code of its kind."""
+
+    exit_code = 1
+
+
+class ConfigError(ImpalaError):
+    """A preset, key, option or value is unknown or out of range."""
+
+    exit_code = 2
+
+
+class UnsupportedEnvironment(ImpalaError):
+    """The environment is unknown, not installed, or has spaces we cannot learn on."""
+
+    exit_code = 3
+
+
+class RedisUnreachable(ImpalaError):
+    """No answer from the server in time: it is away, frozen, full or still starting."""
+
+    exit_code = 4
+
+
+class RedisDenied(ImpalaError):
+    """The server refuses us: password, permission or TLS. Trying again would not help."""
+
+    exit_code = 5
+
+
+class UnsuitableServer(ImpalaError):
+    """The server is too old, or may evict keys or has no room for the run."""
+
+    exit_code = 6
+
+
+class RunHeld(ImpalaError):
+    """Another learner holds the run's lease."""
+
+    exit_code = 7
+
+
+class Fenced(ImpalaError):
+    """Another learner took the run over while this one was working on it."""
+
+    exit_code = 8
+
+
+class SpecMismatch(ImpalaError):
+    """The run in Redis or on disk is of another environment, model or program version."""
+
+    exit_code = 9
+
+
+class RunDirectoryError(ImpalaError):
+    """The run directory cannot be written, is already used, or holds no run."""
+
+    exit_code = 10
+
+
+class CheckpointError(ImpalaError):
+    """No usable checkpoint: missing, damaged, or of another model."""
+
+    exit_code = 11
+
+
+class WaitedTooLong(ImpalaError):
+    """A wait that the user bounded has reached its bound."""
+
+    exit_code = 12
+
+
+class ServerNotStarted(ImpalaError):
+    """The embedded server was not found or did not start."""
+
+    exit_code = 13
+
+
+class RunMissing(ImpalaError):
+    """Redis holds no run of that name: never opened, or lost with the server's memory."""
+
+    exit_code = 14
+
+
+class NotFinite(ImpalaError):
+    """The loss or the gradients stopped being finite numbers."""
+
+    exit_code = 15
+
+
+class FrameRefused(ImpalaError):
+    """Bytes that are not a frame of this run. `reason` names the counter, e.g. "malformed"."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,107 @@
+"""How a setting is declared, named, checked and shown: the grammar that `config` is written in."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from common.errors import ConfigError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """Declares one setting: its default, its help (with the unit), and its range."""
+    bounds = {"at_least": at_least, "at_most": at_most, "above": above}
+    return field(default=default, metadata={"help": help, **bounds})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as the options, the TOML reader and the docs see it."""
+
+    key: str  # without the trailing underscore of a Python keyword
+    attribute: str
+    group: str
+    kind: type  # bool, int, float, str, or tuple for a list of ints
+    optional: bool  # None ("none") turns it off
+    choices: tuple[str, ...]
+    default: Any
+    help: str
+    at_least: float | None
+    at_most: float | None
+    above: float | None
+
+    def check(self, value: Any) -> Any:
+        """`value` in this setting's type. Raises ConfigError with key, range and what was found."""
+        if self.optional and (value is None or value == "none"):
+            return None
+        if self.kind is tuple and isinstance(value, list | tuple):
+            return tuple(self._check_number(int, item) for item in value)
+        if self.kind is str and isinstance(value, str):
+            if self.choices and value not in self.choices:
+                raise ConfigError(f"{self.key} must be one of {self.range()}, not {value!r}")
+            return value
+        return self._check_number(self.kind, value)
+
+    def _check_number(self, kind: type, value: Any) -> Any:
+        integral = isinstance(value, int) and not isinstance(value, bool)
+        if not integral and not (kind is float and isinstance(value, float)):
+            raise ConfigError(f"{self.key} must be {self.range()}, not {value!r}")
+        number = kind(value)
+        inside = (
+            abs(number) < float("inf")
+            and (self.at_least is None or number >= self.at_least)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.above is None or number > self.above)
+        )
+        if not inside:
+            raise ConfigError(f"{self.key} must be {self.range()}, not {value!r}")
+        return number
+
+    def range(self) -> str:
+        """What is allowed, in words: "a number, at least 0, or none"."""
+        if self.choices:
+            return ", ".join(self.choices)
+        name = {int: "a whole number", float: "a number", tuple: "whole numbers", str: "text"}
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (
+                ("at least", self.at_least),
+                ("above", self.above),
+                ("at most", self.at_most),
+            )
+            if bound is not None
+        ]
+        return ", ".join([name[self.kind], *bounds, *(["or none"] if self.optional else [])])
+
+
+def declared_in(config_class: type) -> Iterator[Setting]:
+    """Every setting of a dataclass of dataclasses, in declaration order."""
+    for group in dataclasses.fields(config_class):
+        group_class: Any = type(group.default)
+        hints = typing.get_type_hints(group_class)
+        for item in dataclasses.fields(group_class):
+            hint, optional = hints[item.name], False
+            if typing.get_origin(hint) is types.UnionType:
+                hint, optional = typing.get_args(hint)[0], True
+            choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+            kind = str if choices else (typing.get_origin(hint) or hint)
+            meta = dict(item.metadata)
+            yield Setting(
+                key=item.name.rstrip("_"),
+                attribute=item.name,
+                group=group.name,
+                kind=kind,
+                optional=optional,
+                choices=choices,
+                default=item.default,
+                **meta,
+            )
