@@ -1,0 +1,80 @@
+"""V-trace targets.
+
+IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures,
+Espeholt, Soyer, Munos et al., 2018, https://arxiv.org/abs/1802.01561. Names are the paper's.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class VTraceReturns(NamedTuple):
+    """What the losses need, without gradient."""
+
+    vs: Tensor  # [T, B] targets of the baseline, equation (1)
+    pg_advantages: Tensor  # [T, B] rho_s (r_s + gamma v_{s+1} - V(x_s)), section 4.2
+
+
+@torch.no_grad()
+def from_importance_weights(
+    log_rhos: Tensor,
+    discounts: Tensor,
+    rewards: Tensor,
+    values: Tensor,
+    bootstrap_value: Tensor,
+    clip_rho_threshold: float | None = 1.0,
+    clip_c_threshold: float | None = 1.0,
+    clip_pg_rho_threshold: float | None = 1.0,
+    lambda_: float = 1.0,
+) -> VTraceReturns:
+    """V-trace from the log importance weights of the actions taken.
+
+    Args:
+      log_rhos: [T, B] log pi(a_s|x_s) - log mu(a_s|x_s); pi is the target policy, mu the behaviour
+        policy. -inf makes a row count for nothing: its target is its own value, and no trace
+        passes through it (equation (1) with rho = c = 0). That is how fake rows are cut out.
+      discounts: [T, B] gamma, and 0 where the episode terminated.
+      rewards: [T, B].
+      values: [T, B] V(x_s) under the target policy.
+      bootstrap_value: [B] V(x_T).
+      clip_rho_threshold: rho-bar, or None for no clip.
+      clip_c_threshold: c-bar, or None for no clip.
+      clip_pg_rho_threshold: rho-bar in the policy gradient, or None for no clip.
+      lambda_: factor on every c (Remark 2), 0 to 1.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    shape = rewards.shape
+    if len(shape) != 2 or any(x.shape != shape for x in (log_rhos, discounts, values)):
+        shapes = [tuple(x.shape) for x in (log_rhos, discounts, rewards, values)]
+        raise ValueError(f"log_rhos, discounts, rewards, values must all be [T, B], not {shapes}")
+    if bootstrap_value.shape != shape[1:]:
+        raise ValueError(
+            f"bootstrap_value must be [B] = {tuple(shape[1:])}, not {tuple(bootstrap_value.shape)}"
+        )
+    rhos = log_rhos.exp()
+    clipped_rhos = _clip(rhos, clip_rho_threshold)
+    cs = lambda_ * _clip(rhos, clip_c_threshold)
+
+    next_values = torch.cat([values[1:], bootstrap_value[None]])  # [T, B] V(x_{s+1})
+    deltas = clipped_rhos * (rewards + discounts * next_values - values)
+
+    # Equation (1), by Remark 1: v_s - V(x_s) = delta_s + gamma_s c_s (v_{s+1} - V(x_{s+1})).
+    traces = discounts * cs
+    accumulated = torch.zeros_like(bootstrap_value)
+    vs_minus_values = torch.empty_like(values)
+    for s in range(shape[0] - 1, -1, -1):
+        accumulated = torch.addcmul(deltas[s], traces[s], accumulated)
+        vs_minus_values[s] = accumulated
+    vs = vs_minus_values + values
+
+    next_vs = torch.cat([vs[1:], bootstrap_value[None]])  # [T, B] v_{s+1}
+    pg_rhos = _clip(rhos, clip_pg_rho_threshold)
+    return VTraceReturns(vs, pg_rhos * (rewards + discounts * next_vs - values))
+
+
+def _clip(rhos: Tensor, threshold: float | None) -> Tensor:
+    return rhos if threshold is None else rhos.clamp(max=threshold)
