@@ -1,0 +1,241 @@
+"""Bytes to and from blocks and weights. Nothing read here can execute, and nothing is trusted.
+
+A frame is, little-endian:
+
+    offset  size  field
+         0     4  magic, b"IMPA"
+         4     2  wire version
+         6     2  kind: 1 block, 2 weights
+         8     4  length of the header in bytes, at most 64 KiB
+        12     8  length of the body in bytes
+        20     4  CRC-32 of header and body
+        24     -  header: one msgpack map
+         -     -  body: raw tensors back to back, in the order of the tables below
+
+Shapes and dtypes are never taken from the message: the reader derives them from its own run spec
+and from the number of environments, and the lengths must then agree to the byte. Arrays are made
+only after that.
+
+A block's body: observations, is_first, actions, rewards, discounts, behaviour_log_probs, mask (see
+`Trajectory`), then float32 episode returns [K] and int32 episode lengths [K]. A weights body: the
+spec's parameters in its order, float32.
+"""
+
+import struct
+import zlib
+from math import prod
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import FrameRefused
+from common.spec import WIRE_VERSION, RunSpec
+from common.trajectory import Block, Episode, Origin, Trajectory
+
+Weights = dict[str, NDArray[np.float32]]
+
+MAGIC = b"IMPA"
+BLOCK, WEIGHTS = 1, 2
+PREFIX = struct.Struct("<4sHHIQI")
+MAX_HEADER_BYTES = 65_536
+MAX_ENVS = 4096
+MAX_SEQUENCE = 2**53  # the largest that a server-side function counts exactly
+
+_LIMITS = {
+    "raw": False,
+    "strict_map_key": True,
+    "max_str_len": 256,
+    "max_bin_len": 64,
+    "max_array_len": 64,
+    "max_map_len": 64,
+    "max_ext_len": 0,
+}
+
+
+def pack_block(block: Block, spec: RunSpec) -> bytes:
+    """The frame of a block of that run."""
+    origin, rows = block.origin, block.trajectory
+    header = {
+        "spec": spec.fingerprint,
+        "actor": origin.actor,
+        "incarnation": origin.incarnation,
+        "sequence": origin.sequence,
+        "weights_version": origin.weights_version,
+        "num_envs": rows.actions.shape[1],
+        "num_episodes": len(block.episodes),
+        "unroll_s": block.unroll_s,
+    }
+    returns = np.array([e.episode_return for e in block.episodes], "<f4")
+    lengths = np.array([e.length for e in block.episodes], "<i4")
+    return _pack(BLOCK, header, [*rows, returns, lengths])
+
+
+def unpack_block(frame: bytes, spec: RunSpec) -> Block:
+    """The block in `frame`; its arrays are read-only views into it.
+
+    Raises FrameRefused, with the reason of its counter: "malformed" (not a frame, cut, or
+    damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
+    "range" (an action, index or count out of range) or "nonfinite".
+    """
+    header, body = _unpack(frame, BLOCK, spec)
+    num_envs = _count(header, "num_envs", 1, MAX_ENVS)
+    num_episodes = _count(header, "num_episodes", 0, num_envs * spec.unroll_length)
+    t, n, observation = spec.unroll_length, num_envs, spec.observation
+    layout: list[tuple[str, tuple[int, ...]]] = [
+        (observation.dtype, (t + 1, n, *observation.shape)),
+        ("bool", (t + 1, n)),
+        ("int32", (t, n)),
+        ("float32", (t, n)),
+        ("float32", (t, n)),
+        ("float32", (t, n)),
+        ("bool", (t, n)),
+        ("float32", (num_episodes,)),
+        ("int32", (num_episodes,)),
+    ]
+    *rows, returns, lengths = _split(body, layout)
+    trajectory = Trajectory(*rows)
+    _check_values(trajectory, returns, spec)
+    return Block(
+        origin=Origin(
+            actor=_text(header, "actor"),
+            incarnation=_count(header, "incarnation", 0, 2**63),
+            sequence=_count(header, "sequence", 1, MAX_SEQUENCE),
+            weights_version=_count(header, "weights_version", 0, MAX_SEQUENCE),
+        ),
+        trajectory=trajectory,
+        episodes=tuple(
+            Episode(r, n) for r, n in zip(returns.tolist(), lengths.tolist(), strict=True)
+        ),
+        unroll_s=_seconds(header, "unroll_s"),
+    )
+
+
+def pack_weights(weights: Weights, version: int, spec: RunSpec) -> bytes:
+    """The frame of a network's parameters, in the spec's order."""
+    header = {"spec": spec.fingerprint, "version": version}
+    tensors = [np.asarray(weights[name], "<f4") for name in spec.parameter_shapes()]
+    return _pack(WEIGHTS, header, tensors)
+
+
+def unpack_weights(frame: bytes, spec: RunSpec) -> tuple[int, Weights]:
+    """Version and parameters in `frame`, as read-only views. Raises FrameRefused."""
+    header, body = _unpack(frame, WEIGHTS, spec)
+    shapes = spec.parameter_shapes()
+    tensors = _split(body, [("float32", shape) for shape in shapes.values()])
+    if not all(np.isfinite(tensor).all() for tensor in tensors):
+        raise FrameRefused("nonfinite", "the weights hold a NaN or an infinity")
+    return _count(header, "version", 0, MAX_SEQUENCE), dict(zip(shapes, tensors, strict=True))
+
+
+def block_nbytes(spec: RunSpec, num_envs: int) -> int:
+    """An upper bound of the frame of one block of `num_envs` environments, in bytes."""
+    t, n = spec.unroll_length, num_envs
+    observation = prod(spec.observation.shape) * np.dtype(spec.observation.dtype).itemsize
+    rows = (t + 1) * n * (observation + 1) + t * n * (4 * 4 + 1)
+    return PREFIX.size + 1024 + rows + 8 * t * n  # the last term: episodes of one step
+
+
+def weights_nbytes(spec: RunSpec) -> int:
+    """An upper bound of the frame of the run's weights, in bytes."""
+    return PREFIX.size + 1024 + 4 * sum(prod(shape) for shape in spec.parameter_shapes().values())
+
+
+def _pack(kind: int, header: dict[str, Any], tensors: list[NDArray[Any]]) -> bytes:
+    packed: bytes = msgpack.packb(header)
+    body = [
+        memoryview(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+        for tensor in tensors
+    ]
+    checksum = zlib.crc32(packed)
+    for part in body:
+        checksum = zlib.crc32(part, checksum)
+    length = sum(part.nbytes for part in body)
+    prefix = PREFIX.pack(MAGIC, WIRE_VERSION, kind, len(packed), length, checksum)
+    return b"".join([prefix, packed, *body])
+
+
+def _unpack(frame: bytes, kind: int, spec: RunSpec) -> tuple[dict[str, Any], memoryview]:
+    """Header and body of a whole, undamaged frame of this kind and run."""
+    if len(frame) < PREFIX.size or not frame.startswith(MAGIC):
+        raise FrameRefused("malformed", "the bytes do not start with a frame's prefix")
+    _, version, found_kind, header_length, body_length, checksum = PREFIX.unpack_from(frame)
+    if version != WIRE_VERSION:
+        raise FrameRefused("version", f"the frame is of wire version {version}, not {WIRE_VERSION}")
+    whole = PREFIX.size + header_length + body_length
+    if found_kind != kind or header_length > MAX_HEADER_BYTES or whole != len(frame):
+        raise FrameRefused("malformed", "the frame's kind or lengths do not fit its bytes")
+    rest = memoryview(frame)[PREFIX.size :]
+    if zlib.crc32(rest) != checksum:
+        raise FrameRefused("malformed", "the frame's checksum does not fit: it is damaged")
+    try:
+        header = msgpack.unpackb(rest[:header_length], **_LIMITS)
+    except Exception as error:  # msgpack's errors have no common base
+        raise FrameRefused("malformed", f"the header is not msgpack: {str(error)[:80]}") from error
+    if not isinstance(header, dict):
+        raise FrameRefused("malformed", "the header is not a map")
+    if header.get("spec") != spec.fingerprint:
+        found = str(header.get("spec"))[:32]
+        raise FrameRefused("spec", f"the frame is of spec {found}, not {spec.fingerprint}")
+    return header, rest[header_length:]
+
+
+def _split(body: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> list[NDArray[Any]]:
+    """The body cut into arrays; it must be used up to the byte."""
+    sizes = [np.dtype(dtype).itemsize * prod(shape) for dtype, shape in layout]
+    if sum(sizes) != len(body):
+        raise FrameRefused("schema", f"the body has {len(body)} bytes, the spec asks {sum(sizes)}")
+    arrays, start = [], 0
+    for (dtype, shape), size in zip(layout, sizes, strict=True):
+        part = np.frombuffer(body[start : start + size], np.dtype(dtype).newbyteorder("<"))
+        arrays.append(part.reshape(shape))
+        start += size
+    return arrays
+
+
+def _check_values(rows: Trajectory, returns: NDArray[np.float32], spec: RunSpec) -> None:
+    floats = (rows.rewards, rows.discounts, rows.behaviour_log_probs, returns)
+    if not all(np.isfinite(values).all() for values in floats):
+        raise FrameRefused("nonfinite", "rewards, discounts or log-probabilities are not finite")
+    observations = rows.observations
+    if observations.dtype.kind == "f" and not np.isfinite(observations).all():
+        raise FrameRefused("nonfinite", "observations are not finite")
+    limit = spec.observation.num_values
+    if limit is not None and not _within(observations, limit):
+        raise FrameRefused("range", f"an observation is not in 0 .. {limit - 1}")
+    if not _within(rows.actions, spec.num_actions):
+        raise FrameRefused("range", f"an action is not in 0 .. {spec.num_actions - 1}")
+    # A bool made of another byte than 0 and 1 would be undefined behaviour further on.
+    for flags in (rows.is_first, rows.mask):
+        if flags.view(np.uint8).max(initial=0) > 1:
+            raise FrameRefused("range", "a flag is neither 0 nor 1")
+    if not ((rows.discounts >= 0) & (rows.discounts <= 1)).all():
+        raise FrameRefused("range", "a discount is not in 0 .. 1")
+    if rows.behaviour_log_probs.max(initial=0) > 0:
+        raise FrameRefused("range", "a log-probability is above 0")
+
+
+def _within(values: NDArray[Any], limit: int) -> bool:
+    return bool(values.min() >= 0 and values.max() < limit)
+
+
+def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = header.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise FrameRefused("schema", f"the header's {name} is not in {least} .. {most}")
+    return value
+
+
+def _seconds(header: dict[str, Any], name: str) -> float:
+    value = header.get(name)
+    if not isinstance(value, float) or not 0 <= value < float("inf"):
+        raise FrameRefused("schema", f"the header's {name} is not a time")
+    return value
+
+
+def _text(header: dict[str, Any], name: str) -> str:
+    value = header.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= 64:
+        raise FrameRefused("schema", f"the header's {name} is not a short text")
+    return value
