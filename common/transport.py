@@ -1,0 +1,422 @@
+"""All that passes between the programs, and the only file that names a key.
+
+Every key begins with `impala:{RUN}:`. The braces are literal: a Redis Cluster hash tag, so that one
+run's keys share a slot.
+
+    key           type           what
+    trajectories  list           blocks waiting for the learner, oldest first, bounded
+    inflight      list           taken by the learner, not yet committed
+    weights       hash           version, payload, digest, published_at
+    spec          hash           json, digest, fingerprint, state: all an actor needs to join
+    stats         hash           the books: produced, consumed, dropped_oldest, dead_lettered,
+                                 stale_rejected, abandoned, purged, dup_push, generation, and
+                                 dead_lettered:<reason>
+    seq           hash           last sequence number of each producer (actor#incarnation)
+    epoch         hash           number, holder, committed: fencing and the learner's cursor
+    lock          string, TTL    the holder of the learner's lease
+    dead          list           at most 100 records of refused blocks, newest first
+    actor:<id>    hash, TTL      a live actor's heartbeat and figures
+
+Delivery is at most once and accounted exactly: a block is trained on once or stands in one counter
+(`transport.lua`). Every method may raise RedisUnreachable (try again: all of them may be repeated)
+and RedisDenied (final); the others are named.
+"""
+
+import hashlib
+import importlib.resources
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from common.connection import check_server, connect, translated
+from common.errors import RunMissing
+
+LIBRARY = "impala1"
+# Of a refused block, this much is kept as evidence.
+DEAD_RECORD_BYTES = 4096
+
+RunState = Literal["running", "finished"]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The names of one run's keys."""
+
+    run: str
+
+    def __getattr__(self, name: str) -> str:
+        if name not in _KEYS:
+            raise AttributeError(name)
+        return f"impala:{{{self.run}}}:{name}"
+
+    def actor(self, actor: str) -> str:
+        """The heartbeat of one actor."""
+        return f"impala:{{{self.run}}}:actor:{actor}"
+
+
+_KEYS = ("trajectories", "inflight", "weights", "spec", "stats", "seq", "epoch", "lock", "dead")
+
+
+class SpecReply(NamedTuple):
+    """The run's spec as it stands in Redis."""
+
+    json: bytes
+    digest: str  # of the JSON: another one means another run
+    state: str
+
+
+class WeightsReply(NamedTuple):
+    """Weights as they stand in Redis; `digest` is the SHA-256 of `payload` in hex."""
+
+    version: int
+    payload: bytes
+    digest: str
+
+    @property
+    def intact(self) -> bool:
+        """Whether the payload is the one that was published."""
+        return hashlib.sha256(self.payload).hexdigest() == self.digest
+
+
+class PushReply(NamedTuple):
+    """What an actor learns in the round trip of a push."""
+
+    stored: bool  # False: it had been stored before
+    weights_version: int  # -1: none published
+    spec_digest: str
+    state: str
+
+
+class Dead(NamedTuple):
+    """A refused block: its counter's name, and what is kept of it."""
+
+    reason: str
+    message: str
+    frame: bytes
+
+    def record(self) -> bytes:
+        """One line of JSON, then the first bytes of the block."""
+        head = {
+            "reason": self.reason,
+            "message": self.message,
+            "bytes": len(self.frame),
+            "unix_s": round(time.time(), 3),
+        }
+        return json.dumps(head).encode() + b"\n" + self.frame[:DEAD_RECORD_BYTES]
+
+
+class Settled(NamedTuple):
+    """How the oldest in-flight blocks ended, each in one counter."""
+
+    consumed: int = 0
+    stale: int = 0
+    dead: tuple[Dead, ...] = ()
+
+    def __len__(self) -> int:
+        return self.consumed + self.stale + len(self.dead)
+
+
+class _Side:
+    """A connection and a run's keys."""
+
+    def __init__(self, url: str, run: str, name: str) -> None:
+        self.url, self.run, self.keys = url, run, Keys(run)
+        # Any: redis-py's types allow text replies, ours are always bytes.
+        self._client: Any = connect(url, f"impala-{name}")
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._client.close()
+
+    def ping(self) -> None:
+        """Asks for an answer, no more."""
+        with translated(self.url):
+            self._client.ping()
+
+    def read_spec(self) -> SpecReply | None:
+        """The run's spec; None before a learner has written one."""
+        with translated(self.url):
+            text, digest, state = self._client.hmget(self.keys.spec, ["json", "digest", "state"])
+        if text is None or digest is None or state is None:
+            return None
+        return SpecReply(text, digest.decode(errors="replace"), state.decode(errors="replace"))
+
+    def read_weights(self) -> WeightsReply | None:
+        """The published weights; None before there are any."""
+        with translated(self.url):
+            version, payload, digest = self._client.hmget(
+                self.keys.weights, ["version", "payload", "digest"]
+            )
+        if version is None or payload is None or digest is None:
+            return None
+        return WeightsReply(_number(version, -1), payload, digest.decode(errors="replace"))
+
+    def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
+        return client.fcall(f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
+
+
+class ActorSide(_Side):
+    """What an actor may do."""
+
+    def push(self, producer: str, sequence: int, payload: bytes, queue_blocks: int) -> PushReply:
+        """Pushes a block and reads what is new, in one round trip.
+
+        A block of the same sequence is stored once however often it is pushed.
+        Raises RunMissing when no learner has opened the run (or the server lost it).
+        """
+        keys = self.keys
+        with translated(self.url):
+            pipe = self._client.pipeline(transaction=False)
+            self._call(
+                pipe,
+                "push",
+                [keys.trajectories, keys.stats, keys.seq],
+                queue_blocks,
+                producer,
+                sequence,
+                payload,
+            )
+            pipe.hget(keys.weights, "version")
+            pipe.hmget(keys.spec, ["digest", "state"])
+            stored, version, (digest, state) = _replies(pipe)
+        if digest is None or state is None:
+            raise RunMissing(f"the run {self.run!r} has no spec any more")
+        return PushReply(bool(stored), _number(version, -1), digest.decode(), state.decode())
+
+    def read_news(self) -> PushReply | None:
+        """What a push would tell, without one; None when there is no run."""
+        with translated(self.url):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.hget(self.keys.weights, "version")
+            pipe.hmget(self.keys.spec, ["digest", "state"])
+            version, (digest, state) = _replies(pipe)
+        if digest is None or state is None:
+            return None
+        return PushReply(False, _number(version, -1), digest.decode(), state.decode())
+
+    def beat(self, actor: str, figures: Mapping[str, Any], expires_s: float) -> None:
+        """Says that the actor lives, with its figures; the record goes after `expires_s`."""
+        key = self.keys.actor(actor)
+        with translated(self.url):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.hset(key, mapping=dict(figures))
+            pipe.pexpire(key, round(expires_s * 1000))
+            _replies(pipe)
+
+    def leave(self, actor: str) -> None:
+        """Takes the heartbeat away at a clean end."""
+        with translated(self.url):
+            self._client.unlink(self.keys.actor(actor))
+
+
+class LearnerSide(_Side):
+    """What the one learner of a run may do, between `open` and `release`.
+
+    Its methods raise Fenced once another learner has taken the run over, and RunMissing when the
+    server has lost the run: then `open` again.
+    """
+
+    def __init__(self, url: str, run: str, holder: str, lease_s: float) -> None:
+        super().__init__(url, run, "learner")
+        self.holder = holder
+        self.epoch = 0
+        self._lease_ms = round(lease_s * 1000)
+        self._received = 0
+        self._committed = 0
+
+    def check_server(self) -> int:
+        """The server's memory limit in bytes, 0 for none. Raises UnsuitableServer."""
+        return check_server(self._client, self.url)
+
+    def current_holder(self) -> str | None:
+        """Who holds the run's lease now."""
+        with translated(self.url):
+            holder = self._client.get(self.keys.lock)
+        return None if holder is None else holder.decode(errors="replace")
+
+    def open(self, take_over: bool = False) -> int:
+        """Takes the run: a new epoch, the lease, and the books if there are none.
+
+        Returns how many blocks of an earlier learner were abandoned. Raises RunHeld.
+        """
+        keys = self.keys
+        with translated(self.url):
+            self._load_functions()
+            epoch, abandoned, _ = self._call(
+                self._client,
+                "open",
+                [keys.lock, keys.epoch, keys.inflight, keys.stats],
+                self.holder,
+                self._lease_ms,
+                int(take_over),
+                self.epoch,
+                secrets.token_hex(8),
+            )
+        self.epoch, self._received, self._committed = int(epoch), 0, 0
+        return int(abandoned)
+
+    def renew(self) -> None:
+        """Keeps the lease for another `lease_s`."""
+        self._fenced("renew", [self.keys.lock], self.holder, self._lease_ms)
+
+    def release(self) -> None:
+        """Gives the lease back."""
+        self._fenced("release", [self.keys.lock])
+
+    def announce(self, spec_json: str, fingerprint: str, state: RunState) -> None:
+        """Writes the run's spec."""
+        digest = hashlib.sha256(spec_json.encode()).hexdigest()
+        self._fenced("announce", [self.keys.spec], spec_json, digest, fingerprint, state)
+
+    def weights_version(self) -> int:
+        """The version that is published now, -1 for none."""
+        with translated(self.url):
+            return _number(self._client.hget(self.keys.weights, "version"), -1)
+
+    def publish(self, version: int, payload: bytes) -> None:
+        """Publishes weights; the version must be above the published one."""
+        digest = hashlib.sha256(payload).hexdigest()
+        self._fenced("publish", [self.keys.weights], version, payload, digest)
+
+    def settle_and_claim(self, settled: Settled, most: int) -> tuple[list[bytes], int]:
+        """Commits how the oldest in-flight blocks ended and claims up to `most` more.
+
+        Returns the blocks and how many are left in the list. One round trip, and exact however
+        often it must be repeated: both sides hold a cursor.
+        """
+        keys = self.keys
+        records = [part for dead in settled.dead for part in (dead.reason, dead.record())]
+        with translated(self.url):
+            pipe = self._client.pipeline(transaction=False)
+            if len(settled):
+                self._call(
+                    pipe,
+                    "commit",
+                    [keys.inflight, keys.stats, keys.epoch, keys.dead],
+                    self.epoch,
+                    self._committed,
+                    settled.consumed,
+                    settled.stale,
+                    *records,
+                )
+            self._call(
+                pipe,
+                "claim",
+                [keys.trajectories, keys.inflight, keys.epoch],
+                self.epoch,
+                self._received,
+                most,
+            )
+            pipe.llen(keys.trajectories)
+            *_, blocks, queued = _replies(pipe)
+        self._committed += len(settled)
+        self._received += len(blocks)
+        return list(blocks), int(queued)
+
+    def _fenced(self, function: str, keys: list[str], *arguments: Any) -> None:
+        with translated(self.url):
+            self._call(self._client, function, [*keys, self.keys.epoch], self.epoch, *arguments)
+
+    def _load_functions(self) -> None:
+        source = importlib.resources.files("common").joinpath("transport.lua").read_text()
+        listed = self._client.function_list(library=LIBRARY, withcode=True)
+        if not any(source.encode() in _flat(entry) for entry in listed):
+            self._client.function_load(source, replace=True)
+
+
+class MonitorSide(_Side):
+    """What a reader may do: it writes nothing."""
+
+    def read_books(self) -> dict[str, Any]:
+        """The run's counters with `queued` and `in_flight`, of one instant. Raises RunMissing."""
+        with translated(self.url):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hgetall(self.keys.stats)
+            pipe.llen(self.keys.trajectories)
+            pipe.llen(self.keys.inflight)
+            stats, queued, in_flight = _replies(pipe)
+        if not stats:
+            raise RunMissing(
+                f"there is no run {self.run!r} on {self.url}; start one with: "
+                f"impala-learner --run {self.run}"
+            )
+        texts = {name.decode(): value.decode() for name, value in stats.items()}
+        generation = texts.pop("generation", "")
+        counts: dict[str, Any] = {name: int(value) for name, value in texts.items()}
+        return counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
+
+    def read_learner(self) -> dict[str, Any]:
+        """The lease's holder (None when there is none), the epoch, and the published version."""
+        with translated(self.url):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.get(self.keys.lock)
+            pipe.hget(self.keys.epoch, "number")
+            pipe.hmget(self.keys.weights, ["version", "published_at"])
+            holder, epoch, (version, published_at) = _replies(pipe)
+        return {
+            "holder": holder.decode() if holder else None,
+            "epoch": _number(epoch, 0),
+            "weights_version": _number(version, -1),
+            "published_unix_s": float(published_at) if published_at else None,
+        }
+
+    def read_actors(self) -> dict[str, dict[str, str]]:
+        """The figures of every live actor, by its id."""
+        actors = {}
+        with translated(self.url):
+            for key in self._client.scan_iter(
+                match=_escaped(self.keys.actor("")) + "*", count=1000
+            ):
+                figures = self._client.hgetall(key)
+                if figures:  # else it expired since
+                    name = key.decode().rpartition(":actor:")[2]
+                    actors[name] = {k.decode(): v.decode() for k, v in figures.items()}
+        return dict(sorted(actors.items()))
+
+
+def residual(books: Mapping[str, Any]) -> int:
+    """What the books do not explain: 0, or something is wrong with the transport."""
+    return int(
+        books["produced"]
+        - books["consumed"]
+        - books["dropped_oldest"]
+        - books["dead_lettered"]
+        - books["stale_rejected"]
+        - books["abandoned"]
+        - books["purged"]
+        - books["queued"]
+        - books["in_flight"]
+    )
+
+
+def _replies(pipe: Any) -> list[Any]:
+    """Sends a pipeline; the first error reply is raised as it came, without the command."""
+    replies: list[Any] = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _number(reply: bytes | None, default: int) -> int:
+    try:
+        return default if reply is None else int(reply)
+    except ValueError:
+        return default
+
+
+def _escaped(pattern: str) -> str:
+    """A literal text inside a MATCH pattern."""
+    return "".join(f"\\{c}" if c in "*?[]^\\" else c for c in pattern)
+
+
+def _flat(reply: Any) -> list[bytes]:
+    """The texts anywhere inside a nested reply."""
+    if isinstance(reply, list | tuple):
+        return [text for item in reply for text in _flat(item)]
+    if isinstance(reply, dict):
+        return _flat(list(reply.items()))
+    return [reply] if isinstance(reply, bytes) else []
