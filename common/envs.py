@@ -1,0 +1,113 @@
+"""Environments: a Gymnasium id in, one vector environment out; a single one is a vector of one.
+
+The rule of resets, stated once: next-step autoreset. The step after an episode's last ignores its
+action, gives reward 0 and the new episode's first observation (`common.trajectory`).
+"""
+
+import warnings
+from math import prod
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from common.errors import UnsupportedEnvironment
+from common.spec import MAX_OBSERVATION_SIZE, OBSERVATION_DTYPES, ObservationSpec
+
+SUPPORTED = "supported are Box or Discrete observations and a Discrete action space"
+
+
+class StepResult(NamedTuple):
+    """What one step of N environments gives."""
+
+    observations: NDArray[np.generic]  # [N, ...]
+    rewards: NDArray[np.float32]  # [N]
+    terminated: NDArray[np.bool_]  # [N]
+    truncated: NDArray[np.bool_]  # [N]
+
+
+class VectorEnvironment:
+    """N environments stepped together, with actions and indices counted from 0."""
+
+    def __init__(self, env_id: str, num_envs: int) -> None:
+        """Makes them, in the environment's own vector form where it has one.
+
+        Raises UnsupportedEnvironment: unknown, not installed, or with spaces we cannot take.
+        """
+        self._env: VectorEnv[Any, Any, Any] = _make(env_id, num_envs)
+        mode = self._env.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.NEXT_STEP:
+            raise UnsupportedEnvironment(
+                f"{env_id} resets in mode {mode}; its vector form must use next-step autoreset"
+            )
+        self.num_envs = num_envs
+        observations, actions = self._env.single_observation_space, self._env.single_action_space
+        self.observation = _observation_spec(env_id, observations)
+        if not isinstance(actions, spaces.Discrete):
+            raise UnsupportedEnvironment(f"{env_id} has the action space {actions}; {SUPPORTED}")
+        self.num_actions = int(actions.n)
+        self._first_action = int(actions.start)
+        self._first_value = (
+            int(observations.start) if isinstance(observations, spaces.Discrete) else 0
+        )
+
+    def reset(self, seed: int) -> NDArray[np.generic]:
+        """First observations [N, ...]; environment i plays with a seed derived from `seed`."""
+        return self._observations(self._env.reset(seed=seed)[0])
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        """Takes actions [N], each 0 .. num_actions - 1."""
+        observations, rewards, terminated, truncated, _ = self._env.step(
+            actions + self._first_action if self._first_action else actions
+        )
+        return StepResult(
+            self._observations(observations),
+            np.asarray(rewards, np.float32),
+            terminated,
+            truncated,
+        )
+
+    def close(self) -> None:
+        """Ends the environments."""
+        self._env.close()
+
+    def _observations(self, observations: Any) -> NDArray[np.generic]:
+        if self._first_value:
+            return np.asarray(observations - self._first_value)
+        return np.asarray(observations)
+
+
+def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    try:
+        with warnings.catch_warnings():
+            # Gymnasium warns about spaces and versions; what matters to us is checked below.
+            warnings.simplefilter("ignore")
+            return gymnasium.make_vec(env_id, num_envs=num_envs)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UnsupportedEnvironment(f"{env_id} lacks a package: {_line(error)}") from error
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UnsupportedEnvironment(
+            f"there is no environment {env_id!r}: {_line(error)}; --env takes a Gymnasium id such "
+            "as CartPole-v1, or module:Id to import the module that registers it"
+        ) from error
+    except Exception as error:  # whatever the environment's own constructor raises
+        raise UnsupportedEnvironment(
+            f"{env_id} cannot be made: {type(error).__name__}: {_line(error)}"
+        ) from error
+
+
+def _observation_spec(env_id: str, space: spaces.Space[Any]) -> ObservationSpec:
+    if isinstance(space, spaces.Discrete) and 0 < space.n <= 65_536:
+        return ObservationSpec((), "int64", int(space.n))
+    if isinstance(space, spaces.Box) and str(space.dtype) in OBSERVATION_DTYPES:
+        shape = tuple(int(size) for size in space.shape)
+        if 0 < prod(shape) <= MAX_OBSERVATION_SIZE:
+            return ObservationSpec(shape, str(space.dtype))
+    raise UnsupportedEnvironment(f"{env_id} has the observation space {space}; {SUPPORTED}")
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "no reason"

@@ -1,0 +1,233 @@
+"""The learner's intake, on a thread of its own: claim, check, copy into a batch, settle.
+
+The main thread computes meanwhile. Two batches go round between the two threads: one is trained on
+while the other is filled.
+"""
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from common import wire
+from common.batch import Batch, make_batch
+from common.errors import FrameRefused, ImpalaError, RedisUnreachable, RunMissing
+from common.spec import RunSpec
+from common.trajectory import Block
+from common.transport import Dead, LearnerSide, Settled
+
+log = logging.getLogger(__name__)
+
+BATCHES = 2
+# An empty list is asked again after the first pause, then ever later up to the last.
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
+LONGEST_RETRY_S = 1.0
+
+
+@dataclass
+class Claimed:
+    """A block in the in-flight list, and how it ended once that is known."""
+
+    outcome: Literal["consumed", "stale"] | Dead | None = None
+
+
+class Ledger:
+    """The in-flight list as the learner sees it: blocks are settled in the order of their claim."""
+
+    def __init__(self) -> None:
+        self._claimed: deque[Claimed] = deque()
+
+    def claim(self) -> Claimed:
+        """Notes one more claimed block."""
+        self._claimed.append(Claimed())
+        return self._claimed[-1]
+
+    def settle(self) -> Settled:
+        """Takes the oldest blocks whose end is known."""
+        consumed, stale, dead = 0, 0, []
+        while self._claimed and (outcome := self._claimed[0].outcome) is not None:
+            self._claimed.popleft()
+            if isinstance(outcome, Dead):
+                dead.append(outcome)
+            elif outcome == "stale":
+                stale += 1
+            else:
+                consumed += 1
+        return Settled(consumed, stale, tuple(dead))
+
+    def forget(self) -> None:
+        """Drops everything: the server has lost it, or another learner abandoned it."""
+        self._claimed.clear()
+
+
+class Part(NamedTuple):
+    """A checked block of which some columns are not in a batch yet."""
+
+    block: Block
+    claimed: Claimed
+    start: int
+
+
+class Feeder:
+    """Fills batches from the trajectory list until `close`."""
+
+    def __init__(
+        self,
+        side: LearnerSide,
+        spec: RunSpec,
+        batch_size: int,
+        pinned: bool,
+        max_policy_lag: int | None,
+        learner_version: Callable[[], int],
+        reopen: Callable[[], None],
+    ) -> None:
+        self._side, self._spec = side, spec
+        self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
+        self._reopen = reopen
+        self._ledger = Ledger()
+        self._settled = Settled()  # taken from the ledger, not known to be committed
+        self._frames: deque[tuple[bytes, Claimed]] = deque()
+        self._part: Part | None = None
+        self._finished: dict[int, list[Claimed]] = {}  # by batch: the blocks that end in it
+        self._closing = threading.Event()
+        self._free: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        for _ in range(BATCHES):
+            self._free.put(make_batch(spec, batch_size, pinned))
+        self.refused: Counter[str] = Counter()
+        self.bytes_received = 0
+        self.queued = 0  # blocks in the list, when it was last asked
+        self.busy_s = 0.0  # claiming, checking and copying, without waiting
+        self.failure: ImpalaError | None = None
+        self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
+
+    def start(self) -> None:
+        """Begins to fill."""
+        self._thread.start()
+
+    def next_batch(self, timeout_s: float) -> Batch | None:
+        """A full batch, or None when there is none in time.
+
+        Raises what ended the feeder: Fenced, RunHeld, RedisDenied.
+        """
+        try:
+            batch = self._ready.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if batch is None and self.failure is not None:
+            raise self.failure
+        return batch
+
+    def trained(self, batch: Batch) -> None:
+        """Says that the batch was trained on: its blocks are consumed, its memory is free."""
+        for claimed in self._finished.pop(id(batch)):
+            claimed.outcome = "consumed"
+        batch.clear()
+        self._free.put(batch)
+
+    def close(self) -> None:
+        """Commits what was trained on and stops; the rest stays in flight, to be abandoned."""
+        self._closing.set()
+        self._free.put(None)
+        self._thread.join(timeout=10.0)
+
+    # What follows runs on the feeder's thread.
+
+    def _work(self) -> None:
+        try:
+            while (batch := self._free.get()) is not None and self._fill(batch):
+                self._ready.put(batch)
+            self._talk(0)
+        except ImpalaError as error:
+            self.failure = error
+        finally:
+            self._ready.put(None)
+
+    def _fill(self, batch: Batch) -> bool:
+        """Fills the batch; False when the feeder closes meanwhile."""
+        finished = self._finished.setdefault(id(batch), [])
+        while batch.filled < batch.size:
+            part = self._part or self._next_part(batch.size - batch.filled)
+            if part is None:
+                return False
+            rows, version = part.block.trajectory, part.block.origin.weights_version
+            start = part.start + batch.take(rows, part.start, version)
+            if start < rows.actions.shape[1]:
+                self._part = part._replace(start=start)
+            else:
+                self._part = None
+                batch.episodes += part.block.episodes
+                finished.append(part.claimed)
+        batch.frames = batch.rows.frames
+        return True
+
+    def _next_part(self, columns: int) -> Part | None:
+        """The next block that is fit to train on; None when the feeder closes."""
+        while not self._closing.is_set():
+            if not self._frames:
+                self._wait_for_blocks(most=-(-columns // self._spec.envs_per_actor))
+                continue
+            frame, claimed = self._frames.popleft()
+            try:
+                block = wire.unpack_block(frame, self._spec)
+            except FrameRefused as error:
+                claimed.outcome = Dead(error.reason, str(error), frame)
+                self.refused[error.reason] += 1
+                log.warning("refused a block (%s): %s", error.reason, error)
+                continue
+            lag = self._learner_version() - block.origin.weights_version
+            if self._max_policy_lag is not None and lag > self._max_policy_lag:
+                claimed.outcome = "stale"
+                continue
+            return Part(block, claimed, 0)
+        return None
+
+    def _wait_for_blocks(self, most: int) -> None:
+        """Claims blocks, and waits for some if there are none."""
+        pause_s = FIRST_PAUSE_S
+        while not self._frames and not self._closing.is_set():
+            started = time.perf_counter()
+            frames = self._talk(most)
+            self.busy_s += time.perf_counter() - started
+            for frame in frames:
+                self._frames.append((frame, self._ledger.claim()))
+                self.bytes_received += len(frame)
+            if not frames:
+                self._closing.wait(pause_s)
+                pause_s = min(pause_s * 2, LAST_PAUSE_S)
+
+    def _talk(self, most: int) -> list[bytes]:
+        """Settles and claims, trying until the server answers or the feeder closes."""
+        if not len(self._settled):
+            self._settled = self._ledger.settle()
+        pause_s, told = 0.05, False
+        while True:
+            try:
+                frames, self.queued = self._side.settle_and_claim(self._settled, most)
+            except RedisUnreachable as error:
+                if not told:
+                    log.warning("waiting for Redis: %s", error)
+                    told = True
+                if self._closing.is_set():
+                    return []
+                self._closing.wait(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+            except RunMissing:
+                log.warning("the server has lost the run: opening it again")
+                self._forget()
+                self._reopen()
+            else:
+                if told:
+                    log.info("Redis is back")
+                self._settled = Settled()
+                return frames
+
+    def _forget(self) -> None:
+        self._ledger.forget()
+        self._settled = Settled()
+        self._frames.clear()

@@ -1,0 +1,129 @@
+"""What the learner learns with: network, optimizer, counters, and one update. No input or output.
+
+To change the loss see `common.losses`, the network `common.models`, the step `common.optimizers`.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.batch import Batch
+from common.checkpoint import Checkpoint, Tensors
+from common.config import Config
+from common.errors import CheckpointError
+from common.losses import impala_loss
+from common.metrics import EpisodeWindow
+from common.models import make_model
+from common.optimizers import Optimizer, scheduled
+from common.spec import RunSpec
+from common.wire import Weights
+
+
+class Learner:
+    """The state of training, from the first update to the last, across resumes."""
+
+    def __init__(self, spec: RunSpec, config: Config, device: torch.device) -> None:
+        torch.manual_seed(config.training.seed)
+        self.device = device
+        self.model = make_model(spec, config.training.seed).to(device)
+        self._config = config
+        self._parameters = dict(self.model.named_parameters())
+        self._optimizer = Optimizer(self._parameters.items(), config.optimizer)
+        self.window = EpisodeWindow()
+        self.version = 0  # of the weights: grows by one with every update, never goes back
+        self.updates = 0
+        self.frames = 0  # environment steps trained on
+        self.skipped_in_a_row = 0  # updates whose loss or gradients were not finite
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One step on a batch; returns its figures by name."""
+        config = self._config
+        observations, rows = batch.on(self.device)
+        logits, values = self.model(observations)  # [T+1, B, A], [T+1, B]
+        entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
+        losses, ratios = impala_loss(logits[:-1], values, rows, config.loss, entropy_cost)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        optimizer = config.optimizer
+        learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
+        grad_norm = float(self._optimizer.step(learning_rate))
+
+        lags = [self.version - version for version in batch.versions]
+        self._count(batch, math.isfinite(grad_norm))
+        return {
+            "total_loss": float(losses.total.detach()),
+            "policy_loss": float(losses.policy),
+            "baseline_loss": float(losses.baseline),
+            "entropy": float(losses.entropy),
+            "grad_norm": grad_norm,
+            "learning_rate": learning_rate,
+            "rho_mean": float(ratios.mean),
+            "rho_min": float(ratios.least),
+            "rho_max": float(ratios.most),
+            "policy_lag_mean": sum(lags) / len(lags),
+            "policy_lag_max": max(lags),
+        }
+
+    def weights(self) -> Weights:
+        """A copy of the network's parameters on the host."""
+        return {name: _array(p.detach()).copy() for name, p in self._parameters.items()}
+
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
+        """Everything a resume needs, as tensors and facts."""
+        tensors: Tensors = {f"model.{name}": value for name, value in self.weights().items()}
+        for name, tensor in self._optimizer.state().items():
+            tensors[f"optimizer.{name}"] = _array(tensor).copy()
+        tensors["rng.torch"] = torch.get_rng_state().numpy()
+        facts = {
+            "version": self.version,
+            "updates": self.updates,
+            "frames": self.frames,
+            "episodes": self.window.episodes,
+            "returns": list(self.window.returns),
+            "optimizer_steps": self._optimizer.steps,
+        }
+        return tensors, facts
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Goes on exactly where the checkpoint was made. Raises CheckpointError if it cannot."""
+        own = {f"model.{name}": p.data for name, p in self._parameters.items()}
+        own |= {f"optimizer.{name}": t for name, t in self._optimizer.state().items()}
+        for name, tensor in own.items():
+            saved = checkpoint.tensors.get(name)
+            if saved is None or saved.shape != tuple(tensor.shape) or saved.dtype != np.float32:
+                raise CheckpointError(
+                    f"{checkpoint.path} does not fit this network and optimizer: {name} is "
+                    f"{'missing' if saved is None else f'{saved.dtype}{list(saved.shape)}'}"
+                )
+            tensor.copy_(torch.from_numpy(saved.copy()))
+        facts = checkpoint.facts
+        try:
+            torch.set_rng_state(torch.from_numpy(checkpoint.tensors["rng.torch"].copy()))
+            self.version, self.updates = int(facts["version"]), int(facts["updates"])
+            self.frames, self._optimizer.steps = int(facts["frames"]), int(facts["optimizer_steps"])
+            self.window = EpisodeWindow(map(float, facts["returns"]), int(facts["episodes"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
+
+    def _scheduled(self, value: float, schedule: str) -> float:
+        return scheduled(value, schedule, self.frames, self._config.training.total_frames)
+
+    def _count(self, batch: Batch, stepped: bool) -> None:
+        self.skipped_in_a_row = 0 if stepped else self.skipped_in_a_row + 1
+        self.version += 1
+        self.updates += 1
+        self.frames += batch.frames
+        self.window.add(batch.episodes)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """ "auto", "cpu" or "cuda" as a device; auto takes a GPU if there is one."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(tensor.cpu().numpy(), np.float32)

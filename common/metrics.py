@@ -1,0 +1,101 @@
+"""Figures of a run: means since the last record, the window of episodes, and where they are kept.
+
+Records go to `metrics.jsonl`, one JSON object a line, and to TensorBoard under the same names, over
+frames. A quantity that has no value yet is absent.
+"""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.trajectory import Episode
+
+EPISODE_WINDOW = 100
+# TensorBoard's import takes 0.2 s: short runs pay it once, after the training.
+TENSORBOARD_AFTER_S = 5.0
+
+
+class Means:
+    """Means of named figures since the last `take`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Counts one value of each figure."""
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means, and starts anew."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+class EpisodeWindow:
+    """The last 100 training episodes."""
+
+    def __init__(self, returns: Iterable[float] = (), episodes: int = 0) -> None:
+        self.returns: deque[float] = deque(returns, maxlen=EPISODE_WINDOW)
+        self.episodes = episodes
+
+    def add(self, episodes: Iterable[Episode]) -> None:
+        """Counts episodes in the order in which they were trained on."""
+        for episode in episodes:
+            self.returns.append(episode.episode_return)
+            self.episodes += 1
+
+    @property
+    def mean_return(self) -> float | None:
+        """Over the window, once it is full; None before."""
+        if len(self.returns) < EPISODE_WINDOW:
+            return None
+        return sum(self.returns) / EPISODE_WINDOW
+
+
+class Recorder:
+    """Appends records to a run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._started = time.monotonic()
+        self._waiting: list[dict[str, Any]] = []  # for TensorBoard
+        self._writer: Any = None
+
+    def record(self, figures: Mapping[str, Any]) -> None:
+        """Writes one record; figures that are None or not finite are left out."""
+        record = {name: value for name, value in figures.items() if _has_value(value)}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        self._waiting.append(record)
+        if time.monotonic() - self._started > TENSORBOARD_AFTER_S:
+            self._write_events()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._write_events()
+        self._writer.close()
+        self._file.close()
+
+    def _write_events(self) -> None:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._run_dir))
+        for record in self._waiting:
+            for name, value in record.items():
+                if isinstance(value, int | float) and name not in ("frames", "unix_s"):
+                    self._writer.add_scalar(name, value, record["frames"], record["unix_s"])
+        self._waiting.clear()
+
+
+def _has_value(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

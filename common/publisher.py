@@ -1,0 +1,95 @@
+"""Weights out and the lease kept, on a thread of its own: the learner never waits for either."""
+
+import logging
+import threading
+import time
+
+from common import wire
+from common.errors import ImpalaError, RedisUnreachable, RunMissing
+from common.spec import RunSpec
+from common.transport import LearnerSide
+from common.wire import Weights
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.2
+
+
+class Publisher:
+    """Publishes the newest weights it was offered, at most once per interval."""
+
+    def __init__(self, side: LearnerSide, spec: RunSpec, interval_s: float, lease_s: float) -> None:
+        self._side, self._spec = side, spec
+        self._interval_s, self._renew_every_s = interval_s, lease_s / 3
+        self._changed = threading.Condition()
+        self._offered: tuple[int, Weights] | None = None
+        self._last: tuple[int, Weights] | None = None
+        self._closing = False
+        self._published_at = 0.0
+        self.published = 0  # versions
+        self.busy_s = 0.0
+        self.failure: ImpalaError | None = None
+        self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Begins to publish, and to keep the lease."""
+        self._thread.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether an offer would be published now; else making it would be wasted."""
+        due = time.monotonic() - self._published_at >= self._interval_s
+        return due and self._offered is None
+
+    def offer(self, version: int, weights: Weights) -> None:
+        """Gives weights to publish; they must not change afterwards."""
+        with self._changed:
+            self._offered = self._last = (version, weights)
+            self._changed.notify()
+
+    def republish(self) -> None:
+        """Publishes the last weights at once, if the server does not have them: it lost them."""
+        if self._last is not None and self._side.weights_version() < self._last[0]:
+            self._publish(*self._last)
+
+    def close(self) -> None:
+        """Publishes what was offered last, and stops."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout=10.0)
+
+    # What follows runs on the publisher's thread.
+
+    def _work(self) -> None:
+        renew_at = time.monotonic() + self._renew_every_s
+        try:
+            while not self._closing or self._offered is not None:
+                self._wait_until(renew_at)
+                try:
+                    if self._offered is not None:
+                        self._publish(*self._offered)
+                        self._offered = None
+                    if time.monotonic() >= renew_at:
+                        self._side.renew()
+                        renew_at = time.monotonic() + self._renew_every_s
+                except (RedisUnreachable, RunMissing) as error:
+                    if self._closing:
+                        break
+                    log.debug("not published, trying again: %s", error)
+                    time.sleep(RETRY_S)
+        except ImpalaError as error:
+            self.failure = error
+
+    def _wait_until(self, deadline: float) -> None:
+        """Returns when something was offered, at the deadline, or when closing."""
+        with self._changed:
+            if self._offered is None and not self._closing:
+                self._changed.wait(max(0.0, deadline - time.monotonic()))
+
+    def _publish(self, version: int, weights: Weights) -> None:
+        started = time.perf_counter()
+        self._side.publish(version, wire.pack_weights(weights, version, self._spec))
+        self.busy_s += time.perf_counter() - started
+        self._published_at = time.monotonic()
+        self.published += 1
