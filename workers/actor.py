@@ -1,0 +1,263 @@
+"""impala-actor: joins a run and plays. It needs the server's address and the run's name, no more.
+
+The loop is `_act`: new weights, an unroll, hand it over. The network belongs to another thread
+(`common.courier`), so the environments never wait for Redis or for the learner.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from common import wire
+from common.courier import Courier, Fresh
+from common.envs import VectorEnvironment
+from common.errors import FrameRefused, UnsupportedEnvironment, WaitedTooLong
+from common.policy import Policy
+from common.spec import RunSpec
+from common.trajectory import Block, Episode, Origin, empty_trajectory
+from common.transport import ActorSide
+from workers import runtime
+from workers.options import run_name, shared
+
+log = logging.getLogger(__name__)
+
+# How often an actor asks for a run that is not there yet.
+FIRST_POLL_S, LAST_POLL_S = 0.02, 1.0
+FLUSH_S = 2.0
+NOTICE_S = 60.0
+
+
+@click.command(context_settings=runtime.CONTEXT)
+@shared("redis-url", "run")
+@click.option(
+    "--actor-id",
+    "--actor_id",
+    show_envvar=True,
+    show_default="host-pid",
+    help="Name of this actor; its seed is made from it.",
+)
+@click.option(
+    "--wait-learner-s",
+    "--wait_learner_s",
+    type=click.FloatRange(min=0),
+    show_envvar=True,
+    show_default="for ever",
+    help="Give up when no learner opens the run for this long.",
+)
+@shared("wait-redis-s", "log-level")
+def main(
+    redis_url: str,
+    run: str | None,
+    actor_id: str | None,
+    wait_learner_s: float | None,
+    wait_redis_s: float,
+    log_level: str,
+) -> None:
+    """Plays for a run: everything else it learns from the run's spec in Redis."""
+    name = actor_id or f"{socket.gethostname()}-{os.getpid()}"
+    runtime.set_up_logging(log_level, name)
+    runtime.share_the_interpreter()
+    stop = runtime.StopFlag()
+    with runtime.exit_codes(stop), threadpool_limits(limits=1):
+        program = ActorProgram(redis_url, run_name(run, None, None), name[:64], stop)
+        program.run(wait_redis_s, wait_learner_s or float("inf"))
+
+
+class Actor:
+    """N environments and the behaviour policy: plays unrolls, and knows nothing of Redis."""
+
+    def __init__(
+        self, spec: RunSpec, environment: VectorEnvironment, actor: str, incarnation: int
+    ) -> None:
+        self._spec, self._environment = spec, environment
+        self._actor, self._incarnation = actor, incarnation
+        # The name in the seed: every actor of a run plays other episodes, the same ones each time.
+        seeds = np.random.SeedSequence([spec.seed, zlib.crc32(actor.encode())])
+        environment_seed, policy_seed = seeds.spawn(2)
+        self.policy = Policy(spec, np.random.Generator(np.random.SFC64(policy_seed)))
+        n = environment.num_envs
+        self._observations = environment.reset(int(environment_seed.generate_state(1)[0]))
+        self._is_first = np.ones(n, np.bool_)
+        self._ended = np.zeros(n, np.bool_)  # the next row is a fake one
+        self._returns = np.zeros(n, np.float64)
+        self._lengths = np.zeros(n, np.int64)
+        self.frames = 0
+        self.episodes = 0
+
+    def unroll(self) -> Block:
+        """Plays T steps of every environment with the policy as it is now."""
+        started = time.perf_counter()
+        spec = self._spec
+        rows = empty_trajectory(
+            spec.unroll_length,
+            self._environment.num_envs,
+            spec.observation.shape,
+            spec.observation.dtype,
+        )
+        episodes: list[Episode] = []
+        for t in range(spec.unroll_length):
+            actions, log_probs = self.policy.sample(self._observations)
+            step = self._environment.step(actions)
+            rows.observations[t] = self._observations
+            rows.is_first[t] = self._is_first
+            rows.actions[t] = actions
+            rows.rewards[t] = step.rewards
+            rows.discounts[t] = ~step.terminated
+            rows.behaviour_log_probs[t] = log_probs
+            rows.mask[t] = ~self._ended
+            self._observations, self._is_first = step.observations, self._ended
+            self._follow_episodes(step.rewards, step.terminated | step.truncated, episodes)
+        rows.observations[-1] = self._observations
+        rows.is_first[-1] = self._is_first
+        self.frames += rows.frames
+        self.episodes += len(episodes)
+        origin = Origin(self._actor, self._incarnation, 0, self.policy.version)
+        return Block(origin, rows, tuple(episodes), time.perf_counter() - started)
+
+    def _follow_episodes(self, rewards: Any, ended: Any, episodes: list[Episode]) -> None:
+        """Adds up returns and lengths, and notes the episodes that end here."""
+        self._returns += rewards
+        self._lengths += ~self._ended
+        self._ended = ended
+        if ended.any():
+            for i in np.flatnonzero(ended):
+                episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
+            self._returns[ended] = 0.0
+            self._lengths[ended] = 0
+
+
+class ActorProgram:
+    """One actor's life: join a run, act until it is over, and join again."""
+
+    def __init__(self, redis_url: str, run: str, actor: str, stop: runtime.StopFlag) -> None:
+        self._side = ActorSide(redis_url, run, "actor")
+        self._run, self._actor, self._stop = run, actor, stop
+        self._started_unix_s = time.time()
+
+    def run(self, wait_redis_s: float, wait_learner_s: float) -> None:
+        """Plays until stopped. Raises WaitedTooLong, RedisUnreachable, RedisDenied and the like."""
+        url = self._side.url
+        runtime.wait_for_redis(self._side.ping, url, wait_redis_s, self._stop)
+        while not self._stop():
+            joined = self._wait_for_run(wait_learner_s)
+            if joined is not None:
+                self._play(*joined)
+        self._side.close()
+
+    def _wait_for_run(self, give_up_after_s: float) -> tuple[RunSpec, str, Fresh] | None:
+        """The run's spec, its digest and weights, once a learner has published both."""
+        deadline, pause_s = time.monotonic() + give_up_after_s, FIRST_POLL_S
+        notice_due = runtime.every(NOTICE_S, at_once=False)
+        told = False
+        while not self._stop():
+            spec_reply = self._side.read_spec()
+            if spec_reply is None:
+                why = f"no learner has opened the run {self._run!r}"
+            elif spec_reply.state != "running":
+                why = f"the run {self._run!r} is finished"
+            else:
+                spec = RunSpec.from_json(spec_reply.json)
+                fresh = self._read_weights(spec)
+                if fresh is not None:
+                    return spec, spec_reply.digest, fresh
+                why = "the learner has published no weights that fit"
+            if time.monotonic() > deadline:
+                raise WaitedTooLong(f"{why}, and --wait-learner-s is over")
+            if (not told and pause_s >= LAST_POLL_S) or notice_due():
+                log.info("waiting: %s", why)
+                told = True
+            self._stop.wait(pause_s)
+            pause_s = min(pause_s * 1.5, LAST_POLL_S)
+        return None
+
+    def _read_weights(self, spec: RunSpec) -> Fresh | None:
+        reply = self._side.read_weights()
+        if reply is None or not reply.intact:
+            return None
+        try:
+            return Fresh(*wire.unpack_weights(reply.payload, spec))
+        except FrameRefused as error:
+            log.debug("weights refused: %s", error)
+            return None
+
+    def _play(self, spec: RunSpec, digest: str, fresh: Fresh) -> None:
+        """Joins and acts until the run is over or the actor is stopped."""
+        environment = self._make_environment(spec)
+        incarnation = secrets.randbits(62)
+        actor = Actor(spec, environment, self._actor, incarnation)
+        courier = Courier(
+            self._side,
+            spec,
+            digest,
+            f"{self._actor}#{incarnation}",
+            lambda: self._figures(actor, courier),
+        )
+        courier.start(fresh)
+        actor.policy.load(*fresh)
+        log.info(
+            "joined %s: %d x %s, weights version %d",
+            self._run,
+            environment.num_envs,
+            spec.env,
+            fresh.version,
+        )
+        try:
+            self._act(actor, courier, spec.max_policy_age_s)
+        finally:
+            courier.close(FLUSH_S)
+            environment.close()
+        if courier.failure:
+            raise courier.failure
+
+    def _act(self, actor: Actor, courier: Courier, max_policy_age_s: float) -> None:
+        """Weights, unroll, hand over."""
+        while not self._stop() and not courier.over:
+            fresh = courier.take_weights()
+            if fresh is not None:
+                actor.policy.load(*fresh)
+            if courier.silent_s > max_policy_age_s:
+                log.warning("paused: nothing from Redis for %.0f s", courier.silent_s)
+                self._pause_until(lambda: courier.over or courier.silent_s < max_policy_age_s)
+                continue
+            courier.hand_over(actor.unroll())
+
+    def _pause_until(self, condition: Callable[[], bool]) -> None:
+        while not self._stop() and not condition():
+            self._stop.wait(0.2)
+
+    def _make_environment(self, spec: RunSpec) -> VectorEnvironment:
+        environment = VectorEnvironment(spec.env, spec.envs_per_actor)
+        if environment.observation != spec.observation or environment.num_actions != (
+            spec.num_actions
+        ):
+            raise UnsupportedEnvironment(
+                f"{spec.env} is another one on this machine: {environment.observation} and "
+                f"{environment.num_actions} actions, the run has {spec.observation} and "
+                f"{spec.num_actions}; install the learner's version of it"
+            )
+        return environment
+
+    def _figures(self, actor: Actor, courier: Courier) -> dict[str, Any]:
+        """What the heartbeat tells."""
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started_unix_s": round(self._started_unix_s, 3),
+            "frames": actor.frames,
+            "episodes": actor.episodes,
+            "weights_version": actor.policy.version,
+            "generated": courier.generated,
+            "accepted": courier.accepted,
+            "shed_local": courier.shed_local,
+            "pending_local": courier.pending_local,
+            "weights_refused": courier.weights_refused,
+        }

@@ -1,0 +1,219 @@
+"""Options: those that programs share, and one for every setting, made from the config's classes."""
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.config import PRESETS, Config, preset, read_toml, settings
+from common.errors import ConfigError
+from common.settings import Setting
+
+Function = Callable[..., Any]
+
+DEFAULT_REDIS_URL = "redis://localhost:6379/0"
+
+
+class SettingType(click.ParamType[Any]):
+    """A setting's value as text: a number, a choice, "none", or whole numbers with commas."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.name = {int: "integer", float: "number", tuple: "integers", str: "text"}[setting.kind]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What --help shows in place of the value."""
+        if self.setting.choices:
+            return f"[{'|'.join(self.setting.choices)}]"
+        return self.name.upper() + ("|none" if self.setting.optional else "")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The checked value ("none" stays a word: None means not given)."""
+        try:
+            parsed = self._parsed(value)
+            self.setting.check(parsed)
+            return parsed
+        except (ConfigError, ValueError) as error:
+            self.fail(str(error) if isinstance(error, ConfigError) else self._refusal(value), param)
+
+    def _parsed(self, text: Any) -> Any:
+        if not isinstance(text, str) or (self.setting.optional and text == "none"):
+            return text
+        if self.setting.kind is tuple:
+            return [int(part) for part in text.split(",") if part.strip()]
+        if self.setting.kind is int:
+            return int(text.replace("_", ""))
+        return float(text) if self.setting.kind is float else text
+
+    def _refusal(self, value: Any) -> str:
+        return f"{self.setting.key} must be {self.setting.range()}, not {value!r}"
+
+
+class GroupedCommand(click.Command):
+    """A command whose --help shows the settings in the config's groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes first the program's own options, then a section for each group of settings."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        group_of = {f"setting_{s.key}": s.group for s in settings()}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                group = group_of.get(parameter.name or "", "")
+                title = f"Settings: {group}" if group else "Options"
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def shared(*names: str) -> Callable[[Function], Function]:
+    """Adds those of the options that several programs have."""
+
+    def decorate(function: Function) -> Function:
+        for name in reversed(names):
+            function = _SHARED[name](function)
+        return function
+
+    return decorate
+
+
+_SHARED: dict[str, Callable[[Function], Function]] = {
+    "redis-url": click.option(
+        "--redis-url",
+        "--redis_url",
+        default=DEFAULT_REDIS_URL,
+        show_envvar=True,
+        help="redis://[user:password@]host:port/db, rediss://... for TLS, or unix:///path. Give a "
+        "password by the environment variable, not on the command line.",
+    ),
+    "run": click.option(
+        "--run", show_envvar=True, show_default="the preset's name", help="Name of the run."
+    ),
+    "run-dir": click.option(
+        "--run-dir",
+        "--run_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        show_envvar=True,
+        show_default="runs/<run>",
+        help="Where config, metrics, checkpoints and result go.",
+    ),
+    "preset": click.option(
+        "--preset", show_envvar=True, help=f"Settings for a task: {', '.join(sorted(PRESETS))}."
+    ),
+    "config": click.option(
+        "--config",
+        "config_file",
+        envvar="IMPALA_CONFIG",
+        type=click.Path(path_type=Path, dir_okay=False),
+        show_envvar=True,
+        help="TOML file of settings; outranks the preset.",
+    ),
+    "device": click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_envvar=True,
+        help="Where the learner computes; auto takes a GPU if there is one.",
+    ),
+    "resume": click.option(
+        "--resume",
+        is_flag=True,
+        show_envvar=True,
+        help="Continue the run in the run directory from its newest checkpoint.",
+    ),
+    "take-over": click.option(
+        "--take-over",
+        "--take_over",
+        is_flag=True,
+        show_envvar=True,
+        help="Take the run from a learner that holds it.",
+    ),
+    "threads": click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=1,
+        show_envvar=True,
+        help="Processor threads that the learner computes with.",
+    ),
+    "wait-redis-s": click.option(
+        "--wait-redis-s",
+        "--wait_redis_s",
+        type=click.FloatRange(min=0),
+        default=30.0,
+        show_envvar=True,
+        help="Seconds to wait at the start for a server that does not answer.",
+    ),
+    "log-level": click.option(
+        "--log-level",
+        "--log_level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        show_envvar=True,
+        help="Least severity of the log lines on standard error.",
+    ),
+}
+
+
+def every_setting(function: Function) -> Function:
+    """Adds an option for each setting; the given ones arrive as `overrides`, by key."""
+
+    @functools.wraps(function)
+    def with_overrides(**options: Any) -> Any:
+        given = {s.key: options.pop(f"setting_{s.key}") for s in settings()}
+        overrides = {key: value for key, value in given.items() if value is not None}
+        return function(**options, overrides=overrides)
+
+    decorated: Function = with_overrides
+    for setting in reversed(settings()):
+        dashed, underscored = f"--{setting.key.replace('_', '-')}", f"--{setting.key}"
+        names = [dashed] if dashed == underscored else [dashed, underscored]
+        decorated = click.option(
+            *names,
+            f"setting_{setting.key}",
+            type=SettingType(setting),
+            default=None,
+            envvar=f"IMPALA_{setting.key.upper()}",
+            show_default=shown(setting.default),
+            show_envvar=True,
+            help=setting.help,
+        )(decorated)
+    return decorated
+
+
+def run_name(run: str | None, preset_name: str | None, env: str | None) -> str:
+    """The run's name: given, else the preset's, else made from the environment's id."""
+    name = run or preset_name or re.sub(r"[^a-z0-9._-]+", "-", (env or "").lower()).strip("-")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        raise ConfigError(
+            f"{name!r} cannot name a run: give --run with 1 to 64 letters, digits, '.', '_' or '-'"
+            if name
+            else "which run? give --preset NAME, --env ID or --run NAME"
+        )
+    return name
+
+
+def resolve(
+    preset_name: str | None, file: Path | None, overrides: Mapping[str, Any], saved: Path | None
+) -> Config:
+    """Defaults < preset < a resumed run's own file < the given file < overrides."""
+    config = preset(preset_name) if preset_name else Config()
+    for path in (saved, file):
+        if path is not None:
+            config = config.replace(read_toml(path))
+    return config.replace(overrides)
+
+
+def as_arguments(config: Config) -> list[str]:
+    """Every setting as command-line arguments, to hand a config to another program."""
+    return [f"--{key.replace('_', '-')}={shown(value)}" for key, value in config.values().items()]
+
+
+def shown(value: Any) -> str:
+    """A setting's value as one would type it."""
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

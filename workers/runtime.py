@@ -1,0 +1,160 @@
+"""What every program shares at its edge: signals, logging, errors to exit codes, where it runs."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+from common.connection import keep_trying
+from common.errors import EXIT_INTERRUPTED, ImpalaError, RedisUnreachable
+
+log = logging.getLogger(__name__)
+
+Reply = TypeVar("Reply")
+
+# impala-train tells its learner when the user's command began: `wall_s` is what they waited.
+STARTED_AT_VARIABLE = "IMPALA_STARTED_AT_UNIX_S"
+
+
+class StopFlag:
+    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C ends the process at once."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._event.is_set() and number == signal.SIGINT:
+            os._exit(128 + number)
+        self._event.set()
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleeps, but not past the wish to stop; returns whether to stop."""
+        return self._event.wait(timeout_s)
+
+
+def set_up_logging(level: str, prefix: str) -> None:
+    """Log lines to standard error: time, program, message."""
+    logging.basicConfig(
+        level=level.upper(),
+        format=f"%(asctime)s {prefix}: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+
+
+@contextlib.contextmanager
+def exit_codes(stop: StopFlag) -> Iterator[None]:
+    """Ends the program with one sentence and the error's code instead of a traceback."""
+    try:
+        yield
+    except RedisUnreachable as error:
+        if stop():  # it was waiting for Redis when it was asked to stop
+            sys.exit(EXIT_INTERRUPTED)
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except ImpalaError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def where() -> str:
+    """host:pid of this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_dead_here(holder: str) -> bool:
+    """Whether `holder` (host:pid#token) was a process of this machine that is gone."""
+    host, _, rest = holder.rpartition(":")
+    pid = rest.partition("#")[0]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    if int(pid) == os.getpid():
+        return True  # the process number came back to us
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def started_at_unix_s() -> float:
+    """When the command that the user typed began."""
+    told = os.environ.get(STARTED_AT_VARIABLE, "")
+    with contextlib.suppress(ValueError):
+        return float(told)
+    return time.time() - process_age_s()
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, its interpreter's start included (Linux)."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[19])  # starttime, since boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return time.process_time()
+
+
+def every(interval_s: float, at_once: bool = False) -> Callable[[], bool]:
+    """A function that is true once per interval; the first time after one, or at once."""
+    due_at = time.monotonic() + (0.0 if at_once else interval_s)
+
+    def due() -> bool:
+        nonlocal due_at
+        if time.monotonic() < due_at:
+            return False
+        due_at = time.monotonic() + interval_s
+        return True
+
+    return due
+
+
+def wait_for_redis(
+    ask: Callable[[], Reply], url: str, give_up_after_s: float, stop: StopFlag
+) -> Reply:
+    """The first answer of `ask`; says what it waits for. Raises RedisUnreachable in the end."""
+    say_so = every(5.0, at_once=True)
+
+    def waiting(error: RedisUnreachable) -> None:
+        if say_so():
+            log.warning("%s; trying for %.0f s", error, give_up_after_s)
+
+    return keep_trying(ask, give_up_after_s=give_up_after_s, stopped=stop, waiting=waiting)
+
+
+def share_the_interpreter() -> None:
+    """Lets the threads of a program take turns sooner than Python's 5 ms.
+
+    A push or a claim needs the interpreter several times; at 5 ms a turn it would wait longer for
+    the computing thread than for Redis.
+    """
+    sys.setswitchinterval(0.0005)
+
+
+CONTEXT: dict[str, Any] = {
+    "auto_envvar_prefix": "IMPALA",
+    "show_default": True,
+    "help_option_names": ["-h", "--help"],
+}
