@@ -41,15 +41,16 @@ def connect(url: str, name: str) -> Client:
 
     Raises RedisUnreachable when the URL cannot be one.
     """
+    over_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
         return redis.Redis.from_url(
             url,
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
             client_name=re.sub(r"[^!-~]", "-", name),
+            **over_tcp,
         )
     except ValueError as error:
         raise RedisUnreachable(

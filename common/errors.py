@@ -5,6 +5,8 @@ A message is one sentence that says what was expected, what was found, and the r
 
 # Stopped by Ctrl-C or SIGTERM before the run was solved or finished; it can be resumed.
 EXIT_INTERRUPTED = 130
+# impala-train: the learner was killed by a signal; the run can be resumed.
+EXIT_LEARNER_KILLED = 17
 
 
 class ImpalaError(Exception):
@@ -95,6 +97,12 @@ class NotFinite(ImpalaError):
     """The loss or the gradients stopped being finite numbers."""
 
     exit_code = 15
+
+
+class ActorsLost(ImpalaError):
+    """impala-train: the actors keep ending by themselves."""
+
+    exit_code = 16
 
 
 class FrameRefused(ImpalaError):

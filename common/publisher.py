@@ -20,7 +20,7 @@ class Publisher:
 
     def __init__(self, side: LearnerSide, spec: RunSpec, interval_s: float, lease_s: float) -> None:
         self._side, self._spec = side, spec
-        self._interval_s, self._renew_every_s = interval_s, lease_s / 3
+        self._interval_s, self._renew_every_s = interval_s, min(lease_s / 3, 1.0)
         self._changed = threading.Condition()
         self._offered: tuple[int, Weights] | None = None
         self._last: tuple[int, Weights] | None = None
@@ -28,6 +28,7 @@ class Publisher:
         self._published_at = 0.0
         self.published = 0  # versions
         self.busy_s = 0.0
+        self.figures: dict[str, float] = {}  # the learner's own, for whoever asks for its status
         self.failure: ImpalaError | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -71,7 +72,7 @@ class Publisher:
                         self._publish(*self._offered)
                         self._offered = None
                     if time.monotonic() >= renew_at:
-                        self._side.renew()
+                        self._side.renew(self.figures)
                         renew_at = time.monotonic() + self._renew_every_s
                 except (RedisUnreachable, RunMissing) as error:
                     if self._closing:

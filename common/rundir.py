@@ -21,7 +21,8 @@ class RunDirectory:
     @property
     def holds_a_run(self) -> bool:
         """Whether a run was started here before."""
-        return any(p.exists() for p in (self.config, self.metrics, self.checkpoints, self.result))
+        files = (self.config, self.metrics, self.result)
+        return any(path.exists() for path in files) or self.holds_a_checkpoint
 
     @property
     def holds_a_checkpoint(self) -> bool:

@@ -51,11 +51,13 @@ local function open(keys, args)
   return { number, abandoned, redis.call('HGET', stats, 'generation') }
 end
 
--- renew: keeps the lease.   KEYS lock epoch   ARGV my_epoch holder lease_ms
+-- renew: keeps the lease, and leaves the learner's figures beside its epoch.
+-- KEYS lock epoch   ARGV my_epoch holder lease_ms [name figure]...
 local function renew(keys, args)
   local over = fenced(keys[2], args[1])
   if over then return over end
   redis.call('SET', keys[1], args[2], 'PX', args[3])
+  for i = 4, #args, 2 do redis.call('HSET', keys[2], 'learner:' .. args[i], args[i + 1]) end
   return 1
 end
 

@@ -12,7 +12,8 @@ run's keys share a slot.
                                  stale_rejected, abandoned, purged, dup_push, generation, and
                                  dead_lettered:<reason>
     seq           hash           last sequence number of each producer (actor#incarnation)
-    epoch         hash           number, holder, committed: fencing and the learner's cursor
+    epoch         hash           number, holder, committed: fencing and the learner's cursor;
+                                 learner:<figure>: what the learner last said of itself
     lock          string, TTL    the holder of the learner's lease
     dead          list           at most 100 records of refused blocks, newest first
     actor:<id>    hash, TTL      a live actor's heartbeat and figures
@@ -31,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from common.connection import check_server, connect, translated
+from common.connection import check_server, connect, translated, without_password
 from common.errors import RunMissing
 
 LIBRARY = "impala1"
@@ -258,9 +259,10 @@ class LearnerSide(_Side):
         self.epoch, self._received, self._committed = int(epoch), 0, 0
         return int(abandoned)
 
-    def renew(self) -> None:
-        """Keeps the lease for another `lease_s`."""
-        self._fenced("renew", [self.keys.lock], self.holder, self._lease_ms)
+    def renew(self, figures: Mapping[str, float]) -> None:
+        """Keeps the lease for another `lease_s`, and leaves the learner's figures for status."""
+        pairs = [part for pair in figures.items() for part in pair]
+        self._fenced("renew", [self.keys.lock], self.holder, self._lease_ms, *pairs)
 
     def release(self) -> None:
         """Gives the lease back."""
@@ -340,7 +342,7 @@ class MonitorSide(_Side):
             stats, queued, in_flight = _replies(pipe)
         if not stats:
             raise RunMissing(
-                f"there is no run {self.run!r} on {self.url}; start one with: "
+                f"there is no run {self.run!r} on {without_password(self.url)}; start one with: "
                 f"impala-learner --run {self.run}"
             )
         texts = {name.decode(): value.decode() for name, value in stats.items()}
@@ -349,18 +351,24 @@ class MonitorSide(_Side):
         return counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
 
     def read_learner(self) -> dict[str, Any]:
-        """The lease's holder (None when there is none), the epoch, and the published version."""
+        """The lease's holder (None: no learner), epoch, published version, and own figures."""
         with translated(self.url):
             pipe = self._client.pipeline(transaction=True)
             pipe.get(self.keys.lock)
-            pipe.hget(self.keys.epoch, "number")
+            pipe.hgetall(self.keys.epoch)
             pipe.hmget(self.keys.weights, ["version", "published_at"])
             holder, epoch, (version, published_at) = _replies(pipe)
+        figures = {
+            name.decode().removeprefix("learner:"): float(value)
+            for name, value in epoch.items()
+            if name.startswith(b"learner:")
+        }
         return {
             "holder": holder.decode() if holder else None,
-            "epoch": _number(epoch, 0),
+            "epoch": _number(epoch.get(b"number"), 0),
             "weights_version": _number(version, -1),
             "published_unix_s": float(published_at) if published_at else None,
+            "figures": figures,
         }
 
     def read_actors(self) -> dict[str, dict[str, str]]:

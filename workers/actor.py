@@ -201,6 +201,7 @@ class ActorProgram:
             f"{self._actor}#{incarnation}",
             lambda: self._figures(actor, courier),
         )
+        self._beaten = (time.monotonic(), 0)
         courier.start(fresh)
         actor.policy.load(*fresh)
         log.info(
@@ -248,11 +249,16 @@ class ActorProgram:
 
     def _figures(self, actor: Actor, courier: Courier) -> dict[str, Any]:
         """What the heartbeat tells."""
+        now = time.monotonic()
+        last, last_frames = self._beaten
+        frames_per_s = (actor.frames - last_frames) / max(now - last, 1e-9)
+        self._beaten = (now, actor.frames)
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started_unix_s": round(self._started_unix_s, 3),
             "frames": actor.frames,
+            "frames_per_s": round(frames_per_s),
             "episodes": actor.episodes,
             "weights_version": actor.policy.version,
             "generated": courier.generated,
@@ -261,3 +267,7 @@ class ActorProgram:
             "pending_local": courier.pending_local,
             "weights_refused": courier.weights_refused,
         }
+
+
+if __name__ == "__main__":
+    main()

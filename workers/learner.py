@@ -48,6 +48,17 @@ Status = Literal["solved", "finished", "interrupted", "failed"]
 BATCH_TIMEOUT_S = 0.2
 NO_DATA_NOTICE_S = 10.0
 LOG_LINE_INTERVAL_S = 5.0
+# Of a record, what the learner leaves in Redis for impala-status.
+STATUS_FIGURES = (
+    "frames",
+    "updates",
+    "episodes",
+    "mean_return_100",
+    "frames_per_s",
+    "wait_share",
+    "policy_lag_mean",
+    "policy_lag_max",
+)
 # Updates in a row without finite gradients, after which the run stops.
 NOT_FINITE_LIMIT = 20
 
@@ -334,7 +345,7 @@ class LearnerProgram:
         now, frames = time.monotonic(), self.learner.frames
         last, last_frames, last_waited_s = self.recorded
         self.recorded = (now, frames, self.waited_s)
-        record = {
+        record: dict[str, Any] = {
             "unix_s": round(time.time(), 3),
             "time_s": round(now - self.started, 3),
             "frames": frames,
@@ -348,6 +359,11 @@ class LearnerProgram:
             **self.means.take(),
         }
         self.recorder.record(record)
+        self.publisher.figures = {
+            name: value
+            for name in STATUS_FIGURES
+            if isinstance(value := record.get(name), int | float)
+        }
         if self.line_due():
             log.info(
                 "%s frames, %s/s, return %s, policy lag %.1f, queue %d of %d",
@@ -420,3 +436,7 @@ def _versions() -> dict[str, str]:
     packages = ("torch", "gymnasium", "numpy", "redis")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"impala-redis": __version__, "python": platform.python_version()} | found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Child processes that never outlive us, not even after kill -9 (Linux: parent-death signal)."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def spawn(
+    command: Sequence[str | Path],
+    *,
+    log_file: Path,
+    death_signal: signal.Signals,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a process whose output goes to `log_file`, and which gets `death_signal` if we die.
+
+    It is in a session of its own: a Ctrl-C in the terminal reaches only us, and we end it in order.
+    """
+    with log_file.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(environment) if environment is not None else None,
+            start_new_session=True,
+            preexec_fn=_tie_to_parent(death_signal),
+        )
+
+
+def end(process: subprocess.Popen[bytes], grace_s: float) -> int:
+    """Asks the process to end, ends it after `grace_s`, and returns its exit code."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def _tie_to_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+    """What the child runs before its program; on other systems only an orderly end reaps it."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return tie

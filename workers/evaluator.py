@@ -1,0 +1,205 @@
+"""impala-eval: plays episodes with a run's live weights or with a checkpoint's, and says how well.
+
+The same seed plays the same episodes. Nothing is written to Redis.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from common import checkpoint, wire
+from common.envs import VectorEnvironment
+from common.errors import CheckpointError, ConfigError, FrameRefused, RunMissing, SpecMismatch
+from common.policy import Policy
+from common.spec import RunSpec
+from common.transport import MonitorSide
+from common.wire import Weights
+from workers import runtime
+from workers.options import run_name, shared
+
+
+@dataclass(frozen=True)
+class Played:
+    """One episode; `cut` when it was stopped at the step limit."""
+
+    episode_return: float
+    length: int
+    cut: bool
+
+
+@click.command(context_settings=runtime.CONTEXT)
+@shared("redis-url", "run")
+@click.option(
+    "--checkpoint",
+    "checkpoint_path",
+    type=click.Path(path_type=Path),
+    envvar="IMPALA_CHECKPOINT",
+    show_envvar=True,
+    help="A run directory, or one checkpoint file, instead of a live run.",
+)
+@click.option(
+    "--episodes",
+    type=click.IntRange(1, 100_000),
+    default=20,
+    show_envvar=True,
+    help="Episodes to play.",
+)
+@click.option(
+    "--greedy/--sampled",
+    default=True,
+    show_envvar=True,
+    help="Take the likeliest action, or draw from the policy.",
+)
+@click.option(
+    "--max-steps",
+    "--max_steps",
+    type=click.IntRange(min=1),
+    default=100_000,
+    show_envvar=True,
+    help="Cut an episode that does not end by then.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_envvar=True,
+    help="Of the episodes and the draws.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@shared("log-level")
+def main(
+    redis_url: str,
+    run: str | None,
+    checkpoint_path: Path | None,
+    episodes: int,
+    greedy: bool,
+    max_steps: int,
+    seed: int,
+    as_json: bool,
+    log_level: str,
+) -> None:
+    """Plays episodes with a run's weights (--run) or a checkpoint's (--checkpoint)."""
+    runtime.set_up_logging(log_level, "eval")
+    stop = runtime.StopFlag()
+    with runtime.exit_codes(stop), threadpool_limits(limits=1):
+        if (run is None) == (checkpoint_path is None):
+            raise ConfigError("evaluate what? give --run NAME or --checkpoint PATH, one of them")
+        if checkpoint_path is not None:
+            spec, version, weights = from_checkpoint(checkpoint_path)
+        else:
+            spec, version, weights = from_live_run(redis_url, run_name(run, None, None))
+        played = play(spec, version, weights, episodes, greedy, max_steps, seed, stop)
+        report = summary(spec, version, played, greedy, seed)
+        click.echo(json.dumps(report) if as_json else in_words(report))
+
+
+def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, int, Weights]:
+    """Spec, version and weights as a learner has published them.
+
+    Raises RunMissing when there are none, SpecMismatch when they cannot be read.
+    """
+    side = MonitorSide(redis_url, run, "eval")
+    try:
+        spec_reply, weights_reply = side.read_spec(), side.read_weights()
+    finally:
+        side.close()
+    if spec_reply is None or weights_reply is None:
+        raise RunMissing(
+            f"there is no run {run!r} on this server; name another with --run, or give --checkpoint"
+        )
+    spec = RunSpec.from_json(spec_reply.json)
+    try:
+        version, weights = wire.unpack_weights(weights_reply.payload, spec)
+    except FrameRefused as error:
+        raise SpecMismatch(f"the weights of {run!r} do not fit its spec: {error}") from error
+    return spec, version, weights
+
+
+def from_checkpoint(path: Path) -> tuple[RunSpec, int, Weights]:
+    """Spec, version and weights of a checkpoint or a run directory. Raises CheckpointError."""
+    saved = checkpoint.load(path)
+    spec = RunSpec.from_json(str(saved.facts.get("spec")))
+    weights: Weights = {}
+    for name, shape in spec.parameter_shapes().items():
+        tensor = saved.tensors.get(f"model.{name}")
+        if tensor is None or tensor.shape != shape:
+            raise CheckpointError(f"{saved.path} has no {name} of shape {list(shape)}")
+        weights[name] = tensor.astype(np.float32)
+    return spec, int(saved.facts.get("version", 0)), weights
+
+
+def play(
+    spec: RunSpec,
+    version: int,
+    weights: Weights,
+    episodes: int,
+    greedy: bool,
+    max_steps: int,
+    seed: int,
+    stop: runtime.StopFlag,
+) -> list[Played]:
+    """The first episode of each of `episodes` environments, all stepped together."""
+    policy = Policy(spec, np.random.default_rng([seed, 1]))
+    policy.load(version, weights)
+    environment = VectorEnvironment(spec.env, episodes)
+    observations = environment.reset(seed)
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    playing = np.ones(episodes, np.bool_)
+    for _ in range(max_steps):
+        if not playing.any() or stop():
+            break
+        actions = policy.greedy(observations) if greedy else policy.sample(observations)[0]
+        step = environment.step(actions)
+        returns += np.where(playing, step.rewards, 0.0)
+        lengths += playing
+        playing &= ~(step.terminated | step.truncated)
+        observations = step.observations
+    environment.close()
+    return [
+        Played(float(r), int(n), bool(cut))
+        for r, n, cut in zip(returns, lengths, playing, strict=True)
+    ]
+
+
+def summary(
+    spec: RunSpec, version: int, played: list[Played], greedy: bool, seed: int
+) -> dict[str, Any]:
+    """The figures of an evaluation, as `--json` prints them."""
+    returns = np.array([episode.episode_return for episode in played])
+    return {
+        "env": spec.env,
+        "run": spec.run,
+        "weights_version": version,
+        "episodes": len(played),
+        "greedy": greedy,
+        "seed": seed,
+        "mean_return": float(returns.mean()),
+        "std_return": float(returns.std()),
+        "min_return": float(returns.min()),
+        "max_return": float(returns.max()),
+        "mean_length": float(np.mean([episode.length for episode in played])),
+        "cut": sum(episode.cut for episode in played),
+        "returns": returns.tolist(),
+    }
+
+
+def in_words(report: dict[str, Any]) -> str:
+    """The same for a person."""
+    how = "greedy" if report["greedy"] else "sampled"
+    cut = f", {report['cut']} cut at the step limit" if report["cut"] else ""
+    return (
+        f"{report['env']}, {report['episodes']} episodes, {how}, weights version "
+        f"{report['weights_version']}{cut}\n"
+        f"return: mean {report['mean_return']:.1f}, std {report['std_return']:.1f}, "
+        f"from {report['min_return']:.1f} to {report['max_return']:.1f}; "
+        f"mean length {report['mean_length']:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

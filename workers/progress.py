@@ -1,0 +1,152 @@
+"""How impala-train shows a run: a live panel in a terminal, plain lines anywhere else.
+
+All it knows it reads from the run directory, where the learner writes.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from common.config import Config
+from common.errors import EXIT_INTERRUPTED
+from common.rundir import RunDirectory
+
+PLAIN_LINE_INTERVAL_S = 2.0
+
+
+class Progress:
+    """The view of one run; `with` shows it, `update` follows the learner's records."""
+
+    def __init__(self, directory: RunDirectory, config: Config) -> None:
+        self._directory, self._config = directory, config
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._records = Records(directory.metrics)
+        self._latest: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._next_line = 0.0
+        self._live: Live | None = None
+
+    def introduce(self, run: str, public_url: str) -> None:
+        """Says what runs and how to look at it."""
+        environment = self._config.environment
+        self._say(f"training {environment.env}, run {run!r}, in {self._directory.path}")
+        self._say(f"the queue: redis-cli -u {public_url} LLEN 'impala:{{{run}}}:trajectories'")
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live = Live(
+                self._panel(), console=self._console, refresh_per_second=8, transient=True
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.update()
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self) -> None:
+        """Shows the newest record."""
+        for record in self._records.new():
+            self._latest = record
+            if self._live is None and time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + PLAIN_LINE_INTERVAL_S
+                self._say(_line(record))
+        if self._live is not None:
+            self._live.update(self._panel())
+
+    def conclude(self, code: int, last_words: str | None) -> None:
+        """Says how it ended, where everything is, and what to do next."""
+        result, path = self._directory.read_result(), self._directory.path
+        if last_words is not None:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
+                f"error: {last_words}", markup=False
+            )
+            self._say(f"logs: {path / 'logs'}")
+            return
+        if result is None:
+            self._say(f"stopped before the training began; logs: {path / 'logs'}")
+            return
+        mean = result["mean_return_100"]
+        self._say(
+            f"{result['status']}: mean return {'-' if mean is None else f'{mean:.1f}'} over the "
+            f"last 100 episodes, {result['frames']:,} frames in {result['wall_s']:.1f} s"
+        )
+        self._say(f"run directory: {path}")
+        if code == EXIT_INTERRUPTED:
+            self._say(f"continue:      impala-train --resume --run-dir {path}")
+        self._say(f"next:          impala-eval --checkpoint {path}")
+        self._say(f"               tensorboard --logdir {path}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def _panel(self) -> Panel:
+        record, training = self._latest, self._config.training
+        goal, mean = training.stop_at_return, record.get("mean_return_100")
+        elapsed_s = time.monotonic() - self._started
+        frames = record.get("frames", 0)
+        table = Table.grid(padding=(0, 3))
+        table.add_row(
+            "return, last 100",
+            "-" if mean is None else f"{mean:.1f}" + (f" of {goal:g}" if goal else ""),
+        )
+        table.add_row("frames", f"{frames:,} of {training.total_frames:,}")
+        table.add_row("frames/s", _figure(record, "frames_per_s", ",.0f"))
+        table.add_row("updates", _figure(record, "updates", ",d"))
+        table.add_row("policy lag", _figure(record, "policy_lag_mean", ".1f") + " updates")
+        table.add_row(
+            "queue", f"{record.get('queue_blocks', 0)} of {self._config.transport.queue_blocks}"
+        )
+        table.add_row("learner waits", _figure(record, "wait_share", ".0%"))
+        if goal is not None and mean is not None and goal > 0:
+            bar = ProgressBar(total=goal, completed=max(0.0, mean), width=40)
+        else:
+            bar = ProgressBar(total=training.total_frames, completed=frames, width=40)
+        state = "" if record else "  starting"
+        title = f"impala-train  {elapsed_s:.0f} s{state}"
+        return Panel(Group(table, Text(""), bar), title=title, title_align="left", expand=False)
+
+
+class Records:
+    """The lines of metrics.jsonl as they are written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = path.stat().st_size if path.exists() else 0  # a resumed run: from now on
+        self._partial = b""
+
+    def new(self) -> list[dict[str, Any]]:
+        """The records since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        self._position += len(data)
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        return [json.loads(line) for line in lines if line]
+
+
+def _line(record: dict[str, Any]) -> str:
+    return (
+        f"{record['time_s']:7.1f} s  {record['frames']:>11,} frames  "
+        f"{_figure(record, 'frames_per_s', ',.0f')}/s  "
+        f"return {_figure(record, 'mean_return_100', '.1f')}  "
+        f"lag {_figure(record, 'policy_lag_mean', '.1f')}  "
+        f"queue {_figure(record, 'queue_blocks', 'd')}"
+    )
+
+
+def _figure(record: dict[str, Any], name: str, form: str) -> str:
+    value = record.get(name)
+    return "-" if value is None else format(value, form)
