@@ -64,7 +64,7 @@ class Courier:
         self.generated = self.accepted = self.shed_local = self.weights_refused = 0
         # Why the courier stopped by itself: the run's end (True), or what cannot be repaired.
         self.over = False
-        self.failure: ImpalaError | None = None
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
 
     def start(self, first: Fresh) -> None:
@@ -118,7 +118,7 @@ class Courier:
                 if time.monotonic() >= self._next_beat:
                     self._repeat(self._beat)
             self._quietly(lambda: self._side.leave(self._actor))
-        except ImpalaError as error:
+        except Exception as error:
             self.failure = error
         finally:
             self.over = True

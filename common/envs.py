@@ -4,7 +4,9 @@ The rule of resets, stated once: next-step autoreset. The step after an episode'
 action, gives reward 0 and the new episode's first observation (`common.trajectory`).
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from math import prod
 from typing import Any, NamedTuple
 
@@ -37,6 +39,7 @@ class VectorEnvironment:
 
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces we cannot take.
         """
+        self._env_id = env_id
         self._env: VectorEnv[Any, Any, Any] = _make(env_id, num_envs)
         mode = self._env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
@@ -56,13 +59,15 @@ class VectorEnvironment:
 
     def reset(self, seed: int) -> NDArray[np.generic]:
         """First observations [N, ...]; environment i plays with a seed derived from `seed`."""
-        return self._observations(self._env.reset(seed=seed)[0])
+        with self._failures("reset"):
+            return self._observations(self._env.reset(seed=seed)[0])
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """Takes actions [N], each 0 .. num_actions - 1."""
-        observations, rewards, terminated, truncated, _ = self._env.step(
-            actions + self._first_action if self._first_action else actions
-        )
+        with self._failures("step"):
+            observations, rewards, terminated, truncated, _ = self._env.step(
+                actions + self._first_action if self._first_action else actions
+            )
         return StepResult(
             self._observations(observations),
             np.asarray(rewards, np.float32),
@@ -73,6 +78,16 @@ class VectorEnvironment:
     def close(self) -> None:
         """Ends the environments."""
         self._env.close()
+
+    @contextlib.contextmanager
+    def _failures(self, doing: str) -> Iterator[None]:
+        """Names the environment whose own code raised."""
+        try:
+            yield
+        except Exception as error:
+            raise UnsupportedEnvironment(
+                f"{self._env_id} failed in {doing}: {type(error).__name__}: {_line(error)}"
+            ) from error
 
     def _observations(self, observations: Any) -> NDArray[np.generic]:
         if self._first_value:

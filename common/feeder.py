@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from common import wire
 from common.batch import Batch, make_batch
-from common.errors import FrameRefused, ImpalaError, RedisUnreachable, RunMissing
+from common.errors import FrameRefused, RedisUnreachable, RunMissing
 from common.spec import RunSpec
 from common.trajectory import Block
 from common.transport import Dead, LearnerSide, Settled
@@ -99,11 +99,12 @@ class Feeder:
         self._ready: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         for _ in range(BATCHES):
             self._free.put(make_batch(spec, batch_size, pinned))
+        self._away = False  # the server did not answer the last time
         self.refused: Counter[str] = Counter()
         self.bytes_received = 0
         self.queued = 0  # blocks in the list, when it was last asked
         self.busy_s = 0.0  # claiming, checking and copying, without waiting
-        self.failure: ImpalaError | None = None
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
 
     def start(self) -> None:
@@ -142,8 +143,9 @@ class Feeder:
         try:
             while (batch := self._free.get()) is not None and self._fill(batch):
                 self._ready.put(batch)
-            self._talk(0)
-        except ImpalaError as error:
+            if not self._away:
+                self._talk(0)
+        except Exception as error:
             self.failure = error
         finally:
             self._ready.put(None)
@@ -205,14 +207,17 @@ class Feeder:
         """Settles and claims, trying until the server answers or the feeder closes."""
         if not len(self._settled):
             self._settled = self._ledger.settle()
-        pause_s, told = 0.05, False
+        pause_s, lost = 0.05, False
         while True:
             try:
+                if lost:
+                    self._reopen()
+                    lost = False
                 frames, self.queued = self._side.settle_and_claim(self._settled, most)
             except RedisUnreachable as error:
-                if not told:
+                if not self._away:
                     log.warning("waiting for Redis: %s", error)
-                    told = True
+                    self._away = True
                 if self._closing.is_set():
                     return []
                 self._closing.wait(pause_s * random.uniform(0.5, 1.0))
@@ -220,10 +225,11 @@ class Feeder:
             except RunMissing:
                 log.warning("the server has lost the run: opening it again")
                 self._forget()
-                self._reopen()
+                lost = True
             else:
-                if told:
+                if self._away:
                     log.info("Redis is back")
+                    self._away = False
                 self._settled = Settled()
                 return frames
 

@@ -5,7 +5,7 @@ import threading
 import time
 
 from common import wire
-from common.errors import ImpalaError, RedisUnreachable, RunMissing
+from common.errors import RedisUnreachable, RunMissing
 from common.spec import RunSpec
 from common.transport import LearnerSide
 from common.wire import Weights
@@ -29,7 +29,7 @@ class Publisher:
         self.published = 0  # versions
         self.busy_s = 0.0
         self.figures: dict[str, float] = {}  # the learner's own, for whoever asks for its status
-        self.failure: ImpalaError | None = None
+        self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -49,8 +49,8 @@ class Publisher:
             self._changed.notify()
 
     def republish(self) -> None:
-        """Publishes the last weights at once, if the server does not have them: it lost them."""
-        if self._last is not None and self._side.weights_version() < self._last[0]:
+        """Publishes the last weights once more: the server lost them."""
+        if self._last is not None:
             self._publish(*self._last)
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Publisher:
                         break
                     log.debug("not published, trying again: %s", error)
                     time.sleep(RETRY_S)
-        except ImpalaError as error:
+        except Exception as error:
             self.failure = error
 
     def _wait_until(self, deadline: float) -> None:

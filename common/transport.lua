@@ -6,7 +6,7 @@
 -- The number in the names is the protocol's: raised by one whenever a function's meaning changes,
 -- so that two versions of the programs can share a server.
 --
--- Errors start with a word that common/transport.py knows: HELD, FENCED, NORUN, BACKWARD, CURSOR.
+-- Errors start with a word that common/transport.py knows: HELD, FENCED, NORUN, CURSOR.
 
 local COUNTERS = {
   'produced', 'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
@@ -162,13 +162,14 @@ end
 
 -- publish: new weights, all fields at once; the version only grows.
 -- KEYS weights epoch   ARGV my_epoch version payload digest
+-- Returns 1 when stored, 0 when these or newer ones were there: sent again, or overtaken.
 local function publish(keys, args)
   local weights, epoch = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
   local current = tonumber(redis.call('HGET', weights, 'version') or '-1')
   if tonumber(args[2]) <= current then
-    return redis.error_reply('BACKWARD version ' .. args[2] .. ' is not above ' .. current)
+    return 0
   end
   local now = redis.call('TIME')
   redis.call('HSET', weights, 'version', args[2], 'payload', args[3], 'digest', args[4],

@@ -279,7 +279,7 @@ class LearnerSide(_Side):
             return _number(self._client.hget(self.keys.weights, "version"), -1)
 
     def publish(self, version: int, payload: bytes) -> None:
-        """Publishes weights; the version must be above the published one."""
+        """Publishes weights, unless these or newer ones are there already."""
         digest = hashlib.sha256(payload).hexdigest()
         self._fenced("publish", [self.keys.weights], version, payload, digest)
 

