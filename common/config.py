@@ -223,7 +223,10 @@ def preset(name: str) -> Config:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, as flat keys; tables only group them. Raises ConfigError."""
+    """The settings in a TOML file, as flat keys; tables only group them. Raises ConfigError.
+
+    The table `[run]` of a run directory's config.toml is passed over.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -231,6 +234,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"the config file {path} is not TOML: {error}") from error
     values: dict[str, Any] = {}
+    document.pop("run", None)
     for key, value in document.items():
         values.update(value if isinstance(value, dict) else {key: value})
     return {find_setting(key).key: value for key, value in values.items()}

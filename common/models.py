@@ -34,17 +34,20 @@ class MlpModel(nn.Module):
 
     def forward(self, observations: Tensor) -> ModelOutput:
         """Observations `[..., *shape]` in the run's dtype to logits and baseline, float32."""
-        x = self._features(observations)
+        leading = observations.shape[: observations.dim() - len(self._observation.shape)]
+        # One flat batch: linear layers on [T, B, F] are half as fast as on [T * B, F].
+        x = self._features(observations)  # [rows, F]
         for layer in self.torso:
             x = self._activation(layer(x))
-        return ModelOutput(self.policy(x), self.baseline(x).squeeze(-1))
+        logits = self.policy(x).reshape(*leading, -1)
+        return ModelOutput(logits, self.baseline(x).reshape(leading))
 
     def _features(self, observations: Tensor) -> Tensor:
         spec = self._observation
         if spec.num_values is not None:
-            return nn.functional.one_hot(observations.long(), spec.num_values).float()
-        leading = observations.shape[: observations.dim() - len(spec.shape)]
-        x = observations.reshape(*leading, spec.num_features).float()
+            indices = observations.reshape(-1).long()
+            return nn.functional.one_hot(indices, spec.num_values).float()
+        x = observations.reshape(-1, spec.num_features).float()
         return x / 255.0 if spec.dtype == "uint8" else x
 
 

@@ -1,10 +1,12 @@
 """The run directory: its files, and the rule that a run is never overwritten."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from common.checkpoint import write_atomically
+from common.config import Config, read_toml
 from common.errors import RunDirectoryError
 
 
@@ -28,6 +30,18 @@ class RunDirectory:
     def holds_a_checkpoint(self) -> bool:
         """Whether one was ever written here, usable or not."""
         return any(self.checkpoints.glob("checkpoint-*"))
+
+    def write_config(self, name: str, preset: str | None, config: Config) -> None:
+        """Writes config.toml: the run's name and preset, and every setting as resolved."""
+        head = f'[run]\nname = "{name}"\n' + (f'preset = "{preset}"\n' if preset else "")
+        write_atomically(self.config, f"{head}\n{config.to_toml()}".encode())
+
+    def read_config(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The run's identity (name, preset) and settings; both empty before there is a run."""
+        if not self.config.exists():
+            return {}, {}
+        identity = tomllib.loads(self.config.read_text(encoding="utf-8")).get("run", {})
+        return identity, read_toml(self.config)
 
     def prepare(self, resume: bool) -> None:
         """Makes the directory. Raises RunDirectoryError: not writable, or in use and no resume."""

@@ -3,6 +3,7 @@
 -- The atomic steps of the transport, run inside the server. Each leaves the books balanced:
 --   produced = consumed + dropped_oldest + dead_lettered + stale_rejected + abandoned + purged
 --              + LLEN trajectories + LLEN inflight
+-- What someone pushes onto the list by hand is counted too: as produced and, beside it, foreign.
 -- The number in the names is the protocol's: raised by one whenever a function's meaning changes,
 -- so that two versions of the programs can share a server.
 --
@@ -10,7 +11,10 @@
 
 local COUNTERS = {
   'produced', 'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
-  'purged', 'dup_push',
+  'purged', 'dup_push', 'foreign',
+}
+local ENDS = {
+  'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned', 'purged',
 }
 
 local function fenced(epoch_key, mine)
@@ -104,11 +108,22 @@ local function push(keys, args)
   return 1
 end
 
+-- Counts what came onto the list around `push`.
+local function count_foreign(trajectories, inflight, stats)
+  local explained = tonumber(redis.call('HGET', stats, 'produced'))
+  for _, ended in ipairs(redis.call('HMGET', stats, unpack(ENDS))) do
+    explained = explained - tonumber(ended)
+  end
+  local there = redis.call('LLEN', trajectories) + redis.call('LLEN', inflight)
+  count(stats, 'produced', there - explained)
+  count(stats, 'foreign', there - explained)
+end
+
 -- claim: the next blocks, moved to in-flight. `received` is how many this learner has received
 -- since it opened the run: a claim whose reply was lost is answered with the same blocks again.
--- KEYS trajectories inflight epoch   ARGV my_epoch received most
+-- KEYS trajectories inflight epoch stats   ARGV my_epoch received most
 local function claim(keys, args)
-  local trajectories, inflight, epoch = unpack(keys)
+  local trajectories, inflight, epoch, stats = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
   local received, most = tonumber(args[2]), tonumber(args[3])
@@ -121,6 +136,7 @@ local function claim(keys, args)
   if received < claimed then
     return redis.call('LRANGE', inflight, received - committed, received - committed + most - 1)
   end
+  count_foreign(trajectories, inflight, stats)
   local blocks = {}
   for i = 1, most do
     local block = redis.call('LMOVE', trajectories, inflight, 'LEFT', 'RIGHT')

@@ -9,8 +9,8 @@ run's keys share a slot.
     weights       hash           version, payload, digest, published_at
     spec          hash           json, digest, fingerprint, state: all an actor needs to join
     stats         hash           the books: produced, consumed, dropped_oldest, dead_lettered,
-                                 stale_rejected, abandoned, purged, dup_push, generation, and
-                                 dead_lettered:<reason>
+                                 stale_rejected, abandoned, purged, dup_push, foreign (pushed by
+                                 hand), generation, and dead_lettered:<reason>
     seq           hash           last sequence number of each producer (actor#incarnation)
     epoch         hash           number, holder, committed: fencing and the learner's cursor;
                                  learner:<figure>: what the learner last said of itself
@@ -307,7 +307,7 @@ class LearnerSide(_Side):
             self._call(
                 pipe,
                 "claim",
-                [keys.trajectories, keys.inflight, keys.epoch],
+                [keys.trajectories, keys.inflight, keys.epoch, keys.stats],
                 self.epoch,
                 self._received,
                 most,

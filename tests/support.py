@@ -24,14 +24,14 @@ def eventually(look: Callable[[], Value], timeout_s: float = 20.0, what: str = "
 
 
 class Program:
-    """An installed command as a process; what it prints is kept in a file."""
+    """A command as a process; what it prints is kept in a file."""
 
     def __init__(self, command: list[str], environment: dict[str, str], cwd: Path, log: Path):
         self.log = log
-        self.name = command[0]
+        self.name = " ".join(command)
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -81,8 +81,16 @@ class Programs:
 
     def start(self, *command: str, cwd: Path | None = None, **variables: str) -> Program:
         """Starts an installed command, with extra environment variables."""
-        log = self.folder / f"{len(self._started)}-{command[0]}.log"
-        program = Program(list(command), os.environ | variables, cwd or self.folder, log)
+        return self._start([str(BIN / command[0]), *command[1:]], cwd, variables)
+
+    def shell(self, line: str, **variables: str) -> Program:
+        """Starts a line as typed into a shell in which the project's environment is active."""
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        return self._start(["bash", "-c", f"exec {line}"], None, {"PATH": path} | variables)
+
+    def _start(self, command: list[str], cwd: Path | None, variables: dict[str, str]) -> Program:
+        log = self.folder / f"{len(self._started)}-{Path(command[0]).name}.log"
+        program = Program(command, os.environ | variables, cwd or self.folder, log)
         self._started.append(program)
         return program
 

@@ -26,7 +26,8 @@ from common.spec import RunSpec
 from common.trajectory import Block, Episode, Origin, empty_trajectory
 from common.transport import ActorSide
 from workers import runtime
-from workers.options import run_name, shared
+from workers.options import shared
+from workers.plan import run_name
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def main(
     runtime.share_the_interpreter()
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop), threadpool_limits(limits=1):
-        program = ActorProgram(redis_url, run_name(run, None, None), name[:64], stop)
+        program = ActorProgram(redis_url, run_name(run), name[:64], stop)
         program.run(wait_redis_s, wait_learner_s or float("inf"))
 
 

@@ -27,7 +27,8 @@ from common.spec import RunSpec
 from common.transport import MonitorSide
 from common.wire import Weights
 from workers import runtime
-from workers.options import run_name, shared
+from workers.options import shared
+from workers.plan import run_name
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def main(
         if checkpoint_path is not None:
             spec, version, weights = from_checkpoint(checkpoint_path)
         else:
-            spec, version, weights = from_live_run(redis_url, run_name(run, None, None))
+            spec, version, weights = from_live_run(redis_url, run_name(run))
         played = play(spec, version, weights, episodes, greedy, max_steps, seed, stop)
         if stop():
             raise SystemExit(EXIT_INTERRUPTED)

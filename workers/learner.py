@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from common import __version__, checkpoint, wire
-from common.config import Config
 from common.connection import without_password
 from common.envs import VectorEnvironment
 from common.errors import (
     EXIT_INTERRUPTED,
-    ConfigError,
     Fenced,
     ImpalaError,
     NotFinite,
@@ -31,11 +29,11 @@ from common.errors import (
 )
 from common.metrics import Means, Recorder
 from common.publisher import Publisher
-from common.rundir import RunDirectory
 from common.spec import RunSpec, make_spec
 from common.transport import LearnerSide
 from workers import runtime
-from workers.options import GroupedCommand, every_setting, resolve, run_name, shared
+from workers.options import GroupedCommand, every_setting, shared
+from workers.plan import Plan, make_plan
 
 if TYPE_CHECKING:
     from common.feeder import Feeder
@@ -67,11 +65,8 @@ NOT_FINITE_LIMIT = 20
 class Job:
     """What a learner is started with."""
 
-    run: str
-    config: Config
-    directory: RunDirectory
+    plan: Plan
     redis_url: str
-    preset: str | None
     device: str
     threads: int
     resume: bool
@@ -102,28 +97,17 @@ def main(
     runtime.share_the_interpreter()
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop):
-        name = run_name(run, preset, overrides.get("env"))
-        directory = RunDirectory(run_dir or Path("runs") / name)
-        saved = directory.config if resume and directory.config.exists() else None
-        if not (preset or "env" in overrides or config_file or saved):
-            raise ConfigError("which environment? give --preset NAME or --env ID")
-        config = resolve(preset, config_file, overrides, saved)
-        status = LearnerProgram(
-            Job(
-                name,
-                config,
-                directory,
-                redis_url,
-                preset,
-                device,
-                threads,
-                resume,
-                take_over,
-                wait_redis_s,
-            ),
-            stop,
-        ).run()
-        log.info("%s; the run is in %s", status, directory.path)
+        plan = make_plan(
+            run=run,
+            run_dir=run_dir,
+            preset_name=preset,
+            config_file=config_file,
+            resume=resume,
+            overrides=overrides,
+        )
+        job = Job(plan, redis_url, device, threads, resume, take_over, wait_redis_s)
+        status = LearnerProgram(job, stop).run()
+        log.info("%s; the run is in %s", status, plan.directory.path)
         if status == "interrupted":
             raise SystemExit(EXIT_INTERRUPTED)
 
@@ -132,9 +116,12 @@ class LearnerProgram:
     """One learner's life: open the run, train, close it."""
 
     def __init__(self, job: Job, stop: runtime.StopFlag) -> None:
-        self.job, self.config, self.stop = job, job.config, stop
+        self.job, self.stop = job, stop
+        self.run_name, self.config = job.plan.run, job.plan.config
+        self.directory = job.plan.directory
         holder = f"{runtime.where()}#{secrets.token_hex(4)}"
-        self.side = LearnerSide(job.redis_url, job.run, holder, job.config.transport.lease_s)
+        lease_s = self.config.transport.lease_s
+        self.side = LearnerSide(job.redis_url, self.run_name, holder, lease_s)
         self.spec: RunSpec
         self.publisher: Publisher
         self.feeder: Feeder
@@ -200,7 +187,7 @@ class LearnerProgram:
                     "no trajectories for %.0f s; start actors with: impala-actor --run %s "
                     "--redis-url %s",
                     now - self.last_batch,
-                    self.job.run,
+                    self.run_name,
                     without_password(self.job.redis_url),
                 )
             return None
@@ -229,10 +216,10 @@ class LearnerProgram:
     def _open_run(self) -> None:
         """Checks the directory, the environment and the server, and takes the run's lease."""
         job = self.job
-        job.directory.prepare(job.resume)
+        self.directory.prepare(job.resume)
         environment = VectorEnvironment(self.config.environment.env, 1)
         self.spec = make_spec(
-            job.run, self.config, environment.observation, environment.num_actions
+            self.run_name, self.config, environment.observation, environment.num_actions
         )
         environment.close()
         self.saved = self._find_checkpoint()
@@ -245,7 +232,9 @@ class LearnerProgram:
         if gone:
             log.warning("taking the run over from %s, which is gone", holder)
         abandoned = self.side.open(take_over=job.take_over or gone)
-        log.info("run %s, epoch %d; queue: %s", job.run, self.side.epoch, self.queue_command())
+        log.info(
+            "run %s, epoch %d; queue: %s", self.run_name, self.side.epoch, self.queue_command()
+        )
         if abandoned:
             log.warning("%d blocks that the last learner had claimed are abandoned", abandoned)
 
@@ -254,7 +243,7 @@ class LearnerProgram:
         return f"redis-cli LLEN '{self.side.keys.trajectories}'"
 
     def _find_checkpoint(self) -> checkpoint.Checkpoint | None:
-        directory = self.job.directory
+        directory = self.directory
         if not self.job.resume:
             return None
         if not directory.holds_a_checkpoint:
@@ -308,8 +297,8 @@ class LearnerProgram:
         self.learner.version = max(self.learner.version, self.side.weights_version()) + 1
         self._announce()
         self._save_checkpoint()
-        job.directory.config.write_text(self.config.to_toml(), encoding="utf-8")
-        self.recorder = Recorder(job.directory.path)
+        self.directory.write_config(self.run_name, job.plan.preset, self.config)
+        self.recorder = Recorder(self.directory.path)
         self.feeder = Feeder(
             self.side,
             self.spec,
@@ -379,7 +368,7 @@ class LearnerProgram:
         """Saves; a full disk is said loudly and training goes on."""
         tensors, facts = self.learner.state()
         facts |= {"spec": self.spec.to_json(), "epoch": self.side.epoch}
-        directory, keep = self.job.directory.checkpoints, self.config.training.keep_checkpoints
+        directory, keep = self.directory.checkpoints, self.config.training.keep_checkpoints
         try:
             checkpoint.save(directory, self.learner.updates, tensors, facts, keep)
         except OSError as error:
@@ -412,7 +401,7 @@ class LearnerProgram:
     def _write_result(self, status: Status, at: float, error: str | None = None) -> None:
         learner, learner_s = self.learner, at - (self.first_batch or at)
         frames_here = learner.frames - self.frames_before
-        self.job.directory.write_result(
+        self.directory.write_result(
             {
                 "status": status,
                 "frames": learner.frames,
@@ -425,7 +414,7 @@ class LearnerProgram:
                 "learner_s": round(learner_s, 3),
                 "frames_per_s": round(frames_here / learner_s) if learner_s else None,
                 "seed": self.config.training.seed,
-                "preset": self.job.preset,
+                "preset": self.job.plan.preset,
                 "versions": _versions(),
             }
             | ({"error": error} if error else {})

@@ -1,14 +1,13 @@
 """Options: those that programs share, and one for every setting, made from the config's classes."""
 
 import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from common.config import PRESETS, Config, preset, read_toml, settings
+from common.config import PRESETS, Config, settings
 from common.errors import ConfigError
 from common.settings import Setting
 
@@ -183,29 +182,6 @@ def every_setting(function: Function) -> Function:
             help=setting.help,
         )(decorated)
     return decorated
-
-
-def run_name(run: str | None, preset_name: str | None, env: str | None) -> str:
-    """The run's name: given, else the preset's, else made from the environment's id."""
-    name = run or preset_name or re.sub(r"[^a-z0-9._-]+", "-", (env or "").lower()).strip("-")
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
-        raise ConfigError(
-            f"{name!r} cannot name a run: give --run with 1 to 64 letters, digits, '.', '_' or '-'"
-            if name
-            else "which run? give --preset NAME, --env ID or --run NAME"
-        )
-    return name
-
-
-def resolve(
-    preset_name: str | None, file: Path | None, overrides: Mapping[str, Any], saved: Path | None
-) -> Config:
-    """Defaults < preset < a resumed run's own file < the given file < overrides."""
-    config = preset(preset_name) if preset_name else Config()
-    for path in (saved, file):
-        if path is not None:
-            config = config.replace(read_toml(path))
-    return config.replace(overrides)
 
 
 def as_arguments(config: Config) -> list[str]:

@@ -9,7 +9,8 @@ import click
 from common.errors import ConfigError
 from common.transport import MonitorSide, residual
 from workers import runtime
-from workers.options import run_name, shared
+from workers.options import shared
+from workers.plan import run_name
 
 # Rates are the difference of two readings this far apart.
 SAMPLE_S = 1.0
@@ -40,7 +41,7 @@ def main(
     with runtime.exit_codes(stop):
         if not (run or preset):
             raise ConfigError("which run? give --run NAME")
-        side = MonitorSide(redis_url, run_name(run, preset, None), "status")
+        side = MonitorSide(redis_url, run_name(run, preset), "status")
         before = read(side)
         while True:
             stopped = stop.wait(SAMPLE_S)
@@ -112,6 +113,8 @@ def in_words(run: str, status: dict[str, Any]) -> str:
     ]
     if reasons:
         lines.append("refused  " + ", ".join(reasons))
+    if books.get("foreign"):
+        lines.append(f"notice   {books['foreign']} blocks were pushed onto the list by hand")
     if status["residual"]:
         lines.append(
             f"ALARM    the books do not balance: {status['residual']} blocks are unexplained"

@@ -17,13 +17,13 @@ from typing import Any
 import click
 
 from common import children
-from common.config import Config
 from common.connection import connect, translated, without_password
 from common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost
 from common.rundir import RunDirectory
 from common.server import EmbeddedServer
 from workers import runtime
-from workers.options import GroupedCommand, as_arguments, every_setting, resolve, run_name, shared
+from workers.options import GroupedCommand, as_arguments, every_setting, shared
+from workers.plan import Plan, make_plan
 from workers.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -66,20 +66,23 @@ def main(
     runtime.set_up_logging(log_level, "train")
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop):
-        if not (preset or config_file or "env" in overrides):
-            preset = DEFAULT_PRESET
-        name = run_name(run, preset, overrides.get("env"))
-        directory = RunDirectory(run_dir or Path("runs") / name)
-        saved = directory.config if resume and directory.config.exists() else None
-        config = resolve(preset, config_file, overrides, saved)
-        directory.prepare(resume)
+        plan = make_plan(
+            run=run,
+            run_dir=run_dir,
+            preset_name=preset,
+            config_file=config_file,
+            resume=resume,
+            overrides=overrides,
+            default_preset=DEFAULT_PRESET,
+        )
+        plan.directory.prepare(resume)
         options = ["--device", device, "--threads", str(threads), "--log-level", log_level]
-        options += ["--preset", preset] if preset else []
+        options += ["--preset", plan.preset] if plan.preset else []
         options += ["--resume"] if resume else []
-        with _server(redis_url, directory) as (url, public_url):
-            progress = Progress(directory, config)
-            progress.introduce(name, public_url)
-            with Crew(name, config, directory, url, options) as crew:
+        with _server(redis_url, plan.directory) as (url, public_url):
+            progress = Progress(plan.directory, plan.config)
+            progress.introduce(plan.run, public_url)
+            with Crew(plan, url, options) as crew:
                 code = _watch(crew, progress, stop)
         progress.conclude(code, crew.last_words(code))
         raise SystemExit(code)
@@ -99,32 +102,25 @@ def _watch(crew: "Crew", progress: Progress, stop: runtime.StopFlag) -> int:
 class Crew:
     """The learner and the actors of this machine; leaving the `with` ends them in order."""
 
-    def __init__(
-        self,
-        run: str,
-        config: Config,
-        directory: RunDirectory,
-        redis_url: str,
-        learner_options: list[str],
-    ) -> None:
-        self._run, self._directory = run, directory
+    def __init__(self, plan: Plan, redis_url: str, learner_options: list[str]) -> None:
+        self._run, self._directory = plan.run, plan.directory
         # By the environment: an address may hold a password, and arguments are public.
         self._environment = os.environ | {
             "IMPALA_REDIS_URL": redis_url,
             runtime.STARTED_AT_VARIABLE: str(runtime.started_at_unix_s()),
         }
-        self._logs = directory.path / "logs"
+        self._logs = plan.directory.path / "logs"
         self._logs.mkdir(exist_ok=True)
         self._restarts_left = ACTOR_RESTARTS
         self._learner = self._spawn(
             "learner",
-            *("--run", run, "--run-dir", str(directory.path)),
+            *("--run", plan.run, "--run-dir", str(plan.directory.path)),
             *learner_options,
-            *as_arguments(config),
+            *as_arguments(plan.config),
         )
         self._actors = {
             name: self._spawn_actor(name)
-            for name in (f"actor-{i}" for i in range(config.environment.num_actors))
+            for name in (f"actor-{i}" for i in range(plan.config.environment.num_actors))
         }
 
     def __enter__(self) -> "Crew":
