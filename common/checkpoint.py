@@ -40,11 +40,12 @@ class Checkpoint(NamedTuple):
 def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any], keep: int) -> Path:
     """Writes a checkpoint whole or not at all, and removes all but the newest `keep`.
 
+    Those of more updates are removed too: a future that was left when an older one was resumed.
     Raises OSError, such as no space left; earlier checkpoints are intact then.
     """
     directory.mkdir(parents=True, exist_ok=True)
     stem = directory / f"checkpoint-{updates:012d}"
-    data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
+    data = safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in tensors.items()})
     document = {
         "format": FORMAT,
         "tensors": stem.name + ".safetensors",
@@ -54,7 +55,9 @@ def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any],
     write_atomically(stem.with_suffix(".safetensors"), data)
     path = stem.with_suffix(".json")
     write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
-    for old in _all(directory)[keep:]:
+    there = _all(directory)
+    written = there.index(path)
+    for old in there[:written] + there[written + keep :]:
         old.unlink(missing_ok=True)
         old.with_suffix(".safetensors").unlink(missing_ok=True)
     return path
@@ -113,7 +116,7 @@ def _load_one(path: Path) -> Checkpoint:
         digest = facts["sha256"]
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint: {error}") from error
     if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(f"{facts['tensors']} is damaged: its SHA-256 does not fit {path}")

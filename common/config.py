@@ -7,6 +7,7 @@ paper's Atari column (Espeholt et al. 2018, Table G.1) wherever it has a figure.
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ class TrainingSettings:
         None, "stop, solved, when the mean return of the last 100 episodes reaches this"
     )
     batch_size: int = setting(32, "trajectories in one update (B)", at_least=1, at_most=65_536)
-    seed: int = setting(0, "seed of weights, environments and actions", at_least=0)
+    seed: int = setting(
+        0, "seed of weights, environments and actions", at_least=0, at_most=2**63 - 1
+    )
     checkpoint_interval_s: float = setting(10.0, "seconds between checkpoints", above=0)
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", at_least=1)
     log_interval_s: float = setting(1.0, "seconds between two records in metrics.jsonl", above=0)
@@ -94,8 +97,8 @@ class OptimizerSettings:
     rmsprop_decay: float = setting(0.99, "of the squared-gradient average", at_least=0, at_most=1)
     rmsprop_epsilon: float = setting(0.01, "inside the square root, as in the paper", above=0)
     rmsprop_momentum: float = setting(0.0, "of the update", at_least=0, at_most=1)
-    adam_beta1: float = setting(0.9, "decay of the gradient average", at_least=0, at_most=1)
-    adam_beta2: float = setting(0.999, "decay of the squared average", at_least=0, at_most=1)
+    adam_beta1: float = setting(0.9, "decay of the gradient average", at_least=0, below=1)
+    adam_beta2: float = setting(0.999, "decay of the squared average", at_least=0, below=1)
     adam_epsilon: float = setting(1e-8, "outside the square root", above=0)
 
 
@@ -104,7 +107,10 @@ class TransportSettings:
     """What lies between actors and learner."""
 
     queue_blocks: int = setting(
-        4, "bound of the trajectory list; the oldest is dropped beyond it", at_least=1
+        4,
+        "bound of the trajectory list; the oldest is dropped beyond it",
+        at_least=1,
+        at_most=1_000_000_000,
     )
     publish_interval_s: float = setting(
         0.0, "least seconds between two published weights", at_least=0
@@ -113,7 +119,10 @@ class TransportSettings:
         None, "blocks older than this many updates are rejected, and counted", at_least=0
     )
     max_policy_age_s: float = setting(
-        600.0, "an actor pauses when nothing was read from Redis for this long", above=0
+        600.0,
+        "an actor pauses when nothing was read from Redis for this long",
+        above=0,
+        at_most=1e9,
     )
     lease_s: float = setting(10.0, "the learner's hold on the run lapses after this", at_least=1)
 
@@ -172,14 +181,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "env": "CartPole-v1",
         "stop_at_return": 475.0,
         "total_frames": 5_000_000,
-        "envs_per_actor": 64,
-        "batch_size": 64,
         "optimizer": "adam",
-        "learning_rate": 1e-3,
+        "learning_rate": 2e-3,
         "learning_rate_schedule": "constant",
         "reduction": "mean",
         "reward_clipping": "none",
         "reward_scale": 0.1,
+        "entropy_cost": 0.001,
         "grad_norm_clipping": 1.0,
     },
     "acrobot": {
@@ -231,7 +239,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the config file {path} is not TOML: {error}") from error
     values: dict[str, Any] = {}
     document.pop("run", None)
@@ -243,9 +251,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _toml_value(value: Any) -> str:
     if value is None:
         return '"none"'
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+    if isinstance(value, str):  # a JSON string is a TOML string, but for one character
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -29,6 +28,15 @@ from common.errors import (
 Client = redis.Redis
 Reply = TypeVar("Reply")
 
+# Error replies that redis-py gives classes of their own: they may pass.
+_BUSY = (
+    redis.exceptions.OutOfMemoryError,
+    redis.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+)
+
 # A frozen server is noticed after this; moving a payload of 100 MB stays well below it.
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3.0
@@ -43,7 +51,7 @@ def connect(url: str, name: str) -> Client:
     """
     over_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             url,
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -52,7 +60,9 @@ def connect(url: str, name: str) -> Client:
             client_name=re.sub(r"[^!-~]", "-", name),
             **over_tcp,
         )
-    except ValueError as error:
+        client.connection_pool.make_connection()  # connects to nothing, but checks the options
+        return client
+    except (ValueError, TypeError) as error:
         raise RedisUnreachable(
             f"{without_password(url)!r} is not a Redis URL; write redis://host:port/0, "
             "rediss://host:port/0 or unix:///path/to/redis.sock"
@@ -60,17 +70,13 @@ def connect(url: str, name: str) -> Client:
 
 
 def without_password(url: str) -> str:
-    """The URL with its secret replaced, for logs and messages."""
-    try:
-        parts = urlsplit(url)
-        if parts.password is None and "password" not in parts.query:
-            return url
-        host = parts.netloc.rpartition("@")[2]
-        user = parts.username or ""
-    except ValueError:
+    """Where a URL points to, without its secrets and options, for logs and messages."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or not scheme.isalpha():
         return "the given address"
-    query = re.sub(r"(password=)[^&]*", r"\1***", parts.query)
-    return urlunsplit((parts.scheme, f"{user}:***@{host}", parts.path, query, ""))
+    _, at, place = rest.rpartition("@")  # the last one: a password may hold anything
+    place = re.split(r"[?#]", place)[0]
+    return f"{scheme}://{'***@' if at else ''}{place}"
 
 
 def check_server(client: Client, url: str) -> int:
@@ -118,6 +124,8 @@ def translated(url: str) -> Iterator[None]:
             f"no answer from Redis at {where} ({_cause(error)}); start one with: redis-server, "
             "or give another address with --redis-url"
         ) from error
+    except _BUSY as error:
+        raise RedisUnreachable(f"Redis at {where} cannot take commands now: {error}") from error
     except redis.ResponseError as error:
         raise _from_reply(str(error), where) from error
     except redis.RedisError as error:
@@ -149,7 +157,7 @@ def keep_trying(
 
 def _cause(error: Exception) -> str:
     text = str(error).rstrip(".")
-    return re.sub(r"^Error (-?\d+ )?connecting to [^ ]*?\. ?", "", text) or type(error).__name__
+    return re.sub(r"^Error \S+ connecting to \S+ ", "", text) or type(error).__name__
 
 
 def _is_tls_failure(error: Exception) -> bool:
@@ -176,8 +184,6 @@ def _from_reply(text: str, where: str) -> ImpalaError:
         return RedisDenied(f"Redis at {where} lacks a permission: {text}")
     if "unknown command" in text.lower():
         return UnsuitableServer(f"the server at {where} is too old ({text}); Redis 7.0 is needed")
-    if word in ("OOM", "BUSY", "LOADING", "READONLY", "MISCONF", "MASTERDOWN", "TRYAGAIN") or (
-        word == "UNBLOCKED"
-    ):
+    if word in ("OOM", "BUSY", "LOADING", "MISCONF", "UNBLOCKED"):
         return RedisUnreachable(f"Redis at {where} cannot take commands now: {text}")
     return ImpalaError(f"Redis at {where} answered with an error: {text}")

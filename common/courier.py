@@ -51,7 +51,7 @@ class Courier:
     ) -> None:
         self._side, self._spec, self._spec_digest = side, spec, spec_digest
         self._producer = producer  # actor#incarnation
-        self._actor = producer.partition("#")[0]
+        self._actor = producer.rpartition("#")[0]
         self._figures = figures
         self._ring: deque[Block] = deque()
         self._changed = threading.Condition()
@@ -112,7 +112,9 @@ class Courier:
             while not self.over:
                 block = self._next_block()
                 if block is not None:
-                    self._repeat(functools.partial(self._push, block))
+                    # Numbered once: a block whose fate stays unknown never lends its number.
+                    self._sequence += 1
+                    self._repeat(functools.partial(self._push, block, self._sequence))
                 elif self._closing:
                     break
                 if time.monotonic() >= self._next_beat:
@@ -130,13 +132,11 @@ class Courier:
                 self._changed.wait(max(0.0, self._next_beat - time.monotonic()))
             return self._ring.popleft() if self._ring else None
 
-    def _push(self, block: Block) -> None:
-        sequence = self._sequence + 1
+    def _push(self, block: Block, sequence: int) -> None:
         frame = wire.pack_block(
             block._replace(origin=block.origin._replace(sequence=sequence)), self._spec
         )
         reply = self._side.push(self._producer, sequence, frame, self._spec.queue_blocks)
-        self._sequence = sequence
         self.accepted += 1
         self._heed(reply)
 

@@ -50,7 +50,9 @@ class VectorEnvironment:
         observations, actions = self._env.single_observation_space, self._env.single_action_space
         self.observation = _observation_spec(env_id, observations)
         if not isinstance(actions, spaces.Discrete):
-            raise UnsupportedEnvironment(f"{env_id} has the action space {actions}; {SUPPORTED}")
+            raise UnsupportedEnvironment(
+                f"{env_id} has the action space {_in_a_line(actions)}; {SUPPORTED}"
+            )
         self.num_actions = int(actions.n)
         self._first_action = int(actions.start)
         self._first_value = (
@@ -121,7 +123,13 @@ def _observation_spec(env_id: str, space: spaces.Space[Any]) -> ObservationSpec:
         shape = tuple(int(size) for size in space.shape)
         if 0 < prod(shape) <= MAX_OBSERVATION_SIZE:
             return ObservationSpec(shape, str(space.dtype))
-    raise UnsupportedEnvironment(f"{env_id} has the observation space {space}; {SUPPORTED}")
+    raise UnsupportedEnvironment(
+        f"{env_id} has the observation space {_in_a_line(space)}; {SUPPORTED}"
+    )
+
+
+def _in_a_line(space: spaces.Space[Any]) -> str:
+    return " ".join(str(space).split())[:200]
 
 
 def _line(error: Exception) -> str:

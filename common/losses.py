@@ -74,7 +74,7 @@ def impala_loss(
     baseline = 0.5 * (vtrace.vs - values[:-1]).mul(mask).square().sum() * scale
     total = policy + settings.baseline_cost * baseline - entropy_cost * entropies.sum() * scale
     losses = Losses(total, policy.detach(), baseline.detach(), entropies.detach().sum() / count)
-    return losses, _ratios(log_rhos, count)
+    return losses, _ratios(log_rhos, rows.mask)
 
 
 def shape_rewards(rewards: Tensor, settings: LossSettings) -> Tensor:
@@ -88,7 +88,7 @@ def shape_rewards(rewards: Tensor, settings: LossSettings) -> Tensor:
     return rewards
 
 
-def _ratios(log_rhos: Tensor, count: Tensor) -> Ratios:
+def _ratios(log_rhos: Tensor, mask: Tensor) -> Ratios:
     rhos = log_rhos.exp()  # 0 on fake rows
-    least = rhos.masked_fill(rhos == 0, float("inf")).min()
-    return Ratios(rhos.sum() / count, least, rhos.max())
+    least = rhos.masked_fill(~mask, float("inf")).min()
+    return Ratios(rhos.sum() / mask.sum().clamp(min=1), least, rhos.max())

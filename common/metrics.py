@@ -5,14 +5,18 @@ frames. A quantity that has no value yet is absent.
 """
 
 import json
+import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from common.trajectory import Episode
+
+log = logging.getLogger(__name__)
 
 EPISODE_WINDOW = 100
 # TensorBoard's import takes 0.2 s: short runs pay it once, after the training.
@@ -65,7 +69,9 @@ class Recorder:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._file = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._file = (run_dir / "metrics.jsonl").open("a+b")
+        if self._file.tell() and not _ends_with_newline(self._file):
+            self._file.write(b"\n")  # a record that a killed learner left unfinished stays alone
         self._started = time.monotonic()
         self._waiting: list[dict[str, Any]] = []  # for TensorBoard
         self._writer: Any = None
@@ -73,8 +79,11 @@ class Recorder:
     def record(self, figures: Mapping[str, Any]) -> None:
         """Writes one record; figures that are None or not finite are left out."""
         record = {name: value for name, value in figures.items() if _has_value(value)}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            log.error("a record was not written: %s", error)
         self._waiting.append(record)
         if time.monotonic() - self._started > TENSORBOARD_AFTER_S:
             self._write_events()
@@ -95,6 +104,11 @@ class Recorder:
                 if isinstance(value, int | float) and name not in ("frames", "unix_s"):
                     self._writer.add_scalar(name, value, record["frames"], record["unix_s"])
         self._waiting.clear()
+
+
+def _ends_with_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _has_value(value: Any) -> bool:

@@ -61,8 +61,9 @@ class Policy:
     def _features(self, observations: NDArray[np.generic]) -> Floats:
         spec = self._spec.observation
         if spec.num_values is not None:
-            indices = observations.astype(np.int64, copy=False)
-            return np.eye(spec.num_values, dtype=np.float32)[indices]
+            one_hot = np.zeros((len(observations), spec.num_values), np.float32)
+            one_hot[np.arange(len(observations)), observations.astype(np.int64, copy=False)] = 1.0
+            return one_hot
         x = observations.reshape(len(observations), spec.num_features)
         if spec.dtype == "uint8":
             return x.astype(np.float32) / np.float32(255)

@@ -68,9 +68,12 @@ class Publisher:
             while not self._closing or self._offered is not None:
                 self._wait_until(renew_at)
                 try:
-                    if self._offered is not None:
-                        self._publish(*self._offered)
-                        self._offered = None
+                    offered = self._offered
+                    if offered is not None:
+                        self._publish(*offered)
+                        with self._changed:
+                            if self._offered is offered:  # else a newer one has come
+                                self._offered = None
                     if time.monotonic() >= renew_at:
                         self._side.renew(self.figures)
                         renew_at = time.monotonic() + self._renew_every_s

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -48,13 +49,16 @@ class EmbeddedServer:
             *("--save", "", "--appendonly", "no", "--dir", directory.absolute()),
             *("--maxmemory", str(MAXMEMORY_BYTES), "--maxmemory-policy", "noeviction"),
         ]
-        self._process = children.spawn(command, log_file=self.log, death_signal=signal.SIGKILL)
+        try:
+            self._process = children.spawn(command, log_file=self.log, death_signal=signal.SIGKILL)
+        except OSError as error:
+            raise ServerNotStarted(f"{self.binary} cannot be run: {error.strerror}") from error
         self._wait_until_ready()
 
     @property
     def url(self) -> str:
         """For our own programs on this machine."""
-        return f"unix://{self.socket}?db=0"
+        return f"unix://{urllib.parse.quote(str(self.socket))}?db=0"
 
     @property
     def tcp_url(self) -> str:
@@ -141,7 +145,10 @@ def _is_recent(binary: Path) -> bool:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return False
-    version = tuple(int(part) for part in re.findall(r"v=(\d+)\.(\d+)", told)[0])
+    found = re.search(r"v=(\d+)\.(\d+)", told)
+    if found is None:
+        return False
+    version = tuple(int(part) for part in found.groups())
     return version >= (LEAST_VALKEY if "Valkey" in told else LEAST_REDIS)
 
 

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from common.errors import ConfigError
 
+# The longest text and the longest list that a run's spec carries.
+MAX_TEXT, MAX_ITEMS = 256, 64
+
 
 def setting(
     default: Any,
@@ -17,9 +20,10 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
+    below: float | None = None,
 ) -> Any:
     """Declares one setting: its default, its help (with the unit), and its range."""
-    bounds = {"at_least": at_least, "at_most": at_most, "above": above}
+    bounds = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
     return field(default=default, metadata={"help": help, **bounds})
 
 
@@ -38,32 +42,44 @@ class Setting:
     at_least: float | None
     at_most: float | None
     above: float | None
+    below: float | None
 
     def check(self, value: Any) -> Any:
         """`value` in this setting's type. Raises ConfigError with key, range and what was found."""
         if self.optional and (value is None or value == "none"):
             return None
-        if self.kind is tuple and isinstance(value, list | tuple):
+        if self.kind is tuple:
+            if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
+                raise self._refusal(value)
             return tuple(self._check_number(int, item) for item in value)
-        if self.kind is str and isinstance(value, str):
-            if self.choices and value not in self.choices:
-                raise ConfigError(f"{self.key} must be one of {self.range()}, not {value!r}")
+        if self.kind is str:
+            known = not self.choices or value in self.choices
+            if not isinstance(value, str) or len(value) > MAX_TEXT or not known:
+                raise self._refusal(value)
             return value
         return self._check_number(self.kind, value)
+
+    def _refusal(self, value: Any) -> ConfigError:
+        one_of = "one of " if self.choices else ""
+        return ConfigError(f"{self.key} must be {one_of}{self.range()}, not {repr(value)[:80]}")
 
     def _check_number(self, kind: type, value: Any) -> Any:
         integral = isinstance(value, int) and not isinstance(value, bool)
         if not integral and not (kind is float and isinstance(value, float)):
-            raise ConfigError(f"{self.key} must be {self.range()}, not {value!r}")
-        number = kind(value)
+            raise self._refusal(value)
+        try:
+            number = kind(value)
+        except OverflowError:
+            raise self._refusal(value) from None
         inside = (
             abs(number) < float("inf")
             and (self.at_least is None or number >= self.at_least)
             and (self.at_most is None or number <= self.at_most)
             and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
         )
         if not inside:
-            raise ConfigError(f"{self.key} must be {self.range()}, not {value!r}")
+            raise self._refusal(value)
         return number
 
     def range(self) -> str:
@@ -77,6 +93,7 @@ class Setting:
                 ("at least", self.at_least),
                 ("above", self.above),
                 ("at most", self.at_most),
+                ("below", self.below),
             )
             if bound is not None
         ]

@@ -93,9 +93,10 @@ class RunSpec:
             raise SpecMismatch(f"the run's spec is not JSON: {str(error)[:200]}") from error
         if not isinstance(document, dict) or "wire_version" not in document:
             raise SpecMismatch("the run's spec is not a spec: it has no wire_version")
-        if document["wire_version"] != WIRE_VERSION:
+        version = document["wire_version"]
+        if type(version) is not int or version != WIRE_VERSION:
             raise SpecMismatch(
-                f"the run speaks wire version {str(document['wire_version'])[:20]} and this "
+                f"the run speaks wire version {str(version)[:20]} and this "
                 f"program {WIRE_VERSION}; install the same version of impala-redis on both sides"
             )
         return _spec_from(document)
@@ -144,20 +145,23 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
     if not isinstance(observation, dict) or set(observation) != {"shape", "dtype", "num_values"}:
         raise SpecMismatch("the run's spec has an observation without shape, dtype, num_values")
     shape = _whole_numbers("observation.shape", observation["shape"], 0, MAX_OBSERVATION_SIZE)
-    if len(shape) > 8 or prod(shape) > MAX_OBSERVATION_SIZE:
-        raise SpecMismatch(f"the run's spec has an observation of shape {shape}: too large")
+    if len(shape) > 8 or not 0 < prod(shape) <= MAX_OBSERVATION_SIZE:
+        raise SpecMismatch(
+            f"the run's spec has an observation of shape {shape}: empty or too large"
+        )
+    dtype = _text("dtype", observation["dtype"], OBSERVATION_DTYPES)
     values = observation["num_values"]
     if values is not None:
         values = _whole_number("observation.num_values", values, 1, 65_536)
+        if shape or dtype != "int64":
+            raise SpecMismatch("the run's spec has num_values for what is not an int64 index")
     age = document["max_policy_age_s"]
-    if isinstance(age, bool) or not isinstance(age, int | float) or not 0 < age < 1e9:
+    if isinstance(age, bool) or not isinstance(age, int | float) or not 0 < age <= 1e9:
         raise SpecMismatch(f"the run's spec has max_policy_age_s {str(age)[:40]}")
     return RunSpec(
         run=_text("run", document["run"]),
         env=_text("env", document["env"]),
-        observation=ObservationSpec(
-            shape, _text("dtype", observation["dtype"], OBSERVATION_DTYPES), values
-        ),
+        observation=ObservationSpec(shape, dtype, values),
         num_actions=_whole_number("num_actions", document["num_actions"], 1, 65_536),
         hidden_sizes=_whole_numbers("hidden_sizes", document["hidden_sizes"], 1, 65_536),
         activation=_text("activation", document["activation"], ("tanh", "relu")),

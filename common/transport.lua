@@ -17,16 +17,22 @@ local ENDS = {
   'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned', 'purged',
 }
 
+local function norun()
+  return redis.error_reply('NORUN no learner has opened this run')
+end
+
+-- A learner's token is its epoch's number and its name: after a wipe numbers may repeat.
 local function fenced(epoch_key, mine)
-  local current = redis.call('HGET', epoch_key, 'number')
-  if not current then
-    return redis.error_reply('NORUN no learner has opened this run')
-  end
+  local current = redis.call('HGET', epoch_key, 'token')
+  if not current then return norun() end
   if current ~= mine then
-    return redis.error_reply('FENCED epoch ' .. mine .. ' is over, now ' .. current .. ' by '
-      .. (redis.call('HGET', epoch_key, 'holder') or '?'))
+    return redis.error_reply('FENCED ' .. mine .. ' is over, now ' .. current)
   end
   return nil
+end
+
+local function has_books(stats)
+  return redis.call('HEXISTS', stats, 'generation') == 1
 end
 
 local function count(stats, name, amount)
@@ -45,7 +51,8 @@ local function open(keys, args)
   end
   local last = tonumber(redis.call('HGET', epoch, 'number') or '0')
   local number = math.max(last, tonumber(least_epoch)) + 1
-  redis.call('HSET', epoch, 'number', number, 'holder', holder, 'committed', 0)
+  redis.call('HSET', epoch, 'number', number, 'holder', holder, 'committed', 0,
+    'token', number .. ':' .. holder)
   redis.call('SET', lock, holder, 'PX', lease_ms)
   for _, name in ipairs(COUNTERS) do redis.call('HSETNX', stats, name, 0) end
   redis.call('HSETNX', stats, 'generation', generation)
@@ -56,7 +63,7 @@ local function open(keys, args)
 end
 
 -- renew: keeps the lease, and leaves the learner's figures beside its epoch.
--- KEYS lock epoch   ARGV my_epoch holder lease_ms [name figure]...
+-- KEYS lock epoch   ARGV token holder lease_ms [name figure]...
 local function renew(keys, args)
   local over = fenced(keys[2], args[1])
   if over then return over end
@@ -65,7 +72,7 @@ local function renew(keys, args)
   return 1
 end
 
--- release: gives the lease back at a clean end.   KEYS lock epoch   ARGV my_epoch
+-- release: gives the lease back at a clean end.   KEYS lock epoch   ARGV token
 local function release(keys, args)
   local over = fenced(keys[2], args[1])
   if over then return over end
@@ -73,7 +80,7 @@ local function release(keys, args)
   return 1
 end
 
--- announce: writes the run's spec.   KEYS spec epoch   ARGV my_epoch json digest fingerprint state
+-- announce: writes the run's spec.   KEYS spec epoch   ARGV token json digest fingerprint state
 local function announce(keys, args)
   local over = fenced(keys[2], args[1])
   if over then return over end
@@ -89,9 +96,7 @@ end
 local function push(keys, args)
   local trajectories, stats, seq = unpack(keys)
   local queue_blocks, producer, sequence, payload = unpack(args)
-  if redis.call('HEXISTS', stats, 'generation') == 0 then
-    return redis.error_reply('NORUN no learner has opened this run')
-  end
+  if not has_books(stats) then return norun() end
   local last = tonumber(redis.call('HGET', seq, producer) or '0')
   if tonumber(sequence) <= last then
     redis.call('HINCRBY', stats, 'dup_push', 1)
@@ -121,11 +126,12 @@ end
 
 -- claim: the next blocks, moved to in-flight. `received` is how many this learner has received
 -- since it opened the run: a claim whose reply was lost is answered with the same blocks again.
--- KEYS trajectories inflight epoch stats   ARGV my_epoch received most
+-- KEYS trajectories inflight epoch stats   ARGV token received most
 local function claim(keys, args)
   local trajectories, inflight, epoch, stats = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
+  if not has_books(stats) then return norun() end
   local received, most = tonumber(args[2]), tonumber(args[3])
   local committed = tonumber(redis.call('HGET', epoch, 'committed'))
   local claimed = committed + redis.call('LLEN', inflight)
@@ -133,6 +139,7 @@ local function claim(keys, args)
     return redis.error_reply('CURSOR received ' .. received .. ' is not in ' .. committed
       .. ' .. ' .. claimed)
   end
+  if most == 0 then return {} end
   if received < claimed then
     return redis.call('LRANGE', inflight, received - committed, received - committed + most - 1)
   end
@@ -148,12 +155,13 @@ end
 
 -- commit: settles the oldest in-flight blocks, each in one counter. `before` is how many were
 -- committed before: a commit sent again is ignored. Dead ones leave a record, the last 100 kept.
--- KEYS inflight stats epoch dead   ARGV my_epoch before consumed stale [reason record]...
+-- KEYS inflight stats epoch dead   ARGV token before consumed stale [reason record]...
 -- Returns how many are committed now.
 local function commit(keys, args)
   local inflight, stats, epoch, dead = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
+  if not has_books(stats) then return norun() end
   local before, consumed, stale = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
   local buried = (#args - 4) / 2
   local settled = consumed + stale + buried
@@ -177,7 +185,7 @@ local function commit(keys, args)
 end
 
 -- publish: new weights, all fields at once; the version only grows.
--- KEYS weights epoch   ARGV my_epoch version payload digest
+-- KEYS weights epoch   ARGV token version payload digest
 -- Returns 1 when stored, 0 when these or newer ones were there: sent again, or overtaken.
 local function publish(keys, args)
   local weights, epoch = unpack(keys)
@@ -193,12 +201,21 @@ local function publish(keys, args)
   return 1
 end
 
+-- read_books: the counters and the two lengths, of one instant; also on a full server, where a
+-- transaction would be refused.   KEYS stats trajectories inflight
+local function read_books(keys)
+  return { redis.call('HGETALL', keys[1]), redis.call('LLEN', keys[2]), redis.call('LLEN', keys[3]) }
+end
+
 -- allow-oom: what drains the queue and what the learner needs must work on a full server.
 local function learner_only(name, callback)
   redis.register_function { function_name = name, callback = callback, flags = { 'allow-oom' } }
 end
 
 redis.register_function('impala1_push', push)
+redis.register_function {
+  function_name = 'impala1_read_books', callback = read_books, flags = { 'no-writes' },
+}
 learner_only('impala1_open', open)
 learner_only('impala1_renew', renew)
 learner_only('impala1_release', release)

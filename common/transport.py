@@ -12,7 +12,7 @@ run's keys share a slot.
                                  stale_rejected, abandoned, purged, dup_push, foreign (pushed by
                                  hand), generation, and dead_lettered:<reason>
     seq           hash           last sequence number of each producer (actor#incarnation)
-    epoch         hash           number, holder, committed: fencing and the learner's cursor;
+    epoch         hash           number, holder, token: fencing; committed: the learner's cursor;
                                  learner:<figure>: what the learner last said of itself
     lock          string, TTL    the holder of the learner's lease
     dead          list           at most 100 records of refused blocks, newest first
@@ -27,6 +27,7 @@ import hashlib
 import importlib.resources
 import json
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -224,6 +225,9 @@ class LearnerSide(_Side):
         super().__init__(url, run, "learner")
         self.holder = holder
         self.epoch = 0
+        self._token = ""
+        # One thread opens the run again while another publishes: neither may see half of it.
+        self._opening = threading.Lock()
         self._lease_ms = round(lease_s * 1000)
         self._received = 0
         self._committed = 0
@@ -244,7 +248,7 @@ class LearnerSide(_Side):
         Returns how many blocks of an earlier learner were abandoned. Raises RunHeld.
         """
         keys = self.keys
-        with translated(self.url):
+        with self._opening, translated(self.url):
             self._load_functions()
             epoch, abandoned, _ = self._call(
                 self._client,
@@ -256,7 +260,8 @@ class LearnerSide(_Side):
                 self.epoch,
                 secrets.token_hex(8),
             )
-        self.epoch, self._received, self._committed = int(epoch), 0, 0
+            self.epoch, self._received, self._committed = int(epoch), 0, 0
+            self._token = f"{self.epoch}:{self.holder}"
         return int(abandoned)
 
     def renew(self, figures: Mapping[str, float]) -> None:
@@ -298,7 +303,7 @@ class LearnerSide(_Side):
                     pipe,
                     "commit",
                     [keys.inflight, keys.stats, keys.epoch, keys.dead],
-                    self.epoch,
+                    self._token,
                     self._committed,
                     settled.consumed,
                     settled.stale,
@@ -308,7 +313,7 @@ class LearnerSide(_Side):
                 pipe,
                 "claim",
                 [keys.trajectories, keys.inflight, keys.epoch, keys.stats],
-                self.epoch,
+                self._token,
                 self._received,
                 most,
             )
@@ -319,8 +324,8 @@ class LearnerSide(_Side):
         return list(blocks), int(queued)
 
     def _fenced(self, function: str, keys: list[str], *arguments: Any) -> None:
-        with translated(self.url):
-            self._call(self._client, function, [*keys, self.keys.epoch], self.epoch, *arguments)
+        with self._opening, translated(self.url):
+            self._call(self._client, function, [*keys, self.keys.epoch], self._token, *arguments)
 
     def _load_functions(self) -> None:
         source = importlib.resources.files("common").joinpath("transport.lua").read_text()
@@ -334,18 +339,21 @@ class MonitorSide(_Side):
 
     def read_books(self) -> dict[str, Any]:
         """The run's counters with `queued` and `in_flight`, of one instant. Raises RunMissing."""
-        with translated(self.url):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hgetall(self.keys.stats)
-            pipe.llen(self.keys.trajectories)
-            pipe.llen(self.keys.inflight)
-            stats, queued, in_flight = _replies(pipe)
+        keys = self.keys
+        try:
+            with translated(self.url):
+                stats, queued, in_flight = self._client.fcall_ro(
+                    f"{LIBRARY}_read_books", 3, keys.stats, keys.trajectories, keys.inflight
+                )
+        except RunMissing:  # not even the functions are there
+            stats = []
         if not stats:
             raise RunMissing(
                 f"there is no run {self.run!r} on {without_password(self.url)}; start one with: "
                 f"impala-learner --run {self.run}"
             )
-        texts = {name.decode(): value.decode() for name, value in stats.items()}
+        pairs = zip(stats[::2], stats[1::2], strict=True)
+        texts = {name.decode(): value.decode() for name, value in pairs}
         generation = texts.pop("generation", "")
         counts: dict[str, Any] = {name: int(value) for name, value in texts.items()}
         return counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
@@ -353,7 +361,7 @@ class MonitorSide(_Side):
     def read_learner(self) -> dict[str, Any]:
         """The lease's holder (None: no learner), epoch, published version, and own figures."""
         with translated(self.url):
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)
             pipe.get(self.keys.lock)
             pipe.hgetall(self.keys.epoch)
             pipe.hmget(self.keys.weights, ["version", "published_at"])
@@ -373,14 +381,12 @@ class MonitorSide(_Side):
 
     def read_actors(self) -> dict[str, dict[str, str]]:
         """The figures of every live actor, by its id."""
-        actors = {}
+        actors, prefix = {}, self.keys.actor("")
         with translated(self.url):
-            for key in self._client.scan_iter(
-                match=_escaped(self.keys.actor("")) + "*", count=1000
-            ):
+            for key in self._client.scan_iter(match=_escaped(prefix) + "*", count=1000):
                 figures = self._client.hgetall(key)
                 if figures:  # else it expired since
-                    name = key.decode().rpartition(":actor:")[2]
+                    name = key.decode().removeprefix(prefix)
                     actors[name] = {k.decode(): v.decode() for k, v in figures.items()}
         return dict(sorted(actors.items()))
 

@@ -65,7 +65,7 @@ def pack_block(block: Block, spec: RunSpec) -> bytes:
         "weights_version": origin.weights_version,
         "num_envs": rows.actions.shape[1],
         "num_episodes": len(block.episodes),
-        "unroll_s": block.unroll_s,
+        "unroll_s": float(block.unroll_s),
     }
     returns = np.array([e.episode_return for e in block.episodes], "<f4")
     lengths = np.array([e.length for e in block.episodes], "<i4")
@@ -97,6 +97,8 @@ def unpack_block(frame: bytes, spec: RunSpec) -> Block:
     *rows, returns, lengths = _split(body, layout)
     trajectory = Trajectory(*rows)
     _check_values(trajectory, returns, spec)
+    if lengths.min(initial=1) < 1:
+        raise FrameRefused("range", "an episode's length is not above 0")
     return Block(
         origin=Origin(
             actor=_text(header, "actor"),
@@ -175,8 +177,9 @@ def _unpack(frame: bytes, kind: int, spec: RunSpec) -> tuple[dict[str, Any], mem
         raise FrameRefused("malformed", f"the header is not msgpack: {str(error)[:80]}") from error
     if not isinstance(header, dict):
         raise FrameRefused("malformed", "the header is not a map")
-    if header.get("spec") != spec.fingerprint:
-        found = str(header.get("spec"))[:32]
+    found = header.get("spec")
+    if found != spec.fingerprint:
+        found = found[:32] if isinstance(found, str) else type(found).__name__
         raise FrameRefused("spec", f"the frame is of spec {found}, not {spec.fingerprint}")
     return header, rest[header_length:]
 

@@ -106,10 +106,10 @@ class Actor:
         )
         episodes: list[Episode] = []
         for t in range(spec.unroll_length):
+            rows.observations[t] = self._observations  # before the step, which may reuse the memory
+            rows.is_first[t] = self._is_first
             actions, log_probs = self.policy.sample(self._observations)
             step = self._environment.step(actions)
-            rows.observations[t] = self._observations
-            rows.is_first[t] = self._is_first
             rows.actions[t] = actions
             rows.rewards[t] = step.rewards
             rows.discounts[t] = ~step.terminated

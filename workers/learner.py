@@ -8,7 +8,6 @@ import contextlib
 import importlib.metadata
 import logging
 import platform
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +118,9 @@ class LearnerProgram:
         self.job, self.stop = job, stop
         self.run_name, self.config = job.plan.run, job.plan.config
         self.directory = job.plan.directory
-        holder = f"{runtime.where()}#{secrets.token_hex(4)}"
-        lease_s = self.config.transport.lease_s
-        self.side = LearnerSide(job.redis_url, self.run_name, holder, lease_s)
+        self.side = LearnerSide(
+            job.redis_url, self.run_name, runtime.holder_name(), self.config.transport.lease_s
+        )
         self.spec: RunSpec
         self.publisher: Publisher
         self.feeder: Feeder

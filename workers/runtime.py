@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -77,16 +78,17 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
         sys.exit(1)
 
 
-def where() -> str:
-    """host:pid of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def holder_name() -> str:
+    """Who this process is among the learners of all machines: host:pid#namespace-token."""
+    return f"{socket.gethostname()}:{os.getpid()}#{_pid_namespace()}-{secrets.token_hex(4)}"
 
 
 def is_dead_here(holder: str) -> bool:
-    """Whether `holder` (host:pid#token) was a process of this machine that is gone."""
+    """Whether `holder` was a process of this machine (and container) that is gone."""
     host, _, rest = holder.rpartition(":")
-    pid = rest.partition("#")[0]
-    if host != socket.gethostname() or not pid.isdigit():
+    pid, _, rest = rest.partition("#")
+    namespace = rest.partition("-")[0]
+    if host != socket.gethostname() or namespace != _pid_namespace() or not pid.isdigit():
         return False
     if int(pid) == os.getpid():
         return True  # the process number came back to us
@@ -97,6 +99,14 @@ def is_dead_here(holder: str) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _pid_namespace() -> str:
+    """Tells containers of one host name apart; empty where there are no namespaces."""
+    try:
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        return ""
 
 
 def started_at_unix_s() -> float:

@@ -1,0 +1,169 @@
+"""Measures the figures that the README's "Decisions" quote, on this machine.
+
+    .venv/bin/python scripts/bench_choices.py
+
+Each figure is the median of several repeats, with the spread. The line on hiredis needs it
+installed (`.venv/bin/pip install hiredis==3.5.0`); the others need nothing.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPEATS = 5
+
+
+def in_fresh_process(code: str) -> list[float]:
+    """What a fresh interpreter prints, a number, once for each repeat."""
+    runs = []
+    for _ in range(REPEATS):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        runs.append(float(done.stdout))
+    return runs
+
+
+def show(what: str, values: list[float], unit: str) -> None:
+    low, mid, high = min(values), statistics.median(values), max(values)
+    print(f"{what:<58} {mid:10.3f} {unit}   ({low:.3f} to {high:.3f})")
+
+
+TIMED = """
+import time
+start = time.perf_counter()
+{body}
+print(time.perf_counter() - start)
+"""
+
+FIRST_OPTIMIZER = """
+import time, torch
+weights = [torch.zeros(1, requires_grad=True)]
+start = time.perf_counter()
+torch.optim.Adam(weights)
+print(time.perf_counter() - start)
+"""
+
+
+def start_up() -> None:
+    show("import torch", in_fresh_process(TIMED.format(body="import torch")), "s")
+    show("the first torch.optim.Adam", in_fresh_process(FIRST_OPTIMIZER), "s")
+    show("import of impala-actor", in_fresh_process(TIMED.format(body="import workers.actor")), "s")
+
+
+def acting(num_envs: int) -> None:
+    """A batched policy call of the cartpole network, in numpy and in torch."""
+    import numpy as np
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    from common.config import preset
+    from common.models import make_model
+    from common.policy import Policy
+    from common.spec import ObservationSpec, make_spec
+
+    torch.set_num_threads(1)
+    spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), 2)
+    model = make_model(spec, seed=0)
+    policy = Policy(spec, np.random.default_rng(0))
+    policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
+    observations = np.random.default_rng(1).normal(size=(num_envs, 4)).astype(np.float32)
+
+    @torch.no_grad()
+    def in_torch() -> None:
+        log_policy = torch.log_softmax(model(torch.from_numpy(observations)).logits, -1)
+        actions = torch.multinomial(log_policy.exp(), 1)
+        log_policy.gather(-1, actions).numpy()
+
+    with threadpool_limits(limits=1):
+        for name, call in (("numpy", lambda: policy.sample(observations)), ("torch", in_torch)):
+            show(f"policy call, {num_envs} environments, {name}", per_call_us(call), "us")
+
+
+def per_call_us(call: Callable[[], object], calls: int = 1000) -> list[float]:
+    for _ in range(50):
+        call()
+    runs = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        runs.append((time.perf_counter() - start) / calls * 1e6)
+    return runs
+
+
+def moving(parser: str, num_envs: int) -> dict[str, list[float]]:
+    """Push by an actor and claim by the learner of one block, through a real server."""
+    if parser == "python":
+        sys.modules["hiredis"] = None  # type: ignore[assignment]
+    import numpy as np
+
+    from common import wire
+    from common.config import preset
+    from common.server import EmbeddedServer
+    from common.spec import ObservationSpec, make_spec
+    from common.trajectory import Block, Origin, empty_trajectory
+    from common.transport import ActorSide, LearnerSide, Settled
+
+    spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), 2)
+    rows = empty_trajectory(spec.unroll_length, num_envs, (4,), "float32")
+    for array in rows:
+        array.fill(0)
+    frame = wire.pack_block(Block(Origin("bench", 1, 1, 1), rows, (), 0.0), spec)
+    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
+        learner = LearnerSide(server.url, "bench", "bench", 60.0)
+        learner.open()
+        learner.announce(spec.to_json(), spec.fingerprint, "running")
+        actor = ActorSide(server.url, "bench", "bench")
+        sequence = iter(range(1, 10**9))
+        claimed = Settled()
+
+        def push() -> None:
+            actor.push("bench#1", next(sequence), frame, 4)
+
+        def push_and_claim() -> None:
+            nonlocal claimed
+            push()
+            blocks, _ = learner.settle_and_claim(claimed, 1)
+            claimed = Settled(consumed=len(blocks))
+
+        figures = {"push": per_call_us(push), "push + claim": per_call_us(push_and_claim)}
+    del np
+    return figures
+
+
+def transport() -> None:
+    for num_envs in (1, 64, 1024):
+        for parser in ("python", "hiredis"):
+            code = (
+                "import json, sys; sys.path.insert(0, 'scripts'); import bench_choices as b; "
+                f"print(json.dumps(b.moving({parser!r}, {num_envs})))"
+            )
+            if parser == "hiredis" and not installed("hiredis"):
+                print("hiredis is not installed: its lines are left out")
+                continue
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            )
+            for what, values in json.loads(done.stdout).items():
+                show(f"{what}, block of {num_envs} x 20 frames, {parser}", values, "us")
+
+
+def installed(package: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(package) is not None
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).resolve().parent.parent)
+    start_up()
+    acting(64)
+    acting(256)
+    transport()

@@ -1,0 +1,391 @@
+"""The learner's state: one update, what it counts, and that a resume goes on bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common import checkpoint
+from common.batch import Batch, make_batch
+from common.config import Config
+from common.errors import CheckpointError
+from common.learning import Learner, choose_device
+from common.spec import ObservationSpec, RunSpec, make_spec
+from common.trajectory import Episode
+
+CPU = torch.device("cpu")
+T, B = 4, 3
+
+
+def make_config(**changes: Any) -> Config:
+    values = {"hidden_sizes": [8], "unroll_length": T, "batch_size": B, "total_frames": 1000}
+    return Config().replace(values | changes)
+
+
+def spec_of(config: Config, features: int = 2, num_actions: int = 3) -> RunSpec:
+    return make_spec("test", config, ObservationSpec((features,), "float32"), num_actions)
+
+
+def make_learner(config: Config) -> Learner:
+    return Learner(spec_of(config), config, CPU)
+
+
+def make_data(spec: RunSpec, seed: int, version: int = 0) -> Batch:
+    """A full batch of random but valid rows, with two ended episodes."""
+    rng = np.random.default_rng(seed)
+    batch = make_batch(spec, B, pinned=False)
+    rows = batch.rows
+    rows.observations[:] = rng.normal(size=rows.observations.shape)
+    rows.is_first[:] = False
+    rows.actions[:] = rng.integers(0, spec.num_actions, rows.actions.shape)
+    rows.rewards[:] = rng.normal(size=rows.rewards.shape)
+    rows.discounts[:] = rng.random(rows.discounts.shape) < 0.8
+    rows.behaviour_log_probs[:] = np.log(rng.uniform(0.1, 0.9, rows.discounts.shape))
+    rows.mask[:] = rng.random(rows.mask.shape) < 0.8
+    batch.filled, batch.frames = B, rows.frames
+    batch.versions = [version] * B
+    batch.episodes = [Episode(float(np.float32(r)), 5) for r in rng.normal(size=2)]
+    return batch
+
+
+def train(learner: Learner, spec: RunSpec, seeds: range) -> list[dict[str, float]]:
+    return [learner.update(make_data(spec, seed)) for seed in seeds]
+
+
+def weights_of(learner: Learner) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in learner.weights().items()}
+
+
+def assert_same_state(one: Learner, other: Learner) -> None:
+    (tensors, facts), (other_tensors, other_facts) = one.state(), other.state()
+    assert facts == other_facts
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, other_tensors[name], err_msg=name, strict=True)
+
+
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": "adam", "learning_rate": 1e-2},
+    {"optimizer": "rmsprop", "learning_rate": 1e-2},
+    {"optimizer": "rmsprop", "rmsprop_momentum": 0.9},
+    {"optimizer": "adam", "learning_rate_schedule": "constant", "reduction": "mean"},
+]
+
+
+@pytest.mark.parametrize("changes", OPTIMIZERS, ids=lambda changes: " ".join(map(str, changes)))
+def test_a_restored_learner_goes_on_bit_for_bit(changes: dict[str, Any], tmp_path: Path) -> None:
+    # given
+    config = make_config(**changes)
+    spec = spec_of(config)
+    learner = make_learner(config)
+    train(learner, spec, range(5))
+    torch.rand(3)  # the generator has moved on since the seed
+    tensors, facts = learner.state()
+    checkpoint.save(tmp_path, learner.updates, tensors, facts, keep=1)
+    figures = train(learner, spec, range(5, 10))
+    draws = torch.rand(3)
+
+    # when
+    restored = make_learner(config.replace({"seed": 99}))
+    restored.restore(checkpoint.load(tmp_path))
+    restored_figures = train(restored, spec, range(5, 10))
+    restored_draws = torch.rand(3)
+
+    # then
+    assert restored_figures == figures
+    assert torch.equal(restored_draws, draws)
+    assert_same_state(restored, learner)
+
+
+def test_a_restored_learner_is_where_the_checkpoint_was_made(tmp_path: Path) -> None:
+    # given
+    config = make_config()
+    spec = spec_of(config)
+    learner = make_learner(config)
+    train(learner, spec, range(4))
+    learner.version = 17  # as after a take-over
+    checkpoint.save(tmp_path, 4, *learner.state(), keep=1)
+
+    # when
+    restored = make_learner(config)
+    restored.restore(checkpoint.load(tmp_path))
+
+    # then
+    assert_same_state(restored, learner)
+    assert (restored.version, restored.updates, restored.frames) == (17, 4, learner.frames)
+    assert (restored.window.episodes, list(restored.window.returns)) == (
+        8,
+        list(learner.window.returns),
+    )
+
+
+def test_the_saved_state_does_not_change_with_further_training() -> None:
+    # given
+    config = make_config()
+    spec = spec_of(config)
+    learner = make_learner(config)
+    train(learner, spec, range(2))
+
+    # when
+    tensors, facts = learner.state()
+    before = {name: tensor.copy() for name, tensor in tensors.items()}, dict(facts)
+    published = learner.weights()
+    published_before = {name: array.copy() for name, array in published.items()}
+    train(learner, spec, range(2, 4))
+
+    # then
+    assert facts == before[1]
+    assert all((tensors[name] == before[0][name]).all() for name in tensors)
+    assert all((published[name] == published_before[name]).all() for name in published)
+
+
+@pytest.mark.parametrize(
+    ("changes", "features", "num_actions", "named"),
+    [
+        ({"hidden_sizes": [9]}, 2, 3, "torso.0.weight"),
+        ({"hidden_sizes": [8, 8]}, 2, 3, "torso.1.weight"),
+        ({"hidden_sizes": []}, 2, 3, "policy.weight"),
+        ({}, 4, 3, "torso.0.weight"),
+        ({}, 2, 5, "policy.weight"),
+        ({"optimizer": "adam"}, 2, 3, "optimizer.average"),
+    ],
+)
+def test_the_state_of_another_network_or_optimizer_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], features: int, num_actions: int, named: str
+) -> None:
+    # given
+    checkpoint.save(tmp_path, 1, *make_learner(make_config()).state(), keep=1)
+    config = make_config(**changes)
+    other = Learner(spec_of(config, features, num_actions), config, CPU)
+
+    # when / then
+    with pytest.raises(CheckpointError, match=named):
+        other.restore(checkpoint.load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("version", None),
+        ("version", "many"),
+        ("updates", []),
+        ("frames", {}),
+        ("optimizer_steps", None),
+        ("returns", None),
+        ("returns", 5),
+        ("returns", ["x"]),
+        ("returns", [None]),
+        ("episodes", None),
+    ],
+)
+def test_garbled_facts_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    # given
+    learner = make_learner(make_config())
+    tensors, facts = learner.state()
+
+    for garbled in ({**facts, name: value}, {k: v for k, v in facts.items() if k != name}):
+        checkpoint.save(tmp_path, 1, tensors, garbled, keep=1)
+
+        # when / then
+        with pytest.raises(CheckpointError, match="lacks or garbles"):
+            make_learner(make_config()).restore(checkpoint.load(tmp_path))
+
+
+@pytest.mark.parametrize("value", [None, np.zeros(3, np.uint8), np.zeros(3, np.float32)])
+def test_garbled_random_numbers_are_refused(tmp_path: Path, value: Any) -> None:
+    # given
+    tensors, facts = make_learner(make_config()).state()
+    del tensors["rng.torch"]
+    extra = {} if value is None else {"rng.torch": value}
+    checkpoint.save(tmp_path, 1, {**tensors, **extra}, facts, keep=1)
+
+    # when / then
+    with pytest.raises(CheckpointError, match="lacks or garbles"):
+        make_learner(make_config()).restore(checkpoint.load(tmp_path))
+
+
+def test_an_update_changes_every_parameter() -> None:
+    # given
+    config = make_config()
+    learner = make_learner(config)
+    before = learner.weights()
+
+    # when
+    learner.update(make_data(spec_of(config), seed=0))
+
+    # then
+    after = learner.weights()
+    assert all((after[name] != before[name]).any() for name in before)
+    assert list(after) == list(spec_of(config).parameter_shapes())
+
+
+def test_version_frames_updates_and_episodes_are_counted() -> None:
+    # given
+    config = make_config()
+    spec, learner = spec_of(config), make_learner(config)
+    batches = [make_data(spec, seed) for seed in range(3)]
+
+    # when
+    for batch in batches:
+        learner.update(batch)
+
+    # then: fake rows are no frames
+    frames = sum(int(batch.rows.mask.sum()) for batch in batches)
+    assert 0 < frames < 3 * T * B
+    assert (learner.version, learner.updates, learner.frames) == (3, 3, frames)
+    assert learner.window.episodes == 6
+    returns = [episode.episode_return for batch in batches for episode in batch.episodes]
+    assert list(learner.window.returns) == returns
+
+
+def test_the_policy_lag_is_the_learners_version_minus_the_blocks() -> None:
+    # given
+    config = make_config()
+    learner = make_learner(config)
+    learner.version = 10
+    batch = make_data(spec_of(config), seed=0)
+    batch.versions = [10, 7, 4]
+
+    # when
+    figures = learner.update(batch)
+
+    # then
+    assert (figures["policy_lag_mean"], figures["policy_lag_max"]) == (3.0, 6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("name", ["rewards", "observations", "behaviour_log_probs"])
+def test_data_that_is_not_finite_changes_no_weight_and_is_counted(
+    name: str, optimizer: str
+) -> None:
+    # given
+    config = make_config(optimizer=optimizer, reward_clipping="none")
+    spec, learner = spec_of(config), make_learner(config)
+    train(learner, spec, range(2))
+    weights = weights_of(learner)
+    steps = learner.state()[1]["optimizer_steps"]
+
+    # when
+    for seed in range(3):
+        batch = make_data(spec, seed)
+        batch.rows.mask[0, 0] = True
+        getattr(batch.rows, name)[0, 0] = np.nan
+        learner.update(batch)
+
+    # then
+    assert learner.skipped_in_a_row == 3
+    assert weights_of(learner) == weights
+    assert learner.state()[1]["optimizer_steps"] == steps
+    assert (learner.version, learner.updates) == (5, 5)
+
+
+def test_a_good_batch_ends_a_row_of_skipped_ones() -> None:
+    # given
+    config = make_config(reward_clipping="none")
+    spec, learner = spec_of(config), make_learner(config)
+    bad = make_data(spec, seed=0)
+    bad.rows.rewards[:] = np.inf
+    learner.update(bad)
+    before = weights_of(learner)
+    assert learner.skipped_in_a_row == 1
+
+    # when
+    learner.update(make_data(spec, seed=1))
+
+    # then
+    assert learner.skipped_in_a_row == 0
+    assert weights_of(learner) != before
+    assert np.isfinite(learner.weights()["policy.weight"]).all()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_the_schedules_fall_to_zero_at_total_frames(optimizer: str) -> None:
+    # given: nothing but the entropy bonus has a gradient on the policy
+    config = make_config(
+        optimizer=optimizer,
+        learning_rate=1e-2,
+        learning_rate_schedule="linear",
+        entropy_schedule="linear",
+        total_frames=100,
+    )
+    spec, learner = spec_of(config), make_learner(config)
+
+    # when
+    rates = []
+    for frames in (0, 50, 100, 150):
+        learner.frames = frames
+        before = weights_of(learner)
+        rates.append(learner.update(make_data(spec, seed=0))["learning_rate"])
+
+    # then
+    assert rates == pytest.approx([1e-2, 5e-3, 0.0, 0.0])
+    assert weights_of(learner) == before
+
+
+def test_the_entropy_cost_follows_its_schedule() -> None:
+    # given: the same batch and network, only further on
+    config = make_config(entropy_cost=1.0, entropy_schedule="linear", reduction="mean")
+    spec = spec_of(config)
+    totals = []
+
+    # when
+    for frames in (0, 500, 1000):
+        learner = make_learner(config)
+        learner.frames = frames
+        figures = learner.update(make_data(spec, seed=0))
+        rest = figures["policy_loss"] + 0.5 * figures["baseline_loss"]
+        totals.append((rest - figures["total_loss"]) / figures["entropy"])
+
+    # then
+    assert totals == pytest.approx([1.0, 0.5, 0.0], abs=1e-5)
+
+
+def test_the_figures_of_an_update_are_plain_numbers() -> None:
+    # given
+    config = make_config()
+
+    # when
+    figures = make_learner(config).update(make_data(spec_of(config), seed=0))
+
+    # then
+    assert set(figures) == {
+        "total_loss",
+        "policy_loss",
+        "baseline_loss",
+        "entropy",
+        "grad_norm",
+        "learning_rate",
+        "rho_mean",
+        "rho_min",
+        "rho_max",
+        "policy_lag_mean",
+        "policy_lag_max",
+    }
+    assert all(type(value) in (int, float) and np.isfinite(value) for value in figures.values())
+    assert figures["rho_min"] <= figures["rho_mean"] <= figures["rho_max"]
+
+
+def test_the_same_seed_and_data_give_the_same_training() -> None:
+    # given
+    config = make_config(seed=5)
+    spec = spec_of(config)
+
+    # when
+    one, other = make_learner(config), None
+    figures = train(one, spec, range(3))
+    other = make_learner(config)
+    other_figures = train(other, spec, range(3))
+
+    # then
+    assert figures == other_figures
+    assert weights_of(one) == weights_of(other)
+    assert weights_of(make_learner(make_config(seed=6))) != weights_of(make_learner(config))
+
+
+def test_a_device_is_taken_as_named_or_the_best_there_is() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device("cuda") == torch.device("cuda")
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device("auto") == torch.device(best)
