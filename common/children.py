@@ -20,6 +20,7 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Starts a process whose output goes to `log_file`, and which gets `death_signal` if we die.
 
+    The signal comes when the thread that calls this ends: call it from the main thread.
     It is in a session of its own: a Ctrl-C in the terminal reaches only us, and we end it in order.
     """
     with log_file.open("ab") as output:

@@ -62,6 +62,7 @@ class Courier:
         self._last_contact = time.monotonic()
         self._next_beat = 0.0
         self.generated = self.accepted = self.shed_local = self.weights_refused = 0
+        self.push_unknown = 0  # given up at the end, without an answer
         # Why the courier stopped by itself: the run's end (True), or what cannot be repaired.
         self.over = False
         self.failure: Exception | None = None
@@ -84,7 +85,8 @@ class Courier:
 
     def take_weights(self) -> Fresh | None:
         """The newest weights if they have not been taken yet."""
-        fresh, self._fresh = self._fresh, None
+        with self._changed:
+            fresh, self._fresh = self._fresh, None
         return fresh
 
     @property
@@ -114,7 +116,8 @@ class Courier:
                 if block is not None:
                     # Numbered once: a block whose fate stays unknown never lends its number.
                     self._sequence += 1
-                    self._repeat(functools.partial(self._push, block, self._sequence))
+                    answered = self._repeat(functools.partial(self._push, block, self._sequence))
+                    self.push_unknown += not answered
                 elif self._closing:
                     break
                 if time.monotonic() >= self._next_beat:
@@ -153,7 +156,8 @@ class Courier:
         self._last_contact = time.monotonic()
         if news.spec_digest != self._spec_digest or news.state != "running":
             self.over = True
-        elif news.weights_version > self._version:
+        elif news.weights_version not in (-1, self._version):
+            # Lower ones too: after a wipe a learner may go on from an older checkpoint.
             self._fetch_weights()
 
     def _fetch_weights(self) -> None:
@@ -168,18 +172,19 @@ class Courier:
             self.weights_refused += 1
             log.warning("kept the old weights: %s", error)
         else:
-            self._fresh = Fresh(version, weights)
+            with self._changed:
+                self._fresh = Fresh(version, weights)
         self._version = reply.version
 
-    def _repeat(self, attempt: Callable[[], None]) -> None:
-        """Tries until Redis answers; gives up only when the actor closes."""
+    def _repeat(self, attempt: Callable[[], None]) -> bool:
+        """Tries until Redis answers; gives up, False, only when the actor closes."""
         pause_s, told = 0.05, False
         while True:
             try:
                 attempt()
             except (RedisUnreachable, RunMissing) as error:
                 if self._closing and time.monotonic() > self._flush_until:
-                    return
+                    return False
                 if not told:
                     log.warning("acting on without Redis: %s", error)
                     told = True
@@ -188,7 +193,7 @@ class Courier:
             else:
                 if told:
                     log.info("Redis is back")
-                return
+                return True
 
     def _quietly(self, attempt: Callable[[], None]) -> None:
         try:

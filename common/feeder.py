@@ -119,7 +119,7 @@ class Feeder:
         try:
             batch = self._ready.get(timeout=timeout_s)
         except queue.Empty:
-            return None
+            batch = None
         if batch is None and self.failure is not None:
             raise self.failure
         return batch

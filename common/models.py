@@ -35,7 +35,7 @@ class MlpModel(nn.Module):
     def forward(self, observations: Tensor) -> ModelOutput:
         """Observations `[..., *shape]` in the run's dtype to logits and baseline, float32."""
         leading = observations.shape[: observations.dim() - len(self._observation.shape)]
-        # One flat batch: linear layers on [T, B, F] are half as fast as on [T * B, F].
+        # One flat batch: a layer is then a single fused product.
         x = self._features(observations)  # [rows, F]
         for layer in self.torso:
             x = self._activation(layer(x))

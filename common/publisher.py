@@ -13,6 +13,8 @@ from common.wire import Weights
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
+# At the end, a server that does not answer gets this long for the last weights.
+LAST_WORD_S = 2.0
 
 
 class Publisher:
@@ -57,6 +59,7 @@ class Publisher:
         """Publishes what was offered last, and stops."""
         with self._changed:
             self._closing = True
+            self._give_up_at = time.monotonic() + LAST_WORD_S
             self._changed.notify()
         self._thread.join(timeout=10.0)
 
@@ -78,7 +81,7 @@ class Publisher:
                         self._side.renew(self.figures)
                         renew_at = time.monotonic() + self._renew_every_s
                 except (RedisUnreachable, RunMissing) as error:
-                    if self._closing:
+                    if self._closing and time.monotonic() > self._give_up_at:
                         break
                     log.debug("not published, trying again: %s", error)
                     time.sleep(RETRY_S)

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 SERVER_VARIABLE = "IMPALA_REDIS_SERVER"
 MAXMEMORY_BYTES = 1_000_000_000
 START_TIMEOUT_S = 10.0
+START_ATTEMPTS = 2
 # A Unix socket's path must fit in 108 bytes.
 LONGEST_SOCKET_PATH = 100
 
@@ -42,18 +43,26 @@ class EmbeddedServer:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.socket = self._socket_path()
         self.log = directory / "server.log"
-        self.port = _free_port()
+        for _ in range(START_ATTEMPTS):
+            self.port = _free_port()  # another process may take it before the server does
+            self._process = self._spawn()
+            if self._is_ready():
+                return
+            children.end(self._process, grace_s=3.0)
+        self.close()
+        raise ServerNotStarted(f"{self.binary} did not start; its words are in {self.log}")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         command: list[str | Path] = [
             *(self.binary, "--port", str(self.port), "--bind", "127.0.0.1"),
             *("--unixsocket", self.socket, "--unixsocketperm", "700"),
-            *("--save", "", "--appendonly", "no", "--dir", directory.absolute()),
+            *("--save", "", "--appendonly", "no", "--dir", self._directory.absolute()),
             *("--maxmemory", str(MAXMEMORY_BYTES), "--maxmemory-policy", "noeviction"),
         ]
         try:
-            self._process = children.spawn(command, log_file=self.log, death_signal=signal.SIGKILL)
+            return children.spawn(command, log_file=self.log, death_signal=signal.SIGKILL)
         except OSError as error:
             raise ServerNotStarted(f"{self.binary} cannot be run: {error.strerror}") from error
-        self._wait_until_ready()
 
     @property
     def url(self) -> str:
@@ -95,7 +104,8 @@ class EmbeddedServer:
             path = Path(self._temporary.name) / "redis.sock"
         return path
 
-    def _wait_until_ready(self) -> None:
+    def _is_ready(self) -> bool:
+        """Waits for the first answer; False when the server ends or stays silent."""
         client = connect(self.url, "impala-server")
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.alive:
@@ -106,9 +116,8 @@ class EmbeddedServer:
                 time.sleep(0.002)
             else:
                 client.close()
-                return
-        self.close()
-        raise ServerNotStarted(f"{self.binary} did not start; its words are in {self.log}")
+                return True
+        return False
 
 
 def find_server() -> Path:

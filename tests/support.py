@@ -23,6 +23,15 @@ def eventually(look: Callable[[], Value], timeout_s: float = 20.0, what: str = "
     return value
 
 
+def is_running(pid: int) -> bool:
+    """Whether the process is there and not just waiting to be reaped."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 class Program:
     """A command as a process; what it prints is kept in a file."""
 

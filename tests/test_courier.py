@@ -381,6 +381,22 @@ def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
     eventually(lambda: (f := carrier.take_weights()) is not None and f.version == 4)
 
 
+def test_a_learner_that_starts_again_from_an_older_version_is_followed(own_run: Run) -> None:
+    # given an actor that acts on version 9
+    carrier = own_run.courier()
+    own_run.learner.publish(9, frame(9))
+    assert eventually(carrier.take_weights).version == 9
+
+    # when server and learner are lost, and an older checkpoint is gone on from
+    own_run.operator.flushall()
+    own_run.learner.open()
+    own_run.learner.publish(4, frame(4))
+    own_run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+
+    # then the actor acts on what that learner publishes
+    assert eventually(carrier.take_weights, 5.0).version == 4
+
+
 @pytest.mark.parametrize("wrong", ["digest", "bytes", "another run's", "not finite"])
 def test_weights_that_are_not_right_are_refused_and_the_old_ones_kept(
     run: Run, wrong: str, caplog: pytest.LogCaptureFixture

@@ -14,7 +14,7 @@ import redis
 
 from common.server import EmbeddedServer
 from common.transport import MonitorSide, residual
-from support import Program, Programs, eventually
+from support import Program, Programs, eventually, is_running
 
 pytestmark = pytest.mark.processes
 
@@ -48,14 +48,6 @@ def books(url: str, run: str) -> dict[str, Any]:
 def weights_version(raw: redis.Redis, run: str) -> int:
     version = raw.hget(f"impala:{{{run}}}:weights", "version")
     return -1 if version is None else int(version)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def children_of(pid: int) -> list[int]:

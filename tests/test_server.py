@@ -1,5 +1,6 @@
 """The embedded server: which one is taken, how it is set, and that it dies with its starter."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -17,16 +18,7 @@ import redis
 from common import children, server
 from common.errors import ServerNotStarted
 from common.server import LONGEST_SOCKET_PATH, EmbeddedServer, find_server
-from support import eventually
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process lives (one that only waits to be reaped does not)."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+from support import eventually, is_running
 
 
 def pid_of(running: EmbeddedServer) -> int:
@@ -329,10 +321,13 @@ def starter(any_server: EmbeddedServer, tmp_path: Path) -> Iterator[tuple[int, i
         env=os.environ | {"IMPALA_REDIS_SERVER": str(any_server.binary)},
     )
     assert process.stdout is not None
-    yield process.pid, int(process.stdout.readline())
+    servers = int(process.stdout.readline())
+    yield process.pid, servers
     process.kill()
     process.wait(10)
     process.stdout.close()
+    with contextlib.suppress(ProcessLookupError):  # it outlived its starter: the test has failed
+        os.kill(servers, signal.SIGKILL)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's")

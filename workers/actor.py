@@ -266,6 +266,7 @@ class ActorProgram:
             "accepted": courier.accepted,
             "shed_local": courier.shed_local,
             "pending_local": courier.pending_local,
+            "push_unknown": courier.push_unknown,
             "weights_refused": courier.weights_refused,
         }
 
