@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.batch import Batch
 from common.checkpoint import Checkpoint, Tensors
 from common.config import Config
-from common.errors import CheckpointError
+from common.errors import CheckpointError, ConfigError
 from common.losses import impala_loss
 from common.metrics import EpisodeWindow
 from common.models import make_model
@@ -119,10 +119,12 @@ class Learner:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" as a device; auto takes a GPU if there is one."""
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    """ "auto", "cpu" or "cuda" as a device. Raises ConfigError: no GPU that torch can use."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("this torch finds no GPU; use --device cpu, or install a CUDA build")
+    return torch.device("cuda")
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:

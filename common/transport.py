@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from common.connection import check_server, connect, translated, without_password
+from common.connection import check_server, connect, translated
 from common.errors import RunMissing
 
 LIBRARY = "impala1"
@@ -121,27 +121,27 @@ class Settled(NamedTuple):
         return self.consumed + self.stale + len(self.dead)
 
 
-class _Side:
-    """A connection and a run's keys."""
+class Side:
+    """A connection and a run's keys; `common.monitor` has the side that only reads."""
 
     def __init__(self, url: str, run: str, name: str) -> None:
         self.url, self.run, self.keys = url, run, Keys(run)
         # Any: redis-py's types allow text replies, ours are always bytes.
-        self._client: Any = connect(url, f"impala-{name}")
+        self.client: Any = connect(url, f"impala-{name}")
 
     def close(self) -> None:
         """Ends the connection."""
-        self._client.close()
+        self.client.close()
 
     def ping(self) -> None:
         """Asks for an answer, no more."""
         with translated(self.url):
-            self._client.ping()
+            self.client.ping()
 
     def read_spec(self) -> SpecReply | None:
         """The run's spec; None before a learner has written one."""
         with translated(self.url):
-            text, digest, state = self._client.hmget(self.keys.spec, ["json", "digest", "state"])
+            text, digest, state = self.client.hmget(self.keys.spec, ["json", "digest", "state"])
         if text is None or digest is None or state is None:
             return None
         return SpecReply(text, digest.decode(errors="replace"), state.decode(errors="replace"))
@@ -149,18 +149,18 @@ class _Side:
     def read_weights(self) -> WeightsReply | None:
         """The published weights; None before there are any."""
         with translated(self.url):
-            version, payload, digest = self._client.hmget(
+            version, payload, digest = self.client.hmget(
                 self.keys.weights, ["version", "payload", "digest"]
             )
         if version is None or payload is None or digest is None:
             return None
-        return WeightsReply(_number(version, -1), payload, digest.decode(errors="replace"))
+        return WeightsReply(number(version, -1), payload, digest.decode(errors="replace"))
 
     def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
         return client.fcall(f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
 
 
-class ActorSide(_Side):
+class ActorSide(Side):
     """What an actor may do."""
 
     def push(self, producer: str, sequence: int, payload: bytes, queue_blocks: int) -> PushReply:
@@ -171,7 +171,7 @@ class ActorSide(_Side):
         """
         keys = self.keys
         with translated(self.url):
-            pipe = self._client.pipeline(transaction=False)
+            pipe = self.client.pipeline(transaction=False)
             self._call(
                 pipe,
                 "push",
@@ -183,38 +183,38 @@ class ActorSide(_Side):
             )
             pipe.hget(keys.weights, "version")
             pipe.hmget(keys.spec, ["digest", "state"])
-            stored, version, (digest, state) = _replies(pipe)
+            stored, version, (digest, state) = replies(pipe)
         if digest is None or state is None:
             raise RunMissing(f"the run {self.run!r} has no spec any more")
-        return PushReply(bool(stored), _number(version, -1), digest.decode(), state.decode())
+        return PushReply(bool(stored), number(version, -1), digest.decode(), state.decode())
 
     def read_news(self) -> PushReply | None:
         """What a push would tell, without one; None when there is no run."""
         with translated(self.url):
-            pipe = self._client.pipeline(transaction=False)
+            pipe = self.client.pipeline(transaction=False)
             pipe.hget(self.keys.weights, "version")
             pipe.hmget(self.keys.spec, ["digest", "state"])
-            version, (digest, state) = _replies(pipe)
+            version, (digest, state) = replies(pipe)
         if digest is None or state is None:
             return None
-        return PushReply(False, _number(version, -1), digest.decode(), state.decode())
+        return PushReply(False, number(version, -1), digest.decode(), state.decode())
 
     def beat(self, actor: str, figures: Mapping[str, Any], expires_s: float) -> None:
         """Says that the actor lives, with its figures; the record goes after `expires_s`."""
         key = self.keys.actor(actor)
         with translated(self.url):
-            pipe = self._client.pipeline(transaction=False)
+            pipe = self.client.pipeline(transaction=False)
             pipe.hset(key, mapping=dict(figures))
             pipe.pexpire(key, round(expires_s * 1000))
-            _replies(pipe)
+            replies(pipe)
 
     def leave(self, actor: str) -> None:
         """Takes the heartbeat away at a clean end."""
         with translated(self.url):
-            self._client.unlink(self.keys.actor(actor))
+            self.client.unlink(self.keys.actor(actor))
 
 
-class LearnerSide(_Side):
+class LearnerSide(Side):
     """What the one learner of a run may do, between `open` and `release`.
 
     Its methods raise Fenced once another learner has taken the run over, and RunMissing when the
@@ -234,12 +234,12 @@ class LearnerSide(_Side):
 
     def check_server(self) -> int:
         """The server's memory limit in bytes, 0 for none. Raises UnsuitableServer."""
-        return check_server(self._client, self.url)
+        return check_server(self.client, self.url)
 
     def current_holder(self) -> str | None:
         """Who holds the run's lease now."""
         with translated(self.url):
-            holder = self._client.get(self.keys.lock)
+            holder = self.client.get(self.keys.lock)
         return None if holder is None else holder.decode(errors="replace")
 
     def open(self, take_over: bool = False) -> int:
@@ -251,7 +251,7 @@ class LearnerSide(_Side):
         with self._opening, translated(self.url):
             self._load_functions()
             epoch, abandoned, _ = self._call(
-                self._client,
+                self.client,
                 "open",
                 [keys.lock, keys.epoch, keys.inflight, keys.stats],
                 self.holder,
@@ -281,7 +281,7 @@ class LearnerSide(_Side):
     def weights_version(self) -> int:
         """The version that is published now, -1 for none."""
         with translated(self.url):
-            return _number(self._client.hget(self.keys.weights, "version"), -1)
+            return number(self.client.hget(self.keys.weights, "version"), -1)
 
     def publish(self, version: int, payload: bytes) -> None:
         """Publishes weights, unless these or newer ones are there already."""
@@ -297,7 +297,7 @@ class LearnerSide(_Side):
         keys = self.keys
         records = [part for dead in settled.dead for part in (dead.reason, dead.record())]
         with translated(self.url):
-            pipe = self._client.pipeline(transaction=False)
+            pipe = self.client.pipeline(transaction=False)
             if len(settled):
                 self._call(
                     pipe,
@@ -318,95 +318,23 @@ class LearnerSide(_Side):
                 most,
             )
             pipe.llen(keys.trajectories)
-            *_, blocks, queued = _replies(pipe)
+            *_, blocks, queued = replies(pipe)
         self._committed += len(settled)
         self._received += len(blocks)
         return list(blocks), int(queued)
 
     def _fenced(self, function: str, keys: list[str], *arguments: Any) -> None:
         with self._opening, translated(self.url):
-            self._call(self._client, function, [*keys, self.keys.epoch], self._token, *arguments)
+            self._call(self.client, function, [*keys, self.keys.epoch], self._token, *arguments)
 
     def _load_functions(self) -> None:
         source = importlib.resources.files("common").joinpath("transport.lua").read_text()
-        listed = self._client.function_list(library=LIBRARY, withcode=True)
+        listed = self.client.function_list(library=LIBRARY, withcode=True)
         if not any(source.encode() in _flat(entry) for entry in listed):
-            self._client.function_load(source, replace=True)
+            self.client.function_load(source, replace=True)
 
 
-class MonitorSide(_Side):
-    """What a reader may do: it writes nothing."""
-
-    def read_books(self) -> dict[str, Any]:
-        """The run's counters with `queued` and `in_flight`, of one instant. Raises RunMissing."""
-        keys = self.keys
-        try:
-            with translated(self.url):
-                stats, queued, in_flight = self._client.fcall_ro(
-                    f"{LIBRARY}_read_books", 3, keys.stats, keys.trajectories, keys.inflight
-                )
-        except RunMissing:  # not even the functions are there
-            stats = []
-        if not stats:
-            raise RunMissing(
-                f"there is no run {self.run!r} on {without_password(self.url)}; start one with: "
-                f"impala-learner --run {self.run}"
-            )
-        pairs = zip(stats[::2], stats[1::2], strict=True)
-        texts = {name.decode(): value.decode() for name, value in pairs}
-        generation = texts.pop("generation", "")
-        counts: dict[str, Any] = {name: int(value) for name, value in texts.items()}
-        return counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
-
-    def read_learner(self) -> dict[str, Any]:
-        """The lease's holder (None: no learner), epoch, published version, and own figures."""
-        with translated(self.url):
-            pipe = self._client.pipeline(transaction=False)
-            pipe.get(self.keys.lock)
-            pipe.hgetall(self.keys.epoch)
-            pipe.hmget(self.keys.weights, ["version", "published_at"])
-            holder, epoch, (version, published_at) = _replies(pipe)
-        figures = {
-            name.decode().removeprefix("learner:"): float(value)
-            for name, value in epoch.items()
-            if name.startswith(b"learner:")
-        }
-        return {
-            "holder": holder.decode() if holder else None,
-            "epoch": _number(epoch.get(b"number"), 0),
-            "weights_version": _number(version, -1),
-            "published_unix_s": float(published_at) if published_at else None,
-            "figures": figures,
-        }
-
-    def read_actors(self) -> dict[str, dict[str, str]]:
-        """The figures of every live actor, by its id."""
-        actors, prefix = {}, self.keys.actor("")
-        with translated(self.url):
-            for key in self._client.scan_iter(match=_escaped(prefix) + "*", count=1000):
-                figures = self._client.hgetall(key)
-                if figures:  # else it expired since
-                    name = key.decode().removeprefix(prefix)
-                    actors[name] = {k.decode(): v.decode() for k, v in figures.items()}
-        return dict(sorted(actors.items()))
-
-
-def residual(books: Mapping[str, Any]) -> int:
-    """What the books do not explain: 0, or something is wrong with the transport."""
-    return int(
-        books["produced"]
-        - books["consumed"]
-        - books["dropped_oldest"]
-        - books["dead_lettered"]
-        - books["stale_rejected"]
-        - books["abandoned"]
-        - books["purged"]
-        - books["queued"]
-        - books["in_flight"]
-    )
-
-
-def _replies(pipe: Any) -> list[Any]:
+def replies(pipe: Any) -> list[Any]:
     """Sends a pipeline; the first error reply is raised as it came, without the command."""
     replies: list[Any] = pipe.execute(raise_on_error=False)
     for reply in replies:
@@ -415,16 +343,12 @@ def _replies(pipe: Any) -> list[Any]:
     return replies
 
 
-def _number(reply: bytes | None, default: int) -> int:
+def number(reply: bytes | None, default: int) -> int:
+    """A reply that is a whole number, or the default when it is none."""
     try:
         return default if reply is None else int(reply)
     except ValueError:
         return default
-
-
-def _escaped(pattern: str) -> str:
-    """A literal text inside a MATCH pattern."""
-    return "".join(f"\\{c}" if c in "*?[]^\\" else c for c in pattern)
 
 
 def _flat(reply: Any) -> list[bytes]:

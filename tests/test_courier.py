@@ -17,17 +17,11 @@ import redis
 from common import connection, courier, wire
 from common.courier import RING_BLOCKS, Courier, Fresh
 from common.errors import RedisDenied, RedisUnreachable
+from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
 from common.spec import ObservationSpec, RunSpec
 from common.trajectory import Block, Origin, Trajectory
-from common.transport import (
-    ActorSide,
-    LearnerSide,
-    MonitorSide,
-    PushReply,
-    WeightsReply,
-    residual,
-)
+from common.transport import ActorSide, LearnerSide, PushReply, WeightsReply
 from common.wire import Weights
 from support import eventually
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
+from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
-from common.transport import MonitorSide, residual
 from support import Program, Programs, eventually, is_running
 
 pytestmark = pytest.mark.processes
@@ -117,7 +117,7 @@ def test_a_stopped_train_can_be_resumed(programs: Programs, number: signal.Signa
 
     # then it ends soon, says how to go on, and going on continues the count
     assert train.code(timeout_s=15) == 130
-    assert "impala-train --resume --run-dir run" in train.output
+    assert "impala-train --resume --run-dir run\n" in train.output
     before = json.loads((programs.folder / "run" / "result.json").read_text())
     assert before["status"] == "interrupted"
     goal = before["frames"] + 20_000

@@ -14,10 +14,11 @@ import redis
 
 from common import connection, wire
 from common.errors import Fenced, RedisUnreachable, RunHeld
+from common.monitor import MonitorSide
 from common.publisher import Publisher
 from common.server import EmbeddedServer
 from common.spec import ObservationSpec, RunSpec
-from common.transport import LearnerSide, MonitorSide
+from common.transport import LearnerSide
 from common.wire import Weights
 from support import eventually
 

@@ -29,8 +29,9 @@ from hypothesis.stateful import (
 from common import server as server_module
 from common.connection import connect
 from common.errors import Fenced, ImpalaError, RedisUnreachable, RunHeld, RunMissing
+from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
-from common.transport import ActorSide, Dead, Keys, LearnerSide, MonitorSide, Settled, residual
+from common.transport import ActorSide, Dead, Keys, LearnerSide, Settled
 from support import eventually
 
 LEASE_S = 30.0

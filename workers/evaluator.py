@@ -22,9 +22,9 @@ from common.errors import (
     RunMissing,
     SpecMismatch,
 )
+from common.monitor import MonitorSide
 from common.policy import Policy
 from common.spec import RunSpec
-from common.transport import MonitorSide
 from common.wire import Weights
 from workers import runtime
 from workers.options import shared

@@ -4,6 +4,8 @@ All it knows it reads from the run directory, where the learner writes.
 """
 
 import json
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -82,9 +84,9 @@ class Progress:
         )
         self._say(f"run directory: {path}")
         if code == EXIT_INTERRUPTED:
-            self._say(f"continue:      impala-train --resume --run-dir {path}")
-        self._say(f"next:          impala-eval --checkpoint {path}")
-        self._say(f"               tensorboard --logdir {path}")
+            self._say(f"continue:      {_typed('impala-train')} --resume --run-dir {path}")
+        self._say(f"next:          {_typed('impala-eval')} --checkpoint {path}")
+        self._say(f"               {_typed('tensorboard')} --logdir {path}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False)
@@ -135,6 +137,14 @@ class Records:
         self._position += len(data)
         *lines, self._partial = (self._partial + data).split(b"\n")
         return [json.loads(line) for line in lines if line]
+
+
+def _typed(program: str) -> str:
+    """A program of our environment as one must type it here: by its path unless it is on PATH."""
+    if shutil.which(program):
+        return program
+    path = Path(sys.executable).parent / program
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _line(record: dict[str, Any]) -> str:

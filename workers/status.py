@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from common.errors import ConfigError
-from common.transport import MonitorSide, residual
+from common.monitor import MonitorSide, residual
 from workers import runtime
 from workers.options import shared
 from workers.plan import run_name
