@@ -41,6 +41,7 @@ class Progress:
         environment = self._config.environment
         self._say(f"training {environment.env}, run {run!r}, in {self._directory.path}")
         self._say(f"the queue: redis-cli -u {public_url} LLEN 'impala:{{{run}}}:trajectories'")
+        self._say(f"all of it: {_typed('impala-status')} --run {run} --redis-url {public_url}")
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
