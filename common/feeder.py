@@ -131,11 +131,15 @@ class Feeder:
         batch.clear()
         self._free.put(batch)
 
-    def close(self) -> None:
-        """Commits what was trained on and stops; the rest stays in flight, to be abandoned."""
+    def close(self) -> bool:
+        """Commits what was trained on and stops; the rest stays in flight, to be abandoned.
+
+        Returns whether the server answered to the last.
+        """
         self._closing.set()
         self._free.put(None)
         self._thread.join(timeout=10.0)
+        return not self._away and self.failure is None
 
     # What follows runs on the feeder's thread.
 

@@ -55,12 +55,17 @@ class Publisher:
         if self._last is not None:
             self._publish(*self._last)
 
-    def close(self) -> None:
-        """Publishes what was offered last, and stops."""
+    def finish(self) -> None:
+        """Lets the thread publish what was offered last, and end; does not wait for it."""
         with self._changed:
             self._closing = True
             self._give_up_at = time.monotonic() + LAST_WORD_S
             self._changed.notify()
+
+    def close(self) -> None:
+        """Publishes what was offered last, and stops."""
+        if not self._closing:
+            self.finish()
         self._thread.join(timeout=10.0)
 
     # What follows runs on the publisher's thread.

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -177,6 +178,33 @@ def test_a_killed_learner_is_resumed_and_the_books_balance(
     assert residual(ended) == 0
     assert ended["foreign"] == 0
     assert ended["abandoned"] > 0
+
+
+def test_a_frozen_server_does_not_keep_programs_from_ending(
+    programs: Programs, tmp_path: Path
+) -> None:
+    # given a learner and an actor at work, and a server that stops answering
+    with EmbeddedServer(tmp_path) as server:
+        variables = {"IMPALA_REDIS_URL": server.url, "IMPALA_RUN": "frozen"}
+        learner = programs.start("impala-learner", *ENDLESS, "--run-dir", "run", **variables)
+        actor = programs.start("impala-actor", **variables)
+        learner.says("first batch")
+        raw = redis.Redis.from_url(server.url)
+        server_pid = raw.info("server")["process_id"]
+        raw.close()
+        os.kill(server_pid, signal.SIGSTOP)
+        try:
+            # when both are asked to stop
+            learner.send(signal.SIGTERM)
+            actor.send(signal.SIGTERM)
+
+            # then they do, with the exit codes of a clean stop and a checkpoint on disk
+            assert actor.code(timeout_s=8) == 0
+            assert learner.code(timeout_s=12) == 130
+        finally:
+            os.kill(server_pid, signal.SIGCONT)
+    result = json.loads((programs.folder / "run" / "result.json").read_text())
+    assert result["status"] == "interrupted"
 
 
 def test_a_killed_actor_stalls_nothing(programs: Programs, redis_url: str, run_name: str) -> None:

@@ -302,15 +302,18 @@ class LearnerProgram:
         """Leaves the result on disk and the last weights in Redis, and ends the threads."""
         logbook.save_checkpoint(self._side.epoch)
         logbook.write_result(status)
-        self._feeder.close()
+        # Both at once: with a server that does not answer, each takes its time-out.
         self._publisher.offer(self._learner.version, self._learner.weights())
+        self._publisher.finish()
+        reachable = self._feeder.close()
         self._publisher.close()
         logbook.record(self._feeder.queued)
         logbook.close()
         try:
-            if status != "interrupted":
+            if reachable and status != "interrupted":
                 self._side.announce(self._spec.to_json(), self._spec.fingerprint, "finished")
-            self._side.release()
+            if reachable:
+                self._side.release()
         except ImpalaError as error:
             log.warning("left without giving the lease back: %s", error)
 

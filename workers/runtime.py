@@ -7,7 +7,6 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,22 +30,26 @@ class StopFlag:
     """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C ends the process at once."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        # A plain flag: an Event could deadlock, set by a handler that interrupts its own wait.
+        self._stopped = False
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._event.is_set() and number == signal.SIGINT:
+        if self._stopped and number == signal.SIGINT:
             os._exit(128 + number)
-        self._event.set()
+        self._stopped = True
 
     def __call__(self) -> bool:
         """Whether to stop."""
-        return self._event.is_set()
+        return self._stopped
 
     def wait(self, timeout_s: float) -> bool:
         """Sleeps, but not past the wish to stop; returns whether to stop."""
-        return self._event.wait(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while not self._stopped and (left_s := deadline - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.02))
+        return self._stopped
 
 
 def set_up_logging(level: str, prefix: str) -> None:
