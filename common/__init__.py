@@ -1,3 +1,3 @@
-"""The library: ideas without a process. Nothing here knows click, signals or the programs."""
+"""The library: one idea a file. Nothing here knows click, a terminal or the programs."""
 
 __version__ = "0.1.0"

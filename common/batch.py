@@ -23,6 +23,7 @@ class Batch:
     frames: int = 0
     episodes: list[Episode] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)  # of the behaviour policies, one a column
+    unrolls_s: list[float] = field(default_factory=list)  # what the actors took, one a block
 
     @property
     def size(self) -> int:
@@ -32,7 +33,7 @@ class Batch:
     def clear(self) -> None:
         """Makes room for the next batch."""
         self.filled = self.frames = 0
-        self.episodes, self.versions = [], []
+        self.episodes, self.versions, self.unrolls_s = [], [], []
 
     def take(self, trajectory: Trajectory, start: int, version: int) -> int:
         """Copies columns from `start` on, as many as fit; returns how many."""

@@ -38,9 +38,8 @@ class Checkpoint(NamedTuple):
 
 
 def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any], keep: int) -> Path:
-    """Writes a checkpoint whole or not at all, and removes all but the newest `keep`.
+    """Writes a checkpoint whole or not at all, and removes older ones beyond `keep` in all.
 
-    Those of more updates are removed too: a future that was left when an older one was resumed.
     Raises OSError, such as no space left; earlier checkpoints are intact then.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -56,11 +55,18 @@ def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any],
     path = stem.with_suffix(".json")
     write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
     there = _all(directory)
-    written = there.index(path)
-    for old in there[:written] + there[written + keep :]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    for old in there[there.index(path) + keep :]:
+        _remove(old)
     return path
+
+
+def discard_after(directory: Path, updates: int) -> None:
+    """Removes what lies beyond a checkpoint that is resumed, and what a kill left half-written."""
+    for path in _all(directory):
+        if int(path.stem.partition("-")[2]) > updates:
+            _remove(path)
+    for leftover in directory.glob(".checkpoint-*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Checkpoint:
@@ -68,6 +74,8 @@ def load(path: Path) -> Checkpoint:
 
     A damaged one is passed over with a warning. Raises CheckpointError if none is usable.
     """
+    if not path.exists():
+        raise CheckpointError(f"there is no run directory or checkpoint at {path}")
     if not path.is_dir():
         return _load_one(path.with_suffix(".json"))
     candidates = _all(path) or _all(path / "checkpoints")
@@ -99,6 +107,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)  # first: without its JSON there is no checkpoint
+    path.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 def _all(directory: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import ConfigError
-from common.settings import Setting, declared_in, setting
+from common.settings import MAX_ENVS, Setting, declared_in, setting
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class EnvironmentSettings:
 
     env: str = setting("CartPole-v1", "Gymnasium id, or module:Id to import the module first")
     envs_per_actor: int = setting(
-        32, "environments that one actor steps as one vector", at_least=1, at_most=4096
+        32, "environments that one actor steps as one vector", at_least=1, at_most=MAX_ENVS
     )
     num_actors: int = setting(
         1, "actors that impala-train starts; others may join by hand", at_least=0, at_most=1024
@@ -230,19 +230,24 @@ def preset(name: str) -> Config:
     return Config().replace(PRESETS[name])
 
 
+def read_document(path: Path) -> dict[str, Any]:
+    """A TOML file as it is. Raises ConfigError: unreadable, or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the config file {path} is not TOML: {error}") from error
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings in a TOML file, as flat keys; tables only group them. Raises ConfigError.
 
     The table `[run]` of a run directory's config.toml is passed over.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the config file {path} is not TOML: {error}") from error
-    values: dict[str, Any] = {}
+    document = read_document(path)
     document.pop("run", None)
+    values: dict[str, Any] = {}
     for key, value in document.items():
         values.update(value if isinstance(value, dict) else {key: value})
     return {find_setting(key).key: value for key, value in values.items()}

@@ -7,9 +7,11 @@ server: its retries are off, and what is safe to repeat is repeated by `transpor
 import contextlib
 import random
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -74,9 +76,31 @@ def without_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or not scheme.isalpha():
         return "the given address"
-    _, at, place = rest.rpartition("@")  # the last one: a password may hold anything
-    place = re.split(r"[?#]", place)[0]
+    before, *after = re.split(r"[?#]", rest, maxsplit=1)
+    if after and "@" in after[0]:
+        return f"{scheme}://***"  # who knows which part is the password
+    _, at, place = before.rpartition("@")  # the last one: a password may hold anything
     return f"{scheme}://{'***@' if at else ''}{place}"
+
+
+def cli_command(url: str) -> str:
+    """How redis-cli is pointed at that server, without the password."""
+    try:
+        parts = urlsplit(url)
+        host, port, database = parts.hostname, parts.port, parts.path.strip("/")
+    except ValueError:
+        return "redis-cli"
+    if parts.scheme == "unix":
+        return f"redis-cli -s {shlex.quote(unquote(parts.path))}"
+    options = [
+        f"-h {host}" if host not in (None, "localhost", "127.0.0.1") else "",
+        f"-p {port}" if port not in (None, 6379) else "",
+        f"-n {database}" if database not in ("", "0") else "",
+        "--tls" if parts.scheme == "rediss" else "",
+        f"--user {parts.username}" if parts.username else "",
+        "--askpass" if parts.password else "",
+    ]
+    return " ".join(["redis-cli", *filter(None, options)])
 
 
 def check_server(client: Client, url: str) -> int:

@@ -5,7 +5,6 @@ lie ready: it never waits for the network. While Redis is away the ring sheds it
 counts it.
 """
 
-import functools
 import logging
 import random
 import threading
@@ -102,8 +101,8 @@ class Courier:
     def close(self, flush_s: float) -> None:
         """Pushes what the ring holds, for at most `flush_s`, and stops."""
         with self._changed:
-            self._closing = True
             self._flush_until = time.monotonic() + flush_s
+            self._closing = True
             self._changed.notify()
         self._thread.join(flush_s + 1.0)
 
@@ -116,8 +115,7 @@ class Courier:
                 if block is not None:
                     # Numbered once: a block whose fate stays unknown never lends its number.
                     self._sequence += 1
-                    answered = self._repeat(functools.partial(self._push, block, self._sequence))
-                    self.push_unknown += not answered
+                    self._deliver(block, self._sequence)
                 elif self._closing:
                     break
                 if time.monotonic() >= self._next_beat:
@@ -135,13 +133,22 @@ class Courier:
                 self._changed.wait(max(0.0, self._next_beat - time.monotonic()))
             return self._ring.popleft() if self._ring else None
 
-    def _push(self, block: Block, sequence: int) -> None:
+    def _deliver(self, block: Block, sequence: int) -> None:
+        """Pushes a block until its fate is known, then follows what the reply tells."""
         frame = wire.pack_block(
             block._replace(origin=block.origin._replace(sequence=sequence)), self._spec
         )
-        reply = self._side.push(self._producer, sequence, frame, self._spec.queue_blocks)
-        self.accepted += 1
-        self._heed(reply)
+        news: list[PushReply] = []
+
+        def push() -> None:
+            queue_blocks = self._spec.queue_blocks
+            news.append(self._side.push(self._producer, sequence, frame, queue_blocks))
+
+        if self._repeat(push):
+            self.accepted += 1
+            self._repeat(lambda: self._heed(news[-1]))
+        else:
+            self.push_unknown += 1
 
     def _beat(self) -> None:
         self._next_beat = time.monotonic() + BEAT_INTERVAL_S

@@ -82,7 +82,7 @@ class WaitedTooLong(ImpalaError):
 
 
 class ServerNotStarted(ImpalaError):
-    """The embedded server was not found or did not start."""
+    """The embedded server was not found, did not start, or ended."""
 
     exit_code = 13
 

@@ -27,6 +27,7 @@ BATCHES = 2
 # An empty list is asked again after the first pause, then ever later up to the last.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 LONGEST_RETRY_S = 1.0
+REFUSED_LINE_INTERVAL_S = 10.0
 
 
 @dataclass
@@ -101,9 +102,10 @@ class Feeder:
             self._free.put(make_batch(spec, batch_size, pinned))
         self._away = False  # the server did not answer the last time
         self.refused: Counter[str] = Counter()
+        self._say_refused_at = 0.0
         self.bytes_received = 0
         self.queued = 0  # blocks in the list, when it was last asked
-        self.busy_s = 0.0  # claiming, checking and copying, without waiting
+        self.busy_s = 0.0  # in commands to Redis
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
 
@@ -123,6 +125,11 @@ class Feeder:
         if batch is None and self.failure is not None:
             raise self.failure
         return batch
+
+    @property
+    def away(self) -> bool:
+        """Whether the server did not answer the last time."""
+        return self._away
 
     def trained(self, batch: Batch) -> None:
         """Says that the batch was trained on: its blocks are consumed, its memory is free."""
@@ -168,6 +175,7 @@ class Feeder:
             else:
                 self._part = None
                 batch.episodes += part.block.episodes
+                batch.unrolls_s.append(part.block.unroll_s)
                 finished.append(part.claimed)
         batch.frames = batch.rows.frames
         return True
@@ -183,8 +191,7 @@ class Feeder:
                 block = wire.unpack_block(frame, self._spec)
             except FrameRefused as error:
                 claimed.outcome = Dead(error.reason, str(error), frame)
-                self.refused[error.reason] += 1
-                log.warning("refused a block (%s): %s", error.reason, error)
+                self._say_refused(error)
                 continue
             lag = self._learner_version() - block.origin.weights_version
             if self._max_policy_lag is not None and lag > self._max_policy_lag:
@@ -192,6 +199,14 @@ class Feeder:
                 continue
             return Part(block, claimed, 0)
         return None
+
+    def _say_refused(self, error: FrameRefused) -> None:
+        """Logs a refusal, but not each one of a flood."""
+        self.refused[error.reason] += 1
+        if time.monotonic() >= self._say_refused_at:
+            self._say_refused_at = time.monotonic() + REFUSED_LINE_INTERVAL_S
+            count = self.refused[error.reason]
+            log.warning("refused a block (%s, number %d): %s", error.reason, count, error)
 
     def _wait_for_blocks(self, most: int) -> None:
         """Claims blocks, and waits for some if there are none."""

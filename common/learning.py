@@ -52,7 +52,7 @@ class Learner:
 
         lags = [self.version - version for version in batch.versions]
         self._count(batch, math.isfinite(grad_norm))
-        return {
+        figures = {
             "total_loss": float(losses.total.detach()),
             "policy_loss": float(losses.policy),
             "baseline_loss": float(losses.baseline),
@@ -65,6 +65,9 @@ class Learner:
             "policy_lag_mean": sum(lags) / len(lags),
             "policy_lag_max": max(lags),
         }
+        if batch.unrolls_s:
+            figures["unroll_s"] = sum(batch.unrolls_s) / len(batch.unrolls_s)
+        return figures
 
     def weights(self) -> Weights:
         """A copy of the network's parameters on the host."""

@@ -7,13 +7,13 @@ frames. A quantity that has no value yet is absent.
 import json
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from common.checkpoint import write_atomically
 from common.trajectory import Episode
 
 log = logging.getLogger(__name__)
@@ -67,14 +67,18 @@ class EpisodeWindow:
 class Recorder:
     """Appends records to a run directory."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, updates: int = 0) -> None:
+        """Goes on after the record of that many updates: what a resumed run repeats is cut off."""
         self._run_dir = run_dir
-        self._file = (run_dir / "metrics.jsonl").open("a+b")
-        if self._file.tell() and not _ends_with_newline(self._file):
-            self._file.write(b"\n")  # a record that a killed learner left unfinished stays alone
+        self.time_s = 0.0  # of the last record that is kept
+        self._frames = 0
+        if (run_dir / "metrics.jsonl").exists():
+            self._keep_until(updates)
+        self._file = (run_dir / "metrics.jsonl").open("ab")
         self._started = time.monotonic()
         self._waiting: list[dict[str, Any]] = []  # for TensorBoard
         self._writer: Any = None
+        self._writer_failed = False
 
     def record(self, figures: Mapping[str, Any]) -> None:
         """Writes one record; figures that are None or not finite are left out."""
@@ -91,24 +95,45 @@ class Recorder:
     def close(self) -> None:
         """Writes what is left."""
         self._write_events()
-        self._writer.close()
-        self._file.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+            self._file.close()
+        except OSError as error:
+            log.error("the last records were not written: %s", error)
+
+    def _keep_until(self, updates: int) -> None:
+        kept = []
+        for line in (self._run_dir / "metrics.jsonl").read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+                keep = record["updates"] <= updates
+            except (ValueError, KeyError, TypeError):
+                continue  # a record that a killed learner left unfinished
+            if keep:
+                kept.append(line + b"\n")
+                self.time_s = float(record.get("time_s", 0.0))
+                self._frames = int(record.get("frames", 0))
+        write_atomically(self._run_dir / "metrics.jsonl", b"".join(kept))
 
     def _write_events(self) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        if self._writer_failed:
+            return
+        try:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._run_dir))
-        for record in self._waiting:
-            for name, value in record.items():
-                if isinstance(value, int | float) and name not in ("frames", "unix_s"):
-                    self._writer.add_scalar(name, value, record["frames"], record["unix_s"])
-        self._waiting.clear()
-
-
-def _ends_with_newline(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
+                # Events beyond the resumed ones are hidden, as the records are cut off.
+                purge_step = self._frames + 1 if self._frames else None
+                self._writer = SummaryWriter(str(self._run_dir), purge_step=purge_step)
+            for record in self._waiting:
+                for name, value in record.items():
+                    if isinstance(value, int | float) and name not in ("frames", "unix_s"):
+                        self._writer.add_scalar(name, value, record["frames"], record["unix_s"])
+            self._waiting.clear()
+        except OSError as error:
+            self._writer_failed = True
+            log.error("no more TensorBoard events: %s", error)
 
 
 def _has_value(value: Any) -> bool:

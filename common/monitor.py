@@ -7,6 +7,17 @@ from common.connection import translated, without_password
 from common.errors import RunMissing
 from common.transport import LIBRARY, Side, number, replies
 
+# Where a produced block can be: in one of these, and in no other.
+WHEREABOUTS = (
+    "consumed",
+    "dropped_oldest",
+    "dead_lettered",
+    "stale_rejected",
+    "abandoned",
+    "queued",
+    "in_flight",
+)
+
 
 class MonitorSide(Side):
     """What a reader may do: it writes nothing."""
@@ -67,17 +78,7 @@ class MonitorSide(Side):
 
 def residual(books: Mapping[str, Any]) -> int:
     """What the books do not explain: 0, or something is wrong with the transport."""
-    return int(
-        books["produced"]
-        - books["consumed"]
-        - books["dropped_oldest"]
-        - books["dead_lettered"]
-        - books["stale_rejected"]
-        - books["abandoned"]
-        - books["purged"]
-        - books["queued"]
-        - books["in_flight"]
-    )
+    return int(books["produced"] - sum(books[name] for name in WHEREABOUTS))
 
 
 def _escaped(pattern: str) -> str:

@@ -44,6 +44,11 @@ class Publisher:
         due = time.monotonic() - self._published_at >= self._interval_s
         return due and self._offered is None
 
+    def publish_first(self, version: int, weights: Weights) -> None:
+        """Publishes at once, on the caller's thread: the weights that actors begin with."""
+        self._last = (version, weights)
+        self._publish(version, weights)
+
     def offer(self, version: int, weights: Weights) -> None:
         """Gives weights to publish; they must not change afterwards."""
         with self._changed:
@@ -58,8 +63,8 @@ class Publisher:
     def finish(self) -> None:
         """Lets the thread publish what was offered last, and end; does not wait for it."""
         with self._changed:
-            self._closing = True
             self._give_up_at = time.monotonic() + LAST_WORD_S
+            self._closing = True
             self._changed.notify()
 
     def close(self) -> None:

@@ -1,12 +1,12 @@
 """The run directory: its files, and the rule that a run is never overwritten."""
 
+import fcntl
 import json
-import tomllib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from common.checkpoint import write_atomically
-from common.config import Config, read_toml
+from common.config import Config, read_document, read_toml
 from common.errors import RunDirectoryError
 
 
@@ -19,6 +19,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
+        self._lock: IO[str] | None = None
 
     @property
     def holds_a_run(self) -> bool:
@@ -29,7 +30,7 @@ class RunDirectory:
     @property
     def holds_a_checkpoint(self) -> bool:
         """Whether one was ever written here, usable or not."""
-        return any(self.checkpoints.glob("checkpoint-*"))
+        return any(self.checkpoints.glob("checkpoint-*.json"))
 
     def write_config(self, name: str, preset: str | None, config: Config) -> None:
         """Writes config.toml: the run's name and preset, and every setting as resolved."""
@@ -40,21 +41,28 @@ class RunDirectory:
         """The run's identity (name, preset) and settings; both empty before there is a run."""
         if not self.config.exists():
             return {}, {}
-        identity = tomllib.loads(self.config.read_text(encoding="utf-8")).get("run", {})
-        return identity, read_toml(self.config)
+        identity = read_document(self.config).get("run")
+        return identity if isinstance(identity, dict) else {}, read_toml(self.config)
 
-    def prepare(self, resume: bool) -> None:
-        """Makes the directory. Raises RunDirectoryError: not writable, or in use and no resume."""
-        if self.holds_a_run and not resume:
-            raise RunDirectoryError(
-                f"{self.path} already holds a run ({self._status()}); add --resume to continue it, "
-                "or give another --run-dir"
-            )
+    def prepare(self, program: str, resume: bool) -> None:
+        """Makes the directory, and keeps it for this program as long as the process lives.
+
+        Raises RunDirectoryError: not writable, in use, or with a run in it and no `resume`.
+        """
         try:
+            if self.holds_a_run and not resume:
+                raise RunDirectoryError(
+                    f"{self.path} already holds a run ({self._status()}); add --resume to continue "
+                    "it, or give another --run-dir"
+                )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
+            self._lock = (self.path / f".{program}.lock").open("w")  # open until we end
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"another {program} works in {self.path} now; wait for its end, or give another "
+                "--run-dir"
+            ) from None
         except OSError as error:
             raise RunDirectoryError(
                 f"the run directory {self.path} cannot be written ({error.strerror}); give another "

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from common.errors import ConfigError
 
+# The most environments that one block may hold.
+MAX_ENVS = 4096
 # The longest text and the longest list that a run's spec carries.
 MAX_TEXT, MAX_ITEMS = 256, 64
 
@@ -34,7 +36,7 @@ class Setting:
     key: str  # without the trailing underscore of a Python keyword
     attribute: str
     group: str
-    kind: type  # bool, int, float, str, or tuple for a list of ints
+    kind: type  # int, float, str, or tuple for a list of ints
     optional: bool  # None ("none") turns it off
     choices: tuple[str, ...]
     default: Any

@@ -13,6 +13,7 @@ from typing import Any
 
 from common.config import Config
 from common.errors import SpecMismatch
+from common.settings import MAX_ENVS
 
 # Raised by one whenever a frame's or the spec's form changes.
 WIRE_VERSION = 1
@@ -61,6 +62,7 @@ class RunSpec:
     queue_blocks: int
     max_policy_age_s: float
     seed: int
+    start_frames: int = 0  # of this part of the run: a resumed part plays other episodes
     wire_version: int = WIRE_VERSION
 
     @property
@@ -105,15 +107,7 @@ class RunSpec:
         """What does not fit, in words: "hidden_sizes is [64] here and [32] there"."""
         return "; ".join(
             f"{name} is {getattr(self, name)} here and {getattr(other, name)} there"
-            for name in (
-                "env",
-                "observation",
-                "num_actions",
-                "hidden_sizes",
-                "activation",
-                "unroll_length",
-                "wire_version",
-            )
+            for name in _FITTING
             if getattr(self, name) != getattr(other, name)
         )
 
@@ -166,10 +160,11 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
         hidden_sizes=_whole_numbers("hidden_sizes", document["hidden_sizes"], 1, 65_536),
         activation=_text("activation", document["activation"], ("tanh", "relu")),
         unroll_length=_whole_number("unroll_length", document["unroll_length"], 1, 10_000),
-        envs_per_actor=_whole_number("envs_per_actor", document["envs_per_actor"], 1, 4096),
+        envs_per_actor=_whole_number("envs_per_actor", document["envs_per_actor"], 1, MAX_ENVS),
         queue_blocks=_whole_number("queue_blocks", document["queue_blocks"], 1, 1_000_000_000),
         max_policy_age_s=float(age),
         seed=_whole_number("seed", document["seed"], 0, 2**63),
+        start_frames=_whole_number("start_frames", document["start_frames"], 0, 2**63),
     )
 
 

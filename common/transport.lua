@@ -1,7 +1,7 @@
 #!lua name=impala1
 
 -- The atomic steps of the transport, run inside the server. Each leaves the books balanced:
---   produced = consumed + dropped_oldest + dead_lettered + stale_rejected + abandoned + purged
+--   produced = consumed + dropped_oldest + dead_lettered + stale_rejected + abandoned
 --              + LLEN trajectories + LLEN inflight
 -- What someone pushes onto the list by hand is counted too: as produced and, beside it, foreign.
 -- The number in the names is the protocol's: raised by one whenever a function's meaning changes,
@@ -11,10 +11,10 @@
 
 local COUNTERS = {
   'produced', 'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
-  'purged', 'dup_push', 'foreign',
+  'dup_push', 'foreign',
 }
 local ENDS = {
-  'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned', 'purged',
+  'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
 }
 
 local function norun()

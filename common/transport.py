@@ -9,8 +9,8 @@ run's keys share a slot.
     weights       hash           version, payload, digest, published_at
     spec          hash           json, digest, fingerprint, state: all an actor needs to join
     stats         hash           the books: produced, consumed, dropped_oldest, dead_lettered,
-                                 stale_rejected, abandoned, purged, dup_push, foreign (pushed by
-                                 hand), generation, and dead_lettered:<reason>
+                                 stale_rejected, abandoned, dup_push, foreign (pushed by hand),
+                                 generation, and dead_lettered:<reason>
     seq           hash           last sequence number of each producer (actor#incarnation)
     epoch         hash           number, holder, token: fencing; committed: the learner's cursor;
                                  learner:<figure>: what the learner last said of itself
@@ -30,7 +30,6 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from common.connection import check_server, connect, translated
@@ -43,23 +42,25 @@ DEAD_RECORD_BYTES = 4096
 RunState = Literal["running", "finished"]
 
 
-@dataclass(frozen=True)
 class Keys:
     """The names of one run's keys."""
 
-    run: str
-
-    def __getattr__(self, name: str) -> str:
-        if name not in _KEYS:
-            raise AttributeError(name)
-        return f"impala:{{{self.run}}}:{name}"
+    def __init__(self, run: str) -> None:
+        prefix = f"impala:{{{run}}}:"
+        self.trajectories = prefix + "trajectories"
+        self.inflight = prefix + "inflight"
+        self.weights = prefix + "weights"
+        self.spec = prefix + "spec"
+        self.stats = prefix + "stats"
+        self.seq = prefix + "seq"
+        self.epoch = prefix + "epoch"
+        self.lock = prefix + "lock"
+        self.dead = prefix + "dead"
+        self._actor = prefix + "actor:"
 
     def actor(self, actor: str) -> str:
         """The heartbeat of one actor."""
-        return f"impala:{{{self.run}}}:actor:{actor}"
-
-
-_KEYS = ("trajectories", "inflight", "weights", "spec", "stats", "seq", "epoch", "lock", "dead")
+        return self._actor + actor
 
 
 class SpecReply(NamedTuple):
@@ -207,6 +208,11 @@ class ActorSide(Side):
             pipe.hset(key, mapping=dict(figures))
             pipe.pexpire(key, round(expires_s * 1000))
             replies(pipe)
+
+    def is_listed(self, actor: str) -> bool:
+        """Whether an actor of that name lives, or did until some seconds ago."""
+        with translated(self.url):
+            return bool(self.client.exists(self.keys.actor(actor)))
 
     def leave(self, actor: str) -> None:
         """Takes the heartbeat away at a clean end."""

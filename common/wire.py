@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import FrameRefused
+from common.settings import MAX_ENVS
 from common.spec import WIRE_VERSION, RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory
 
@@ -40,7 +41,6 @@ MAGIC = b"IMPA"
 BLOCK, WEIGHTS = 1, 2
 PREFIX = struct.Struct("<4sHHIQI")
 MAX_HEADER_BYTES = 65_536
-MAX_ENVS = 4096
 MAX_SEQUENCE = 2**53  # the largest that a server-side function counts exactly
 
 _LIMITS = {

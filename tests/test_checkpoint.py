@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from common import checkpoint
-from common.checkpoint import CheckpointError, Tensors, load, save, write_atomically
+from common.checkpoint import (
+    CheckpointError,
+    Tensors,
+    discard_after,
+    load,
+    save,
+    write_atomically,
+)
 
 TENSORS: Tensors = {
     "model.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -265,7 +272,7 @@ def test_tensors_without_their_json_are_no_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".", "missing", "missing.json", "missing.safetensors"])
 def test_where_there_is_no_checkpoint_that_is_said(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint|cannot be read"):
+    with pytest.raises(CheckpointError, match=r"there is no (run directory or )?checkpoint"):
         load(tmp_path / name)
 
 
@@ -408,3 +415,21 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoints_intact(
 
     # then
     assert load(tmp_path).facts["updates"] == 1
+
+
+def test_what_lies_beyond_a_resumed_checkpoint_is_discarded(tmp_path: Path) -> None:
+    # given checkpoints of 1, 5 and 9 updates, and one that a kill left half-written
+    for updates in (1, 5, 9):
+        save_at(tmp_path, updates)
+    (tmp_path / ".checkpoint-000000000010.json.1.tmp").write_text("{")
+
+    # when the run is resumed from 5
+    discard_after(tmp_path, 5)
+
+    # then the abandoned future is gone, and nothing else
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        f"checkpoint-{updates:012d}.{suffix}"
+        for updates in (1, 5)
+        for suffix in ("json", "safetensors")
+    ]

@@ -68,8 +68,7 @@ def test_every_option_has_help_and_a_variable(name: str) -> None:
     for option in command.params:
         assert isinstance(option, click.Option)
         assert option.help, option.name
-        switch_of_output = option.name in ("as_json", "watch")
-        assert option.show_envvar or switch_of_output, option.name
+        assert option.show_envvar, option.name
 
 
 @pytest.mark.parametrize("name", COMMANDS)

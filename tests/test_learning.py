@@ -10,7 +10,7 @@ import torch
 from common import checkpoint
 from common.batch import Batch, make_batch
 from common.config import Config
-from common.errors import CheckpointError
+from common.errors import CheckpointError, ConfigError
 from common.learning import Learner, choose_device
 from common.spec import ObservationSpec, RunSpec, make_spec
 from common.trajectory import Episode
@@ -386,6 +386,10 @@ def test_the_same_seed_and_data_give_the_same_training() -> None:
 
 def test_a_device_is_taken_as_named_or_the_best_there_is() -> None:
     assert choose_device("cpu") == CPU
-    assert choose_device("cuda") == torch.device("cuda")
+    if torch.cuda.is_available():
+        assert choose_device("cuda") == torch.device("cuda")
+    else:
+        with pytest.raises(ConfigError, match="finds no GPU"):
+            choose_device("cuda")
     best = "cuda" if torch.cuda.is_available() else "cpu"
     assert choose_device("auto") == torch.device(best)

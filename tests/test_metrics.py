@@ -165,29 +165,37 @@ def test_a_record_can_be_read_as_soon_as_it_is_made(tmp_path: Path) -> None:
     recorder.close()
 
 
-def test_a_resumed_run_adds_to_its_records(tmp_path: Path) -> None:
-    # when
-    for frames in (10, 20):
-        recorder = Recorder(tmp_path)
-        recorder.record(record(frames=frames))
-        recorder.close()
+def test_a_resumed_run_goes_on_after_the_record_of_its_checkpoint(tmp_path: Path) -> None:
+    # given a run that was killed some time after its last checkpoint, of 2 updates
+    recorder = Recorder(tmp_path)
+    for updates in (1, 2, 3):
+        recorder.record(record(frames=10 * updates, updates=updates, time_s=float(updates)))
+    recorder.close()
 
-    # then
-    assert [line["frames"] for line in lines(tmp_path)] == [10, 20]
+    # when it is resumed there
+    recorder = Recorder(tmp_path, updates=2)
+    time_s = recorder.time_s
+    recorder.record(record(frames=25, updates=3, time_s=time_s + 0.5))
+    recorder.close()
+
+    # then what it repeats is recorded once, and time goes on
+    assert [line["frames"] for line in lines(tmp_path)] == [10, 20, 25]
+    assert [line["time_s"] for line in lines(tmp_path)] == [1.0, 2.0, 2.5]
 
 
 def test_a_run_killed_while_it_wrote_loses_that_record_only(tmp_path: Path) -> None:
     # given
-    (tmp_path / "metrics.jsonl").write_text('{"frames": 10}\n{"frames": 2')
+    (tmp_path / "metrics.jsonl").write_text('{"frames": 10, "updates": 1}\n{"frames": 2')
 
     # when
-    recorder = Recorder(tmp_path)
+    recorder = Recorder(tmp_path, updates=1)
     recorder.record(record(frames=30))
     recorder.close()
 
     # then
     text = (tmp_path / "metrics.jsonl").read_text()
-    assert text.splitlines()[0] == '{"frames": 10}'
+    assert text.splitlines()[0] == '{"frames": 10, "updates": 1}'
+    assert len(text.splitlines()) == 2
     assert json.loads(text.splitlines()[-1])["frames"] == 30
 
 

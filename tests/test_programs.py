@@ -107,6 +107,48 @@ def test_nothing_outlives_a_killed_train(programs: Programs) -> None:
     eventually(lambda: not [pid for pid in family if is_running(pid)], what="the family to end")
 
 
+def test_a_train_whose_server_dies_says_so_and_ends(programs: Programs) -> None:
+    # given a training under way
+    train = programs.start("impala-train", *ENDLESS, "--run-dir", "run")
+    train.says("frames")
+    (server,) = (
+        pid
+        for pid in children_of(train.pid)
+        if b"unixsocket" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        or b"-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+
+    # when its embedded server is killed
+    os.kill(server, signal.SIGKILL)
+
+    # then it ends, with its own code and the way to go on
+    assert train.code(timeout_s=30) == 13
+    assert "the embedded server ended" in train.output
+    assert "--resume" in train.output
+
+
+def test_one_directory_takes_one_train_at_a_time(programs: Programs) -> None:
+    # given a training that has only just begun
+    first = programs.start("impala-train", *ENDLESS, "--run-dir", "run")
+    first.says("the queue")
+
+    # when a second one is started there
+    code, output = programs.run("impala-train", *ENDLESS, "--run-dir", "run", "--resume")
+
+    # then it is refused, and the first one goes on
+    assert code == 10
+    assert "another train works in run now" in output
+    first.says("frames")
+
+
+def test_a_train_stopped_before_its_learner_is_up_was_interrupted(programs: Programs) -> None:
+    train = programs.start("impala-train", *ENDLESS, "--run-dir", "run")
+    train.says("the queue")
+    train.send(signal.SIGTERM)
+    assert train.code(timeout_s=15) == 130
+    assert "killed" not in train.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_a_stopped_train_can_be_resumed(programs: Programs, number: signal.Signals) -> None:
     # given a training under way
@@ -178,6 +220,68 @@ def test_a_killed_learner_is_resumed_and_the_books_balance(
     assert residual(ended) == 0
     assert ended["foreign"] == 0
     assert ended["abandoned"] > 0
+
+
+def test_a_wipe_before_the_first_update_is_repaired(
+    programs: Programs, redis_url: str, run_name: str, raw: redis.Redis
+) -> None:
+    # given a learner that waits for its first batch
+    variables = {"IMPALA_REDIS_URL": redis_url, "IMPALA_RUN": run_name}
+    learner = programs.start("impala-learner", *SHORT, "--run-dir", "run", **variables)
+    learner.says("ready")
+
+    # when the server loses everything of the run
+    raw.delete(*raw.keys(f"impala:{{{run_name}}}:*"))
+    learner.says("opening it again")
+
+    # then an actor that comes finds spec and weights, and the run is finished
+    programs.start("impala-actor", **variables)
+    assert learner.code() == 0, learner.output
+    assert residual(books(redis_url, run_name)) == 0
+
+
+def test_a_waiting_actor_survives_a_restart_of_the_server(
+    programs: Programs, tmp_path: Path
+) -> None:
+    # given an actor that waits for a learner
+    with EmbeddedServer(tmp_path) as server:
+        actor = programs.start("impala-actor", "--run", "x", "--redis-url", server.url)
+        actor.says("waiting: no learner")
+
+    # when the server is away for a while
+    with EmbeddedServer(tmp_path) as server:
+        # then it has stayed, and joins the run that is opened then
+        learner = ("impala-learner", *SHORT, "--run", "x", "--redis-url", server.url)
+        assert programs.run(*learner)[0] == 0
+        assert actor.process.poll() is None
+        assert "joined x" in actor.output
+
+
+def test_a_bounded_wait_ends_with_its_own_code(programs: Programs, redis_url: str) -> None:
+    code, output = programs.run(
+        *("impala-actor", "--run", "nobody", "--wait-learner-s", "0"), IMPALA_REDIS_URL=redis_url
+    )
+    assert code == 12
+    assert "no learner has opened the run 'nobody'" in output
+
+
+def test_a_checkpoint_is_evaluated_whatever_run_is_set_in_the_environment(
+    programs: Programs, redis_url: str, run_name: str
+) -> None:
+    variables = {"IMPALA_REDIS_URL": redis_url, "IMPALA_RUN": run_name}
+    programs.start("impala-actor", **variables)
+    assert programs.run("impala-learner", *SHORT, "--run-dir", "run", **variables)[0] == 0
+    code, output = programs.run("impala-eval", "--checkpoint", "run", **variables)
+    assert code == 0, output
+
+
+def test_a_damaged_config_of_a_run_gets_a_sentence(programs: Programs) -> None:
+    for text in ("run = 3\n", "[run\n", "env = 3\n", "[run]\nname = 5\n"):
+        (programs.folder / "run").mkdir(exist_ok=True)
+        (programs.folder / "run" / "config.toml").write_text(text)
+        code, output = programs.run("impala-learner", "--resume", "--run-dir", "run")
+        assert code == 2, output
+        assert "Traceback" not in output
 
 
 def test_a_frozen_server_does_not_keep_programs_from_ending(
@@ -421,6 +525,7 @@ BAD_INPUT = {
     ),
     "missing config file": (("impala-learner", "--config", "no.toml"), 2, "no.toml"),
     "no environment named": (("impala-learner", "--run", "x"), 2, "--preset NAME or --env ID"),
+    "bad actor name": (("impala-actor", "--run", "x", "--actor-id", "a b"), 2, "name an actor"),
     "bad run name": (("impala-actor", "--run", "a/b"), 2, "cannot name a run"),
     "no run named": (("impala-actor",), 2, "--run"),
     "unreachable redis, train": (

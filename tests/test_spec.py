@@ -103,6 +103,7 @@ FREE: dict[str, Any] = {
     "run": "another",
     "envs_per_actor": 7,
     "queue_blocks": 9,
+    "start_frames": 9,
     "max_policy_age_s": 1.0,
     "seed": 5,
 }
@@ -225,6 +226,7 @@ WRONG: dict[str, list[Any]] = {
     "unroll_length": [None, "20", 20.0, True, [], {}, 0, -1, 10_001, 10**30],
     "envs_per_actor": [None, "1", 1.0, True, [], {}, 0, -1, 4097, 10**30],
     "queue_blocks": [None, "1", 1.0, True, [], {}, 0, -1],
+    "start_frames": [None, "1", 1.0, True, [], {}, -1],
     "max_policy_age_s": [None, "1", True, [], {}, 0, -1.0, float("nan"), float("inf"), 10**30],
     "seed": [None, "1", 1.0, True, [], {}, -1, 10**30],
 }

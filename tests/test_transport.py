@@ -42,7 +42,6 @@ COUNTERS = {
     "dead_lettered",
     "stale_rejected",
     "abandoned",
-    "purged",
     "dup_push",
     "foreign",
 }
@@ -991,6 +990,7 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
                 "push": lambda side: side.push("a#1", 1, b"x", 4),
                 "read_news": lambda side: side.read_news(),
                 "beat": lambda side: side.beat("a", {"frames": 1}, 1.0),
+                "is_listed": lambda side: side.is_listed("a"),
                 "leave": lambda side: side.leave("a"),
             },
         ),

@@ -6,6 +6,7 @@ The loop is `_act`: new weights, an unroll, hand it over. The network belongs to
 
 import logging
 import os
+import re
 import secrets
 import socket
 import time
@@ -20,7 +21,13 @@ from threadpoolctl import threadpool_limits
 from common import wire
 from common.courier import Courier, Fresh
 from common.envs import VectorEnvironment
-from common.errors import FrameRefused, UnsupportedEnvironment, WaitedTooLong
+from common.errors import (
+    ConfigError,
+    FrameRefused,
+    RedisUnreachable,
+    UnsupportedEnvironment,
+    WaitedTooLong,
+)
 from common.policy import Policy
 from common.spec import RunSpec
 from common.trajectory import Block, Episode, Origin, empty_trajectory
@@ -64,13 +71,19 @@ def main(
     log_level: str,
 ) -> None:
     """Plays for a run: everything else it learns from the run's spec in Redis."""
-    name = actor_id or f"{socket.gethostname()}-{os.getpid()}"
-    runtime.set_up_logging(log_level, name)
+    here = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
+    name = actor_id or f"{here}-{os.getpid()}"[-64:]
+    runtime.set_up_logging(log_level, ascii(name)[1:-1])
     runtime.share_the_interpreter()
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop), threadpool_limits(limits=1):
-        program = ActorProgram(redis_url, run_name(run), name[:64], stop)
-        program.run(wait_redis_s, wait_learner_s or float("inf"))
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+            raise ConfigError(
+                f"{ascii(name)[:80]} cannot name an actor: give --actor-id with 1 to 64 letters, "
+                "digits, '.', '_' or '-'"
+            )
+        program = ActorProgram(redis_url, run_name(run), name, stop)
+        program.run(wait_redis_s, float("inf") if wait_learner_s is None else wait_learner_s)
 
 
 class Actor:
@@ -81,8 +94,9 @@ class Actor:
     ) -> None:
         self._spec, self._environment = spec, environment
         self._actor, self._incarnation = actor, incarnation
-        # The name in the seed: every actor of a run plays other episodes, the same ones each time.
-        seeds = np.random.SeedSequence([spec.seed, zlib.crc32(actor.encode())])
+        # By its name every actor of a run plays other episodes, and the same ones each time.
+        name = zlib.crc32(actor.encode())
+        seeds = np.random.SeedSequence([spec.seed, name, spec.start_frames])
         environment_seed, policy_seed = seeds.spawn(2)
         self.policy = Policy(spec, np.random.Generator(np.random.SFC64(policy_seed)))
         n = environment.num_envs
@@ -160,18 +174,13 @@ class ActorProgram:
         notice_due = runtime.every(NOTICE_S, at_once=False)
         told = False
         while not self._stop():
-            spec_reply = self._side.read_spec()
-            if spec_reply is None:
-                why = f"no learner has opened the run {self._run!r}"
-            elif spec_reply.state != "running":
-                why = f"the run {self._run!r} is finished"
-            else:
-                spec = RunSpec.from_json(spec_reply.json)
-                fresh = self._read_weights(spec)
-                if fresh is not None:
-                    return spec, spec_reply.digest, fresh
-                why = "the learner has published no weights that fit"
-            if time.monotonic() > deadline:
+            try:
+                joined, why = self._look_for_run()
+            except RedisUnreachable as error:
+                joined, why = None, str(error)
+            if joined is not None:
+                return joined
+            if time.monotonic() >= deadline:
                 raise WaitedTooLong(f"{why}, and --wait-learner-s is over")
             if (not told and pause_s >= LAST_POLL_S) or notice_due():
                 log.info("waiting: %s", why)
@@ -179,6 +188,19 @@ class ActorProgram:
             self._stop.wait(pause_s)
             pause_s = min(pause_s * 1.5, LAST_POLL_S)
         return None
+
+    def _look_for_run(self) -> tuple[tuple[RunSpec, str, Fresh] | None, str]:
+        """What there is to join, or why there is nothing yet."""
+        reply = self._side.read_spec()
+        if reply is None:
+            return None, f"no learner has opened the run {self._run!r}"
+        if reply.state != "running":
+            return None, f"the run {self._run!r} is finished"
+        spec = RunSpec.from_json(reply.json)
+        fresh = self._read_weights(spec)
+        if fresh is None:
+            return None, "the learner has published no weights that fit"
+        return (spec, reply.digest, fresh), ""
 
     def _read_weights(self, spec: RunSpec) -> Fresh | None:
         reply = self._side.read_weights()
@@ -202,6 +224,12 @@ class ActorProgram:
             f"{self._actor}#{incarnation}",
             lambda: self._figures(actor, courier),
         )
+        if self._side.is_listed(self._actor):
+            log.warning(
+                "another actor calls itself %s: both play the same episodes; give each its own "
+                "--actor-id",
+                self._actor,
+            )
         self._beaten = (time.monotonic(), 0)
         courier.start(fresh)
         actor.policy.load(*fresh)

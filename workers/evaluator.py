@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from threadpoolctl import threadpool_limits
 
 from common import checkpoint, wire
@@ -78,9 +79,18 @@ class Played:
     show_envvar=True,
     help="Of the episodes and the draws.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="IMPALA_JSON",
+    show_envvar=True,
+    help="Print one JSON object.",
+)
 @shared("log-level")
+@click.pass_context
 def main(
+    context: click.Context,
     redis_url: str,
     run: str | None,
     checkpoint_path: Path | None,
@@ -95,6 +105,10 @@ def main(
     runtime.set_up_logging(log_level, "eval")
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop), threadpool_limits(limits=1):
+        if checkpoint_path is not None and (
+            context.get_parameter_source("run") is ParameterSource.ENVIRONMENT
+        ):
+            run = None  # what is typed outranks what happens to be set
         if (run is None) == (checkpoint_path is None):
             raise ConfigError("evaluate what? give --run NAME or --checkpoint PATH, one of them")
         if checkpoint_path is not None:

@@ -5,6 +5,7 @@ The loop is `LearnerProgram._train`. Intake and publishing have threads of their
 """
 
 import contextlib
+import dataclasses
 import logging
 import time
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common import checkpoint, wire
-from common.connection import without_password
+from common.connection import cli_command, without_password
 from common.envs import VectorEnvironment
 from common.errors import (
     EXIT_INTERRUPTED,
     Fenced,
     ImpalaError,
     NotFinite,
+    RunMissing,
     SpecMismatch,
     UnsuitableServer,
 )
@@ -144,7 +146,7 @@ class LearnerProgram:
             if self._publisher.ready:
                 self._publisher.offer(self._learner.version, self._learner.weights())
             if record_due():
-                self._publisher.figures = logbook.record(self._feeder.queued)
+                self._publisher.figures = logbook.record(self._feeder, self._publisher)
             if checkpoint_due():
                 logbook.save_checkpoint(self._side.epoch)
             if status := self._goal_reached():
@@ -160,6 +162,8 @@ class LearnerProgram:
             raise self._publisher.failure
         if batch is not None:
             self._last_batch = time.monotonic()
+        elif self._feeder.away:
+            pass  # the feeder has said so
         elif time.monotonic() - self._last_batch > NO_DATA_NOTICE_S and self._notice_due():
             log.info(
                 "no trajectories for %.0f s; start actors with: impala-actor --run %s "
@@ -189,7 +193,7 @@ class LearnerProgram:
     def _open_run(self) -> None:
         """Checks the directory, the environment and the server, and takes the run's lease."""
         job = self._job
-        job.plan.directory.prepare(job.resume)
+        job.plan.directory.prepare("learner", job.resume)
         environment = VectorEnvironment(self._config.environment.env, 1)
         self._spec = make_spec(
             self._run, self._config, environment.observation, environment.num_actions
@@ -211,7 +215,7 @@ class LearnerProgram:
 
     def _queue_command(self) -> str:
         """The line that shows the queue's length."""
-        return f"redis-cli LLEN '{self._side.keys.trajectories}'"
+        return f"{cli_command(self._side.url)} LLEN '{self._side.keys.trajectories}'"
 
     def _find_checkpoint(self) -> checkpoint.Checkpoint | None:
         directory = self._job.plan.directory
@@ -242,7 +246,8 @@ class LearnerProgram:
         elif need > limit:
             raise UnsuitableServer(
                 f"the run needs about {need / 1e6:.0f} MB of the server and its maxmemory is "
-                f"{limit / 1e6:.0f} MB; raise it, or lower --queue-blocks or --envs-per-actor"
+                f"{limit / 1e6:.0f} MB; lower --queue-blocks or --envs-per-actor, or use a server "
+                "with more"
             )
 
     def _start_learning(self) -> Logbook:
@@ -266,7 +271,12 @@ class LearnerProgram:
             learner.restore(self._saved)
             log.info("resumed from %s: %d updates", self._saved.path.name, learner.updates)
         learner.version = max(learner.version, self._side.weights_version()) + 1
-        self._announce()
+        self._spec = dataclasses.replace(self._spec, start_frames=learner.frames)
+        try:
+            self._announce()
+        except RunMissing:  # the server was wiped while torch was imported
+            self._side.open()
+            self._announce()
         logbook = self._logbook = Logbook(job.plan, self._spec, learner)
         logbook.save_checkpoint(self._side.epoch)
         self._feeder = Feeder(
@@ -285,9 +295,7 @@ class LearnerProgram:
 
     def _announce(self) -> None:
         """Weights first: an actor that sees the spec finds them."""
-        learner = self._learner
-        frame = wire.pack_weights(learner.weights(), learner.version, self._spec)
-        self._side.publish(learner.version, frame)
+        self._publisher.publish_first(self._learner.version, self._learner.weights())
         self._side.announce(self._spec.to_json(), self._spec.fingerprint, "running")
 
     def _reopen(self) -> None:
@@ -302,12 +310,12 @@ class LearnerProgram:
         """Leaves the result on disk and the last weights in Redis, and ends the threads."""
         logbook.save_checkpoint(self._side.epoch)
         logbook.write_result(status)
-        # Both at once: with a server that does not answer, each takes its time-out.
+        # Both threads at once: with a server that does not answer, each takes its time-out.
         self._publisher.offer(self._learner.version, self._learner.weights())
         self._publisher.finish()
         reachable = self._feeder.close()
         self._publisher.close()
-        logbook.record(self._feeder.queued)
+        logbook.record(self._feeder, self._publisher)
         logbook.close()
         try:
             if reachable and status != "interrupted":
@@ -321,6 +329,7 @@ class LearnerProgram:
         """Writes the result of a run that ends by an error, unless the run is another's now."""
         if self._logbook and not isinstance(error, Fenced):
             self._logbook.write_result("failed", str(error))
+        self._publisher.close()  # or it would renew the lease that is given back
         with contextlib.suppress(ImpalaError):
             self._side.release()
 

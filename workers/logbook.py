@@ -7,12 +7,15 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from common import __version__, checkpoint
+from common.errors import RunDirectoryError
 from common.metrics import Means, Recorder
+from common.publisher import Publisher
 from common.spec import RunSpec
 from workers import runtime
 from workers.plan import Plan
 
 if TYPE_CHECKING:
+    from common.feeder import Feeder
     from common.learning import Learner
 
 log = logging.getLogger(__name__)
@@ -39,17 +42,27 @@ class Logbook:
     def __init__(self, plan: Plan, spec: RunSpec, learner: "Learner") -> None:
         self._plan, self._spec, self._learner = plan, spec, learner
         self._directory = plan.directory
-        self._directory.write_config(plan.run, plan.preset, plan.config)
-        self._recorder = Recorder(plan.directory.path)
+        try:
+            self._directory.write_config(plan.run, plan.preset, plan.config)
+            self._directory.result.unlink(missing_ok=True)  # of the part that is continued
+            checkpoint.discard_after(self._directory.checkpoints, learner.updates)
+            self._recorder = Recorder(plan.directory.path, learner.updates)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"the run directory {plan.directory.path} cannot be written ({error.strerror}); "
+                "make room, or give another with --run-dir"
+            ) from error
         self._means = Means()
         self._line_due = runtime.every(LOG_LINE_INTERVAL_S)
-        self._opened = self._last_record = time.monotonic()
+        self._last_record = time.monotonic()
+        self._opened = self._last_record - self._recorder.time_s
         self._last_frames = self._first_frames = learner.frames
         self._waited_s = 0.0  # since the last record
         self._first_batch: float | None = None
+        self._totals: dict[str, float] = {}
 
     def note_wait(self, waited_s: float, batch_came: bool) -> None:
-        """Counts time without a batch; the training begins with the wait for the first one."""
+        """Counts time without a batch; `learner_s` begins when the first one has come."""
         self._waited_s += waited_s
         if batch_came and self._first_batch is None:
             self._first_batch = time.monotonic()
@@ -59,7 +72,7 @@ class Logbook:
         """Counts an update's figures in the next record's means."""
         self._means.add(figures)
 
-    def record(self, queued: int) -> dict[str, float]:
+    def record(self, feeder: "Feeder", publisher: Publisher) -> dict[str, float]:
         """Writes one record, sometimes a line in the log; returns the figures for status."""
         learner, now = self._learner, time.monotonic()
         elapsed_s = max(now - self._last_record, 1e-9)
@@ -73,7 +86,8 @@ class Logbook:
             "mean_return_100": learner.window.mean_return,
             "frames_per_s": (learner.frames - self._last_frames) / elapsed_s,
             "wait_share": min(self._waited_s / elapsed_s, 1.0),
-            "queue_blocks": queued,
+            "queue_blocks": feeder.queued,
+            **self._rates(feeder, publisher, elapsed_s),
             **self._means.take(),
         }
         self._last_record, self._last_frames, self._waited_s = now, learner.frames, 0.0
@@ -81,6 +95,21 @@ class Logbook:
         if self._line_due():
             log.info(_line(record))
         return {k: record[k] for k in STATUS_FIGURES if record.get(k) is not None}
+
+    def _rates(self, feeder: "Feeder", publisher: Publisher, elapsed_s: float) -> dict[str, float]:
+        """What the threads beside the loop did since the last record, per second."""
+        totals = {
+            "claim_share": feeder.busy_s,  # of the feeder's time: waiting for Redis's replies
+            "received_bytes_per_s": feeder.bytes_received,
+            "publish_share": publisher.busy_s,
+            "published_per_s": publisher.published,
+        }
+        rates = {
+            name: (total - self._totals.get(name, 0.0)) / elapsed_s
+            for name, total in totals.items()
+        }
+        self._totals = totals
+        return rates
 
     def save_checkpoint(self, epoch: int) -> None:
         """Saves; a full disk is said loudly and training goes on."""

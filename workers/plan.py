@@ -36,12 +36,15 @@ def make_plan(
     Raises ConfigError: unknown names and values, or nothing that says which environment.
     """
     file = read_toml(config_file) if config_file else {}
-    env = overrides.get("env") or file.get("env")
+    named = Config().replace(file).replace(overrides).environment.env  # checks all of them, too
+    env = named if "env" in file or "env" in overrides else None
+    identity: dict[str, Any] = {}
     saved: dict[str, Any] = {}
     if resume:
-        where = RunDirectory(run_dir or Path("runs") / run_name(run, preset_name, env))
-        identity, saved = where.read_config()
-        run, preset_name = run or identity.get("name"), preset_name or identity.get("preset")
+        there = RunDirectory(run_dir or _default_directory(run, preset_name or default_preset, env))
+        identity, saved = there.read_config()
+    run = run or _text(identity.get("name"))
+    preset_name = preset_name or _text(identity.get("preset"))
     if not (preset_name or env or saved):
         if default_preset is None:
             raise ConfigError("which environment? give --preset NAME or --env ID")
@@ -50,6 +53,14 @@ def make_plan(
     config = config.replace(saved).replace(file).replace(overrides)
     name = run_name(run, preset_name, env)
     return Plan(name, preset_name, config, RunDirectory(run_dir or Path("runs") / name))
+
+
+def _default_directory(run: str | None, preset_name: str | None, env: str | None) -> Path:
+    return Path("runs") / run_name(run, None if env and not run else preset_name, env)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def run_name(run: str | None, preset_name: str | None = None, env: str | None = None) -> str:

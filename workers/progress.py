@@ -18,8 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from common.config import Config
+from common.connection import cli_command, without_password
 from common.errors import EXIT_INTERRUPTED
 from common.rundir import RunDirectory
+from common.transport import Keys
 
 PLAIN_LINE_INTERVAL_S = 2.0
 
@@ -39,9 +41,11 @@ class Progress:
     def introduce(self, run: str, public_url: str) -> None:
         """Says what runs and how to look at it."""
         environment = self._config.environment
-        self._say(f"training {environment.env}, run {run!r}, in {self._directory.path}")
-        self._say(f"the queue: redis-cli -u {public_url} LLEN 'impala:{{{run}}}:trajectories'")
-        self._say(f"all of it: {_typed('impala-status')} --run {run} --redis-url {public_url}")
+        self.say(f"training {environment.env}, run {run!r}, in {self._directory.path}")
+        queue = Keys(run).trajectories
+        self.say(f"the queue: {cli_command(public_url)} LLEN '{queue}'")
+        address = without_password(public_url)
+        self.say(f"all of it: {_typed('impala-status')} --run {run} --redis-url {address}")
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
@@ -62,7 +66,7 @@ class Progress:
             self._latest = record
             if self._live is None and time.monotonic() >= self._next_line:
                 self._next_line = time.monotonic() + PLAIN_LINE_INTERVAL_S
-                self._say(_line(record))
+                self.say(_line(record))
         if self._live is not None:
             self._live.update(self._panel())
 
@@ -73,23 +77,24 @@ class Progress:
             Console(stderr=True, highlight=False, soft_wrap=True).print(
                 f"error: {last_words}", markup=False
             )
-            self._say(f"logs: {path / 'logs'}")
+            self.say(f"logs: {path / 'logs'}")
             return
         if result is None:
-            self._say(f"stopped before the training began; logs: {path / 'logs'}")
+            self.say(f"stopped before the training began; logs: {path / 'logs'}")
             return
         mean = result["mean_return_100"]
-        self._say(
+        self.say(
             f"{result['status']}: mean return {'-' if mean is None else f'{mean:.1f}'} over the "
-            f"last 100 episodes, {result['frames']:,} frames in {result['wall_s']:.1f} s"
+            f"last 100 episodes; {result['frames']:,} frames in all, {result['wall_s']:.1f} s"
         )
-        self._say(f"run directory: {path}")
+        self.say(f"run directory: {path}")
         if code == EXIT_INTERRUPTED:
-            self._say(f"continue:      {_typed('impala-train')} --resume --run-dir {path}")
-        self._say(f"next:          {_typed('impala-eval')} --checkpoint {path}")
-        self._say(f"               {_typed('tensorboard')} --logdir {path}")
+            self.say(f"continue:      {_typed('impala-train')} --resume --run-dir {path}")
+        self.say(f"next:          {_typed('impala-eval')} --checkpoint {path}")
+        self.say(f"               {_typed('tensorboard')} --logdir {path}")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Prints one line, above the panel if there is one."""
         self._console.print(text, markup=False)
 
     def _panel(self) -> Panel:

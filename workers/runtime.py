@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
 
+SHOW_CURSOR = b"\x1b[?25h\n"
+
 # impala-train tells its learner when the user's command began: `wall_s` is what they waited.
 STARTED_AT_VARIABLE = "IMPALA_STARTED_AT_UNIX_S"
 
@@ -37,6 +39,8 @@ class StopFlag:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopped and number == signal.SIGINT:
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), SHOW_CURSOR)  # a live panel may have hidden it
             os._exit(128 + number)
         self._stopped = True
 
@@ -91,7 +95,8 @@ def is_dead_here(holder: str) -> bool:
     host, _, rest = holder.rpartition(":")
     pid, _, rest = rest.partition("#")
     namespace = rest.partition("-")[0]
-    if host != socket.gethostname() or namespace != _pid_namespace() or not pid.isdigit():
+    here = _pid_namespace()
+    if not here or host != socket.gethostname() or namespace != here or not pid.isdigit():
         return False
     if int(pid) == os.getpid():
         return True  # the process number came back to us
@@ -105,9 +110,10 @@ def is_dead_here(holder: str) -> bool:
 
 
 def _pid_namespace() -> str:
-    """Tells containers of one host name apart; empty where there are no namespaces."""
+    """Tells machines and containers of one host name apart; empty where that cannot be told."""
     try:
-        return str(Path("/proc/self/ns/pid").stat().st_ino)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return ""
 

@@ -7,30 +7,29 @@ from typing import Any
 import click
 
 from common.errors import ConfigError
-from common.monitor import MonitorSide, residual
+from common.monitor import WHEREABOUTS, MonitorSide, residual
 from workers import runtime
 from workers.options import shared
 from workers.plan import run_name
 
 # Rates are the difference of two readings this far apart.
 SAMPLE_S = 1.0
-COUNTERS = (
-    "produced",
-    "consumed",
-    "dropped_oldest",
-    "dead_lettered",
-    "stale_rejected",
-    "abandoned",
-    "purged",
-    "queued",
-    "in_flight",
-)
+COUNTERS = ("produced", *WHEREABOUTS)
 
 
 @click.command(context_settings=runtime.CONTEXT)
 @shared("redis-url", "run", "preset")
-@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (a line each second).")
+@click.option(
+    "--watch", is_flag=True, show_envvar=True, help="Show it again every second until Ctrl-C."
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="IMPALA_JSON",
+    show_envvar=True,
+    help="Print one JSON object (a line each second).",
+)
 @shared("log-level")
 def main(
     redis_url: str, run: str | None, preset: str | None, watch: bool, as_json: bool, log_level: str
@@ -58,12 +57,13 @@ def main(
 
 def read(side: MonitorSide) -> dict[str, Any]:
     """One reading. Raises RunMissing."""
-    books = side.read_books()
+    books, spec = side.read_books(), side.read_spec()
     return {
         "at": time.monotonic(),
         "books": books,
         "residual": residual(books),
         "learner": side.read_learner(),
+        "state": spec.state if spec else None,
         "actors": side.read_actors(),
     }
 
@@ -87,13 +87,14 @@ def in_words(run: str, status: dict[str, Any]) -> str:
     books, learner, figures = status["books"], status["learner"], status["learner"]["figures"]
     rates = status.get("blocks_per_s", {})
     lines = [
-        f"run {run}",
+        f"run      {run}, {status['state'] or 'not announced'}",
         f"learner  {learner['holder'] or 'none: no lease is held'}, epoch {learner['epoch']}",
         f"weights  version {learner['weights_version']}{_age(learner['published_unix_s'])}",
     ]
     if figures:
+        when = "training" if learner["holder"] else "last    "
         lines.append(
-            f"training {figures.get('frames', 0):,.0f} frames, "
+            f"{when} {figures.get('frames', 0):,.0f} frames, "
             f"{figures.get('frames_per_s', 0):,.0f}/s, "
             f"{figures.get('updates', 0):,.0f} updates, return "
             f"{_figure(figures, 'mean_return_100')}, policy lag "

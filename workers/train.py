@@ -10,15 +10,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from common import children
-from common.connection import connect, translated, without_password
-from common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost
+from common.connection import connect, translated
+from common.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_LEARNER_KILLED,
+    ActorsLost,
+    ServerNotStarted,
+)
 from common.rundir import RunDirectory
 from common.server import EmbeddedServer
 from workers import runtime
@@ -33,8 +40,9 @@ POLL_S = 0.05
 # The learner commits, saves and writes its result in this time when it is asked to stop.
 LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
-# An actor that ends by itself is started again, this often in a run.
+# An actor that ends by itself is replaced; so many replacements within so long are too many.
 ACTOR_RESTARTS = 5
+RESTARTS_WITHIN_S = 60.0
 
 
 @click.command(cls=GroupedCommand, context_settings=runtime.CONTEXT)
@@ -45,7 +53,8 @@ ACTOR_RESTARTS = 5
     show_default="a server of its own",
     help="Use this server instead of starting one.",
 )
-@shared("run", "run-dir", "preset", "config", "device", "threads", "resume", "log-level")
+@shared("run", "run-dir", "preset", "config", "device", "threads", "resume", "take-over")
+@shared("log-level")
 @every_setting
 def main(
     redis_url: str | None,
@@ -56,6 +65,7 @@ def main(
     device: str,
     threads: int,
     resume: bool,
+    take_over: bool,
     log_level: str,
     overrides: dict[str, Any],
 ) -> None:
@@ -75,25 +85,28 @@ def main(
             overrides=overrides,
             default_preset=DEFAULT_PRESET,
         )
-        plan.directory.prepare(resume)
+        plan.directory.prepare("train", resume)
         options = ["--device", device, "--threads", str(threads), "--log-level", log_level]
         options += ["--preset", plan.preset] if plan.preset else []
         options += ["--resume"] if resume else []
-        with _server(redis_url, plan.directory) as (url, public_url):
+        options += ["--take-over"] if take_over else []
+        with _server(redis_url, plan.directory) as server:
             progress = Progress(plan.directory, plan.config)
-            progress.introduce(plan.run, public_url)
-            with Crew(plan, url, options) as crew:
-                code = _watch(crew, progress, stop)
+            progress.introduce(plan.run, server.public_url)
+            with Crew(plan, server.url, options) as crew:
+                code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code))
         raise SystemExit(code)
 
 
-def _watch(crew: "Crew", progress: Progress, stop: runtime.StopFlag) -> int:
+def _watch(crew: "Crew", server: "Server", progress: Progress, stop: runtime.StopFlag) -> int:
     """Shows progress until the learner ends; returns its exit code."""
     with progress:
         while crew.learner_code() is None:
             if stop.wait(POLL_S):
+                progress.say("stopping: the learner saves a checkpoint (Ctrl-C again ends at once)")
                 return crew.stop_learner()
+            server.check()
             crew.replace_lost_actors()
             progress.update()
     return crew.stop_learner()
@@ -111,8 +124,10 @@ class Crew:
         }
         self._logs = plan.directory.path / "logs"
         self._logs.mkdir(exist_ok=True)
-        self._restarts_left = ACTOR_RESTARTS
+        self._log_starts: dict[str, int] = {}  # where this session's words begin
+        self._restarts: deque[float] = deque(maxlen=ACTOR_RESTARTS)
         self._learner = self._spawn(
+            "learner",
             "learner",
             *("--run", plan.run, "--run-dir", str(plan.directory.path)),
             *learner_options,
@@ -139,20 +154,31 @@ class Crew:
 
     def stop_learner(self) -> int:
         """Ends the learner if it runs; returns its exit code."""
+        asked = self._learner.poll() is None
         code = children.end(self._learner, LEARNER_GRACE_S)
-        return EXIT_LEARNER_KILLED if code < 0 else code
+        if code < 0:
+            return EXIT_INTERRUPTED if asked else EXIT_LEARNER_KILLED
+        return code
 
     def replace_lost_actors(self) -> None:
         """Starts actors anew that ended by themselves. Raises ActorsLost when that is no use."""
-        for name, actor in self._actors.items():
+        for name, actor in list(self._actors.items()):
             code = actor.poll()
             if code is None:
                 continue
-            if self._restarts_left == 0:
-                raise ActorsLost(f"actors keep ending ({code}): {self._last_error(name)}")
-            self._restarts_left -= 1
-            log.warning("%s ended (%d): %s; starting it again", name, code, self._last_error(name))
-            self._actors[name] = self._spawn_actor(name)
+            now, why = time.monotonic(), self._last_error(name)
+            if (
+                len(self._restarts) == ACTOR_RESTARTS
+                and now - self._restarts[0] < RESTARTS_WITHIN_S
+            ):
+                raise ActorsLost(f"the actors keep ending ({code}): {why}")
+            self._restarts.append(now)
+            # Under a new name: the same one would play the same episodes again.
+            root, _, count = name.partition(".")
+            successor = f"{root}.{int(count or 0) + 1}"
+            log.warning("%s ended (%d): %s; %s takes its place", name, code, why, successor)
+            del self._actors[name]
+            self._actors[successor] = self._spawn_actor(successor)
 
     def last_words(self, code: int) -> str | None:
         """What the learner said of its failure, None when it did not fail."""
@@ -165,38 +191,56 @@ class Crew:
         return self._last_error("learner")
 
     def _spawn_actor(self, name: str) -> subprocess.Popen[bytes]:
-        return self._spawn("actor", "--run", self._run, "--actor-id", name, log_name=name)
+        return self._spawn(name, "actor", "--run", self._run, "--actor-id", name)
 
-    def _spawn(
-        self, program: str, *options: str, log_name: str | None = None
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
+        log_file = self._logs / f"{log_name}.log"
+        self._log_starts[log_name] = log_file.stat().st_size if log_file.exists() else 0
+        # -P: what lies in the working directory must not stand in for our modules.
         return children.spawn(
-            [sys.executable, "-m", f"workers.{program}", *options],
-            log_file=self._logs / f"{log_name or program}.log",
+            [sys.executable, "-P", "-m", f"workers.{program}", *options],
+            log_file=log_file,
             death_signal=signal.SIGTERM,
             environment=self._environment,
         )
 
     def _last_error(self, log_name: str) -> str:
         path = self._logs / f"{log_name}.log"
-        for line in reversed(path.read_text(errors="replace").splitlines()):
+        words = path.read_bytes()[self._log_starts[log_name] :].decode(errors="replace")
+        for line in reversed(words.splitlines()):
             if line.startswith("error: ") or "Error" in line:
                 return line.removeprefix("error: ")
         return f"see {path}"
 
 
+class Server(NamedTuple):
+    """Where Redis is: for our programs, and as it is shown."""
+
+    url: str
+    public_url: str
+    embedded: EmbeddedServer | None
+
+    def check(self) -> None:
+        """Raises ServerNotStarted when our own server has ended."""
+        if self.embedded is not None and not self.embedded.alive:
+            raise ServerNotStarted(
+                f"the embedded server ended; its words are in {self.embedded.log}; continue "
+                f"with --resume --run-dir {self.embedded.log.parent}"
+            )
+
+
 @contextlib.contextmanager
-def _server(redis_url: str | None, directory: RunDirectory) -> Iterator[tuple[str, str]]:
-    """The address for our programs, and the one to show: of the given server or of our own."""
+def _server(redis_url: str | None, directory: RunDirectory) -> Iterator[Server]:
+    """The given server, or one of our own while the `with` lasts."""
     if redis_url is None:
-        with EmbeddedServer(directory.path) as server:
-            yield server.url, server.tcp_url
+        with EmbeddedServer(directory.path) as embedded:
+            yield Server(embedded.url, embedded.tcp_url, embedded)
         return
     client = connect(redis_url, "impala-train")
     with translated(redis_url):
         client.ping()
     client.close()
-    yield redis_url, without_password(redis_url)
+    yield Server(redis_url, redis_url, None)
 
 
 if __name__ == "__main__":
