@@ -461,11 +461,12 @@ ORDERS = list(itertools.permutations(["redis", "learner", "actor"]))
     not (shutil.which("redis-server") and shutil.which("redis-cli")),
     reason="needs redis-server and redis-cli (apt install redis-server)",
 )
+@pytest.mark.parametrize("num_actors", [1, 4])
 @pytest.mark.parametrize("order", ORDERS, ids=["-".join(order) for order in ORDERS])
 def test_the_readmes_terminals_work_in_any_order(
-    programs: Programs, order: tuple[str, ...], tmp_path: Path
+    programs: Programs, order: tuple[str, ...], num_actors: int, tmp_path: Path
 ) -> None:
-    # given the commands of the README, on a port of the test's own, and one or four actors
+    # given the commands of the README, on a port of the test's own
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     commands = {
         name: re.search(rf"^\$ ({name}\b.*)$", readme, re.MULTILINE).group(1)  # type: ignore[union-attr]
@@ -475,7 +476,6 @@ def test_the_readmes_terminals_work_in_any_order(
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     variables = {"IMPALA_REDIS_URL": f"redis://localhost:{port}/0"}
-    num_actors = 4 if ORDERS.index(order) % 2 else 1
 
     # when they are started in this order, each once the one before is up
     terminals: dict[str, list[Program]] = {}
