@@ -182,7 +182,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stop_at_return": 475.0,
         "total_frames": 5_000_000,
         "optimizer": "adam",
-        "learning_rate": 2e-3,
+        "learning_rate": 1.5e-3,
         "learning_rate_schedule": "constant",
         "reduction": "mean",
         "reward_clipping": "none",

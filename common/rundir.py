@@ -2,8 +2,9 @@
 
 import fcntl
 import json
+import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from common.checkpoint import write_atomically
 from common.config import Config, read_document, read_toml
@@ -19,7 +20,6 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
-        self._lock: IO[str] | None = None
 
     @property
     def holds_a_run(self) -> bool:
@@ -56,8 +56,8 @@ class RunDirectory:
                     "it, or give another --run-dir"
                 )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / f".{program}.lock").open("w")  # open until we end
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = os.open(self.path / f".{program}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends
         except BlockingIOError:
             raise RunDirectoryError(
                 f"another {program} works in {self.path} now; wait for its end, or give another "

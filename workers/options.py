@@ -98,7 +98,7 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
         "--run_dir",
         type=click.Path(path_type=Path, file_okay=False),
         show_envvar=True,
-        show_default="runs/<run>",
+        show_default="runs/<run>, numbered when that holds a run",
         help="Where config, metrics, checkpoints and result go.",
     ),
     "preset": click.option(

@@ -1,7 +1,8 @@
 """Which run, in which directory, with which settings: what a user's words come to."""
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from common.config import Config, preset, read_toml
 from common.errors import ConfigError
 from common.rundir import RunDirectory
+
+RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -38,25 +41,47 @@ def make_plan(
     file = read_toml(config_file) if config_file else {}
     named = Config().replace(file).replace(overrides).environment.env  # checks all of them, too
     env = named if "env" in file or "env" in overrides else None
+    fallback = None if preset_name or env else default_preset
     identity: dict[str, Any] = {}
     saved: dict[str, Any] = {}
     if resume:
-        there = RunDirectory(run_dir or _default_directory(run, preset_name or default_preset, env))
-        identity, saved = there.read_config()
+        directory = _directory_to_resume(run_dir, run, preset_name or fallback, env)
+        identity, saved = directory.read_config()
     run = run or _text(identity.get("name"))
     preset_name = preset_name or _text(identity.get("preset"))
     if not (preset_name or env or saved):
-        if default_preset is None:
+        if fallback is None:
             raise ConfigError("which environment? give --preset NAME or --env ID")
-        preset_name = default_preset
+        preset_name = fallback
     config = preset(preset_name) if preset_name else Config()
     config = config.replace(saved).replace(file).replace(overrides)
     name = run_name(run, preset_name, env)
-    return Plan(name, preset_name, config, RunDirectory(run_dir or Path("runs") / name))
+    if not resume:
+        directory = RunDirectory(run_dir) if run_dir else _free_directory(name)
+    return Plan(name, preset_name, config, directory)
 
 
-def _default_directory(run: str | None, preset_name: str | None, env: str | None) -> Path:
-    return Path("runs") / run_name(run, None if env and not run else preset_name, env)
+def _directories(name: str) -> Iterator[RunDirectory]:
+    """runs/NAME, runs/NAME-2, runs/NAME-3 and so on."""
+    yield RunDirectory(RUNS / name)
+    for number in itertools.count(2):
+        yield RunDirectory(RUNS / f"{name}-{number}")
+
+
+def _free_directory(name: str) -> RunDirectory:
+    """The first that holds no run: what was learned before is never overwritten."""
+    return next(directory for directory in _directories(name) if not directory.holds_a_run)
+
+
+def _directory_to_resume(
+    run_dir: Path | None, run: str | None, preset_name: str | None, env: str | None
+) -> RunDirectory:
+    """The given one, else the newest of that name."""
+    if run_dir:
+        return RunDirectory(run_dir)
+    name = run_name(run, preset_name, env)
+    taken = list(itertools.takewhile(lambda d: d.holds_a_run, _directories(name)))
+    return taken[-1] if taken else RunDirectory(RUNS / name)
 
 
 def _text(value: Any) -> str | None:
