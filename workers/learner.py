@@ -92,8 +92,9 @@ def main(
             overrides=overrides,
         )
         job = Job(plan, redis_url, device, threads, resume, take_over, wait_redis_s)
-        status = LearnerProgram(job, stop).run()
-        log.info("%s; the run is in %s", status, plan.directory.path)
+        program = LearnerProgram(job, stop)
+        status = program.run()
+        log.info("%s: %s; the run is in %s", status, program.summary(), plan.directory.path)
         if status == "interrupted":
             raise SystemExit(EXIT_INTERRUPTED)
 
@@ -128,6 +129,12 @@ class LearnerProgram:
         finally:
             self._side.close()
         return status
+
+    def summary(self) -> str:
+        """What was reached, in words."""
+        mean = self._learner.window.mean_return
+        reached = "" if mean is None else f"mean return {mean:.1f} over the last 100 episodes, "
+        return f"{reached}{self._learner.frames:,} frames in all"
 
     # The loop.
 
@@ -315,9 +322,11 @@ class LearnerProgram:
         self._publisher.finish()
         reachable = self._feeder.close()
         self._publisher.close()
-        logbook.record(self._feeder, self._publisher)
+        figures = logbook.record(self._feeder, self._publisher)
         logbook.close()
         try:
+            if reachable:
+                self._side.renew(figures)  # what impala-status shows from now on
             if reachable and status != "interrupted":
                 self._side.announce(self._spec.to_json(), self._spec.fingerprint, "finished")
             if reachable:
