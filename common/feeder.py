@@ -11,15 +11,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from common import wire
 from common.batch import Batch, make_batch
 from common.errors import FrameRefused, RedisUnreachable, RunMissing
+from common.ledger import Claimed, Dead, Ledger, Settled
 from common.spec import RunSpec
 from common.trajectory import Block
-from common.transport import Dead, LearnerSide, Settled
+from common.transport import LearnerSide
 
 log = logging.getLogger(__name__)
 
@@ -28,42 +28,6 @@ BATCHES = 2
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 LONGEST_RETRY_S = 1.0
 REFUSED_LINE_INTERVAL_S = 10.0
-
-
-@dataclass
-class Claimed:
-    """A block in the in-flight list, and how it ended once that is known."""
-
-    outcome: Literal["consumed", "stale"] | Dead | None = None
-
-
-class Ledger:
-    """The in-flight list as the learner sees it: blocks are settled in the order of their claim."""
-
-    def __init__(self) -> None:
-        self._claimed: deque[Claimed] = deque()
-
-    def claim(self) -> Claimed:
-        """Notes one more claimed block."""
-        self._claimed.append(Claimed())
-        return self._claimed[-1]
-
-    def settle(self) -> Settled:
-        """Takes the oldest blocks whose end is known."""
-        consumed, stale, dead = 0, 0, []
-        while self._claimed and (outcome := self._claimed[0].outcome) is not None:
-            self._claimed.popleft()
-            if isinstance(outcome, Dead):
-                dead.append(outcome)
-            elif outcome == "stale":
-                stale += 1
-            else:
-                consumed += 1
-        return Settled(consumed, stale, tuple(dead))
-
-    def forget(self) -> None:
-        """Drops everything: the server has lost it, or another learner abandoned it."""
-        self._claimed.clear()
 
 
 class Part(NamedTuple):

@@ -25,19 +25,16 @@ and RedisDenied (final); the others are named.
 
 import hashlib
 import importlib.resources
-import json
 import secrets
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from common.connection import check_server, connect, translated
 from common.errors import RunMissing
+from common.ledger import Settled
 
 LIBRARY = "impala1"
-# Of a refused block, this much is kept as evidence.
-DEAD_RECORD_BYTES = 4096
 
 RunState = Literal["running", "finished"]
 
@@ -91,35 +88,6 @@ class PushReply(NamedTuple):
     weights_version: int  # -1: none published
     spec_digest: str
     state: str
-
-
-class Dead(NamedTuple):
-    """A refused block: its counter's name, and what is kept of it."""
-
-    reason: str
-    message: str
-    frame: bytes
-
-    def record(self) -> bytes:
-        """One line of JSON, then the first bytes of the block."""
-        head = {
-            "reason": self.reason,
-            "message": self.message,
-            "bytes": len(self.frame),
-            "unix_s": round(time.time(), 3),
-        }
-        return json.dumps(head).encode() + b"\n" + self.frame[:DEAD_RECORD_BYTES]
-
-
-class Settled(NamedTuple):
-    """How the oldest in-flight blocks ended, each in one counter."""
-
-    consumed: int = 0
-    stale: int = 0
-    dead: tuple[Dead, ...] = ()
-
-    def __len__(self) -> int:
-        return self.consumed + self.stale + len(self.dead)
 
 
 class Side:

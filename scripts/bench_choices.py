@@ -102,14 +102,13 @@ def moving(parser: str, num_envs: int) -> dict[str, list[float]]:
     """Push by an actor and claim by the learner of one block, through a real server."""
     if parser == "python":
         sys.modules["hiredis"] = None  # type: ignore[assignment]
-    import numpy as np
-
     from common import wire
     from common.config import preset
+    from common.ledger import Settled
     from common.server import EmbeddedServer
     from common.spec import ObservationSpec, make_spec
     from common.trajectory import Block, Origin, empty_trajectory
-    from common.transport import ActorSide, LearnerSide, Settled
+    from common.transport import ActorSide, LearnerSide
 
     spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), 2)
     rows = empty_trajectory(spec.unroll_length, num_envs, (4,), "float32")
@@ -134,20 +133,19 @@ def moving(parser: str, num_envs: int) -> dict[str, list[float]]:
             claimed = Settled(consumed=len(blocks))
 
         figures = {"push": per_call_us(push), "push + claim": per_call_us(push_and_claim)}
-    del np
     return figures
 
 
 def transport() -> None:
+    parsers = ("python", "hiredis") if installed("hiredis") else ("python",)
+    if len(parsers) == 1:
+        print("hiredis is not installed: its lines are left out")
     for num_envs in (1, 64, 1024):
-        for parser in ("python", "hiredis"):
+        for parser in parsers:
             code = (
                 "import json, sys; sys.path.insert(0, 'scripts'); import bench_choices as b; "
                 f"print(json.dumps(b.moving({parser!r}, {num_envs})))"
             )
-            if parser == "hiredis" and not installed("hiredis"):
-                print("hiredis is not installed: its lines are left out")
-                continue
             done = subprocess.run(
                 [sys.executable, "-c", code], capture_output=True, text=True, check=True
             )

@@ -15,10 +15,11 @@ from common import wire
 from common.batch import Batch
 from common.errors import Fenced, RedisUnreachable, RunHeld
 from common.feeder import Feeder
+from common.ledger import Settled
 from common.monitor import MonitorSide, residual
 from common.spec import ObservationSpec, RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory
-from common.transport import ActorSide, LearnerSide, Settled
+from common.transport import ActorSide, LearnerSide
 from support import eventually
 
 T = 2

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.feeder import Claimed, Ledger
-from common.transport import Dead, Settled
+from common.ledger import Claimed, Dead, Ledger, Settled
 
 Outcome = Literal["consumed", "stale"] | Dead
 

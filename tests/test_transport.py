@@ -29,9 +29,10 @@ from hypothesis.stateful import (
 from common import server as server_module
 from common.connection import connect
 from common.errors import Fenced, ImpalaError, RedisUnreachable, RunHeld, RunMissing
+from common.ledger import Dead, Settled
 from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
-from common.transport import ActorSide, Dead, Keys, LearnerSide, Settled
+from common.transport import ActorSide, Keys, LearnerSide
 from support import eventually
 
 LEASE_S = 30.0
