@@ -292,7 +292,7 @@ def test_a_frozen_server_does_not_keep_programs_from_ending(
         variables = {"IMPALA_REDIS_URL": server.url, "IMPALA_RUN": "frozen"}
         learner = programs.start("impala-learner", *ENDLESS, "--run-dir", "run", **variables)
         actor = programs.start("impala-actor", **variables)
-        learner.says("first batch")
+        learner.says("first batch is here")
         raw = redis.Redis.from_url(server.url)
         server_pid = raw.info("server")["process_id"]
         raw.close()
@@ -337,7 +337,7 @@ def test_garbage_on_the_list_is_buried_and_training_goes_on(
     variables = {"IMPALA_REDIS_URL": redis_url, "IMPALA_RUN": run_name}
     learner = programs.start("impala-learner", *ENDLESS, "--run-dir", "run", **variables)
     programs.start("impala-actor", **variables)
-    learner.says("first batch")
+    learner.says("first batch is here")
 
     # when garbage is pushed by hand
     for garbage in (b"", b"garbage", b"IMPA" + bytes(100)):
@@ -427,7 +427,7 @@ def test_eval_and_status_read_a_live_run(programs: Programs, redis_url: str, run
     learner = programs.start("impala-learner", *ENDLESS, "--run-dir", "run", **variables)
     programs.start("impala-actor", "--actor-id", "left", **variables)
     programs.start("impala-actor", "--actor-id", "right", **variables)
-    learner.says("first batch")
+    learner.says("first batch is here")
     eventually(lambda: books(redis_url, run_name)["consumed"] > 50)
 
     # when it is evaluated, greedily and not
@@ -495,7 +495,7 @@ def test_the_readmes_terminals_work_in_any_order(
 
     # then every actor joins, the learner learns, redis-cli shows the queue, and all end cleanly
     (learner,) = terminals["learner"]
-    learner.says("the first batch is here")
+    learner.says("first batch is here")
     for actor in terminals["actor"]:
         actor.says("joined")
     look = programs.shell(commands["redis-cli LLEN"].replace("redis-cli", f"redis-cli -p {port}"))

@@ -160,8 +160,11 @@ class ActorProgram:
 
     def run(self, wait_redis_s: float, wait_learner_s: float) -> None:
         """Plays until stopped. Raises WaitedTooLong, RedisUnreachable, RedisDenied and the like."""
-        url = self._side.url
-        runtime.wait_for_redis(self._side.ping, url, wait_redis_s, self._stop)
+        try:
+            runtime.wait_for_redis(self._side.ping, self._side.url, wait_redis_s, self._stop)
+        except RedisUnreachable:
+            if not self._stop():
+                raise
         while not self._stop():
             joined = self._wait_for_run(wait_learner_s)
             if joined is not None:
@@ -200,6 +203,12 @@ class ActorProgram:
         fresh = self._read_weights(spec)
         if fresh is None:
             return None, "the learner has published no weights that fit"
+        if self._side.is_listed(self._actor):
+            log.warning(
+                "another actor calls itself %s: both play the same episodes; give each its own "
+                "--actor-id",
+                self._actor,
+            )
         return (spec, reply.digest, fresh), ""
 
     def _read_weights(self, spec: RunSpec) -> Fresh | None:
@@ -224,12 +233,6 @@ class ActorProgram:
             f"{self._actor}#{incarnation}",
             lambda: self._figures(actor, courier),
         )
-        if self._side.is_listed(self._actor):
-            log.warning(
-                "another actor calls itself %s: both play the same episodes; give each its own "
-                "--actor-id",
-                self._actor,
-            )
         self._beaten = (time.monotonic(), 0)
         courier.start(fresh)
         actor.policy.load(*fresh)
