@@ -9,11 +9,33 @@ from pathlib import Path
 import pytest
 import redis
 
+from chaos.servers import OwnServer
 from common import server
 from common.server import EmbeddedServer
 from support import Programs
 
 _numbers = itertools.count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the long rows of the fault matrix")
+    parser.addoption("--chaos-seed", type=int, default=0, help="seed of what the faults draw")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the long rows of the fault matrix to `./scripts/chaos.sh --full`."""
+    if config.getoption("--full"):
+        return
+    long = [item for item in items if item.get_closest_marker("full")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+@pytest.fixture
+def chaos_seed(request: pytest.FixtureRequest) -> int:
+    """The seed of whatever a fault draws at random."""
+    return int(request.config.getoption("--chaos-seed"))
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +67,13 @@ def any_server(
         patch.setenv(server.SERVER_VARIABLE, str(request.param))
         running = EmbeddedServer(tmp_path_factory.mktemp("server"))
     with running:
+        yield running
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[OwnServer]:
+    """A server for this test alone, which may do with it what it likes."""
+    with OwnServer(tmp_path) as running:
         yield running
 
 

@@ -1,0 +1,122 @@
+"""A server that may be killed, frozen, restarted and wiped, while its address stays the same."""
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from common import children
+from common.server import find_server
+from support import eventually
+
+# What survives a kill -9 of the server: everything it has acknowledged.
+DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec")
+
+
+class OwnServer:
+    """A Redis on a loopback port of its own; `--option value` pairs override what is set here."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self._options = options
+        self.port = free_port()
+        self.log = directory / "own-server.log"
+        self._data = directory / "data"
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Its address, as a program would be given it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        """The process number of the server as it runs now."""
+        return self._process.pid
+
+    def client(self) -> redis.Redis:
+        """A plain client, as an operator's redis-cli would be."""
+        return redis.Redis(port=self.port, socket_timeout=5)
+
+    def start(self) -> None:
+        """Starts it, with the data it had; returns when it answers."""
+        self._data.mkdir(exist_ok=True)
+        defaults = [
+            *("--bind", "127.0.0.1", "--save", "", "--maxmemory", "500mb"),
+            *("--enable-debug-command", "local", "--dir", str(self._data)),
+        ]
+        self._process = children.spawn(
+            [find_server(), "--port", str(self.port), *defaults, *self._options],
+            log_file=self.log,
+            death_signal=signal.SIGKILL,
+        )
+        eventually(self._answers, 20.0, f"the server to answer; its words are in {self.log}")
+
+    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends it: at once by default, in order with SIGTERM."""
+        self.thaw()
+        self._process.send_signal(number)
+        self._process.wait(20)
+
+    def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends it and starts it again; what it had is kept if it was made DURABLE."""
+        self.stop(number)
+        self.start()
+
+    def wipe(self) -> None:
+        """Kills it, with all that it had on disk, and starts it again."""
+        self.stop()
+        shutil.rmtree(self._data)
+        self.start()
+
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on where it was."""
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Frozen as long as the `with` lasts."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def __enter__(self) -> "OwnServer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.AuthenticationError:
+            return True  # it wants a password: it is up
+        except redis.RedisError:
+            return False
+
+
+def free_port() -> int:
+    """A loopback port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
