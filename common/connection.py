@@ -20,6 +20,7 @@ from redis.retry import Retry
 from common.errors import (
     Fenced,
     ImpalaError,
+    OutOfStep,
     RedisDenied,
     RedisUnreachable,
     RunHeld,
@@ -200,6 +201,8 @@ def _from_reply(text: str, where: str) -> ImpalaError:
         )
     if word == "FENCED":
         return Fenced(f"another learner took this run over ({rest}); this one stops")
+    if word == "CURSOR":
+        return OutOfStep(f"what is in flight on Redis at {where} is not what was claimed ({rest})")
     if word == "NORUN" or "Function not found" in text:
         return RunMissing(f"no learner has opened this run on Redis at {where}")
     if word in ("NOAUTH", "WRONGPASS"):

@@ -93,6 +93,10 @@ class RunMissing(ImpalaError):
     exit_code = 14
 
 
+class OutOfStep(ImpalaError):
+    """Redis and the learner disagree on what is in flight: someone has changed the list."""
+
+
 class NotFinite(ImpalaError):
     """The loss or the gradients stopped being finite numbers."""
 

@@ -9,16 +9,16 @@ import queue
 import random
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from common import wire
 from common.batch import Batch, make_batch
-from common.errors import FrameRefused, RedisUnreachable, RunMissing
+from common.errors import FrameRefused, OutOfStep, RedisUnreachable, RunMissing
 from common.ledger import Claimed, Dead, Ledger, Settled
 from common.spec import RunSpec
-from common.trajectory import Block
+from common.trajectory import Block, Origin
 from common.transport import LearnerSide
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ BATCHES = 2
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 LONGEST_RETRY_S = 1.0
 REFUSED_LINE_INTERVAL_S = 10.0
+# So many producers' last sequence numbers are remembered.
+PRODUCERS = 100_000
 
 
 class Part(NamedTuple):
@@ -36,6 +38,30 @@ class Part(NamedTuple):
     block: Block
     claimed: Claimed
     start: int
+
+
+class Sequences:
+    """The last sequence number of each producer: a block that a plain push repeated is refused.
+
+    The push function refuses them already; this is for blocks that came around it, and for a
+    server that forgot what it had stored.
+    """
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[tuple[str, int], int] = OrderedDict()
+
+    def follow(self, origin: Origin) -> None:
+        """Notes a block. Raises FrameRefused, "duplicate": one as new has been seen."""
+        producer = (origin.actor, origin.incarnation)
+        if origin.sequence <= self._last.get(producer, 0):
+            raise FrameRefused(
+                "duplicate",
+                f"{origin.actor}#{origin.incarnation} sent its block {origin.sequence} again",
+            )
+        self._last[producer] = origin.sequence
+        self._last.move_to_end(producer)
+        if len(self._last) > PRODUCERS:
+            self._last.popitem(last=False)
 
 
 class Feeder:
@@ -58,7 +84,9 @@ class Feeder:
         self._settled = Settled()  # taken from the ledger, not known to be committed
         self._frames: deque[tuple[bytes, Claimed]] = deque()
         self._part: Part | None = None
-        self._finished: dict[int, list[Claimed]] = {}  # by batch: the blocks that end in it
+        # By batch: the blocks that end in it.
+        self._finished: dict[int, list[tuple[Claimed, Origin]]] = {}
+        self._sequences = Sequences()
         self._closing = threading.Event()
         self._free: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
@@ -67,6 +95,7 @@ class Feeder:
         self._away = False  # the server did not answer the last time
         self.refused: Counter[str] = Counter()
         self._say_refused_at = 0.0
+        self.reopened = 0  # times the server had lost the run
         self.bytes_received = 0
         self.queued = 0  # blocks in the list, when it was last asked
         self.busy_s = 0.0  # in commands to Redis
@@ -97,8 +126,9 @@ class Feeder:
 
     def trained(self, batch: Batch) -> None:
         """Says that the batch was trained on: its blocks are consumed, its memory is free."""
-        for claimed in self._finished.pop(id(batch)):
+        for claimed, origin in self._finished.pop(id(batch)):
             claimed.outcome = "consumed"
+            log.debug("trained on %s#%d:%d", *origin[:3])
         batch.clear()
         self._free.put(batch)
 
@@ -140,7 +170,7 @@ class Feeder:
                 self._part = None
                 batch.episodes += part.block.episodes
                 batch.unrolls_s.append(part.block.unroll_s)
-                finished.append(part.claimed)
+                finished.append((part.claimed, part.block.origin))
         batch.frames = batch.rows.frames
         return True
 
@@ -153,6 +183,7 @@ class Feeder:
             frame, claimed = self._frames.popleft()
             try:
                 block = wire.unpack_block(frame, self._spec)
+                self._sequences.follow(block.origin)
             except FrameRefused as error:
                 claimed.outcome = Dead(error.reason, str(error), frame)
                 self._say_refused(error)
@@ -205,8 +236,9 @@ class Feeder:
                     return []
                 self._closing.wait(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(pause_s * 2, LONGEST_RETRY_S)
-            except RunMissing:
-                log.warning("the server has lost the run: opening it again")
+            except (RunMissing, OutOfStep) as error:
+                log.error("OPENING THE RUN AGAIN, what was in flight is lost: %s", error)
+                self.reopened += 1
                 self._forget()
                 lost = True
             else:

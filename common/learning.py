@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.batch import Batch
 from common.checkpoint import Checkpoint, Tensors
 from common.config import Config
-from common.errors import CheckpointError, ConfigError
+from common.errors import CheckpointError, ConfigError, NotFinite
 from common.losses import impala_loss
 from common.metrics import EpisodeWindow
 from common.models import make_model
@@ -36,7 +36,8 @@ class Learner:
         self.version = 0  # of the weights: grows by one with every update, never goes back
         self.updates = 0
         self.frames = 0  # environment steps trained on
-        self.skipped_in_a_row = 0  # updates whose loss or gradients were not finite
+        self.skipped = 0  # updates whose loss or gradients were not finite, since the start
+        self.skipped_in_a_row = 0
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One step on a batch; returns its figures by name."""
@@ -70,8 +71,18 @@ class Learner:
         return figures
 
     def weights(self) -> Weights:
-        """A copy of the network's parameters on the host."""
-        return {name: _array(p.detach()).copy() for name, p in self._parameters.items()}
+        """A copy of the network's parameters on the host, to publish or save.
+
+        Raises NotFinite: such weights must reach neither actors nor a checkpoint.
+        """
+        weights = {name: _array(p.detach()).copy() for name, p in self._parameters.items()}
+        for name, array in weights.items():
+            if not np.isfinite(array).all():
+                raise NotFinite(
+                    f"the network's {name} is not finite any more; lower --learning-rate, then "
+                    "go on from the last checkpoint with --resume"
+                )
+        return weights
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """Everything a resume needs, as tensors and facts."""
@@ -114,6 +125,7 @@ class Learner:
         return scheduled(value, schedule, self.frames, self._config.training.total_frames)
 
     def _count(self, batch: Batch, stepped: bool) -> None:
+        self.skipped += not stepped
         self.skipped_in_a_row = 0 if stepped else self.skipped_in_a_row + 1
         self.version += 1
         self.updates += 1

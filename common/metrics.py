@@ -31,8 +31,10 @@ class Means:
         self._counts: dict[str, int] = {}
 
     def add(self, figures: Mapping[str, float]) -> None:
-        """Counts one value of each figure."""
+        """Counts one value of each figure that has a finite one."""
         for name, value in figures.items():
+            if not math.isfinite(value):
+                continue
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 

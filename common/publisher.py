@@ -13,6 +13,8 @@ from common.wire import Weights
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.2
+# Without an update for this long, weights and spec are written again: someone may have lost them.
+REPUBLISH_S = 5.0
 # At the end, a server that does not answer gets this long for the last weights.
 LAST_WORD_S = 2.0
 
@@ -26,6 +28,7 @@ class Publisher:
         self._changed = threading.Condition()
         self._offered: tuple[int, Weights] | None = None
         self._last: tuple[int, Weights] | None = None
+        self._introduced = False
         self._closing = False
         self._published_at = 0.0
         self.published = 0  # versions
@@ -44,21 +47,24 @@ class Publisher:
         due = time.monotonic() - self._published_at >= self._interval_s
         return due and self._offered is None
 
-    def publish_first(self, version: int, weights: Weights) -> None:
-        """Publishes at once, on the caller's thread: the weights that actors begin with."""
-        self._last = (version, weights)
-        self._publish(version, weights)
+    def introduce(self, spec: RunSpec, version: int, weights: Weights) -> None:
+        """Publishes weights and spec at once, on the caller's thread: now actors may join."""
+        self._spec, self._last = spec, (version, weights)
+        self.reintroduce()
+        self._introduced = True
+
+    def reintroduce(self) -> None:
+        """Publishes the last weights and the spec once more: the server may have lost them."""
+        if self._last is not None:
+            # Weights first: an actor that sees the spec finds them.
+            self._publish(*self._last)
+            self._side.announce(self._spec.to_json(), self._spec.fingerprint, "running")
 
     def offer(self, version: int, weights: Weights) -> None:
         """Gives weights to publish; they must not change afterwards."""
         with self._changed:
             self._offered = self._last = (version, weights)
             self._changed.notify()
-
-    def republish(self) -> None:
-        """Publishes the last weights once more: the server lost them."""
-        if self._last is not None:
-            self._publish(*self._last)
 
     def finish(self) -> None:
         """Lets the thread publish what was offered last, and end; does not wait for it."""
@@ -90,6 +96,8 @@ class Publisher:
                     if time.monotonic() >= renew_at:
                         self._side.renew(self.figures)
                         renew_at = time.monotonic() + self._renew_every_s
+                    if self._introduced and time.monotonic() - self._published_at >= REPUBLISH_S:
+                        self.reintroduce()
                 except (RedisUnreachable, RunMissing) as error:
                     if self._closing and time.monotonic() > self._give_up_at:
                         break

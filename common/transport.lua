@@ -186,15 +186,13 @@ end
 
 -- publish: new weights, all fields at once; the version only grows.
 -- KEYS weights epoch   ARGV token version payload digest
--- Returns 1 when stored, 0 when these or newer ones were there: sent again, or overtaken.
+-- Returns 1 when stored, 0 when newer ones were there. The same ones again repair what is there.
 local function publish(keys, args)
   local weights, epoch = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
   local current = tonumber(redis.call('HGET', weights, 'version') or '-1')
-  if tonumber(args[2]) <= current then
-    return 0
-  end
+  if tonumber(args[2]) < current then return 0 end
   local now = redis.call('TIME')
   redis.call('HSET', weights, 'version', args[2], 'payload', args[3], 'digest', args[4],
     'published_at', now[1] .. '.' .. string.format('%06d', now[2]))

@@ -282,6 +282,33 @@ def test_garbage_is_buried_with_its_reason_and_the_loop_goes_on(
     assert caplog.text.count("refused a block") == 1
 
 
+def test_a_block_that_came_around_the_push_function_is_trained_on_once(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a feeder that says what was trained on, and a block
+    caplog.set_level(logging.DEBUG, "common.feeder")
+    feeder = run.feeder(batch_size=2)
+    rows = random_block(run.rng, 2)
+    frame = wire.pack_block(Block(Origin("a", 7, 1, 0), rows, (), 0.01), SPEC)
+
+    # when it is put onto the list twice by hand, and another one after it
+    for _ in range(2):
+        run.operator.rpush(run.actor.keys.trajectories, frame)
+    train(feeder, 1)
+    other = wire.pack_block(Block(Origin("a", 7, 2, 0), rows, (), 0.01), SPEC)
+    run.operator.rpush(run.actor.keys.trajectories, other)
+    train(feeder, 1)
+
+    # then the second copy is buried under a reason of its own
+    eventually(lambda: run.books()["consumed"] == 2)
+    assert run.books()["dead_lettered:duplicate"] == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert [line for line in told if line.startswith("trained on")] == [
+        "trained on a#7:1",
+        "trained on a#7:2",
+    ]
+
+
 def test_stale_blocks_are_rejected_and_counted(run: Run) -> None:
     # given a learner at version 10 that takes blocks up to 2 versions old
     run.version = 10

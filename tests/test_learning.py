@@ -10,7 +10,7 @@ import torch
 from common import checkpoint
 from common.batch import Batch, make_batch
 from common.config import Config
-from common.errors import CheckpointError, ConfigError
+from common.errors import CheckpointError, ConfigError, NotFinite
 from common.learning import Learner, choose_device
 from common.spec import ObservationSpec, RunSpec, make_spec
 from common.trajectory import Episode
@@ -275,10 +275,19 @@ def test_data_that_is_not_finite_changes_no_weight_and_is_counted(
         learner.update(batch)
 
     # then
-    assert learner.skipped_in_a_row == 3
+    assert learner.skipped == learner.skipped_in_a_row == 3
     assert weights_of(learner) == weights
     assert learner.state()[1]["optimizer_steps"] == steps
     assert (learner.version, learner.updates) == (5, 5)
+
+
+def test_weights_that_are_not_finite_are_given_to_nobody() -> None:
+    learner = make_learner(make_config())
+    with torch.no_grad():
+        dict(learner.model.named_parameters())["policy.bias"][0] = torch.inf
+    for give in (learner.weights, learner.state):
+        with pytest.raises(NotFinite, match=r"policy\.bias"):
+            give()
 
 
 def test_a_good_batch_ends_a_row_of_skipped_ones() -> None:

@@ -232,7 +232,7 @@ def test_a_wipe_before_the_first_update_is_repaired(
 
     # when the server loses everything of the run
     raw.delete(*raw.keys(f"impala:{{{run_name}}}:*"))
-    learner.says("opening it again")
+    learner.says("OPENING THE RUN AGAIN")
 
     # then an actor that comes finds spec and weights, and the run is finished
     programs.start("impala-actor", **variables)

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from common import connection, wire
+from common import publisher as publisher_module
 from common.errors import Fenced, RedisUnreachable, RunHeld
 from common.monitor import MonitorSide
 from common.publisher import Publisher
@@ -282,17 +283,38 @@ def test_after_a_wipe_the_last_weights_are_published_again(run: Run) -> None:
 
     # when the run is opened again
     run.side.open()
-    publisher.republish()
+    publisher.reintroduce()
 
-    # then they are there, and the next ones follow
+    # then they are there, the spec too, and the next ones follow
     assert run.published == 7
+    spec = run.monitor.read_spec()
+    assert spec is not None
+    assert RunSpec.from_json(spec.json) == SPEC
     publisher.offer(8, weights(8))
     eventually(lambda: run.published == 8)
 
 
-def test_republishing_without_any_weights_does_nothing(run: Run) -> None:
-    run.publisher().republish()
+def test_nothing_is_published_again_before_there_were_weights(run: Run) -> None:
+    run.publisher().reintroduce()
     assert run.published == -1
+    assert run.monitor.read_spec() is None
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize("key", ["weights", "spec"])
+def test_what_actors_join_by_is_written_again_though_there_is_no_update(
+    run: Run, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    # given a learner without data, and a run that actors could join
+    monkeypatch.setattr(publisher_module, "REPUBLISH_S", 0.3)
+    publisher = run.publisher()
+    publisher.introduce(SPEC, 3, weights(3))
+
+    # when someone deletes a part of it
+    run.operator.delete(f"impala:{{{run.name}}}:{key}")
+
+    # then it comes back by itself
+    eventually(lambda: run.published == 3 and run.monitor.read_spec() is not None)
 
 
 def test_an_offer_waits_for_a_lost_run_to_be_opened_again(run: Run) -> None:

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from common import server as server_module
 from common.connection import connect
-from common.errors import Fenced, ImpalaError, RedisUnreachable, RunHeld, RunMissing
+from common.errors import Fenced, OutOfStep, RedisUnreachable, RunHeld, RunMissing
 from common.ledger import Dead, Settled
 from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
@@ -626,7 +626,7 @@ def test_a_claim_ahead_of_the_servers_cursor_is_an_error(
 ) -> None:
     push(actor, 2)
     learner._received = 1  # of a run where nothing was claimed
-    with pytest.raises(ImpalaError, match="CURSOR"):
+    with pytest.raises(OutOfStep, match="what is in flight"):
         claim(learner, 1)
     assert monitor.read_books()["queued"] == 2
 
@@ -674,7 +674,7 @@ def test_a_commit_out_of_step_is_an_error_and_changes_nothing(
 
     # when a commit comes that does not follow
     learner._committed = committed
-    with pytest.raises(ImpalaError, match="CURSOR"):
+    with pytest.raises(OutOfStep, match="what is in flight"):
         settle(learner, settled)
 
     # then all is as it was
@@ -766,8 +766,7 @@ def test_the_weights_version_only_grows(
     learner.publish(5, b"five")
     published = operator.hgetall(actor.keys.weights)
 
-    # when it is sent again, or an older one comes late, or a number that sorts lower as text
-    learner.publish(5, b"five")
+    # when an older one comes late, or a number that sorts lower as text
     learner.publish(4, b"four")
     assert operator.hgetall(actor.keys.weights) == published
     learner.publish(10, b"ten")
@@ -776,6 +775,17 @@ def test_the_weights_version_only_grows(
     found = actor.read_weights()
     assert found is not None
     assert (found.version, found.payload, found.intact) == (10, b"ten", True)
+
+
+def test_publishing_the_same_version_again_repairs_it(
+    learner: LearnerSide, actor: ActorSide, operator: redis.Redis
+) -> None:
+    learner.publish(5, b"five")
+    operator.hset(actor.keys.weights, "payload", b"damaged")
+    learner.publish(5, b"five")
+    found = actor.read_weights()
+    assert found is not None
+    assert (found.version, found.payload, found.intact) == (5, b"five", True)
 
 
 def test_readers_never_see_weights_of_two_versions(
@@ -1170,7 +1180,7 @@ class TransportModel(RuleBasedStateMachine):
     @precondition(lambda self: not self.uncounted)
     @rule(beyond=st.integers(1, 3))
     def settle_out_of_step(self, beyond: int) -> None:
-        with pytest.raises(ImpalaError, match="CURSOR"):
+        with pytest.raises(OutOfStep, match="what is in flight"):
             self.learner.settle_and_claim(Settled(len(self.inflight) + beyond), 0)
 
     @rule(same=st.booleans())

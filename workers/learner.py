@@ -279,11 +279,12 @@ class LearnerProgram:
             log.info("resumed from %s: %d updates", self._saved.path.name, learner.updates)
         learner.version = max(learner.version, self._side.weights_version()) + 1
         self._spec = dataclasses.replace(self._spec, start_frames=learner.frames)
+        first = (self._spec, learner.version, learner.weights())
         try:
-            self._announce()
+            self._publisher.introduce(*first)
         except RunMissing:  # the server was wiped while torch was imported
             self._side.open()
-            self._announce()
+            self._publisher.introduce(*first)
         logbook = self._logbook = Logbook(job.plan, self._spec, learner)
         logbook.save_checkpoint(self._side.epoch)
         self._feeder = Feeder(
@@ -300,16 +301,10 @@ class LearnerProgram:
         log.info("ready on %s; waiting for the first batch", device)
         return logbook
 
-    def _announce(self) -> None:
-        """Weights first: an actor that sees the spec finds them."""
-        self._publisher.publish_first(self._learner.version, self._learner.weights())
-        self._side.announce(self._spec.to_json(), self._spec.fingerprint, "running")
-
     def _reopen(self) -> None:
         """Opens the run again after the server lost it (on the feeder's thread)."""
         self._side.open()
-        self._publisher.republish()
-        self._side.announce(self._spec.to_json(), self._spec.fingerprint, "running")
+        self._publisher.reintroduce()
 
     # After it.
 

@@ -33,6 +33,8 @@ STATUS_FIGURES = (
     "wait_share",
     "policy_lag_mean",
     "policy_lag_max",
+    "updates_skipped",
+    "runs_lost",
 )
 
 
@@ -87,6 +89,9 @@ class Logbook:
             "frames_per_s": (learner.frames - self._last_frames) / elapsed_s,
             "wait_share": min(self._waited_s / elapsed_s, 1.0),
             "queue_blocks": feeder.queued,
+            "updates_skipped": learner.skipped,
+            "blocks_refused": feeder.refused.total(),
+            "runs_lost": feeder.reopened,
             **self._rates(feeder, publisher, elapsed_s),
             **self._means.take(),
         }

@@ -114,12 +114,7 @@ def in_words(run: str, status: dict[str, Any]) -> str:
     ]
     if reasons:
         lines.append("refused  " + ", ".join(reasons))
-    if books.get("foreign"):
-        lines.append(f"notice   {books['foreign']} blocks were pushed onto the list by hand")
-    if status["residual"]:
-        lines.append(
-            f"ALARM    the books do not balance: {status['residual']} blocks are unexplained"
-        )
+    lines += notices(status)
     lines.append(f"actors   {len(status['actors'])}")
     for name, actor in status["actors"].items():
         lag = learner["weights_version"] - int(actor.get("weights_version", 0))
@@ -129,6 +124,26 @@ def in_words(run: str, status: dict[str, Any]) -> str:
             f"{actor.get('weights_version', '?')} ({lag} behind)  shed {actor.get('shed_local', 0)}"
         )
     return "\n".join(lines)
+
+
+def notices(status: dict[str, Any]) -> list[str]:
+    """What an operator must not overlook, the gravest first."""
+    books, figures = status["books"], status["learner"]["figures"]
+    lines = []
+    if status["residual"]:
+        lines.append(
+            f"ALARM    the books do not balance: {status['residual']} blocks are unexplained"
+        )
+    if lost := int(figures.get("runs_lost", 0)):
+        lines.append(
+            f"notice   the server lost the run {lost} times: the blocks that it held are gone, "
+            "and the books began anew"
+        )
+    if books.get("foreign"):
+        lines.append(f"notice   {books['foreign']} blocks came onto the list around the push")
+    if skipped := int(figures.get("updates_skipped", 0)):
+        lines.append(f"notice   {skipped} updates were skipped: their gradients were not finite")
+    return lines
 
 
 def _age(published_unix_s: float | None) -> str:
