@@ -6,7 +6,7 @@ action, gives reward 0 and the new episode's first observation (`common.trajecto
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from common.errors import UnsupportedEnvironment
+from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
 from common.spec import MAX_OBSERVATION_SIZE, OBSERVATION_DTYPES, ObservationSpec
 
 SUPPORTED = "supported are Box or Discrete observations and a Discrete action space"
@@ -54,6 +54,8 @@ class VectorEnvironment:
                 f"{env_id} has the action space {_in_a_line(actions)}; {SUPPORTED}"
             )
         self.num_actions = int(actions.n)
+        self._shape = (num_envs, *self.observation.shape)
+        self._dtype = np.dtype(self.observation.dtype)
         self._first_action = int(actions.start)
         self._first_value = (
             int(observations.start) if isinstance(observations, spaces.Discrete) else 0
@@ -70,12 +72,12 @@ class VectorEnvironment:
             observations, rewards, terminated, truncated, _ = self._env.step(
                 actions + self._first_action if self._first_action else actions
             )
-        return StepResult(
-            self._observations(observations),
-            np.asarray(rewards, np.float32),
-            terminated,
-            truncated,
-        )
+            return StepResult(
+                self._observations(observations),
+                np.asarray(rewards, np.float32).reshape(self.num_envs),
+                terminated,
+                truncated,
+            )
 
     def close(self) -> None:
         """Ends the environments."""
@@ -87,14 +89,29 @@ class VectorEnvironment:
         try:
             yield
         except Exception as error:
-            raise UnsupportedEnvironment(
+            raise EnvironmentFailed(
                 f"{self._env_id} failed in {doing}: {type(error).__name__}: {_line(error)}"
             ) from error
 
     def _observations(self, observations: Any) -> NDArray[np.generic]:
-        if self._first_value:
-            return np.asarray(observations - self._first_value)
-        return np.asarray(observations)
+        """As the spec says [N, ...]. Raises ValueError: numpy would stretch or cut in silence."""
+        array = np.asarray(observations - self._first_value if self._first_value else observations)
+        if array.shape != self._shape or array.dtype != self._dtype:
+            raise ValueError(
+                f"observations are {array.dtype}{list(array.shape)}, not "
+                f"{self._dtype}{list(self._shape)}"
+            )
+        return array
+
+
+def check_module(env_id: str, trusted: Collection[str]) -> None:
+    """Refuses to import a module that only Redis or a file has named. Raises ConfigError."""
+    module, colon, _ = env_id.rpartition(":")
+    if colon and module not in trusted:
+        raise ConfigError(
+            f"the run's environment {env_id} is made by the module {module!r}, which nobody here "
+            f"has named; if you trust it, add --env-module {module}"
+        )
 
 
 def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:

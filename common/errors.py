@@ -8,6 +8,9 @@ EXIT_INTERRUPTED = 130
 # impala-train: the learner was killed by a signal; the run can be resumed.
 EXIT_LEARNER_KILLED = 17
 
+# impala-actor: an environment did not come back in time.
+EXIT_HUNG = 18
+
 
 class ImpalaError(Exception):
     """Anything this project refuses or gives up on, with the exit code of its kind."""
@@ -25,6 +28,10 @@ class UnsupportedEnvironment(ImpalaError):
     """The environment is unknown, not installed, or has spaces we cannot learn on."""
 
     exit_code = 3
+
+
+class EnvironmentFailed(UnsupportedEnvironment):
+    """The environment's own code raised in play, or gave what is not in its spaces."""
 
 
 class RedisUnreachable(ImpalaError):

@@ -41,7 +41,12 @@ class MonitorSide(Side):
         texts = {name.decode(): value.decode() for name, value in pairs}
         generation = texts.pop("generation", "")
         counts: dict[str, Any] = {name: int(value) for name, value in texts.items()}
-        return counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
+        books = counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
+        # What came around the push is counted when it is claimed: until then, here.
+        uncounted = max(0, -residual(books))
+        for name in ("produced", "foreign"):
+            books[name] += uncounted
+        return books
 
     def read_learner(self) -> dict[str, Any]:
         """The lease's holder (None: no learner), epoch, published version, and own figures."""

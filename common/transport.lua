@@ -3,7 +3,7 @@
 -- The atomic steps of the transport, run inside the server. Each leaves the books balanced:
 --   produced = consumed + dropped_oldest + dead_lettered + stale_rejected + abandoned
 --              + LLEN trajectories + LLEN inflight
--- What someone pushes onto the list by hand is counted too: as produced and, beside it, foreign.
+-- What comes onto the list around `push` is counted too: as produced and, beside it, foreign.
 -- The number in the names is the protocol's: raised by one whenever a function's meaning changes,
 -- so that two versions of the programs can share a server.
 --

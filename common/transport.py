@@ -9,7 +9,7 @@ run's keys share a slot.
     weights       hash           version, payload, digest, published_at
     spec          hash           json, digest, fingerprint, state: all an actor needs to join
     stats         hash           the books: produced, consumed, dropped_oldest, dead_lettered,
-                                 stale_rejected, abandoned, dup_push, foreign (pushed by hand),
+                                 stale_rejected, abandoned, dup_push, foreign (came around push),
                                  generation, and dead_lettered:<reason>
     seq           hash           last sequence number of each producer (actor#incarnation)
     epoch         hash           number, holder, token: fencing; committed: the learner's cursor;

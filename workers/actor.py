@@ -10,31 +10,31 @@ import re
 import secrets
 import socket
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import click
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from common import wire
+from common.acting import Actor
 from common.courier import Courier, Fresh
-from common.envs import VectorEnvironment
+from common.envs import VectorEnvironment, check_module
 from common.errors import (
     ConfigError,
+    EnvironmentFailed,
     FrameRefused,
     RedisUnreachable,
     UnsupportedEnvironment,
     WaitedTooLong,
 )
-from common.policy import Policy
+from common.plain import PlainActorSide
 from common.spec import RunSpec
-from common.trajectory import Block, Episode, Origin, empty_trajectory
 from common.transport import ActorSide
 from workers import runtime
 from workers.options import shared
 from workers.plan import run_name
+from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 FIRST_POLL_S, LAST_POLL_S = 0.02, 1.0
 FLUSH_S = 2.0
 NOTICE_S = 60.0
+# An environment that fails is made anew; so many failures within so long are too many.
+ENVIRONMENT_FAILURES, FAILURES_WITHIN_S = 3, 60.0
 
 
 @click.command(context_settings=runtime.CONTEXT)
@@ -61,12 +63,31 @@ NOTICE_S = 60.0
     show_default="for ever",
     help="Give up when no learner opens the run for this long.",
 )
+@shared("env-module")
+@click.option(
+    "--unroll-timeout-s",
+    "--unroll_timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_envvar=True,
+    help="An unroll that takes longer hangs: the actor ends, for its supervisor to start another.",
+)
+@click.option(
+    "--plain-push",
+    "--plain_push",
+    is_flag=True,
+    show_envvar=True,
+    help="Push by RPUSH alone: for a user of the server that may not call functions.",
+)
 @shared("wait-redis-s", "log-level")
 def main(
     redis_url: str,
     run: str | None,
     actor_id: str | None,
     wait_learner_s: float | None,
+    env_module: tuple[str, ...],
+    unroll_timeout_s: float,
+    plain_push: bool,
     wait_redis_s: float,
     log_level: str,
 ) -> None:
@@ -82,80 +103,26 @@ def main(
                 f"{ascii(name)[:80]} cannot name an actor: give --actor-id with 1 to 64 letters, "
                 "digits, '.', '_' or '-'"
             )
-        program = ActorProgram(redis_url, run_name(run), name, stop)
+        side = (PlainActorSide if plain_push else ActorSide)(redis_url, run_name(run), "actor")
+        watchdog = Watchdog(unroll_timeout_s, "an environment hangs: an unroll is not done after")
+        program = ActorProgram(side, name, env_module, watchdog, stop)
         program.run(wait_redis_s, float("inf") if wait_learner_s is None else wait_learner_s)
-
-
-class Actor:
-    """N environments and the behaviour policy: plays unrolls, and knows nothing of Redis."""
-
-    def __init__(
-        self, spec: RunSpec, environment: VectorEnvironment, actor: str, incarnation: int
-    ) -> None:
-        self._spec, self._environment = spec, environment
-        self._actor, self._incarnation = actor, incarnation
-        # By its name every actor of a run plays other episodes, and the same ones each time.
-        name = zlib.crc32(actor.encode())
-        seeds = np.random.SeedSequence([spec.seed, name, spec.start_frames])
-        environment_seed, policy_seed = seeds.spawn(2)
-        self.policy = Policy(spec, np.random.Generator(np.random.SFC64(policy_seed)))
-        n = environment.num_envs
-        self._observations = environment.reset(int(environment_seed.generate_state(1)[0]))
-        self._is_first = np.ones(n, np.bool_)
-        self._ended = np.zeros(n, np.bool_)  # the next row is a fake one
-        self._returns = np.zeros(n, np.float64)
-        self._lengths = np.zeros(n, np.int64)
-        self.frames = 0
-        self.episodes = 0
-
-    def unroll(self) -> Block:
-        """Plays T steps of every environment with the policy as it is now."""
-        started = time.perf_counter()
-        spec = self._spec
-        rows = empty_trajectory(
-            spec.unroll_length,
-            self._environment.num_envs,
-            spec.observation.shape,
-            spec.observation.dtype,
-        )
-        episodes: list[Episode] = []
-        for t in range(spec.unroll_length):
-            rows.observations[t] = self._observations  # before the step, which may reuse the memory
-            rows.is_first[t] = self._is_first
-            actions, log_probs = self.policy.sample(self._observations)
-            step = self._environment.step(actions)
-            rows.actions[t] = actions
-            rows.rewards[t] = step.rewards
-            rows.discounts[t] = ~step.terminated
-            rows.behaviour_log_probs[t] = log_probs
-            rows.mask[t] = ~self._ended
-            self._observations, self._is_first = step.observations, self._ended
-            self._follow_episodes(step.rewards, step.terminated | step.truncated, episodes)
-        rows.observations[-1] = self._observations
-        rows.is_first[-1] = self._is_first
-        self.frames += rows.frames
-        self.episodes += len(episodes)
-        origin = Origin(self._actor, self._incarnation, 0, self.policy.version)
-        return Block(origin, rows, tuple(episodes), time.perf_counter() - started)
-
-    def _follow_episodes(self, rewards: Any, ended: Any, episodes: list[Episode]) -> None:
-        """Adds up returns and lengths, and notes the episodes that end here."""
-        self._returns += rewards
-        self._lengths += ~self._ended
-        self._ended = ended
-        if ended.any():
-            for i in np.flatnonzero(ended):
-                episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
-            self._returns[ended] = 0.0
-            self._lengths[ended] = 0
 
 
 class ActorProgram:
     """One actor's life: join a run, act until it is over, and join again."""
 
-    def __init__(self, redis_url: str, run: str, actor: str, stop: runtime.StopFlag) -> None:
-        self._side = ActorSide(redis_url, run, "actor")
-        self._run, self._actor, self._stop = run, actor, stop
+    def __init__(
+        self,
+        side: ActorSide,
+        actor: str,
+        trusted_modules: tuple[str, ...],
+        watchdog: Watchdog,
+        stop: runtime.StopFlag,
+    ) -> None:
+        self._side, self._run, self._actor = side, side.run, actor
+        self._trusted_modules, self._watchdog, self._stop = trusted_modules, watchdog, stop
+        self._failures = runtime.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
         self._started_unix_s = time.time()
 
     def run(self, wait_redis_s: float, wait_learner_s: float) -> None:
@@ -223,9 +190,9 @@ class ActorProgram:
 
     def _play(self, spec: RunSpec, digest: str, fresh: Fresh) -> None:
         """Joins and acts until the run is over or the actor is stopped."""
-        environment = self._make_environment(spec)
         incarnation = secrets.randbits(62)
-        actor = Actor(spec, environment, self._actor, incarnation)
+        with self._watchdog.watching():
+            actor = Actor(spec, self._make_environment(spec), self._actor, incarnation)
         courier = Courier(
             self._side,
             spec,
@@ -239,15 +206,19 @@ class ActorProgram:
         log.info(
             "joined %s: %d x %s, weights version %d",
             self._run,
-            environment.num_envs,
+            spec.envs_per_actor,
             spec.env,
             fresh.version,
         )
         try:
-            self._act(actor, courier, spec.max_policy_age_s)
+            while not self._stop() and not courier.over:
+                try:
+                    self._act(actor, courier, spec.max_policy_age_s)
+                except EnvironmentFailed as error:
+                    self._repair(actor, spec, error)
         finally:
             courier.close(FLUSH_S)
-            environment.close()
+            actor.close()
         if courier.failure:
             raise courier.failure
 
@@ -261,13 +232,25 @@ class ActorProgram:
                 log.warning("paused: nothing from Redis for %.0f s", courier.silent_s)
                 self._pause_until(lambda: courier.over or courier.silent_s < max_policy_age_s)
                 continue
-            courier.hand_over(actor.unroll())
+            with self._watchdog.watching():
+                block = actor.unroll()
+            courier.hand_over(block)
+
+    def _repair(self, actor: Actor, spec: RunSpec, error: EnvironmentFailed) -> None:
+        """Makes the environments anew; what they had begun is lost. Raises `error` too often."""
+        if not self._failures.spend():
+            raise error
+        log.warning("%s; made anew, the unroll is lost", error)
+        with self._watchdog.watching():
+            actor.close()
+            actor.begin(self._make_environment(spec))
 
     def _pause_until(self, condition: Callable[[], bool]) -> None:
         while not self._stop() and not condition():
             self._stop.wait(0.2)
 
     def _make_environment(self, spec: RunSpec) -> VectorEnvironment:
+        check_module(spec.env, self._trusted_modules)
         environment = VectorEnvironment(spec.env, spec.envs_per_actor)
         if environment.observation != spec.observation or environment.num_actions != (
             spec.num_actions

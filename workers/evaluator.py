@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from threadpoolctl import threadpool_limits
 
 from common import checkpoint, wire
-from common.envs import VectorEnvironment
+from common.envs import VectorEnvironment, check_module
 from common.errors import (
     EXIT_INTERRUPTED,
     CheckpointError,
@@ -87,7 +87,7 @@ class Played:
     show_envvar=True,
     help="Print one JSON object.",
 )
-@shared("log-level")
+@shared("env-module", "log-level")
 @click.pass_context
 def main(
     context: click.Context,
@@ -99,6 +99,7 @@ def main(
     max_steps: int,
     seed: int,
     as_json: bool,
+    env_module: tuple[str, ...],
     log_level: str,
 ) -> None:
     """Plays episodes with a run's weights (--run) or a checkpoint's (--checkpoint)."""
@@ -115,6 +116,7 @@ def main(
             spec, version, weights = from_checkpoint(checkpoint_path)
         else:
             spec, version, weights = from_live_run(redis_url, run_name(run))
+        check_module(spec.env, env_module)
         played = play(spec, version, weights, episodes, greedy, max_steps, seed, stop)
         if stop():
             raise SystemExit(EXIT_INTERRUPTED)

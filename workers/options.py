@@ -139,6 +139,14 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
         show_envvar=True,
         help="Processor threads that the learner computes with.",
     ),
+    "env-module": click.option(
+        "--env-module",
+        "--env_module",
+        multiple=True,
+        show_envvar=True,
+        help="A module that may be imported when a run's environment is made by it, as in "
+        "module:Id; without this only the names of Gymnasium's registry are taken.",
+    ),
     "wait-redis-s": click.option(
         "--wait-redis-s",
         "--wait_redis_s",

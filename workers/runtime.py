@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -148,6 +149,22 @@ def every(interval_s: float, at_once: bool = False) -> Callable[[], bool]:
         return True
 
     return due
+
+
+class Budget:
+    """So many times within so long, and no more."""
+
+    def __init__(self, times: int, within_s: float) -> None:
+        self._within_s = within_s
+        self._spent: deque[float] = deque(maxlen=times)
+
+    def spend(self) -> bool:
+        """Whether once more is within the budget; if so it is spent."""
+        now, spent = time.monotonic(), self._spent
+        if len(spent) == spent.maxlen and now - spent[0] < self._within_s:
+            return False
+        spent.append(now)
+        return True
 
 
 def wait_for_redis(

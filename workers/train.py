@@ -10,8 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,12 +118,13 @@ class Crew:
         # By the environment: an address may hold a password, and arguments are public.
         self._environment = os.environ | {
             "IMPALA_REDIS_URL": redis_url,
+            "IMPALA_ENV_MODULE": _module(plan.config.environment.env),
             runtime.STARTED_AT_VARIABLE: str(runtime.started_at_unix_s()),
         }
         self._logs = plan.directory.path / "logs"
         self._logs.mkdir(exist_ok=True)
         self._log_starts: dict[str, int] = {}  # where this session's words begin
-        self._restarts: deque[float] = deque(maxlen=ACTOR_RESTARTS)
+        self._restarts = runtime.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
         self._learner = self._spawn(
             "learner",
             "learner",
@@ -166,13 +165,9 @@ class Crew:
             code = actor.poll()
             if code is None:
                 continue
-            now, why = time.monotonic(), self._last_error(name)
-            if (
-                len(self._restarts) == ACTOR_RESTARTS
-                and now - self._restarts[0] < RESTARTS_WITHIN_S
-            ):
+            why = self._last_error(name)
+            if not self._restarts.spend():
                 raise ActorsLost(f"the actors keep ending ({code}): {why}")
-            self._restarts.append(now)
             # Under a new name: the same one would play the same episodes again.
             root, _, count = name.partition(".")
             successor = f"{root}.{int(count or 0) + 1}"
@@ -211,6 +206,11 @@ class Crew:
             if line.startswith("error: ") or "Error" in line:
                 return line.removeprefix("error: ")
         return f"see {path}"
+
+
+def _module(env_id: str) -> str:
+    """The module that whoever started us named with the environment; empty for none."""
+    return env_id.rpartition(":")[0]
 
 
 class Server(NamedTuple):

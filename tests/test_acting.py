@@ -10,11 +10,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from common.acting import Actor
 from common.envs import VectorEnvironment
 from common.spec import RunSpec
 from common.trajectory import Block, Episode, Trajectory
 from common.wire import Weights
-from workers.actor import Actor
 
 T = 7
 

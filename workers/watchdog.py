@@ -1,0 +1,42 @@
+"""Ends a process whose main thread is stuck in code that is not ours."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import click
+
+from common.errors import EXIT_HUNG
+
+
+class Watchdog:
+    """A thread that looks whether what is watched comes back in time.
+
+    It can look only while the stuck code lets other threads run; one that hangs in C code and keeps
+    the interpreter's lock stops the heartbeats too, and the actor is then missing in impala-status.
+    """
+
+    def __init__(self, timeout_s: float, complaint: str) -> None:
+        """`complaint` is a sentence that the time-out in seconds completes."""
+        self._timeout_s, self._complaint = timeout_s, complaint
+        self._since: float | None = None
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watches as long as the `with` lasts."""
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._timeout_s / 4))
+            since = self._since
+            if since is not None and time.monotonic() - since > self._timeout_s:
+                click.echo(f"error: {self._complaint} {self._timeout_s:g} s", err=True)
+                os._exit(EXIT_HUNG)
