@@ -63,6 +63,10 @@ class Fenced(ImpalaError):
 
     exit_code = 8
 
+    def __init__(self, message: str, token: str = "") -> None:
+        super().__init__(message)
+        self.token = token  # the one that is valid now: number:holder
+
 
 class SpecMismatch(ImpalaError):
     """The run in Redis or on disk is of another environment, model or program version."""
@@ -101,7 +105,10 @@ class RunMissing(ImpalaError):
 
 
 class OutOfStep(ImpalaError):
-    """Redis and the learner disagree on what is in flight: someone has changed the list."""
+    """Redis and the learner disagree on what is in flight; the run must be opened again.
+
+    Someone has changed the list, or the reply to an opening was lost.
+    """
 
 
 class NotFinite(ImpalaError):

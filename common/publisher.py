@@ -5,7 +5,7 @@ import threading
 import time
 
 from common import wire
-from common.errors import RedisUnreachable, RunMissing
+from common.errors import OutOfStep, RedisUnreachable, RunMissing
 from common.spec import RunSpec
 from common.transport import LearnerSide
 from common.wire import Weights
@@ -98,7 +98,7 @@ class Publisher:
                         renew_at = time.monotonic() + self._renew_every_s
                     if self._introduced and time.monotonic() - self._published_at >= REPUBLISH_S:
                         self.reintroduce()
-                except (RedisUnreachable, RunMissing) as error:
+                except (RedisUnreachable, RunMissing, OutOfStep) as error:
                     if self._closing and time.monotonic() > self._give_up_at:
                         break
                     log.debug("not published, trying again: %s", error)

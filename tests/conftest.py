@@ -3,8 +3,10 @@
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -24,12 +26,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves the long rows of the fault matrix to `./scripts/chaos.sh --full`."""
+    for item in items:
+        item.user_properties += [("fault", m.args[0]) for m in item.iter_markers("fault")]
     if config.getoption("--full"):
         return
     long = [item for item in items if item.get_closest_marker("full")]
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """With --full, one line for each row of the fault matrix."""
+    if not config.getoption("--full"):
+        return
+    rows: dict[int, list[pytest.TestReport]] = {}
+    for outcome in ("passed", "failed", "error", "skipped", "xfailed", "xpassed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, row in report.user_properties:
+                if name == "fault":
+                    rows.setdefault(row, []).append(report)
+    terminalreporter.section("fault matrix")
+    for row, reports in sorted(rows.items()):
+        outcomes = Counter(report.outcome for report in reports)
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+        seconds = sum(report.duration for report in reports)
+        terminalreporter.line(f"row {row:>2}  {told:<12} {seconds:7.1f} s")
 
 
 @pytest.fixture

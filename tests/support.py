@@ -86,7 +86,7 @@ class Programs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._started: list[Program] = []
+        self.started: list[Program] = []
 
     def start(self, *command: str, cwd: Path | None = None, **variables: str) -> Program:
         """Starts an installed command, with extra environment variables."""
@@ -98,9 +98,9 @@ class Programs:
         return self._start(["bash", "-c", f"exec {line}"], None, {"PATH": path} | variables)
 
     def _start(self, command: list[str], cwd: Path | None, variables: dict[str, str]) -> Program:
-        log = self.folder / f"{len(self._started)}-{Path(command[0]).name}.log"
+        log = self.folder / f"{len(self.started)}-{Path(command[0]).name}.log"
         program = Program(command, os.environ | variables, cwd or self.folder, log)
-        self._started.append(program)
+        self.started.append(program)
         return program
 
     def run(self, *command: str, timeout_s: float = 60.0, **variables: str) -> tuple[int, str]:
@@ -110,7 +110,7 @@ class Programs:
 
     def end(self) -> None:
         """Kills what still runs."""
-        for program in self._started:
+        for program in self.started:
             if program.process.poll() is None:
                 program.process.kill()
             program.process.wait(10)

@@ -391,6 +391,7 @@ def test_a_learner_that_starts_again_from_an_older_version_is_followed(own_run: 
     assert eventually(carrier.take_weights, 5.0).version == 4
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("wrong", ["digest", "bytes", "another run's", "not finite"])
 def test_weights_that_are_not_right_are_refused_and_the_old_ones_kept(
     run: Run, wrong: str, caplog: pytest.LogCaptureFixture

@@ -14,6 +14,7 @@ from common.transport import Keys
 from workers.options import shown
 
 ROOT = Path(__file__).parent.parent
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text()
 README = (ROOT / "README.md").read_text()
 COMMANDS = {
     "impala-actor": "workers.actor",
@@ -110,3 +111,23 @@ def test_every_key_and_preset_is_listed() -> None:
 def test_every_file_that_the_readme_links_to_exists() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_every_row_of_the_fault_matrix_has_its_tests() -> None:
+    # given the rows that tests are marked with
+    marked: dict[int, set[str]] = {}
+    for path in (ROOT / "tests").glob("test_*.py"):
+        for row in re.findall(r"(?:mark|pytest\.mark)\.fault\((\d+)\)", path.read_text()):
+            marked.setdefault(int(row), set()).add(path.name)
+        # rows of a parametrised mark stand in a tuple
+        for rows in re.findall(r"fault\(row\)\) for row in \(([\d, ]+)\)", path.read_text()):
+            for row in rows.split(","):
+                marked.setdefault(int(row), set()).add(path.name)
+
+    # then the page names, for each of them, the files in which it is tested
+    lines = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", RELIABILITY, re.MULTILINE)
+    named = {int(row): set(re.findall(r"`(test_\w+\.py)`", files)) for row, files in lines}
+    assert sorted(named) == list(range(1, 53))
+    assert {row: files - marked.get(row, set()) for row, files in named.items()} == {
+        row: set() for row in named
+    }

@@ -284,6 +284,7 @@ def test_a_damaged_config_of_a_run_gets_a_sentence(programs: Programs) -> None:
         assert "Traceback" not in output
 
 
+@pytest.mark.fault(48)
 def test_a_frozen_server_does_not_keep_programs_from_ending(
     programs: Programs, tmp_path: Path
 ) -> None:

@@ -426,6 +426,22 @@ def test_taking_over_fences_the_first_learner(
     assert claim(second, 5) == [b"a#1/2", b"a#1/3"]
 
 
+def test_an_opening_whose_reply_was_lost_does_not_fence_its_own_learner(
+    learner: LearnerSide,
+) -> None:
+    # given a learner that opened the run again and never heard so
+    before = learner._token
+    learner.open()
+    learner._token = before
+
+    # when it goes on, then it is told to open once more, not that another took over
+    for attempt in (lambda: learner.renew({}), lambda: learner.settle_and_claim(Settled(), 1)):
+        with pytest.raises(OutOfStep, match="the reply to an opening"):
+            attempt()
+    learner.open()
+    learner.renew({})
+
+
 def test_open_abandons_what_was_in_flight_and_counts_it(
     learner: LearnerSide, learners: Learners, actor: ActorSide, monitor: MonitorSide
 ) -> None:

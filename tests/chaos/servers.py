@@ -16,7 +16,7 @@ from common.server import find_server
 from support import eventually
 
 # What survives a kill -9 of the server: everything it has acknowledged.
-DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec")
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class OwnServer:

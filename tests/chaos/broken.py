@@ -1,0 +1,48 @@
+"""Runs a learner with one mechanism of the transport switched off: the chaos run must notice.
+
+broken.py dedupe|fencing|commit [the learner's own options]
+"""
+
+import importlib.resources
+import sys
+
+from common.feeder import Sequences
+from common.transport import LearnerSide
+from workers import learner
+
+# What is replaced in the server's functions.
+SABOTAGE = {
+    # A block that is sent again is stored again.
+    "dedupe": [("if tonumber(sequence) <= last then", "if false then")],
+    # A learner whose epoch is over goes on as if it were not.
+    "fencing": [("if current ~= mine then", "if false then")],
+    # A commit that is sent again settles other blocks and counts twice.
+    "commit": [
+        ("if committed == before + settled then return committed end", ""),
+        ("if committed ~= before or settled > ", "if settled > "),
+    ],
+}
+
+
+def sabotaged(mechanism: str) -> str:
+    """The server's functions without that mechanism."""
+    source = importlib.resources.files("common").joinpath("transport.lua").read_text()
+    for sound, broken in SABOTAGE[mechanism]:
+        assert source.count(sound) == 1, sound
+        source = source.replace(sound, broken)
+    return source
+
+
+def main() -> None:
+    """Becomes the learner."""
+    _, mechanism, *options = sys.argv
+    source = sabotaged(mechanism)
+    LearnerSide._load_functions = lambda self: self.client.function_load(source, replace=True)  # type: ignore[method-assign]
+    if mechanism == "dedupe":
+        Sequences.follow = lambda self, origin: None  # type: ignore[method-assign]
+    sys.argv = ["impala-learner", *options]
+    learner.main()
+
+
+if __name__ == "__main__":
+    main()
