@@ -9,14 +9,15 @@ import random
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from common import tls
 from common.errors import (
     Fenced,
     ImpalaError,
@@ -25,6 +26,7 @@ from common.errors import (
     RedisUnreachable,
     RunHeld,
     RunMissing,
+    ServerDemoted,
     UnsuitableServer,
 )
 
@@ -34,26 +36,29 @@ Reply = TypeVar("Reply")
 # Error replies that redis-py gives classes of their own: they may pass.
 _BUSY = (
     redis.exceptions.OutOfMemoryError,
-    redis.ReadOnlyError,
-    redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
     redis.exceptions.ClusterDownError,
 )
 
-# A frozen server is noticed after this; moving a payload of 100 MB stays well below it.
+# A frozen server is noticed after this. A read may take longer as long as something comes; what is
+# sent must be through by then, so 5 s of a link's bandwidth bound a block and the weights.
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3.0
 LEAST_REDIS = (7, 0)
 LEAST_VALKEY = (7, 2)
 
+# The addresses that have answered: a connection that breaks there is no question of TLS.
+_answered: set[str] = set()
+
 
 def connect(url: str, name: str) -> Client:
     """A client of the server at `url`; nothing is sent before its first command.
 
-    Raises RedisUnreachable when the URL cannot be one.
+    Raises RedisUnreachable when the URL cannot be one, RedisDenied for what it asks of TLS.
     """
-    over_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
+        options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
+        options |= {"ssl_min_version": tls.LEAST_VERSION} if url.startswith("rediss:") else {}
         client = redis.Redis.from_url(
             url,
             socket_timeout=SOCKET_TIMEOUT_S,
@@ -61,15 +66,35 @@ def connect(url: str, name: str) -> Client:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
             client_name=re.sub(r"[^!-~]", "-", name),
-            **over_tcp,
+            driver_info=None,  # a user without that permission would fill the server's ACL LOG
+            **options,
         )
-        client.connection_pool.make_connection()  # connects to nothing, but checks the options
-        return client
-    except (ValueError, TypeError) as error:
+        objection = tls.objection(client.connection_pool.connection_kwargs)
+        if objection is None:
+            client.connection_pool.make_connection()  # connects to nothing, but checks the options
+            return client
+    except (ValueError, TypeError, redis.RedisError) as error:
         raise RedisUnreachable(
             f"{without_password(url)!r} is not a Redis URL; write redis://host:port/0, "
             "rediss://host:port/0 or unix:///path/to/redis.sock"
         ) from error
+    raise RedisDenied(f"the address {without_password(url)} will not do: {objection}")
+
+
+def has_password(url: str) -> bool:
+    """Whether an address holds a password, or something that may be meant as one."""
+    before, _, _ = url.partition("://")[2 if "://" in url else 0].rpartition("@")
+    return bool(before.partition(":")[2]) or bool(re.search(r"[?&#]password=", url, re.IGNORECASE))
+
+
+def with_password(url: str, password: str) -> str:
+    """The address with a password in it; one that is no address stays as it is."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    before, slash, after = rest.partition("/")
+    user, _, place = before.rpartition("@")
+    return f"{scheme}://{user.rstrip(':')}:{quote(password, safe='')}@{place}{slash}{after}"
 
 
 def without_password(url: str) -> str:
@@ -84,49 +109,34 @@ def without_password(url: str) -> str:
     return f"{scheme}://{'***@' if at else ''}{place}"
 
 
-def cli_command(url: str) -> str:
-    """How redis-cli is pointed at that server, without the password."""
+def cli_command(url: str, *, login: bool = True) -> str:
+    """How redis-cli is pointed at that server, without the password; `login`: as the same user."""
     try:
         parts = urlsplit(url)
         host, port, database = parts.hostname, parts.port, parts.path.strip("/")
     except ValueError:
         return "redis-cli"
+    asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    user = unquote(parts.username or "") or asked.get("username")
+    who = [f"--user {shlex.quote(user)}"] if user and login else []
+    who += ["--askpass"] if has_password(url) and login else []
     if parts.scheme == "unix":
-        return f"redis-cli -s {shlex.quote(unquote(parts.path))}"
+        return " ".join(["redis-cli", f"-s {shlex.quote(unquote(parts.path))}", *who])
     options = [
         f"-h {host}" if host not in (None, "localhost", "127.0.0.1") else "",
         f"-p {port}" if port not in (None, 6379) else "",
         f"-n {database}" if database not in ("", "0") else "",
-        "--tls" if parts.scheme == "rediss" else "",
-        f"--user {parts.username}" if parts.username else "",
-        "--askpass" if parts.password else "",
+        *(["--tls", *_cli_tls_files(asked)] if parts.scheme == "rediss" else []),
+        *who,
     ]
     return " ".join(["redis-cli", *filter(None, options)])
 
 
-def check_server(client: Client, url: str) -> int:
-    """The server's memory limit in bytes, 0 for none.
-
-    Raises UnsuitableServer when it is too old or may evict keys.
-    """
-    with translated(url):
-        info: dict[str, object] = client.info()
-    is_valkey = "valkey_version" in info
-    found = str(info["valkey_version" if is_valkey else "redis_version"])
-    least = LEAST_VALKEY if is_valkey else LEAST_REDIS
-    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < least:
-        raise UnsuitableServer(
-            f"the server at {without_password(url)} is {'Valkey' if is_valkey else 'Redis'} "
-            f"{found}; Redis 7.0 or Valkey 7.2 is needed: upgrade it, or leave --redis-url out of "
-            "impala-train to use the embedded server"
-        )
-    policy = str(info.get("maxmemory_policy", "noeviction"))
-    if policy != "noeviction":
-        raise UnsuitableServer(
-            f"the server at {without_password(url)} may evict the run's keys (maxmemory-policy "
-            f"{policy}); run: redis-cli CONFIG SET maxmemory-policy noeviction"
-        )
-    return int(str(info.get("maxmemory", 0)))
+def _cli_tls_files(asked: Mapping[str, str]) -> list[str]:
+    names = {"--cacert": "ssl_ca_certs", "--cert": "ssl_certfile", "--key": "ssl_keyfile"}
+    return [
+        f"{option} {shlex.quote(asked[name])}" for option, name in names.items() if name in asked
+    ]
 
 
 @contextlib.contextmanager
@@ -135,20 +145,30 @@ def translated(url: str) -> Iterator[None]:
     where = without_password(url)
     try:
         yield
+        _answered.add(url)
     except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
         raise RedisDenied(
-            f"Redis at {where} refuses the user name or password; set them in --redis-url or "
-            "IMPALA_REDIS_URL as redis://user:password@host:port/0"
+            f"Redis at {where} refuses the user name or password; set "
+            "IMPALA_REDIS_URL=redis://user:password@host:port/0, or keep the password in a file "
+            "and name that by --redis-password-file"
         ) from error
     except redis.exceptions.NoPermissionError as error:
         raise RedisDenied(f"Redis at {where} lacks a permission: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        if _is_tls_failure(error):
-            raise RedisDenied(f"no TLS agreement with Redis at {where}: {error}") from error
+        refusal = _tls_refusal(error, url)
+        if refusal:
+            raise RedisDenied(f"no TLS agreement with Redis at {where}: {refusal}") from error
+        if "max number of clients" in str(error):
+            raise RedisUnreachable(
+                f"Redis at {where} takes no more clients (max number of clients reached); as an "
+                "operator, run: redis-cli CONFIG SET maxclients 10000"
+            ) from error
         raise RedisUnreachable(
             f"no answer from Redis at {where} ({_cause(error)}); start one with: redis-server, "
             "or give another address with --redis-url"
         ) from error
+    except (redis.ReadOnlyError, redis.exceptions.MasterDownError) as error:
+        raise ServerDemoted(f"Redis at {where} is a replica now: {error}") from error
     except _BUSY as error:
         raise RedisUnreachable(f"Redis at {where} cannot take commands now: {error}") from error
     except redis.ResponseError as error:
@@ -185,9 +205,20 @@ def _cause(error: Exception) -> str:
     return re.sub(r"^Error \S+ connecting to \S+ ", "", text) or type(error).__name__
 
 
-def _is_tls_failure(error: Exception) -> bool:
-    text = str(error)
-    return "SSL" in text or "certificate" in text
+def _tls_refusal(error: Exception, url: str) -> str | None:
+    """Why TLS keeps us from the server for good; None when it is something else."""
+    if tls.is_refusal(error):
+        return _cause(error)
+    if isinstance(error.__cause__ or error.__context__, ConnectionRefusedError):
+        return None  # where nobody listens, nobody speaks
+    encrypted = url.startswith("rediss:")
+    # redis-py's classes for what a server answered in clear are derived from these two.
+    hung_up = type(error) is redis.ConnectionError
+    silent = type(error) is redis.TimeoutError
+    if url in _answered or not (hung_up or (silent and encrypted)):
+        return None
+    options = redis.Redis.from_url(url).connection_pool.connection_kwargs
+    return tls.diagnosis(options, encrypted)
 
 
 def _from_reply(text: str, where: str) -> ImpalaError:
@@ -200,7 +231,10 @@ def _from_reply(text: str, where: str) -> ImpalaError:
             f"{int(left_ms) / 1000:.1f} s left); stop it, choose another --run, or pass --take-over"
         )
     if word == "FENCED":
-        return Fenced(f"another learner took this run over ({rest}); this one stops")
+        return Fenced(
+            f"another learner took this run over ({rest}); this one stops",
+            token=rest.rpartition(" ")[2],
+        )
     if word == "CURSOR":
         return OutOfStep(f"what is in flight on Redis at {where} is not what was claimed ({rest})")
     if word == "NORUN" or "Function not found" in text:

@@ -40,6 +40,10 @@ class RedisUnreachable(ImpalaError):
     exit_code = 4
 
 
+class ServerDemoted(RedisUnreachable):
+    """The server is a replica now; by this time its address may lead to another."""
+
+
 class RedisDenied(ImpalaError):
     """The server refuses us: password, permission or TLS. Trying again would not help."""
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from common.connection import translated, without_password
+from common.connection import without_password
 from common.errors import RunMissing
-from common.transport import LIBRARY, Side, number, replies
+from common.functions import LIBRARY
+from common.transport import Side, number, replies
 
 # Where a produced block can be: in one of these, and in no other.
 WHEREABOUTS = (
@@ -26,7 +27,7 @@ class MonitorSide(Side):
         """The run's counters with `queued` and `in_flight`, of one instant. Raises RunMissing."""
         keys = self.keys
         try:
-            with translated(self.url):
+            with self._asking():
                 stats, queued, in_flight = self.client.fcall_ro(
                     f"{LIBRARY}_read_books", 3, keys.stats, keys.trajectories, keys.inflight
                 )
@@ -50,7 +51,7 @@ class MonitorSide(Side):
 
     def read_learner(self) -> dict[str, Any]:
         """The lease's holder (None: no learner), epoch, published version, and own figures."""
-        with translated(self.url):
+        with self._asking():
             pipe = self.client.pipeline(transaction=False)
             pipe.get(self.keys.lock)
             pipe.hgetall(self.keys.epoch)
@@ -72,7 +73,7 @@ class MonitorSide(Side):
     def read_actors(self) -> dict[str, dict[str, str]]:
         """The figures of every live actor, by its id."""
         actors, prefix = {}, self.keys.actor("")
-        with translated(self.url):
+        with self._asking():
             for key in self.client.scan_iter(match=_escaped(prefix) + "*", count=1000):
                 figures = self.client.hgetall(key)
                 if figures:  # else it expired since

@@ -7,7 +7,6 @@ each actor), the learner counts such blocks as `foreign`, and refuses those that
 
 import time
 
-from common.connection import translated
 from common.errors import RedisUnreachable, RunMissing
 from common.transport import ActorSide, PushReply, number, replies
 
@@ -34,13 +33,13 @@ class PlainActorSide(ActorSide):
             if time.monotonic() > deadline:
                 raise RedisUnreachable("the list is full: the learner takes no blocks")
             time.sleep(POLL_S)
-        with translated(self.url):
+        with self._asking():
             self.client.rpush(self.keys.trajectories, payload)
         return news._replace(stored=True)
 
     def _look(self) -> tuple[int, PushReply]:
         """The list's length, and what a push tells."""
-        with translated(self.url):
+        with self._asking():
             pipe = self.client.pipeline(transaction=False)
             pipe.llen(self.keys.trajectories)
             pipe.hget(self.keys.weights, "version")

@@ -23,18 +23,19 @@ Delivery is at most once and accounted exactly: a block is trained on once or st
 and RedisDenied (final); the others are named.
 """
 
+import contextlib
 import hashlib
-import importlib.resources
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from common.connection import check_server, connect, translated
-from common.errors import RunMissing
+from common import functions
+from common.connection import connect, translated
+from common.errors import Fenced, OutOfStep, RunMissing, ServerDemoted
+from common.functions import LIBRARY
 from common.ledger import Settled
-
-LIBRARY = "impala1"
+from common.suitability import ServerLimits, check_server
 
 RunState = Literal["running", "finished"]
 
@@ -104,12 +105,12 @@ class Side:
 
     def ping(self) -> None:
         """Asks for an answer, no more."""
-        with translated(self.url):
+        with self._asking():
             self.client.ping()
 
     def read_spec(self) -> SpecReply | None:
         """The run's spec; None before a learner has written one."""
-        with translated(self.url):
+        with self._asking():
             text, digest, state = self.client.hmget(self.keys.spec, ["json", "digest", "state"])
         if text is None or digest is None or state is None:
             return None
@@ -117,13 +118,23 @@ class Side:
 
     def read_weights(self) -> WeightsReply | None:
         """The published weights; None before there are any."""
-        with translated(self.url):
+        with self._asking():
             version, payload, digest = self.client.hmget(
                 self.keys.weights, ["version", "payload", "digest"]
             )
         if version is None or payload is None or digest is None:
             return None
         return WeightsReply(number(version, -1), payload, digest.decode(errors="replace"))
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turns redis-py's errors into ours, and lets go of a server that no longer leads."""
+        try:
+            with translated(self.url):
+                yield
+        except ServerDemoted:
+            self.client.connection_pool.disconnect(inuse_connections=False)
+            raise
 
     def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
         return client.fcall(f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
@@ -139,7 +150,7 @@ class ActorSide(Side):
         Raises RunMissing when no learner has opened the run (or the server lost it).
         """
         keys = self.keys
-        with translated(self.url):
+        with self._asking():
             pipe = self.client.pipeline(transaction=False)
             self._call(
                 pipe,
@@ -159,7 +170,7 @@ class ActorSide(Side):
 
     def read_news(self) -> PushReply | None:
         """What a push would tell, without one; None when there is no run."""
-        with translated(self.url):
+        with self._asking():
             pipe = self.client.pipeline(transaction=False)
             pipe.hget(self.keys.weights, "version")
             pipe.hmget(self.keys.spec, ["digest", "state"])
@@ -171,7 +182,7 @@ class ActorSide(Side):
     def beat(self, actor: str, figures: Mapping[str, Any], expires_s: float) -> None:
         """Says that the actor lives, with its figures; the record goes after `expires_s`."""
         key = self.keys.actor(actor)
-        with translated(self.url):
+        with self._asking():
             pipe = self.client.pipeline(transaction=False)
             pipe.hset(key, mapping=dict(figures))
             pipe.pexpire(key, round(expires_s * 1000))
@@ -179,20 +190,20 @@ class ActorSide(Side):
 
     def is_listed(self, actor: str) -> bool:
         """Whether an actor of that name lives, or did until some seconds ago."""
-        with translated(self.url):
+        with self._asking():
             return bool(self.client.exists(self.keys.actor(actor)))
 
     def leave(self, actor: str) -> None:
         """Takes the heartbeat away at a clean end."""
-        with translated(self.url):
+        with self._asking():
             self.client.unlink(self.keys.actor(actor))
 
 
 class LearnerSide(Side):
     """What the one learner of a run may do, between `open` and `release`.
 
-    Its methods raise Fenced once another learner has taken the run over, and RunMissing when the
-    server has lost the run: then `open` again.
+    Its methods raise Fenced once another learner has taken the run over, and RunMissing or
+    OutOfStep when the server has lost the run or a part of it: then `open` again.
     """
 
     def __init__(self, url: str, run: str, holder: str, lease_s: float) -> None:
@@ -206,13 +217,13 @@ class LearnerSide(Side):
         self._received = 0
         self._committed = 0
 
-    def check_server(self) -> int:
-        """The server's memory limit in bytes, 0 for none. Raises UnsuitableServer."""
+    def check_server(self) -> ServerLimits:
+        """How much the server takes. Raises UnsuitableServer."""
         return check_server(self.client, self.url)
 
     def current_holder(self) -> str | None:
         """Who holds the run's lease now."""
-        with translated(self.url):
+        with self._asking():
             holder = self.client.get(self.keys.lock)
         return None if holder is None else holder.decode(errors="replace")
 
@@ -222,8 +233,8 @@ class LearnerSide(Side):
         Returns how many blocks of an earlier learner were abandoned. Raises RunHeld.
         """
         keys = self.keys
-        with self._opening, translated(self.url):
-            self._load_functions()
+        with self._opening, self._asking():
+            functions.provide(self.client, self.url, keys.stats, keys.trajectories, keys.inflight)
             epoch, abandoned, _ = self._call(
                 self.client,
                 "open",
@@ -254,7 +265,7 @@ class LearnerSide(Side):
 
     def weights_version(self) -> int:
         """The version that is published now, -1 for none."""
-        with translated(self.url):
+        with self._asking():
             return number(self.client.hget(self.keys.weights, "version"), -1)
 
     def publish(self, version: int, payload: bytes) -> None:
@@ -270,7 +281,7 @@ class LearnerSide(Side):
         """
         keys = self.keys
         records = [part for dead in settled.dead for part in (dead.reason, dead.record())]
-        with translated(self.url):
+        with self._known_token(), self._asking():
             pipe = self.client.pipeline(transaction=False)
             if len(settled):
                 self._call(
@@ -298,14 +309,18 @@ class LearnerSide(Side):
         return list(blocks), int(queued)
 
     def _fenced(self, function: str, keys: list[str], *arguments: Any) -> None:
-        with self._opening, translated(self.url):
+        with self._opening, self._known_token(), self._asking():
             self._call(self.client, function, [*keys, self.keys.epoch], self._token, *arguments)
 
-    def _load_functions(self) -> None:
-        source = importlib.resources.files("common").joinpath("transport.lua").read_text()
-        listed = self.client.function_list(library=LIBRARY, withcode=True)
-        if not any(source.encode() in _flat(entry) for entry in listed):
-            self.client.function_load(source, replace=True)
+    @contextlib.contextmanager
+    def _known_token(self) -> Iterator[None]:
+        """Tells being fenced by another from an opening of our own whose reply was lost."""
+        try:
+            yield
+        except Fenced as error:
+            if error.token.partition(":")[2] == self.holder:
+                raise OutOfStep("the reply to an opening of the run was lost") from error
+            raise
 
 
 def replies(pipe: Any) -> list[Any]:
@@ -323,12 +338,3 @@ def number(reply: bytes | None, default: int) -> int:
         return default if reply is None else int(reply)
     except ValueError:
         return default
-
-
-def _flat(reply: Any) -> list[bytes]:
-    """The texts anywhere inside a nested reply."""
-    if isinstance(reply, list | tuple):
-        return [text for item in reply for text in _flat(item)]
-    if isinstance(reply, dict):
-        return _flat(list(reply.items()))
-    return [reply] if isinstance(reply, bytes) else []

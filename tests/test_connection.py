@@ -10,9 +10,17 @@ import pytest
 import redis
 
 from common import connection
-from common.connection import check_server, connect, keep_trying, translated, without_password
+from common.connection import (
+    connect,
+    has_password,
+    keep_trying,
+    translated,
+    with_password,
+    without_password,
+)
 from common.errors import Fenced, ImpalaError, RedisDenied, RedisUnreachable, UnsuitableServer
 from common.server import EmbeddedServer
+from common.suitability import ServerLimits, check_server
 
 # What a fake server answers to one command, None to hang up without an answer.
 Answer = Callable[[list[bytes]], bytes | None]
@@ -70,8 +78,8 @@ class FakeServer:
                 if reply is None:
                     return
                 connected.sendall(reply)
-        except OSError:
-            return
+        except (OSError, ValueError):
+            return  # gone, or no command: a real server hangs up on a TLS greeting, too
         finally:
             stream.close()
             connected.close()
@@ -117,7 +125,7 @@ def ping(url: str) -> None:
         client.close()
 
 
-def check(url: str) -> int:
+def check(url: str) -> ServerLimits:
     client = connect(url, "test")
     try:
         return check_server(client, url)
@@ -127,6 +135,11 @@ def check(url: str) -> int:
 
 def bulk(text: str) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(text), text.encode())
+
+
+def answering(info: str) -> Answer:
+    """A server that tells what it is, and has no CONFIG."""
+    return lambda command: bulk(info) if command[0] == b"INFO" else b"-ERR unknown command\r\n"
 
 
 def closed_port() -> int:
@@ -292,14 +305,55 @@ def test_a_url_is_shown_by_its_place_alone(url: str, shown: str) -> None:
     assert without_password(url) == shown
 
 
+@pytest.mark.parametrize(("url", "kept"), SECRETS, ids=[url for url, _ in SECRETS])
+def test_a_password_is_seen_in_an_address(url: str, kept: str) -> None:
+    assert has_password(url.format(port=1))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h:1/0", "redis://u@h:1/0", "redis://u:@h:1/0", "redis://[::1]:1/0", "unix:///a:b"],
+)
+def test_none_is_seen_where_there_is_none(url: str) -> None:
+    assert not has_password(url)
+
+
+@pytest.mark.parametrize("password", ["hush", "a/b", "a@b:c", "100%25", "ümlaut ?#&=+[]"])
+def test_a_password_from_elsewhere_gets_into_every_kind_of_address(
+    own_server: EmbeddedServer, password: str
+) -> None:
+    # given a server with that password
+    operator = redis.Redis.from_url(own_server.url)
+    operator.config_set("requirepass", password)
+    port = own_server.port
+
+    # then whatever it holds arrives as it is
+    for url in (
+        f"redis://127.0.0.1:{port}/0",
+        f"redis://127.0.0.1:{port}",
+        f"redis://default@127.0.0.1:{port}/0",
+        f"redis://default:@127.0.0.1:{port}?db=0",
+        f"redis://127.0.0.1:{port}/0?username=default",
+        own_server.url,
+    ):
+        ping(with_password(url, password))
+        assert password not in without_password(with_password(url, password))
+    operator.close()
+
+
+def test_what_is_no_address_is_left_for_connect_to_refuse() -> None:
+    assert with_password("localhost:6379", "hush") == "localhost:6379"
+
+
 # Servers that will not do.
 
 
 def test_a_server_of_ours_is_suitable_and_tells_its_memory_limit(
     any_server: EmbeddedServer,
 ) -> None:
-    assert check(any_server.url) == 1_000_000_000
-    assert check(any_server.tcp_url) == 1_000_000_000
+    limits = ServerLimits(maxmemory_bytes=1_000_000_000, bulk_bytes=512 * 1024**2)
+    assert check(any_server.url) == limits
+    assert check(any_server.tcp_url) == limits
 
 
 def test_a_server_that_evicts_is_refused_with_the_remedy(own_server: EmbeddedServer) -> None:
@@ -322,7 +376,7 @@ def test_a_server_that_evicts_is_refused_with_the_remedy(own_server: EmbeddedSer
 def test_a_server_that_is_too_old_is_refused_with_the_remedy(
     fake: Callable[[Answer], FakeServer], info: str, found: str
 ) -> None:
-    server = fake(lambda command: bulk(info))
+    server = fake(answering(info))
     with pytest.raises(UnsuitableServer, match=f"{found}.*Redis 7.0 or Valkey 7.2.*upgrade"):
         check(server.url)
 
@@ -340,7 +394,7 @@ def test_a_server_that_is_too_old_is_refused_with_the_remedy(
 def test_a_newer_server_is_accepted_whatever_redis_it_claims_to_be(
     fake: Callable[[Answer], FakeServer], info: str
 ) -> None:
-    assert check(fake(lambda command: bulk(info)).url) == 123
+    assert check(fake(answering(info)).url).maxmemory_bytes == 123
 
 
 def test_a_server_without_functions_is_called_too_old(

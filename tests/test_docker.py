@@ -24,8 +24,9 @@ import yaml
 from click.core import ParameterSource
 
 from common.config import PRESETS
-from common.connection import check_server, connect, keep_trying
+from common.connection import connect, keep_trying
 from common.server import find_server
+from common.suitability import ServerLimits, check_server
 from common.transport import Keys
 
 ROOT = Path(__file__).parents[1]
@@ -561,43 +562,50 @@ def test_preset_and_run_chosen_in_the_shell_reach_learner_and_actors(
     assert learner["IMPALA_RUN_DIR"] == f"/runs/{run}"
 
 
-def test_the_server_keeps_nothing_on_disk_is_bounded_and_evicts_nothing() -> None:
-    # given options only, which the entry points of Valkey's and of Redis's image both take
-    words = SERVICES["redis"]["command"]
+def server_options() -> dict[str, str]:
+    """What the compose file's server is given beyond its file."""
+    _, *words = SERVICES["redis"]["command"]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
-    # when
-    options = dict(zip(words[::2], words[1::2], strict=True))
+
+def test_the_server_is_given_our_file_for_its_private_network() -> None:
+    # given a command that the entry points of Valkey's and of Redis's image both take
+    source, target, mode = SERVICES["redis"]["volumes"][0].split(":")
 
     # then
-    assert options == {
-        "--save": "",
-        "--appendonly": "no",
-        "--maxmemory": "512mb",
-        "--maxmemory-policy": "noeviction",
-    }
-    assert "volumes" not in SERVICES["redis"]
+    assert SERVICES["redis"]["command"][0] == target
+    assert target.endswith(".conf")
+    assert (ROOT / "docker" / source).is_file()
+    assert mode == "ro"
+    assert server_options() == {"--bind": "*", "--protected-mode": "no", "--maxmemory": "512mb"}
+    assert len(SERVICES["redis"]["volumes"]) == 1
 
 
 @pytest.mark.processes
-def test_a_server_with_these_options_is_one_that_the_learner_accepts(tmp_path: Path) -> None:
-    # given a real server, on a socket of its own
+def test_a_server_so_started_is_one_that_the_learner_accepts_and_keeps_nothing(
+    tmp_path: Path,
+) -> None:
+    # given a real server with the compose file's words, on a socket of its own
     socket = tmp_path / "s"
-    command = [find_server(), *SERVICES["redis"]["command"], "--port", "0", "--unixsocket", socket]
+    file, *options = SERVICES["redis"]["command"]
+    here = ROOT / "docker" / Path(file).name
+    command = [find_server(), here, *options, "--port", "0", "--unixsocket", socket]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
             # when
-            limit = _memory_limit(f"unix://{socket}")
+            limits = _limits(f"unix://{socket}")
         finally:
-            server.kill()
+            server.terminate()
+            server.wait(20)
 
     # then
-    assert limit == 512 * 1024**2
+    assert limits.maxmemory_bytes == 512 * 1024**2
     assert [path for path in tmp_path.iterdir() if path != socket] == []
 
 
-def _memory_limit(url: str) -> int:
+def _limits(url: str) -> ServerLimits:
     client = connect(url, "test")
     try:
         return keep_trying(

@@ -19,10 +19,11 @@ import redis
 from chaos.crew import ENDLESS, PROGRESS_S, Crew, trained
 from chaos.servers import DURABLE, OwnServer
 from common.courier import Courier, Fresh
+from common.functions import LIBRARY
 from common.monitor import MonitorSide, residual
 from common.spec import ObservationSpec, RunSpec
 from common.trajectory import Block, Origin, empty_trajectory
-from common.transport import LIBRARY, ActorSide
+from common.transport import ActorSide
 from support import Program, Programs, eventually
 
 pytestmark = pytest.mark.processes

@@ -26,8 +26,31 @@ PURE = ("vtrace", "losses", "models", "optimizers", "policy")
 # Their command must answer before torch would have been imported.
 LIGHT = [name for name in ("actor", "evaluator", "learner", "status", "train") if name in PROGRAMS]
 
-EXECUTES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-EXECUTING_CALLS = {"torch.load", "np.load", "numpy.load", "yaml.load", "eval", "exec"}
+# Modules that run what they read, or exist to be run.
+EXECUTES = {
+    *("pickle", "cPickle", "_pickle", "pickletools", "cloudpickle", "dill", "joblib", "jsonpickle"),
+    *(
+        "marshal",
+        "shelve",
+        "copyreg",
+        "msgpack_numpy",
+        "runpy",
+        "code",
+        "codeop",
+    ),
+    *("torch.hub", "torch.package", "torch.multiprocessing", "numpy.lib.format", "xmlrpc"),
+}
+EXECUTING_CALLS = {
+    *("torch.load", "torch.jit.load", "torch.export.load", "torch.serialization.load"),
+    *("np.load", "numpy.load", "numpy.core.records.fromfile", "pandas.read_pickle"),
+    *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.full_load_all", "yaml.unsafe_load"),
+    *("yaml.unsafe_load_all", "yaml.Loader", "yaml.FullLoader", "yaml.UnsafeLoader"),
+    *("eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec"),
+    *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
+    *("logging.config.listen", "logging.config.fileConfig", "logging.config.dictConfig"),
+}
+# What these arguments may be; any other value opens a way in.
+HARMLESS = {"shell": False, "allow_pickle": False, "weights_only": True}
 
 
 def sources(*rooms: str) -> list[Path]:
@@ -73,12 +96,37 @@ def reached_from(path: Path) -> set[Path]:
 
 def executing(tree: ast.AST) -> set[str]:
     """What in the tree could run code that somebody else wrote."""
-    found = {name for name in imported_by(tree) if name.partition(".")[0] in EXECUTES}
-    found |= {name for name in imported_by(tree) if name in EXECUTING_CALLS}
+    imported = set(imported_by(tree))
+    found = {name for name in imported if any(_is_in(name, banned) for banned in EXECUTES)}
+    found |= imported & EXECUTING_CALLS
+    meanings = _meanings(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in EXECUTING_CALLS:
-            found.add(ast.unparse(node))
+        if isinstance(node, ast.Name | ast.Attribute):
+            name = ast.unparse(node)
+            first, dot, rest = name.partition(".")
+            names = {name, meanings.get(first, first) + dot + rest}
+            found |= names & EXECUTING_CALLS
+            found |= {n for n in names for banned in EXECUTES if "." in n and _is_in(n, banned)}
+        elif isinstance(node, ast.keyword) and node.arg in HARMLESS:
+            value = node.value.value if isinstance(node.value, ast.Constant) else None
+            if value is not HARMLESS[node.arg]:
+                found.add(f"{node.arg}={ast.unparse(node.value)}")
     return found
+
+
+def _is_in(name: str, module: str) -> bool:
+    return name == module or name.startswith(module + ".")
+
+
+def _meanings(tree: ast.AST) -> dict[str, str]:
+    """What the names that a file imports stand for: np is numpy, load may be torch.load."""
+    meanings = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            meanings |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            meanings |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return meanings
 
 
 def test_the_rooms_are_where_the_walls_are_looked_for() -> None:
@@ -105,8 +153,8 @@ def test_the_library_never_imports_the_programs_nor_what_talks_to_people(path: P
 
 
 @by_file("common", "workers")
-def test_only_connection_and_transport_import_redis(path: Path) -> None:
-    allowed = path in (ROOT / "common/connection.py", ROOT / "common/transport.py")
+def test_only_connection_and_functions_import_redis(path: Path) -> None:
+    allowed = path in (ROOT / "common/connection.py", ROOT / "common/functions.py")
     assert allowed or packages(path).isdisjoint({"redis", "valkey"})
 
 
@@ -153,6 +201,11 @@ def test_a_program_starts_without_torch(program: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
+@by_file("common", "workers")
+def test_programs_are_started_by_a_command_line_never_by_pickled_functions(path: Path) -> None:
+    assert packages(path).isdisjoint({"multiprocessing", "concurrent"})
+
+
 @by_file("common", "workers", "scripts")
 def test_nothing_that_is_read_can_be_executed(path: Path) -> None:
     assert executing(ast.parse(path.read_text(encoding="utf-8"))) == set()
@@ -171,6 +224,23 @@ def test_nothing_that_is_read_can_be_executed(path: Path) -> None:
         ("yaml.load(text)", "yaml.load"),
         ("eval(text)", "eval"),
         ("run = exec", "exec"),
+        ("import torch as t\nt.load(path)", "torch.load"),
+        ("from numpy import load as read\nread(path)", "numpy.load"),
+        ("import torch\ntorch.jit.load(path)", "torch.jit.load"),
+        ("import torch\ntorch.hub.load(path)", "torch.hub.load"),
+        ("from torch import package", "torch.package"),
+        ("import msgpack_numpy", "msgpack_numpy"),
+        ("yaml.full_load(text)", "yaml.full_load"),
+        ("yaml.safe_load_all\nyaml.unsafe_load(text)", "yaml.unsafe_load"),
+        ("import builtins\nbuiltins.eval(text)", "builtins.eval"),
+        ("compile(text, 'x', 'exec')", "compile"),
+        ("__import__(name)", "__import__"),
+        ("os.system(line)", "os.system"),
+        ("from os import popen", "os.popen"),
+        ("subprocess.run(line, shell=True)", "shell=True"),
+        ("subprocess.run(line, shell=maybe)", "shell=maybe"),
+        ("read(file, allow_pickle=True)", "allow_pickle=True"),
+        ("read(file, weights_only=False)", "weights_only=False"),
     ],
 )
 def test_what_could_execute_is_found(code: str, found: str) -> None:
@@ -178,7 +248,19 @@ def test_what_could_execute_is_found(code: str, found: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["model.eval()", "json.load(file)", "safetensors.numpy.load(data)", "policy.load(1, w)"]
+    "code",
+    [
+        "model.eval()",
+        "json.load(file)",
+        "safetensors.numpy.load(data)",
+        "policy.load(1, w)",
+        "re.compile(text)",
+        "torch.compile(model)",
+        "yaml.safe_load(text)",
+        "subprocess.run([name], shell=False)",
+        "code = 5",
+        "error.code",
+    ],
 )
 def test_what_only_sounds_alike_is_not_found(code: str) -> None:
     assert executing(ast.parse(code)) == set()

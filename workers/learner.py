@@ -8,9 +8,10 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,12 +23,13 @@ from common.errors import (
     Fenced,
     ImpalaError,
     NotFinite,
+    OutOfStep,
     RunMissing,
     SpecMismatch,
-    UnsuitableServer,
 )
 from common.publisher import Publisher
 from common.spec import RunSpec, make_spec
+from common.suitability import check_room
 from common.transport import LearnerSide
 from workers import runtime
 from workers.logbook import Logbook, Status
@@ -41,7 +43,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Reply = TypeVar("Reply")
+
 BATCH_TIMEOUT_S = 0.2
+# Room on the server for blocks that are claimed and not committed.
+IN_FLIGHT_BLOCKS = 4
 NO_DATA_NOTICE_S = 10.0
 # Updates in a row without finite gradients, after which the run stops.
 NOT_FINITE_LIMIT = 20
@@ -207,15 +213,17 @@ class LearnerProgram:
         )
         environment.close()
         self._saved = self._find_checkpoint()
-        memory_limit = runtime.wait_for_redis(
-            self._side.check_server, job.redis_url, job.wait_redis_s, self._stop
+        check_room(
+            self._patiently(self._side.check_server),
+            block_bytes=wire.block_nbytes(self._spec, self._spec.envs_per_actor),
+            weights_bytes=wire.weights_nbytes(self._spec),
+            blocks=self._spec.queue_blocks + IN_FLIGHT_BLOCKS,
         )
-        self._check_memory(memory_limit)
-        holder = self._side.current_holder()
+        holder = self._patiently(self._side.current_holder)
         gone = holder is not None and runtime.is_dead_here(holder)
         if gone:
             log.warning("taking the run over from %s, which is gone", holder)
-        abandoned = self._side.open(take_over=job.take_over or gone)
+        abandoned = self._patiently(lambda: self._side.open(take_over=job.take_over or gone))
         log.info("run %s, epoch %d; queue: %s", self._run, self._side.epoch, self._queue_command())
         if abandoned:
             log.warning("%d blocks that the last learner had claimed are abandoned", abandoned)
@@ -240,23 +248,6 @@ class LearnerProgram:
             )
         return saved
 
-    def _check_memory(self, limit: int) -> None:
-        """Refuses a server without room for the run, and warns of one without a limit."""
-        block = wire.block_nbytes(self._spec, self._config.environment.envs_per_actor)
-        blocks = self._config.transport.queue_blocks + 4  # and what is in flight
-        need = blocks * block + 4 * wire.weights_nbytes(self._spec) + 8_000_000
-        if limit == 0:
-            log.warning(
-                "the server has no memory limit; set one with: redis-cli CONFIG SET maxmemory %d",
-                max(need, 256_000_000),
-            )
-        elif need > limit:
-            raise UnsuitableServer(
-                f"the run needs about {need / 1e6:.0f} MB of the server and its maxmemory is "
-                f"{limit / 1e6:.0f} MB; lower --queue-blocks or --envs-per-actor, or use a server "
-                "with more"
-            )
-
     def _start_learning(self) -> Logbook:
         """Builds or restores the state of training, announces the run, starts the threads."""
         job, transport = self._job, self._config.transport
@@ -277,14 +268,10 @@ class LearnerProgram:
         if self._saved:
             learner.restore(self._saved)
             log.info("resumed from %s: %d updates", self._saved.path.name, learner.updates)
-        learner.version = max(learner.version, self._side.weights_version()) + 1
+        published = self._patiently(self._side.weights_version)
+        learner.version = max(learner.version, published) + 1
         self._spec = dataclasses.replace(self._spec, start_frames=learner.frames)
-        first = (self._spec, learner.version, learner.weights())
-        try:
-            self._publisher.introduce(*first)
-        except RunMissing:  # the server was wiped while torch was imported
-            self._side.open()
-            self._publisher.introduce(*first)
+        self._patiently(self._introduce)
         logbook = self._logbook = Logbook(job.plan, self._spec, learner)
         logbook.save_checkpoint(self._side.epoch)
         self._feeder = Feeder(
@@ -300,6 +287,20 @@ class LearnerProgram:
         self._last_batch = time.monotonic()
         log.info("ready on %s; waiting for the first batch", device)
         return logbook
+
+    def _introduce(self) -> None:
+        """Lets actors join; opens the run again if the server lost it while torch was imported."""
+        learner = self._learner
+        try:
+            self._publisher.introduce(self._spec, learner.version, learner.weights())
+        except (RunMissing, OutOfStep):
+            self._side.open()
+            self._publisher.introduce(self._spec, learner.version, learner.weights())
+
+    def _patiently(self, ask: Callable[[], Reply]) -> Reply:
+        """Asks until the server answers, for as long as the user said. Raises RedisUnreachable."""
+        job = self._job
+        return runtime.wait_for_redis(ask, job.redis_url, job.wait_redis_s, self._stop)
 
     def _reopen(self) -> None:
         """Opens the run again after the server lost it (on the feeder's thread)."""

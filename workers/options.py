@@ -1,13 +1,18 @@
 """Options: those that programs share, and one for every setting, made from the config's classes."""
 
 import functools
+import os
+import shlex
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from common.config import PRESETS, Config, settings
+from common.connection import has_password, with_password
 from common.errors import ConfigError
 from common.settings import Setting
 
@@ -81,15 +86,101 @@ def shared(*names: str) -> Callable[[Function], Function]:
     return decorate
 
 
+def redis_options(
+    default: str | None = DEFAULT_REDIS_URL, show_default: str | bool = True, what: str = ""
+) -> Callable[[Function], Function]:
+    """Adds --redis-url and --redis-password-file; the program gets one address out of both."""
+
+    def decorate(function: Function) -> Function:
+        # Eager: --redis-url puts the password in, so this one must have been read before.
+        function = click.option(
+            "--redis-password-file",
+            "--redis_password_file",
+            type=click.Path(path_type=Path),
+            show_envvar=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_note_password_file,
+            help="File whose first line is the password, for an address without one.",
+        )(function)
+        return click.option(
+            "--redis-url",
+            "--redis_url",
+            default=default,
+            show_default=show_default,
+            show_envvar=True,
+            callback=_complete_url,
+            help=f"{what}redis://[user@]host:port/db, rediss://... for TLS, or unix:///path. One "
+            "with a password is taken from the environment variable only.",
+        )(function)
+
+    return decorate
+
+
+_PASSWORD_FILE = "impala.redis_password_file"
+_LONGEST_PASSWORD = 4096
+
+
+def _note_password_file(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> None:
+    context.meta[_PASSWORD_FILE] = path
+
+
+def _complete_url(
+    context: click.Context, parameter: click.Parameter, url: str | None
+) -> str | None:
+    """The address with the password from the file, unless it holds one itself."""
+    source = context.get_parameter_source(parameter.name or "")
+    if url and source is ParameterSource.COMMANDLINE and _holds_secret(url):
+        raise click.UsageError(
+            "--redis-url holds a password, and everyone on this machine can read a command line: "
+            "set IMPALA_REDIS_URL instead, or leave the password out of the address and put it "
+            "into a file that --redis-password-file or IMPALA_REDIS_PASSWORD_FILE names",
+            context,
+        )
+    path: Path | None = context.meta[_PASSWORD_FILE]
+    if path is None or context.resilient_parsing:
+        return url
+    if url is None:
+        raise click.UsageError(
+            "a password file is given and no server that wants a password: name it with "
+            "--redis-url or IMPALA_REDIS_URL, or leave the file out",
+            context,
+        )
+    return url if has_password(url) else with_password(url, _password_in(path, context))
+
+
+def _holds_secret(url: str) -> bool:
+    return has_password(url) or "password=" in url.lower()  # a key's ssl_password, too
+
+
+def _password_in(path: Path, context: click.Context) -> str:
+    """The file's first line."""
+    try:
+        with path.open("rb") as file:
+            others_read = os.fstat(file.fileno()).st_mode & stat.S_IROTH
+            password = file.readline(_LONGEST_PASSWORD).decode().rstrip("\r\n")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise click.UsageError(f"cannot read the password file {path}: {why}", context) from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"the password file {path} holds no text", context) from error
+    if not password:
+        raise click.UsageError(
+            f"the password file {path} is empty: its first line must be the password", context
+        )
+    if others_read:
+        click.echo(
+            f"warning: every user of this machine can read the password file {path}; "
+            f"run: chmod 600 {shlex.quote(str(path))}",
+            err=True,
+        )
+    return password
+
+
 _SHARED: dict[str, Callable[[Function], Function]] = {
-    "redis-url": click.option(
-        "--redis-url",
-        "--redis_url",
-        default=DEFAULT_REDIS_URL,
-        show_envvar=True,
-        help="redis://[user:password@]host:port/db, rediss://... for TLS, or unix:///path. Give a "
-        "password by the environment variable, not on the command line.",
-    ),
+    "redis-url": redis_options(),
     "run": click.option(
         "--run", show_envvar=True, show_default="the preset's name", help="Name of the run."
     ),

@@ -27,7 +27,13 @@ from common.errors import (
 from common.rundir import RunDirectory
 from common.server import EmbeddedServer
 from workers import runtime
-from workers.options import GroupedCommand, as_arguments, every_setting, shared
+from workers.options import (
+    GroupedCommand,
+    as_arguments,
+    every_setting,
+    redis_options,
+    shared,
+)
 from workers.plan import Plan, make_plan
 from workers.progress import Progress
 
@@ -44,13 +50,7 @@ RESTARTS_WITHIN_S = 60.0
 
 
 @click.command(cls=GroupedCommand, context_settings=runtime.CONTEXT)
-@click.option(
-    "--redis-url",
-    "--redis_url",
-    show_envvar=True,
-    show_default="a server of its own",
-    help="Use this server instead of starting one.",
-)
+@redis_options(None, "a server of its own", "Use this server instead of starting one: ")
 @shared("run", "run-dir", "preset", "config", "device", "threads", "resume", "take-over")
 @shared("log-level")
 @every_setting

@@ -3,11 +3,10 @@
 broken.py dedupe|fencing|commit [the learner's own options]
 """
 
-import importlib.resources
 import sys
 
+from common import functions
 from common.feeder import Sequences
-from common.transport import LearnerSide
 from workers import learner
 
 # What is replaced in the server's functions.
@@ -26,7 +25,7 @@ SABOTAGE = {
 
 def sabotaged(mechanism: str) -> str:
     """The server's functions without that mechanism."""
-    source = importlib.resources.files("common").joinpath("transport.lua").read_text()
+    source = functions.FILE.read_text()
     for sound, broken in SABOTAGE[mechanism]:
         assert source.count(sound) == 1, sound
         source = source.replace(sound, broken)
@@ -37,7 +36,7 @@ def main() -> None:
     """Becomes the learner."""
     _, mechanism, *options = sys.argv
     source = sabotaged(mechanism)
-    LearnerSide._load_functions = lambda self: self.client.function_load(source, replace=True)  # type: ignore[method-assign]
+    functions.provide = lambda client, url, *keys: client.function_load(source, replace=True)
     if mechanism == "dedupe":
         Sequences.follow = lambda self, origin: None  # type: ignore[method-assign]
     sys.argv = ["impala-learner", *options]

@@ -22,7 +22,7 @@ from typing import Any
 
 from redis.connection import AbstractConnection
 
-from common.transport import LIBRARY
+from common.functions import LIBRARY
 
 
 def die() -> None:

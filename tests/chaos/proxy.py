@@ -125,8 +125,8 @@ class Proxy:
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
-        except OSError:
-            pass  # the server is away: the client sees a closed connection
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is away, or the proxy ends: the client sees a closed connection
         finally:
             for writer in (client, server):
                 if writer is not None:
