@@ -67,6 +67,9 @@ def discard_after(directory: Path, updates: int) -> None:
             _remove(path)
     for leftover in directory.glob(".checkpoint-*.tmp"):
         leftover.unlink(missing_ok=True)
+    for tensors in directory.glob("checkpoint-*.safetensors"):
+        if not tensors.with_suffix(".json").exists():
+            tensors.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Checkpoint:

@@ -11,10 +11,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.checkpoint import write_atomically
 from common.trajectory import Episode
+
+if TYPE_CHECKING:
+    from common.events import EventFile
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +82,8 @@ class Recorder:
         self._file = (run_dir / "metrics.jsonl").open("ab")
         self._started = time.monotonic()
         self._waiting: list[dict[str, Any]] = []  # for TensorBoard
-        self._writer: Any = None
-        self._writer_failed = False
+        self._events: EventFile | None = None
+        self._events_failed = False
 
     def record(self, figures: Mapping[str, Any]) -> None:
         """Writes one record; figures that are None or not finite are left out."""
@@ -90,7 +93,8 @@ class Recorder:
             self._file.flush()
         except OSError as error:
             log.error("a record was not written: %s", error)
-        self._waiting.append(record)
+        if not self._events_failed:
+            self._waiting.append(record)
         if time.monotonic() - self._started > TENSORBOARD_AFTER_S:
             self._write_events()
 
@@ -98,8 +102,8 @@ class Recorder:
         """Writes what is left."""
         self._write_events()
         try:
-            if self._writer is not None:
-                self._writer.close()
+            if self._events is not None:
+                self._events.close()
             self._file.close()
         except OSError as error:
             log.error("the last records were not written: %s", error)
@@ -119,23 +123,25 @@ class Recorder:
         write_atomically(self._run_dir / "metrics.jsonl", b"".join(kept))
 
     def _write_events(self) -> None:
-        if self._writer_failed:
+        if self._events_failed:
             return
         try:
-            if self._writer is None:
-                from torch.utils.tensorboard import SummaryWriter
+            if self._events is None:
+                from common.events import EventFile
 
                 # Events beyond the resumed ones are hidden, as the records are cut off.
-                purge_step = self._frames + 1 if self._frames else None
-                self._writer = SummaryWriter(str(self._run_dir), purge_step=purge_step)
+                self._events = EventFile(self._run_dir, self._frames + 1 if self._frames else None)
             for record in self._waiting:
-                for name, value in record.items():
-                    if isinstance(value, int | float) and name not in ("frames", "unix_s"):
-                        self._writer.add_scalar(name, value, record["frames"], record["unix_s"])
-            self._waiting.clear()
+                scalars = {name: value for name, value in record.items() if _is_scalar(name, value)}
+                self._events.add(scalars, record["frames"], record["unix_s"])
         except OSError as error:
-            self._writer_failed = True
+            self._events_failed = True
             log.error("no more TensorBoard events: %s", error)
+        self._waiting.clear()
+
+
+def _is_scalar(name: str, value: Any) -> bool:
+    return isinstance(value, int | float) and name not in ("frames", "unix_s")
 
 
 def _has_value(value: Any) -> bool:

@@ -13,6 +13,8 @@ from common.errors import ConfigError
 MAX_ENVS = 4096
 # The longest text and the longest list that a run's spec carries.
 MAX_TEXT, MAX_ITEMS = 256, 64
+# Of numbers with a fraction: what is computed with them must still be finite in float32.
+LARGEST = 1e30
 
 
 def setting(
@@ -82,6 +84,8 @@ class Setting:
         )
         if not inside:
             raise self._refusal(value)
+        if kind is float and abs(number) > LARGEST:
+            raise ConfigError(f"{self.key} must be at most {LARGEST:g}, not {value!r}")
         return number
 
     def range(self) -> str:

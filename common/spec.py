@@ -29,6 +29,8 @@ _FITTING = (
     "unroll_length",
     "wire_version",
 )
+# A spec takes some hundred characters.
+MAX_SPEC_LENGTH = 65_536
 # A run with larger observations than this is refused rather than tried.
 MAX_OBSERVATION_SIZE = 16_777_216
 
@@ -89,6 +91,8 @@ class RunSpec:
     @classmethod
     def from_json(cls, text: str | bytes) -> "RunSpec":
         """The spec in `text`. Raises SpecMismatch if it is not one, or of another version."""
+        if len(text) > MAX_SPEC_LENGTH:
+            raise SpecMismatch(f"the run's spec is not a spec: it is {len(text):,} long")
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
