@@ -127,13 +127,13 @@ class Side:
         return WeightsReply(number(version, -1), payload, digest.decode(errors="replace"))
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self, client: Any = None) -> Iterator[None]:
         """Turns redis-py's errors into ours, and lets go of a server that no longer leads."""
         try:
             with translated(self.url):
                 yield
         except ServerDemoted:
-            self.client.connection_pool.disconnect(inuse_connections=False)
+            (client or self.client).connection_pool.disconnect(inuse_connections=False)
             raise
 
     def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
@@ -208,6 +208,8 @@ class LearnerSide(Side):
 
     def __init__(self, url: str, run: str, holder: str, lease_s: float) -> None:
         super().__init__(url, run, "learner")
+        # A connection for each of two threads: out of a common pool one could starve the other.
+        self._publishing: Any = connect(url, "impala-publisher")
         self.holder = holder
         self.epoch = 0
         self._token = ""
@@ -216,6 +218,11 @@ class LearnerSide(Side):
         self._lease_ms = round(lease_s * 1000)
         self._received = 0
         self._committed = 0
+
+    def close(self) -> None:
+        """Ends both connections."""
+        self._publishing.close()
+        super().close()
 
     def check_server(self) -> ServerLimits:
         """How much the server takes. Raises UnsuitableServer."""
@@ -309,8 +316,10 @@ class LearnerSide(Side):
         return list(blocks), int(queued)
 
     def _fenced(self, function: str, keys: list[str], *arguments: Any) -> None:
-        with self._opening, self._known_token(), self._asking():
-            self._call(self.client, function, [*keys, self.keys.epoch], self._token, *arguments)
+        with self._opening, self._known_token(), self._asking(self._publishing):
+            self._call(
+                self._publishing, function, [*keys, self.keys.epoch], self._token, *arguments
+            )
 
     @contextlib.contextmanager
     def _known_token(self) -> Iterator[None]:

@@ -211,7 +211,8 @@ def test_a_publication_whose_reply_was_lost_is_sent_again_without_harm(
     publisher.offer(1, weights(1))
     eventually(lambda: publisher.published == 1)
     publisher.offer(2, weights(2))
-    eventually(lambda: run.published == 2)
+    eventually(lambda: publisher.published == 2)
+    assert run.published == 2
     assert calls == [1, 1, 2]
     assert publisher.failure is None
 
