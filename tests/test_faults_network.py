@@ -295,6 +295,7 @@ def test_a_learner_that_was_cut_off_and_replaced_ends_and_changes_nothing(
 
 
 @pytest.mark.fault(21)
+@pytest.mark.full
 @pytest.mark.processes
 def test_a_slow_network_slows_the_data_and_nothing_else(
     crew: Crew, behind: Crew, proxy: Proxy

@@ -339,6 +339,7 @@ def test_the_wall_clock_is_read_for_stamps_only() -> None:
 
 
 @pytest.mark.fault(33)
+@pytest.mark.full
 def test_clocks_that_leap_by_hours_change_nothing(crew: Crew, raw: redis.Redis) -> None:
     # given a learner whose clock leaps back and forth by two hours, and an actor with such a clock
     learner = crew.skewed("learner", "--lease-s", "3", "--max-policy-age-s", "5", *NAMED)

@@ -260,7 +260,8 @@ def test_paused_clients_go_on_when_the_pause_is_over(
 
 
 @pytest.mark.fault(14)
-@pytest.mark.parametrize("asleep_s", [1, pytest.param(7, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("asleep_s", [1, 7])
 def test_a_server_that_sleeps_is_waited_for(
     crew: Crew, operator: redis.Redis, asleep_s: int
 ) -> None:

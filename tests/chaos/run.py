@@ -113,6 +113,7 @@ class ChaosRun:
             **{kind: self.counts[kind] for kind in KINDS if self.counts[kind]},
             "replies dropped": self.system.to_actors.dropped + self.system.to_learner.dropped,
             "learners in all": len(self.system.learners),
+            "trainings begun": self.system.trainings,
             "readings of the books": self.books.readings,
             "generations": len(self.books.by_generation),
             **{name: totals[name] for name in ("produced", *WHEREABOUTS, "dup_push", "foreign")},

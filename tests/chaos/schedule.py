@@ -17,10 +17,10 @@ class Kind(NamedTuple):
 KINDS = {
     "kill_actor": Kind(4),
     "stop_actor": Kind(2),
-    "kill_learner": Kind(2),
-    "stop_learner": Kind(1),
+    "kill_learner": Kind(1),
+    "stop_learner": Kind(0.5),
     "second_learner": Kind(1),
-    "take_over": Kind(1),
+    "take_over": Kind(0.5),
     "freeze_server": Kind(3, 0.3, 6.0),
     "pause_clients": Kind(2, 0.5, 4.0),
     "kill_server": Kind(2, 0.0, 3.0),

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from pathlib import Path
 
 from chaos.proxy import Proxy
@@ -20,7 +21,11 @@ SETTINGS = (
     *("--run", RUN, "--preset", "cartpole", "--envs-per-actor", "16", "--batch-size", "32"),
     *("--queue-blocks", str(QUEUE_BLOCKS), "--checkpoint-interval-s", "2"),
     *("--total-frames", "1e12", "--log-level", "debug", "--lease-s", "10"),
+    # Goes on for long when solved, which at the preset's own rate would end in a collapse.
+    *("--learning-rate", "0.0005", "--entropy-cost", "0.01"),
 )
+# After this a learner that is started again begins a new training.
+NEW_TRAINING_S = 240.0
 # The name of the one actor that is never killed: its memory is watched from end to end.
 STEADY = "steady"
 ACTORS = (STEADY, "mortal-a", "mortal-b")
@@ -36,6 +41,7 @@ class System:
         self.to_actors = Proxy(self.server.port, seed)
         self.to_learner = Proxy(self.server.port, seed + 1)
         self._programs = Programs(folder)
+        self.trainings = 0
         self._run_dirs = (folder / f"run-{n}" for n in itertools.count())
         self._incarnations = itertools.count()
         self.learners: list[Program] = []  # all that ever were, for the audit of their logs
@@ -43,7 +49,7 @@ class System:
         self._expected: dict[Program, set[int]] = {}  # ends that are meant, by their codes
         self._buried: set[Program] = set()
         self.surprises: list[str] = []  # ends that were not
-        self.run_dir = next(self._run_dirs)
+        self._begin_training()
         self.learner = self.start_learner()
         for name in ACTORS:
             self._start_actor(name)
@@ -83,6 +89,11 @@ class System:
         self.expect(second, 7)
         second.code(30)
 
+    def _begin_training(self) -> None:
+        self.run_dir = next(self._run_dirs)
+        self.trainings += 1
+        self._training_since = time.monotonic()
+
     def _start_actor(self, name: str) -> None:
         # A name of its own each time, as a supervisor would give: others play other episodes.
         actor_id = f"{name}-{next(self._incarnations)}"
@@ -115,6 +126,8 @@ class System:
             if self._has_ended(actor):
                 self._start_actor(name)
         if self._has_ended(self.learner):
+            if time.monotonic() - self._training_since > NEW_TRAINING_S:
+                self._begin_training()
             self.learner = self.start_learner()
         for other in self.learners:
             if other is not self.learner:
