@@ -136,8 +136,8 @@ def notices(status: dict[str, Any]) -> list[str]:
         )
     if lost := int(figures.get("runs_lost", 0)):
         lines.append(
-            f"notice   the server lost the run {lost} times: the blocks that it held are gone, "
-            "and the books began anew"
+            f"notice   runs lost by the server: {lost}; the blocks that it held are gone, and the "
+            "books began anew"
         )
     if books.get("foreign"):
         lines.append(f"notice   {books['foreign']} blocks came onto the list around the push")
