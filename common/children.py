@@ -31,7 +31,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             env=dict(environment) if environment is not None else None,
             start_new_session=True,
-            preexec_fn=_tie_to_parent(death_signal),
+            preexec_fn=tie_to_parent(death_signal),
         )
 
 
@@ -46,7 +46,7 @@ def end(process: subprocess.Popen[bytes], grace_s: float) -> int:
     return process.wait()
 
 
-def _tie_to_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+def tie_to_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
     """What the child runs before its program; on other systems only an orderly end reaps it."""
     if sys.platform != "linux":
         return None

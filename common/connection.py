@@ -69,7 +69,9 @@ def connect(url: str, name: str) -> Client:
             driver_info=None,  # a user without that permission would fill the server's ACL LOG
             **options,
         )
-        objection = tls.objection(client.connection_pool.connection_kwargs)
+        settings = client.connection_pool.connection_kwargs
+        str(settings.get("host", "")).encode("idna")  # as connecting would
+        objection = tls.objection(settings)
         if objection is None:
             client.connection_pool.make_connection()  # connects to nothing, but checks the options
             return client
@@ -161,7 +163,7 @@ def translated(url: str) -> Iterator[None]:
         if "max number of clients" in str(error):
             raise RedisUnreachable(
                 f"Redis at {where} takes no more clients (max number of clients reached); as an "
-                "operator, run: redis-cli CONFIG SET maxclients 10000"
+                f"operator, run: {cli_command(url)} CONFIG SET maxclients 10000"
             ) from error
         raise RedisUnreachable(
             f"no answer from Redis at {where} ({_cause(error)}); start one with: redis-server, "

@@ -53,6 +53,7 @@ class Courier:
         self._actor = producer.rpartition("#")[0]
         self._figures = figures
         self._ring: deque[Block] = deque()
+        self._being_sent = 0  # blocks: 0 or 1
         self._changed = threading.Condition()
         self._closing = False
         self._fresh: Fresh | None = None
@@ -93,10 +94,19 @@ class Courier:
         """Seconds since Redis last answered."""
         return time.monotonic() - self._last_contact
 
-    @property
-    def pending_local(self) -> int:
-        """Blocks waiting in the ring."""
-        return len(self._ring)
+    def books(self) -> dict[str, int]:
+        """What became of the blocks that were handed over, of one instant.
+
+        generated = accepted + shed_local + pending_local + push_unknown.
+        """
+        with self._changed:
+            return {
+                "generated": self.generated,
+                "accepted": self.accepted,
+                "shed_local": self.shed_local,
+                "pending_local": len(self._ring) + self._being_sent,
+                "push_unknown": self.push_unknown,
+            }
 
     def close(self, flush_s: float) -> None:
         """Pushes what the ring holds, for at most `flush_s`, and stops."""
@@ -131,7 +141,10 @@ class Courier:
         with self._changed:
             if not self._ring and not self._closing:
                 self._changed.wait(max(0.0, self._next_beat - time.monotonic()))
-            return self._ring.popleft() if self._ring else None
+            if not self._ring:
+                return None
+            self._being_sent = 1
+            return self._ring.popleft()
 
     def _deliver(self, block: Block, sequence: int) -> None:
         """Pushes a block until its fate is known, then follows what the reply tells."""
@@ -141,14 +154,20 @@ class Courier:
         news: list[PushReply] = []
 
         def push() -> None:
+            if time.monotonic() >= self._next_beat:  # a plain push may wait for room for long
+                self._beat()
             queue_blocks = self._spec.queue_blocks
             news.append(self._side.push(self._producer, sequence, frame, queue_blocks))
 
-        if self._repeat(push):
-            self.accepted += 1
+        delivered = self._repeat(push)
+        with self._changed:
+            self._being_sent = 0
+            if delivered:
+                self.accepted += 1
+            else:
+                self.push_unknown += 1
+        if delivered:
             self._repeat(lambda: self._heed(news[-1]))
-        else:
-            self.push_unknown += 1
 
     def _beat(self) -> None:
         self._next_beat = time.monotonic() + BEAT_INTERVAL_S

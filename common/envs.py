@@ -5,6 +5,7 @@ action, gives reward 0 and the new episode's first observation (`common.trajecto
 """
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Collection, Iterator
 from math import prod
@@ -17,7 +18,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
-from common.spec import MAX_OBSERVATION_SIZE, OBSERVATION_DTYPES, ObservationSpec
+from common.spec import MAX_OBSERVATION_SIZE, OBSERVATION_DTYPES, ObservationSpec, module_of
+
+log = logging.getLogger(__name__)
 
 SUPPORTED = "supported are Box or Discrete observations and a Discrete action space"
 
@@ -75,13 +78,16 @@ class VectorEnvironment:
             return StepResult(
                 self._observations(observations),
                 np.asarray(rewards, np.float32).reshape(self.num_envs),
-                terminated,
-                truncated,
+                np.asarray(terminated, np.bool_).reshape(self.num_envs),
+                np.asarray(truncated, np.bool_).reshape(self.num_envs),
             )
 
     def close(self) -> None:
-        """Ends the environments."""
-        self._env.close()
+        """Ends the environments; what their own code makes of that is no longer ours."""
+        try:
+            self._env.close()
+        except Exception as error:
+            log.debug("%s failed in close: %s", self._env_id, error)
 
     @contextlib.contextmanager
     def _failures(self, doing: str) -> Iterator[None]:
@@ -105,9 +111,9 @@ class VectorEnvironment:
 
 
 def check_module(env_id: str, trusted: Collection[str]) -> None:
-    """Refuses to import a module that only Redis or a file has named. Raises ConfigError."""
-    module, colon, _ = env_id.rpartition(":")
-    if colon and module not in trusted:
+    """Refuses to import a module that only Redis or a checkpoint has named. Raises ConfigError."""
+    module = module_of(env_id)
+    if module and module not in trusted:
         raise ConfigError(
             f"the run's environment {env_id} is made by the module {module!r}, which nobody here "
             f"has named; if you trust it, add --env-module {module}"

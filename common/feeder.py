@@ -95,7 +95,7 @@ class Feeder:
         self._away = False  # the server did not answer the last time
         self.refused: Counter[str] = Counter()
         self._say_refused_at = 0.0
-        self.reopened = 0  # times the server had lost the run
+        self.reopened = 0  # times the server had lost the run, or a part of it
         self.bytes_received = 0
         self.queued = 0  # blocks in the list, when it was last asked
         self.busy_s = 0.0  # in commands to Redis
@@ -201,7 +201,8 @@ class Feeder:
         if time.monotonic() >= self._say_refused_at:
             self._say_refused_at = time.monotonic() + REFUSED_LINE_INTERVAL_S
             count = self.refused[error.reason]
-            log.warning("refused a block (%s, number %d): %s", error.reason, count, error)
+            told = ascii(str(error))[1:-1]  # it may quote the block
+            log.warning("refused a block (%s, number %d): %s", error.reason, count, told)
 
     def _wait_for_blocks(self, most: int) -> None:
         """Claims blocks, and waits for some if there are none."""

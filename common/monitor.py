@@ -39,9 +39,9 @@ class MonitorSide(Side):
                 f"impala-learner --run {self.run}"
             )
         pairs = zip(stats[::2], stats[1::2], strict=True)
-        texts = {name.decode(): value.decode() for name, value in pairs}
-        generation = texts.pop("generation", "")
-        counts: dict[str, Any] = {name: int(value) for name, value in texts.items()}
+        found = {_shown(name): value for name, value in pairs}
+        generation = _shown(found.pop("generation", b""))
+        counts: dict[str, Any] = {name: number(value, 0) for name, value in found.items()}
         books = counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
         # What came around the push is counted when it is claimed: until then, here.
         uncounted = max(0, -residual(books))
@@ -77,14 +77,19 @@ class MonitorSide(Side):
             for key in self.client.scan_iter(match=_escaped(prefix) + "*", count=1000):
                 figures = self.client.hgetall(key)
                 if figures:  # else it expired since
-                    name = key.decode().removeprefix(prefix)
-                    actors[name] = {k.decode(): v.decode() for k, v in figures.items()}
+                    name = _shown(key).removeprefix(prefix)
+                    actors[name] = {_shown(k): _shown(v) for k, v in figures.items()}
         return dict(sorted(actors.items()))
 
 
 def residual(books: Mapping[str, Any]) -> int:
     """What the books do not explain: 0, or something is wrong with the transport."""
     return int(books["produced"] - sum(books[name] for name in WHEREABOUTS))
+
+
+def _shown(raw: bytes) -> str:
+    """An actor's words, without what a terminal would act on."""
+    return "".join(c if c.isprintable() else "?" for c in raw.decode(errors="replace"))
 
 
 def _escaped(pattern: str) -> str:

@@ -30,7 +30,8 @@ class Publisher:
         self._last: tuple[int, Weights] | None = None
         self._introduced = False
         self._closing = False
-        self._published_at = 0.0
+        self._published_at = 0.0  # something new
+        self._written_at = 0.0  # something new, or the last once more
         self.published = 0  # versions
         self.busy_s = 0.0
         self.figures: dict[str, float] = {}  # the learner's own, for whoever asks for its status
@@ -51,6 +52,7 @@ class Publisher:
         """Publishes weights and spec at once, on the caller's thread: now actors may join."""
         self._spec, self._last = spec, (version, weights)
         self.reintroduce()
+        self._published_at = self._written_at
         self._introduced = True
 
     def reintroduce(self) -> None:
@@ -90,13 +92,15 @@ class Publisher:
                     offered = self._offered
                     if offered is not None:
                         self._publish(*offered)
+                        self._published_at = self._written_at
+                        self.published += 1
                         with self._changed:
                             if self._offered is offered:  # else a newer one has come
                                 self._offered = None
                     if time.monotonic() >= renew_at:
                         self._side.renew(self.figures)
                         renew_at = time.monotonic() + self._renew_every_s
-                    if self._introduced and time.monotonic() - self._published_at >= REPUBLISH_S:
+                    if self._introduced and time.monotonic() - self._written_at >= REPUBLISH_S:
                         self.reintroduce()
                 except (RedisUnreachable, RunMissing, OutOfStep) as error:
                     if self._closing and time.monotonic() > self._give_up_at:
@@ -116,5 +120,4 @@ class Publisher:
         started = time.perf_counter()
         self._side.publish(version, wire.pack_weights(weights, version, self._spec))
         self.busy_s += time.perf_counter() - started
-        self._published_at = time.monotonic()
-        self.published += 1
+        self._written_at = time.monotonic()

@@ -116,6 +116,11 @@ class RunSpec:
         )
 
 
+def module_of(env_id: str) -> str:
+    """The module that is imported to make an environment, as in module:Id; empty for none."""
+    return env_id.rpartition(":")[0]
+
+
 def make_spec(run: str, config: Config, observation: ObservationSpec, num_actions: int) -> RunSpec:
     """The spec of a run with that config in an environment of those spaces."""
     return RunSpec(

@@ -51,7 +51,9 @@ def check_server(client: Client, url: str) -> ServerLimits:
     return ServerLimits(int(str(info.get("maxmemory", 0))), bulk_bytes)
 
 
-def check_room(limits: ServerLimits, block_bytes: int, weights_bytes: int, blocks: int) -> None:
+def check_room(
+    limits: ServerLimits, url: str, block_bytes: int, weights_bytes: int, blocks: int
+) -> None:
     """Whether the server takes a run of that many blocks at once; warns of one without a limit.
 
     Raises UnsuitableServer: a value that is too long would end each connection that sends it.
@@ -70,7 +72,8 @@ def check_room(limits: ServerLimits, block_bytes: int, weights_bytes: int, block
     need = blocks * block_bytes + 4 * weights_bytes + 8_000_000
     if limits.maxmemory_bytes == 0:
         log.warning(
-            "the server has no memory limit; set one with: redis-cli CONFIG SET maxmemory %d",
+            "the server has no memory limit; set one with: %s CONFIG SET maxmemory %d",
+            cli_command(url),
             max(need, 256_000_000),
         )
     elif need > limits.maxmemory_bytes:

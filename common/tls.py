@@ -83,7 +83,9 @@ def _greeting(place: tuple[str, int], options: Mapping[str, Any], listen: bool) 
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         if "ssl_certfile" in options:
-            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+            # Never None for the password: OpenSSL would ask for one on the terminal.
+            password = options.get("ssl_password") or ""
+            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), password)
         with (
             socket.create_connection(place, PROBE_TIMEOUT_S) as plain,
             context.wrap_socket(plain, server_hostname=place[0]) as secure,

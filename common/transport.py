@@ -341,7 +341,7 @@ def replies(pipe: Any) -> list[Any]:
     return replies
 
 
-def number(reply: bytes | None, default: int) -> int:
+def number(reply: bytes | str | None, default: int) -> int:
     """A reply that is a whole number, or the default when it is none."""
     try:
         return default if reply is None else int(reply)

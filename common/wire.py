@@ -21,6 +21,7 @@ A block's body: observations, is_first, actions, rewards, discounts, behaviour_l
 spec's parameters in its order, float32.
 """
 
+import re
 import struct
 import zlib
 from math import prod
@@ -239,6 +240,6 @@ def _seconds(header: dict[str, Any], name: str) -> float:
 
 def _text(header: dict[str, Any], name: str) -> str:
     value = header.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= 64:
-        raise FrameRefused("schema", f"the header's {name} is not a short text")
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
+        raise FrameRefused("schema", f"the header's {name} is not a name")
     return value

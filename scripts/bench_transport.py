@@ -33,6 +33,7 @@ from threadpoolctl import threadpool_limits
 
 import load
 from common import wire
+from common.acting import Actor
 from common.courier import Courier, Fresh
 from common.envs import VectorEnvironment
 from common.monitor import MonitorSide, residual
@@ -41,7 +42,6 @@ from common.transport import ActorSide, Side
 from load import RUN, Crew, Server
 from swarm import swarm
 from workers import runtime
-from workers.actor import Actor
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # The targets are made for four cores.

@@ -157,7 +157,7 @@ class Crew:
     def start(self, role: Callable[..., Figures], *args: Any, **kwargs: Any) -> Callable[[], Any]:
         """Starts a role; returns a function that waits for what the role returns."""
         mine, theirs = self._fork.Pipe(duplex=False)
-        tie_to_us = children._tie_to_parent(signal.SIGKILL)
+        tie_to_us = children.tie_to_parent(signal.SIGKILL)
 
         def work() -> None:
             if tie_to_us:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from common import children
+
 Value = TypeVar("Value")
 
 BIN = Path(sys.executable).parent
@@ -46,6 +48,7 @@ class Program:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=cwd,
+                preexec_fn=children.tie_to_parent(signal.SIGKILL),
             )
 
     @property
@@ -58,7 +61,7 @@ class Program:
         """All it has printed."""
         return self.log.read_text(errors="replace")
 
-    def says(self, text: str, timeout_s: float = 20.0) -> str:
+    def says(self, text: str, timeout_s: float = 60.0) -> str:
         """Waits until it has printed `text`; returns all it has printed."""
 
         def said() -> bool:

@@ -90,6 +90,7 @@ def test_a_long_storm_leaves_memory_and_open_files_as_they_were(chaos_seed: int)
 )
 @pytest.mark.timeout(200)
 @pytest.mark.full
+@pytest.mark.fault(52)
 def test_the_verdict_is_bad_when_a_mechanism_is_broken(
     mechanism: str, kind: str, finding: str
 ) -> None:

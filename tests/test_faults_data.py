@@ -229,6 +229,11 @@ def records(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def skipped_updates(directory: Path) -> int:
+    """Updates so far whose loss or gradients were not finite."""
+    return max((record["updates_skipped"] for record in records(directory)), default=0)
+
+
 def assert_finite(found: list[dict[str, Any]]) -> None:
     """Every figure is there as a finite number (JSON as Python writes it knows NaN)."""
     for record in found:
@@ -578,7 +583,7 @@ def test_a_block_that_must_not_be_trained_on_ends_in_the_counter_of_its_reason(
     # given a learner at work, and what it has refused so far
     bad = [kind for kind in kinds(live.spec) if kind.row == row]
     expected = live.refused() + Counter([kind.reason for kind in bad] * 2)
-    foreign = live.books()["foreign"]
+    foreign, skipped = live.books()["foreign"], skipped_updates(live.directory)
 
     # when each kind is pushed by the push function and by hand
     for kind in bad:
@@ -599,6 +604,8 @@ def test_a_block_that_must_not_be_trained_on_ends_in_the_counter_of_its_reason(
     seen = len(records(live.directory))
     eventually(lambda: len(records(live.directory)) > seen, what="a new record")
     assert_finite(records(live.directory))
+    assert "total_loss" in records(live.directory)[-1]  # it would be absent, were it not finite
+    assert skipped_updates(live.directory) == skipped
     live.weights()
     assert "Traceback" not in live.learner.output + live.actor.output
 

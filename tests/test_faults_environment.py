@@ -46,7 +46,15 @@ class Brittle(CartPoleEnv):
             return (np.zeros(7, np.float32), *result[1:])
         raise RuntimeError("the simulator is gone")
 
+    def close(self):
+        super().close()
+        raise RuntimeError("not even this")
+
     def reset(self, **options):
+        if self.marker and self.marker.endswith("twice.done") and Path(self.marker).exists():
+            if not Path(self.marker + "2").exists():
+                Path(self.marker + "2").touch()
+                raise RuntimeError("no new beginning")
         if self.how == "reset" and self.breaks():
             raise RuntimeError("no new episode")
         return super().reset(**options)
@@ -55,6 +63,8 @@ def register(name, **options):
     gymnasium.register(name, lambda **more: Brittle(**options, **more), max_episode_steps=500)
 
 HERE = Path(__file__).parent
+# Breaks in a step, and then in the first reset after that.
+register("Twice-v0", how="step", after=50, marker=str(HERE / "twice.done"))
 for how in ("step", "reset", "shape", "hang", "crash"):
     after = 3 if how == "reset" else 50
     register(f"{how.title()}Once-v0", how=how, after=after, marker=str(HERE / f"{how}.done"))
@@ -117,6 +127,18 @@ def test_an_environment_that_fails_once_is_made_anew_by_the_same_actor(
     before = stage.consumed()
     eventually(lambda: stage.consumed() > before + 20)
     assert actor.process.poll() is None
+    assert "Traceback" not in actor.output
+    check_the_list(redis_url, run_name, stage)
+
+
+def test_an_environment_that_also_fails_as_it_is_made_anew_gets_another_chance(
+    programs: Programs, redis_url: str, run_name: str
+) -> None:
+    stage = Stage(programs, redis_url, run_name, "Twice-v0")
+    actor = stage.actor()
+    actor.says("no new beginning; made anew")
+    before = stage.consumed()
+    eventually(lambda: stage.consumed() > before + 20)
     assert "Traceback" not in actor.output
     check_the_list(redis_url, run_name, stage)
 

@@ -29,6 +29,7 @@ from chaos.servers import OwnServer
 from common import wire
 from common.courier import Courier, Fresh
 from common.ledger import Settled
+from common.monitor import MonitorSide, residual
 from common.spec import ObservationSpec, RunSpec
 from common.trajectory import Block, Origin, empty_trajectory
 from common.transport import ActorSide, LearnerSide
@@ -226,7 +227,11 @@ def test_with_many_actors_the_learner_still_claims_without_delay(
             *(count * CROWD, p50 * 1e3, p99 * 1e3, max(took_s) * 1e3),
         )
         assert p99 < 0.5
-        assert all_pushed_since(before, many)
+        eventually(lambda: all_pushed_since(before, many), PROGRESS_S, "everyone's next push")
+        look = MonitorSide(server.url, run_name, "test")
+        eventually(lambda: len(look.read_actors()) == count * CROWD, PROGRESS_S, "all are listed")
+        assert residual(look.read_books()) == 0
+        look.close()
         assert not [failure for crowd in many for failure in crowd.failures()]
         with server.client() as operator:
             assert operator.info("stats")["rejected_connections"] == 0

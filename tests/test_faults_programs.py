@@ -37,6 +37,12 @@ def crew(programs: Programs, redis_url: str, run_name: str) -> Crew:
     return Crew(programs, redis_url, run_name)
 
 
+def published(raw: redis.Redis, crew: Crew) -> tuple[bytes, bytes]:
+    """Version and digest of the weights that are published now."""
+    version, digest = raw.hmget(crew.keys.weights, "version", "digest")
+    return version, digest
+
+
 def sequences(raw: redis.Redis, run: str, actor: str) -> dict[str, int]:
     """The last stored sequence number of each incarnation of that actor."""
     pairs = raw.hgetall(Keys(run).seq).items()
@@ -167,6 +173,7 @@ def test_an_actor_of_the_same_name_begins_anew_and_nothing_of_it_is_refused(
     crew.unharmed(learner)
     books = crew.ends_well()
     assert (books["dup_push"], books["dead_lettered"]) == (0, 0)
+    assert books["produced"] == sum(sequences(raw, crew.run, "same").values())
 
 
 # Rows 5 to 8: the learner.
@@ -195,15 +202,18 @@ def test_what_a_killed_learner_had_claimed_is_abandoned_once_and_never_trained_o
     assert left or when == "sent"  # a commit may leave nothing in flight
 
     # when the next one resumes
+    seen = {published(raw, crew)}
     again = crew.learner("--resume", *CHECKPOINTS_OFTEN, *NAMED)
     again.says("resumed from", 40)
     versions = [record["weights_version"]]
 
     def trained_more() -> bool:
         versions.append(crew.learner_record()["weights_version"])
+        seen.add(published(raw, crew))
         return crew.books()["consumed"] > before["consumed"] + 50
 
     eventually(trained_more, PROGRESS_S)
+    assert len({version for version, _ in seen}) == len(seen)
 
     # then it is of the next epoch, and no version was used twice or went back
     assert crew.learner_record()["epoch"] == record["epoch"] + 1

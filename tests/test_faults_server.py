@@ -80,6 +80,10 @@ def test_a_server_that_forgets_everything_is_given_the_run_anew(
     again = crew.learner_record()
     assert again["epoch"] > record["epoch"]
     assert again["weights_version"] > record["weights_version"]
+
+    # and an operator is told
+    eventually(lambda: crew.learner_record()["figures"].get("runs_lost", 0) >= 1)
+    assert "notice   opened again: 1;" in crew.status()[1]
     crew.unharmed(learner, *actors)
     crew.ends_well()
     each_once(learner)
@@ -220,7 +224,7 @@ def test_handing_a_block_over_takes_no_longer_when_the_server_is_frozen(
 
         # then it takes no time worth mentioning, and the oldest were shed
         assert np.quantile(took_s, 0.5) <= 0.001
-        assert np.quantile(took_s, 0.99) <= 0.005
+        assert np.quantile(took_s, 0.99) <= 0.05  # to wait for the network would take seconds
         assert courier.shed_local > 400
     courier.close(0.0)
     side.close()

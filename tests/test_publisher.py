@@ -275,6 +275,7 @@ def test_a_publisher_that_is_fenced_says_so(redis_url: str, run_name: str, busy:
 # Faults.
 
 
+@pytest.mark.fault(9)
 def test_after_a_wipe_the_last_weights_are_published_again(run: Run) -> None:
     # given published weights on a server that loses them
     publisher = run.publisher()
@@ -301,12 +302,28 @@ def test_nothing_is_published_again_before_there_were_weights(run: Run) -> None:
     assert run.monitor.read_spec() is None
 
 
+def test_writing_the_last_weights_again_does_not_put_off_the_next_ones(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given weights that are written again more often than new ones are wanted
+    monkeypatch.setattr(publisher_module, "REPUBLISH_S", 0.2)
+    publisher = run.publisher(interval_s=1.5)
+    publisher.introduce(SPEC, 1, weights(1))
+
+    # when the interval is over, then new ones are wanted, and published
+    eventually(lambda: publisher.ready)
+    publisher.offer(2, weights(2))
+    eventually(lambda: publisher.published == 1)  # versions, not writings
+    assert run.published == 2
+
+
 @pytest.mark.fault(38)
 @pytest.mark.parametrize("key", ["weights", "spec"])
 def test_what_actors_join_by_is_written_again_though_there_is_no_update(
     run: Run, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     # given a learner without data, and a run that actors could join
+    assert publisher_module.REPUBLISH_S <= 5.0
     monkeypatch.setattr(publisher_module, "REPUBLISH_S", 0.3)
     publisher = run.publisher()
     publisher.introduce(SPEC, 3, weights(3))

@@ -21,6 +21,6 @@ def test_books_that_do_not_balance_are_an_alarm_and_come_first() -> None:
 
 def test_what_was_lost_skipped_or_came_another_way_is_told() -> None:
     lost, foreign, skipped = notices(status(foreign=7, runs_lost=2, updates_skipped=5))
-    assert "runs lost by the server: 2" in lost
+    assert "opened again: 2; the server had lost" in lost
     assert "7 blocks came onto the list around the push" in foreign
     assert "5 updates were skipped" in skipped

@@ -218,7 +218,8 @@ class ActorProgram:
                     self._repair(actor, spec, error)
         finally:
             courier.close(FLUSH_S)
-            actor.close()
+            with self._watchdog.watching():
+                actor.close()
         if courier.failure:
             raise courier.failure
 
@@ -237,13 +238,18 @@ class ActorProgram:
             courier.hand_over(block)
 
     def _repair(self, actor: Actor, spec: RunSpec, error: EnvironmentFailed) -> None:
-        """Makes the environments anew; what they had begun is lost. Raises `error` too often."""
-        if not self._failures.spend():
-            raise error
-        log.warning("%s; made anew, the unroll is lost", error)
-        with self._watchdog.watching():
-            actor.close()
-            actor.begin(self._make_environment(spec))
+        """Makes the environments anew, what they had begun is lost. Raises the last error."""
+        while self._failures.spend():
+            log.warning("%s; made anew, the unroll is lost", error)
+            try:
+                with self._watchdog.watching():
+                    actor.close()
+                    actor.begin(self._make_environment(spec))
+            except EnvironmentFailed as again:
+                error = again
+            else:
+                return
+        raise error
 
     def _pause_until(self, condition: Callable[[], bool]) -> None:
         while not self._stop() and not condition():
@@ -276,11 +282,7 @@ class ActorProgram:
             "frames_per_s": round(frames_per_s),
             "episodes": actor.episodes,
             "weights_version": actor.policy.version,
-            "generated": courier.generated,
-            "accepted": courier.accepted,
-            "shed_local": courier.shed_local,
-            "pending_local": courier.pending_local,
-            "push_unknown": courier.push_unknown,
+            **courier.books(),
             "weights_refused": courier.weights_refused,
         }
 

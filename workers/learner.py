@@ -28,7 +28,7 @@ from common.errors import (
     SpecMismatch,
 )
 from common.publisher import Publisher
-from common.spec import RunSpec, make_spec
+from common.spec import RunSpec, make_spec, module_of
 from common.suitability import check_room
 from common.transport import LearnerSide
 from workers import runtime
@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 Reply = TypeVar("Reply")
 
 BATCH_TIMEOUT_S = 0.2
-# Room on the server for blocks that are claimed and not committed.
-IN_FLIGHT_BLOCKS = 4
 NO_DATA_NOTICE_S = 10.0
 # Updates in a row without finite gradients, after which the run stops.
 NOT_FINITE_LIMIT = 20
@@ -180,10 +178,11 @@ class LearnerProgram:
         elif time.monotonic() - self._last_batch > NO_DATA_NOTICE_S and self._notice_due():
             log.info(
                 "no trajectories for %.0f s; start actors with: impala-actor --run %s "
-                "--redis-url %s",
+                "--redis-url %s%s",
                 time.monotonic() - self._last_batch,
                 self._run,
                 without_password(self._side.url),
+                f" --env-module {module}" if (module := module_of(self._spec.env)) else "",
             )
         return batch
 
@@ -213,11 +212,14 @@ class LearnerProgram:
         )
         environment.close()
         self._saved = self._find_checkpoint()
+        # Two batches may be claimed and not committed, and a block that lies across both.
+        in_flight = 2 * -(-self._config.training.batch_size // self._spec.envs_per_actor) + 1
         check_room(
             self._patiently(self._side.check_server),
+            self._side.url,
             block_bytes=wire.block_nbytes(self._spec, self._spec.envs_per_actor),
             weights_bytes=wire.weights_nbytes(self._spec),
-            blocks=self._spec.queue_blocks + IN_FLIGHT_BLOCKS,
+            blocks=self._spec.queue_blocks + in_flight,
         )
         holder = self._patiently(self._side.current_holder)
         gone = holder is not None and runtime.is_dead_here(holder)

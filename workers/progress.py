@@ -21,6 +21,7 @@ from common.config import Config
 from common.connection import cli_command, without_password
 from common.errors import EXIT_INTERRUPTED
 from common.rundir import RunDirectory
+from common.spec import module_of
 from common.transport import Keys
 
 PLAIN_LINE_INTERVAL_S = 2.0
@@ -90,7 +91,9 @@ class Progress:
         self.say(f"run directory: {path}")
         if code == EXIT_INTERRUPTED:
             self.say(f"continue:      {_typed('impala-train')} --resume --run-dir {path}")
-        self.say(f"next:          {_typed('impala-eval')} --checkpoint {path}")
+        module = module_of(self._config.environment.env)
+        trust = f" --env-module {module}" if module else ""
+        self.say(f"next:          {_typed('impala-eval')} --checkpoint {path}{trust}")
         self.say(f"               {_typed('tensorboard')} --logdir {path}")
 
     def say(self, text: str) -> None:

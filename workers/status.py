@@ -8,6 +8,7 @@ import click
 
 from common.errors import ConfigError
 from common.monitor import WHEREABOUTS, MonitorSide, residual
+from common.transport import number
 from workers import runtime
 from workers.options import shared
 from workers.plan import run_name
@@ -117,10 +118,10 @@ def in_words(run: str, status: dict[str, Any]) -> str:
     lines += notices(status)
     lines.append(f"actors   {len(status['actors'])}")
     for name, actor in status["actors"].items():
-        lag = learner["weights_version"] - int(actor.get("weights_version", 0))
+        lag = learner["weights_version"] - number(actor.get("weights_version"), 0)
         lines.append(
             f"  {name:<24} {actor.get('host', '?')}:{actor.get('pid', '?')}  "
-            f"{int(actor.get('frames_per_s', 0)):>9,} frames/s  version "
+            f"{number(actor.get('frames_per_s'), 0):>9,} frames/s  version "
             f"{actor.get('weights_version', '?')} ({lag} behind)  shed {actor.get('shed_local', 0)}"
         )
     return "\n".join(lines)
@@ -136,8 +137,8 @@ def notices(status: dict[str, Any]) -> list[str]:
         )
     if lost := int(figures.get("runs_lost", 0)):
         lines.append(
-            f"notice   runs lost by the server: {lost}; the blocks that it held are gone, and the "
-            "books began anew"
+            f"notice   opened again: {lost}; the server had lost the run or a part of it, and the "
+            "blocks that were there are gone"
         )
     if books.get("foreign"):
         lines.append(f"notice   {books['foreign']} blocks came onto the list around the push")

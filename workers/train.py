@@ -26,6 +26,7 @@ from common.errors import (
 )
 from common.rundir import RunDirectory
 from common.server import EmbeddedServer
+from common.spec import module_of
 from workers import runtime
 from workers.options import (
     GroupedCommand,
@@ -118,7 +119,7 @@ class Crew:
         # By the environment: an address may hold a password, and arguments are public.
         self._environment = os.environ | {
             "IMPALA_REDIS_URL": redis_url,
-            "IMPALA_ENV_MODULE": _module(plan.config.environment.env),
+            "IMPALA_ENV_MODULE": module_of(plan.config.environment.env),
             runtime.STARTED_AT_VARIABLE: str(runtime.started_at_unix_s()),
         }
         self._logs = plan.directory.path / "logs"
@@ -206,11 +207,6 @@ class Crew:
             if line.startswith("error: ") or "Error" in line:
                 return line.removeprefix("error: ")
         return f"see {path}"
-
-
-def _module(env_id: str) -> str:
-    """The module that whoever started us named with the environment; empty for none."""
-    return env_id.rpartition(":")[0]
 
 
 class Server(NamedTuple):

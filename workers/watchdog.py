@@ -34,9 +34,12 @@ class Watchdog:
             self._since = None
 
     def _watch(self) -> None:
+        """Counts its own rounds: a process that was stopped for a while has not hung."""
+        pause_s, stuck_s, watched = min(1.0, self._timeout_s / 4), 0.0, None
         while True:
-            time.sleep(min(1.0, self._timeout_s / 4))
-            since = self._since
-            if since is not None and time.monotonic() - since > self._timeout_s:
+            time.sleep(pause_s)
+            stuck_s = stuck_s + pause_s if watched == self._since else 0.0
+            watched = self._since
+            if watched is not None and stuck_s > self._timeout_s:
                 click.echo(f"error: {self._complaint} {self._timeout_s:g} s", err=True)
                 os._exit(EXIT_HUNG)

@@ -84,9 +84,9 @@ class Faults:
             client.config_set("maxmemory", limit)
 
     def _push_garbage(self, for_s: float, rng: random.Random) -> None:
+        self.garbage += 1  # before the oracle can see it
         with self._system.server.client() as client:
             client.rpush(self._system.keys.trajectories, rng.choice(GARBAGE))
-        self.garbage += 1
 
     # The network.
 

@@ -17,6 +17,8 @@ LOOK_EVERY_S = 0.1
 SAMPLE_EVERY_S = 2.0
 # Memory is judged once a process has been up for this long, and has this much behind it.
 WARM_UP_S, LEAST_LIFE_S = 30.0, 120.0
+# Where a block can be that an actor made.
+ACTOR_PARTS = ("accepted", "shed_local", "pending_local", "push_unknown")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -24,7 +26,7 @@ class BooksWatch:
     """Reads the books ten times a second on a thread of its own, and notes what must not be.
 
     A server that does not answer is no offence; what it says when it does is held against I1 (the
-    residual), I4 (the bound) and I7 (the weights' version).
+    residual), I2 (the actors' own books), I4 (the bound) and I7 (the weights' version).
     """
 
     def __init__(self, url: str, garbage: Callable[[], int]) -> None:
@@ -32,6 +34,7 @@ class BooksWatch:
         self._garbage = garbage
         self.offences: list[str] = []
         self.readings = 0
+        self.accepted: dict[str, int] = {}  # by actor, as last read
         self.last: dict[str, Any] | None = None
         self.by_generation: dict[str, dict[str, Any]] = {}  # the last reading of each
         self._version = -1
@@ -48,13 +51,12 @@ class BooksWatch:
         """One reading, held against what must hold."""
         try:
             books, learner = self._side.read_books(), self._side.read_learner()
+            actors = self._side.read_actors()
         except ImpalaError:
             return
         self.readings += 1
         if left := residual(books):
             self._offend(f"the books leave {left} blocks unexplained: {books}")
-        if books["foreign"] > self._garbage():
-            self._offend(f"{books['foreign']} blocks came from nowhere: {books}")
         if books["queued"] > QUEUE_BLOCKS + self._garbage():
             self._offend(f"the list holds {books['queued']} blocks, its bound is {QUEUE_BLOCKS}")
         generation, version = books["generation"], learner["weights_version"]
@@ -62,6 +64,13 @@ class BooksWatch:
             self._offend(f"the weights went back from version {self._version} to {version}")
         self._version = version
         self.last = self.by_generation[generation] = books
+        if self.totals()["foreign"] > self._garbage():
+            self._offend(f"blocks came from nowhere: {books}")
+        for name, told in actors.items():
+            lost = int(told["generated"]) - sum(int(told[part]) for part in ACTOR_PARTS)
+            if lost:
+                self._offend(f"the actor {name} leaves {lost} blocks unexplained: {told}")
+            self.accepted[name] = int(told["accepted"])
 
     def close(self) -> None:
         """Ends the watching, with one more look."""

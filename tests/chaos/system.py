@@ -111,6 +111,8 @@ class System:
     def kill_actor(self, rng: random.Random, number: signal.Signals) -> None:
         """Ends one of the actors that may be ended."""
         victim = self.actors[rng.choice([name for name in ACTORS if name != STEADY])]
+        if number == signal.SIGTERM:
+            victim.says("joined", 30)  # before, it may not listen yet
         self.expect(victim, -signal.SIGKILL if number == signal.SIGKILL else 0)
         victim.send(number)
 
