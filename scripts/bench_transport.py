@@ -23,12 +23,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import redis
 from rich.console import Console
-from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import load
@@ -41,6 +40,7 @@ from common.spec import RunSpec
 from common.transport import ActorSide, Side
 from load import RUN, Crew, Server
 from swarm import swarm
+from targets import Target, judged, table
 from workers import runtime
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -50,22 +50,6 @@ ATARI = ((84, 84, 4), "uint8")
 # Windows of each trouble that an actor plays through.
 ROUNDS = 3
 Figures = dict[str, float]
-
-
-class Target(NamedTuple):
-    """What a figure should be."""
-
-    figure: str
-    words: str
-    sense: Literal["<=", ">=", "=="] = "<="
-    limit: float = 0
-    unit: str = "ms"
-
-    def met(self, value: float) -> bool:
-        """Whether the figure is as it should be."""
-        if self.sense == "==":
-            return value == self.limit
-        return value <= self.limit if self.sense == "<=" else value >= self.limit
 
 
 class Bench(NamedTuple):
@@ -428,32 +412,6 @@ def measured(part: str, bench: Bench) -> Figures:
     (all_after, ours_after), seconds = load.cpu_s(), time.monotonic() - before
     others_s = (all_after - all_before) - (ours_after - ours_before)
     return figures | {"others_cores": max(0.0, others_s / seconds), "part_s": seconds}
-
-
-def judged(part: str, target: Target, values: list[float]) -> dict[str, Any]:
-    """A target beside its figure; what must be exact must be so in every repeat."""
-    figure = statistics.median(values)
-    met = all(target.met(value) for value in (values if target.sense == "==" else [figure]))
-    spread = {"value": figure, "low": min(values), "high": max(values), "met": met}
-    return {"part": part} | target._asdict() | spread
-
-
-def table(rows: list[dict[str, Any]], figures: dict[str, Any], repeat: int) -> Table:
-    """The targets and their figures, for people."""
-    shown = Table("part", "what", "target", "figure", "", title="transport under load")
-    senses = {"<=": "at most ", ">=": "at least ", "==": ""}
-    for row in rows:
-        spread = f" ({row['low']:,.4g} to {row['high']:,.4g})" if repeat > 1 else ""
-        shown.add_row(
-            row["part"],
-            row["words"],
-            f"{senses[row['sense']]}{row['limit']:,.4g} {row['unit']}",
-            f"{row['value']:,.4g} {row['unit']}{spread}",
-            "met" if row["met"] else "NOT met",
-        )
-    cores = (f"{part} {max(values['others_cores']):.1f}" for part, values in figures.items())
-    shown.caption = f"cores that other programs had meanwhile: {', '.join(cores)}"
-    return shown
 
 
 def chosen_parts(context: click.Context, option: click.Parameter, text: str) -> list[str]:
