@@ -85,7 +85,7 @@ def test_a_long_storm_leaves_memory_and_open_files_as_they_were(chaos_seed: int)
     [
         ("dedupe", "drop_replies_to_actors", "trained on twice"),
         ("commit", "drop_replies_to_learner", "blocks"),
-        ("fencing", "take_over", "did not end"),
+        ("fencing", "take_over", "not what was claimed"),
     ],
 )
 @pytest.mark.timeout(200)
