@@ -1,6 +1,7 @@
 """A batch on the learner's side: preallocated tensors that blocks of any N are copied into."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +9,14 @@ from torch import Tensor
 from common.losses import Rows
 from common.spec import RunSpec
 from common.trajectory import Episode, Trajectory, empty_trajectory
+
+
+class Played(NamedTuple):
+    """Who played a block, and how fast."""
+
+    actor: str
+    frames: int
+    unroll_s: float
 
 
 @dataclass
@@ -23,7 +32,8 @@ class Batch:
     frames: int = 0
     episodes: list[Episode] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)  # of the behaviour policies, one a column
-    unrolls_s: list[float] = field(default_factory=list)  # what the actors took, one a block
+    replayed: int = 0  # the first so many columns come from the replay memory
+    played: list[Played] = field(default_factory=list)  # one for each block that ends in it
 
     @property
     def size(self) -> int:
@@ -32,8 +42,8 @@ class Batch:
 
     def clear(self) -> None:
         """Makes room for the next batch."""
-        self.filled = self.frames = 0
-        self.episodes, self.versions, self.unrolls_s = [], [], []
+        self.filled = self.frames = self.replayed = 0
+        self.episodes, self.versions, self.played = [], [], []
 
     def take(self, trajectory: Trajectory, start: int, version: int) -> int:
         """Copies columns from `start` on, as many as fit; returns how many."""

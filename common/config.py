@@ -59,18 +59,38 @@ class TrainingSettings:
     checkpoint_interval_s: float = setting(10.0, "seconds between checkpoints", above=0)
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", at_least=1)
     log_interval_s: float = setting(1.0, "seconds between two records in metrics.jsonl", above=0)
+    replay_share: float = setting(
+        0.0,
+        "share of a batch drawn from the learner's memory of past trajectories",
+        at_least=0,
+        below=1,
+    )
+    replay_capacity: int = setting(
+        10_000,
+        "trajectories in that memory; the first in is the first out",
+        at_least=1,
+        at_most=10**9,
+    )
 
 
 @dataclass(frozen=True)
 class LossSettings:
     """V-trace and the loss (paper, section 4)."""
 
+    correction: Literal["vtrace", "one_step", "epsilon", "none"] = setting(
+        "vtrace", "of the policy lag: one of the paper's four variants (section 5.2.2)"
+    )
+    returns: Literal["bootstrapped", "monte_carlo"] = setting(
+        "bootstrapped", "monte_carlo: only whole returns are learned from, as REINFORCE does"
+    )
     discounting: float = setting(0.99, "discount factor, gamma", at_least=0, at_most=1)
     lambda_: float = setting(1.0, "lambda on the traces (Remark 2)", at_least=0, at_most=1)
     clip_rho: float | None = setting(1.0, "rho-bar: clip of the importance weights", above=0)
     clip_pg_rho: float | None = setting(1.0, "rho-bar in the policy gradient", above=0)
     clip_c: float | None = setting(1.0, "c-bar: clip of the trace-cutting weights", above=0)
-    baseline_cost: float = setting(0.5, "weight of the baseline loss", at_least=0)
+    baseline_cost: float = setting(
+        0.5, "weight of the baseline loss; with monte_carlo, 0 subtracts no baseline", at_least=0
+    )
     entropy_cost: float = setting(0.01, "weight of the entropy bonus", at_least=0)
     entropy_schedule: Literal["constant", "linear"] = setting(
         "constant", "linear falls to 0 at total_frames"
@@ -125,6 +145,12 @@ class TransportSettings:
         at_most=1e9,
     )
     lease_s: float = setting(10.0, "the learner's hold on the run lapses after this", at_least=1)
+    force_lag: int = setting(
+        0,
+        "actors get weights that are this many updates old: to study policy lag",
+        at_least=0,
+        at_most=100_000,
+    )
 
 
 @dataclass(frozen=True)
@@ -141,12 +167,36 @@ class Config:
     def __post_init__(self) -> None:
         for spec in settings():
             spec.check(getattr(getattr(self, spec.group), spec.attribute))
-        loss = self.loss
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """What one setting asks of another. Raises ConfigError."""
+        loss, training, transport = self.loss, self.training, self.transport
         if (loss.clip_rho or float("inf")) < (loss.clip_c or float("inf")):
             raise ConfigError(
                 f"clip_rho ({loss.clip_rho}) must be at least clip_c ({loss.clip_c}), as the "
                 "paper's convergence proof needs; raise clip_rho or lower clip_c"
             )
+        if loss.returns == "monte_carlo" and (loss.correction == "vtrace" or loss.lambda_ != 1.0):
+            raise ConfigError(
+                "monte_carlo returns bootstrap from nothing, but V-trace's traces and a lambda "
+                "below 1 do; set correction to none or one_step, and lambda to 1"
+            )
+        if training.replay_share > 0 and self.replayed_columns == 0:
+            raise ConfigError(
+                f"a replay_share of {training.replay_share} of a batch_size of "
+                f"{training.batch_size} is not one trajectory; raise one of them"
+            )
+        if transport.max_policy_lag is not None and transport.max_policy_lag < transport.force_lag:
+            raise ConfigError(
+                f"max_policy_lag ({transport.max_policy_lag}) would reject all that is played with "
+                f"a force_lag of {transport.force_lag}; raise it, or set it to none"
+            )
+
+    @property
+    def replayed_columns(self) -> int:
+        """Trajectories of a batch that come from the replay memory."""
+        return int(self.training.batch_size * self.training.replay_share)
 
     def values(self) -> dict[str, Any]:
         """Every setting by its key, in declaration order."""
@@ -191,6 +241,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         # as good greedily as it is sampled.
         "entropy_cost": 0.0,
         "grad_norm_clipping": 1.0,
+        "log_interval_s": 0.1,  # it takes seconds: a curve of more than three points
     },
     "acrobot": {
         "env": "Acrobot-v1",
@@ -205,6 +256,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reward_clipping": "none",
         "reward_scale": 0.1,
         "grad_norm_clipping": 1.0,
+        "log_interval_s": 0.1,
     },
 }
 

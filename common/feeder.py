@@ -1,5 +1,7 @@
 """The learner's intake, on a thread of its own: claim, check, copy into a batch, settle.
 
+With a replay memory, a batch's first columns are drawn from it before fresh ones are waited for.
+
 The main thread computes meanwhile. Two batches go round between the two threads: one is trained on
 while the other is filled.
 """
@@ -14,9 +16,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from common import wire
-from common.batch import Batch, make_batch
+from common.batch import Batch, Played, make_batch
 from common.errors import FrameRefused, OutOfStep, RedisUnreachable, RunMissing
 from common.ledger import Claimed, Dead, Ledger, Settled
+from common.replay import Replay
 from common.spec import RunSpec
 from common.trajectory import Block, Origin
 from common.transport import LearnerSide
@@ -76,10 +79,11 @@ class Feeder:
         max_policy_lag: int | None,
         learner_version: Callable[[], int],
         reopen: Callable[[], None],
+        replay: Replay | None = None,
     ) -> None:
         self._side, self._spec = side, spec
         self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
-        self._reopen = reopen
+        self._reopen, self._replay = reopen, replay
         self._ledger = Ledger()
         self._settled = Settled()  # taken from the ledger, not known to be committed
         self._frames: deque[tuple[bytes, Claimed]] = deque()
@@ -98,7 +102,11 @@ class Feeder:
         self.reopened = 0  # times the server had lost the run, or a part of it
         self.bytes_received = 0
         self.queued = 0  # blocks in the list, when it was last asked
+        self.asked = self.queued_in_all = 0  # times, and the sum of what was found
+        self.claimed = 0  # blocks
         self.busy_s = 0.0  # in commands to Redis
+        self._waited_s = 0.0  # for blocks: in commands, and between them
+        self.batching_s = 0.0  # checking blocks, and copying them into batches
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
 
@@ -158,6 +166,9 @@ class Feeder:
     def _fill(self, batch: Batch) -> bool:
         """Fills the batch; False when the feeder closes meanwhile."""
         finished = self._finished.setdefault(id(batch), [])
+        started, waited_s = time.perf_counter(), self._waited_s
+        if self._replay:
+            self._replay.draw_into(batch)
         while batch.filled < batch.size:
             part = self._part or self._next_part(batch.size - batch.filled)
             if part is None:
@@ -169,9 +180,13 @@ class Feeder:
             else:
                 self._part = None
                 batch.episodes += part.block.episodes
-                batch.unrolls_s.append(part.block.unroll_s)
+                actor, frames = part.block.origin.actor, rows.frames
+                batch.played.append(Played(actor, frames, part.block.unroll_s))
                 finished.append((part.claimed, part.block.origin))
-        batch.frames = batch.rows.frames
+        batch.frames = int(batch.rows.mask[:, batch.replayed :].sum())
+        if self._replay:
+            self._replay.remember(batch)
+        self.batching_s += time.perf_counter() - started - (self._waited_s - waited_s)
         return True
 
     def _next_part(self, columns: int) -> Part | None:
@@ -206,17 +221,21 @@ class Feeder:
 
     def _wait_for_blocks(self, most: int) -> None:
         """Claims blocks, and waits for some if there are none."""
-        pause_s = FIRST_PAUSE_S
+        pause_s, began = FIRST_PAUSE_S, time.perf_counter()
         while not self._frames and not self._closing.is_set():
             started = time.perf_counter()
             frames = self._talk(most)
             self.busy_s += time.perf_counter() - started
+            self.asked += 1
+            self.queued_in_all += self.queued
+            self.claimed += len(frames)
             for frame in frames:
                 self._frames.append((frame, self._ledger.claim()))
                 self.bytes_received += len(frame)
             if not frames:
                 self._closing.wait(pause_s)
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
+        self._waited_s += time.perf_counter() - began
 
     def _talk(self, most: int) -> list[bytes]:
         """Settles and claims, trying until the server answers or the feeder closes."""

@@ -4,6 +4,7 @@ To change the loss see `common.losses`, the network `common.models`, the step `c
 """
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from common.batch import Batch
 from common.checkpoint import Checkpoint, Tensors
 from common.config import Config
 from common.errors import CheckpointError, ConfigError, NotFinite
-from common.losses import impala_loss
+from common.losses import Figures, Losses, impala_loss
 from common.metrics import EpisodeWindow
 from common.models import make_model
 from common.optimizers import Optimizer, scheduled
 from common.spec import RunSpec
 from common.wire import Weights
+
+# A larger action space's mean probabilities are not told one by one.
+MOST_ACTIONS_TOLD = 8
 
 
 class Learner:
@@ -40,35 +44,23 @@ class Learner:
         self.skipped_in_a_row = 0
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One step on a batch; returns its figures by name."""
-        config = self._config
+        """One step on a batch; returns its figures by name, stages in seconds."""
+        config, stages = self._config, Stages(self.device)
         observations, rows = batch.on(self.device)
+        stages.end("transfer_s")
         logits, values = self.model(observations)  # [T+1, B, A], [T+1, B]
         entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
-        losses, ratios = impala_loss(logits[:-1], values, rows, config.loss, entropy_cost)
+        losses, figures = impala_loss(logits[:-1], values, rows, config.loss, entropy_cost)
+        stages.end("forward_s")
         losses.total.backward()  # type: ignore[no-untyped-call]
+        stages.end("backward_s")
         optimizer = config.optimizer
         learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
         grad_norm = float(self._optimizer.step(learning_rate))
-
-        lags = [self.version - version for version in batch.versions]
+        stages.end("optimizer_s")
         self._count(batch, math.isfinite(grad_norm))
-        figures = {
-            "total_loss": float(losses.total.detach()),
-            "policy_loss": float(losses.policy),
-            "baseline_loss": float(losses.baseline),
-            "entropy": float(losses.entropy),
-            "grad_norm": grad_norm,
-            "learning_rate": learning_rate,
-            "rho_mean": float(ratios.mean),
-            "rho_min": float(ratios.least),
-            "rho_max": float(ratios.most),
-            "policy_lag_mean": sum(lags) / len(lags),
-            "policy_lag_max": max(lags),
-        }
-        if batch.unrolls_s:
-            figures["unroll_s"] = sum(batch.unrolls_s) / len(batch.unrolls_s)
-        return figures
+        told = {"grad_norm": grad_norm, "learning_rate": learning_rate}
+        return told | _told(losses, figures) | stages.seconds
 
     def weights(self) -> Weights:
         """A copy of the network's parameters on the host, to publish or save.
@@ -133,6 +125,23 @@ class Learner:
         self.window.add(batch.episodes)
 
 
+class Stages:
+    """Seconds that the stages of an update took, one after the other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """Ends a stage, and begins the next."""
+        if self._device.type == "cuda":  # else only the launch of its kernels would be timed
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._began
+        self._began = now
+
+
 def choose_device(wanted: str) -> torch.device:
     """ "auto", "cpu" or "cuda" as a device. Raises ConfigError: no GPU that torch can use."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
@@ -140,6 +149,20 @@ def choose_device(wanted: str) -> torch.device:
     if not torch.cuda.is_available():
         raise ConfigError("this torch finds no GPU; use --device cpu, or install a CUDA build")
     return torch.device("cuda")
+
+
+def _told(losses: Losses, figures: Figures) -> dict[str, float]:
+    """Both as numbers by name, in one transfer from the device."""
+    scalars = {
+        "total_loss": losses.total.detach(),
+        "policy_loss": losses.policy,
+        "baseline_loss": losses.baseline,
+        "entropy": losses.entropy,
+        **{name: value for name, value in figures._asdict().items() if name != "pi_mean"},
+    }
+    if len(figures.pi_mean) <= MOST_ACTIONS_TOLD:
+        scalars |= {f"pi_mean_{a}": share for a, share in enumerate(figures.pi_mean)}
+    return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:

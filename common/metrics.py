@@ -27,10 +27,10 @@ TENSORBOARD_AFTER_S = 5.0
 
 
 class Means:
-    """Means of named figures since the last `take`."""
+    """Means of named figures until `take`; of `*_min` the least, of `*_max` the greatest."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
+        self._values: dict[str, float] = {}  # sums, or extremes
         self._counts: dict[str, int] = {}
 
     def add(self, figures: Mapping[str, float]) -> None:
@@ -38,13 +38,17 @@ class Means:
         for name, value in figures.items():
             if not math.isfinite(value):
                 continue
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            before = self._values.get(name)
+            self._values[name] = value if before is None else _joined(name, before, value)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """The means, and starts anew."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        self._sums, self._counts = {}, {}
+        """The means and extremes, and starts anew."""
+        means = {
+            name: value if name.endswith(("_min", "_max")) else value / self._counts[name]
+            for name, value in self._values.items()
+        }
+        self._values, self._counts = {}, {}
         return means
 
 
@@ -138,6 +142,12 @@ class Recorder:
             self._events_failed = True
             log.error("no more TensorBoard events: %s", error)
         self._waiting.clear()
+
+
+def _joined(name: str, before: float, value: float) -> float:
+    if name.endswith("_min"):
+        return min(before, value)
+    return max(before, value) if name.endswith("_max") else before + value
 
 
 def _is_scalar(name: str, value: Any) -> bool:

@@ -35,6 +35,7 @@ class Publisher:
         self.published = 0  # versions
         self.busy_s = 0.0
         self.figures: dict[str, float] = {}  # the learner's own, for whoever asks for its status
+        self.flow: dict[str, float] = {}  # of the books, as last read: see `_keep_lease`
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -98,7 +99,7 @@ class Publisher:
                             if self._offered is offered:  # else a newer one has come
                                 self._offered = None
                     if time.monotonic() >= renew_at:
-                        self._side.renew(self.figures)
+                        self._keep_lease()
                         renew_at = time.monotonic() + self._renew_every_s
                     if self._introduced and time.monotonic() - self._written_at >= REPUBLISH_S:
                         self.reintroduce()
@@ -109,6 +110,16 @@ class Publisher:
                     time.sleep(RETRY_S)
         except Exception as error:
             self.failure = error
+
+    def _keep_lease(self) -> None:
+        """Renews it, leaves the learner's figures in Redis, and reads what became of the blocks."""
+        self._side.renew(self.figures)
+        produced, dropped = self._side.read_flow()
+        more = produced - self.flow.get("blocks_produced", 0)
+        more_dropped = dropped - self.flow.get("blocks_dropped", 0)
+        self.flow = {"blocks_produced": produced, "blocks_dropped": dropped}
+        if more > 0 and more_dropped >= 0:  # else nothing was pushed, or the server lost the books
+            self.flow["dropped_share"] = more_dropped / more
 
     def _wait_until(self, deadline: float) -> None:
         """Returns when something was offered, at the deadline, or when closing."""

@@ -261,6 +261,13 @@ class LearnerSide(Side):
         pairs = [part for pair in figures.items() for part in pair]
         self._fenced("renew", [self.keys.lock], self.holder, self._lease_ms, *pairs)
 
+    def read_flow(self) -> tuple[int, int]:
+        """Of the books: blocks produced, and those of them that the full list has dropped."""
+        with self._asking(self._publishing):
+            counters = self._publishing.hmget(self.keys.stats, ["produced", "dropped_oldest"])
+        produced, dropped = (number(counter, 0) for counter in counters)
+        return produced, dropped
+
     def release(self) -> None:
         """Gives the lease back."""
         self._fenced("release", [self.keys.lock])

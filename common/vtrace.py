@@ -56,8 +56,8 @@ def from_importance_weights(
             f"bootstrap_value must be [B] = {tuple(shape[1:])}, not {tuple(bootstrap_value.shape)}"
         )
     rhos = log_rhos.exp()
-    clipped_rhos = _clip(rhos, clip_rho_threshold)
-    cs = lambda_ * _clip(rhos, clip_c_threshold)
+    clipped_rhos = clip(rhos, clip_rho_threshold)
+    cs = lambda_ * clip(rhos, clip_c_threshold)
 
     next_values = torch.cat([values[1:], bootstrap_value[None]])  # [T, B] V(x_{s+1})
     deltas = clipped_rhos * (rewards + discounts * next_values - values)
@@ -72,9 +72,10 @@ def from_importance_weights(
     vs = vs_minus_values + values
 
     next_vs = torch.cat([vs[1:], bootstrap_value[None]])  # [T, B] v_{s+1}
-    pg_rhos = _clip(rhos, clip_pg_rho_threshold)
+    pg_rhos = clip(rhos, clip_pg_rho_threshold)
     return VTraceReturns(vs, pg_rhos * (rewards + discounts * next_vs - values))
 
 
-def _clip(rhos: Tensor, threshold: float | None) -> Tensor:
+def clip(rhos: Tensor, threshold: float | None) -> Tensor:
+    """min(rho-bar, rho); None is no clip."""
     return rhos if threshold is None else rhos.clamp(max=threshold)

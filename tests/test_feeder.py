@@ -17,6 +17,7 @@ from common.errors import Fenced, RedisUnreachable, RunHeld
 from common.feeder import Feeder
 from common.ledger import Settled
 from common.monitor import MonitorSide, residual
+from common.replay import Replay
 from common.spec import ObservationSpec, RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory
 from common.transport import ActorSide, LearnerSide
@@ -84,6 +85,7 @@ class Run:
         max_policy_lag: int | None = None,
         side: LearnerSide | None = None,
         reopen: Callable[[], None] | None = None,
+        replay: Replay | None = None,
     ) -> Feeder:
         made = Feeder(
             side or self.learner,
@@ -93,6 +95,7 @@ class Run:
             max_policy_lag,
             lambda: self.version,
             reopen or self.reopen,
+            replay,
         )
         self.feeders.append(made)
         made.start()
@@ -332,6 +335,32 @@ def test_without_a_bound_no_block_is_too_old(run: Run) -> None:
     run.push(2, version=0)
     take(run.feeder(2))
     assert run.books()["stale_rejected"] == 0
+
+
+def test_a_share_of_each_batch_is_replayed_and_only_fresh_frames_are_counted(run: Run) -> None:
+    # given a memory from which 2 of 4 columns come once it holds so many
+    feeder = run.feeder(4, replay=Replay(SPEC, capacity=100, columns=2, seed=0))
+    run.push(4, version=1)
+    first = take(feeder)
+    assert (first.replayed, first.frames) == (0, first.rows.frames)
+    remembered = first.rows.observations.copy()
+    feeder.trained(first)
+
+    # when
+    run.push(2, version=2)
+    second = take(feeder)
+
+    # then
+    assert second.versions == [1, 1, 2, 2]
+    assert second.replayed == 2
+    assert second.frames == int(second.rows.mask[:, 2:].sum())
+    for column in range(2):
+        drawn = second.rows.observations[:, column]
+        assert any(np.array_equal(drawn, remembered[:, j]) for j in range(4))
+    feeder.trained(second)
+    feeder.close()
+    books = run.books()
+    assert (books["produced"], books["consumed"], residual(books)) == (2, 2, 0)
 
 
 # When a block counts as consumed.

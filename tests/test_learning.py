@@ -51,7 +51,9 @@ def make_data(spec: RunSpec, seed: int, version: int = 0) -> Batch:
 
 
 def train(learner: Learner, spec: RunSpec, seeds: range) -> list[dict[str, float]]:
-    return [learner.update(make_data(spec, seed)) for seed in seeds]
+    """The figures of some updates, but for the times that they took."""
+    updates = [learner.update(make_data(spec, seed)) for seed in seeds]
+    return [{k: v for k, v in figures.items() if not k.endswith("_s")} for figures in updates]
 
 
 def weights_of(learner: Learner) -> dict[str, Any]:
@@ -240,21 +242,6 @@ def test_version_frames_updates_and_episodes_are_counted() -> None:
     assert list(learner.window.returns) == returns
 
 
-def test_the_policy_lag_is_the_learners_version_minus_the_blocks() -> None:
-    # given
-    config = make_config()
-    learner = make_learner(config)
-    learner.version = 10
-    batch = make_data(spec_of(config), seed=0)
-    batch.versions = [10, 7, 4]
-
-    # when
-    figures = learner.update(batch)
-
-    # then
-    assert (figures["policy_lag_mean"], figures["policy_lag_max"]) == (3.0, 6)
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 @pytest.mark.parametrize("name", ["rewards", "observations", "behaviour_log_probs"])
 def test_data_that_is_not_finite_changes_no_weight_and_is_counted(
@@ -369,11 +356,22 @@ def test_the_figures_of_an_update_are_plain_numbers() -> None:
         "rho_mean",
         "rho_min",
         "rho_max",
-        "policy_lag_mean",
-        "policy_lag_max",
+        "rho_clipped_share",
+        "c_clipped_share",
+        "learned_share",
+        *("pi_mean_0", "pi_mean_1", "pi_mean_2"),
+        *("transfer_s", "forward_s", "backward_s", "optimizer_s"),
     }
     assert all(type(value) in (int, float) and np.isfinite(value) for value in figures.values())
     assert figures["rho_min"] <= figures["rho_mean"] <= figures["rho_max"]
+    assert sum(figures[f"pi_mean_{a}"] for a in range(3)) == pytest.approx(1.0)
+
+
+def test_the_actions_of_a_large_space_are_not_told_one_by_one() -> None:
+    config = make_config()
+    spec = spec_of(config, num_actions=9)
+    figures = Learner(spec, config, CPU).update(make_data(spec, seed=0))
+    assert not any(name.startswith("pi_mean") for name in figures)
 
 
 def test_the_same_seed_and_data_give_the_same_training() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config import LossSettings
-from common.losses import Losses, Ratios, Rows, impala_loss, shape_rewards
+from common.losses import Losses, Rows, impala_loss, shape_rewards
 
 Floats = NDArray[np.float64]
 
@@ -144,12 +144,13 @@ def test_only_the_total_carries_a_gradient() -> None:
     case = make_case()
 
     # when
-    losses, ratios = impala_loss(case.logits, case.values, case.rows, settings(), 0.01)
+    losses, figures = impala_loss(case.logits, case.values, case.rows, settings(), 0.01)
 
     # then
     assert losses.total.requires_grad
-    assert not any(figure.requires_grad for figure in (*losses[1:], *ratios))
-    assert all(figure.shape == () for figure in (*losses, *ratios))
+    assert not any(figure.requires_grad for figure in (*losses[1:], *figures))
+    assert all(figure.shape == () for figure in (*losses, *figures[:-1]))
+    assert figures.pi_mean.shape == (A,)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -354,13 +355,44 @@ def test_the_ratio_figures_are_of_real_rows_only() -> None:
     logits = torch.zeros(T, B, A, dtype=torch.float64)
 
     # when
-    _, ratios = impala_loss(logits, case.values, case.rows, settings(), 0.01)
+    clips = settings(clip_rho=1.5, clip_c=0.75)
+    _, figures = impala_loss(logits, case.values, case.rows, clips, 0.01)
 
     # then
     real = T * B - 2
-    assert Ratios._fields == ("mean", "least", "most")
-    expected = [(real - 2 + 2 + 0.5) / real, 0.5, 2.0]
-    np.testing.assert_allclose([float(r) for r in ratios], expected, rtol=1e-12)
+    assert figures.rho_mean.item() == pytest.approx((real - 2 + 2 + 0.5) / real)
+    assert (figures.rho_min.item(), figures.rho_max.item()) == pytest.approx((0.5, 2.0))
+    assert figures.rho_clipped_share.item() == pytest.approx(1 / real)
+    assert figures.c_clipped_share.item() == pytest.approx((real - 1) / real)
+    assert figures.learned_share.item() == 1.0
+    assert figures.pi_mean.tolist() == pytest.approx([0.25] * A)
+
+
+def test_without_a_clip_nothing_is_clipped() -> None:
+    case = make_case()
+    none = settings(clip_rho=None, clip_c=None)
+    _, figures = impala_loss(case.logits, case.values, case.rows, none, 0.01)
+    assert (figures.rho_clipped_share.item(), figures.c_clipped_share.item()) == (0.0, 0.0)
+
+
+def test_a_batch_without_a_row_that_counts_has_a_loss_and_no_figures() -> None:
+    # given: unrolls in which no episode ends
+    case = make_case()
+    rows = case.rows._replace(
+        mask=torch.ones(T, B, dtype=torch.bool), discounts=torch.ones(T, B, dtype=torch.float64)
+    )
+    whole = settings(returns="monte_carlo", correction="none", reduction="mean")
+
+    # when
+    losses, figures = impala_loss(case.logits, case.values, rows, whole, 0.0)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+
+    # then
+    assert losses.total.item() == 0.0
+    assert case.logits.grad is not None and not case.logits.grad.any()
+    assert figures.learned_share.item() == 0.0
+    told = [*figures[:3], figures.pi_mean]
+    assert not any(torch.isfinite(figure).any() for figure in told)
 
 
 def test_the_ratio_figures_are_not_clipped() -> None:
@@ -370,10 +402,10 @@ def test_the_ratio_figures_are_not_clipped() -> None:
     logits = torch.zeros(T, B, A, dtype=torch.float64)
 
     # when
-    _, ratios = impala_loss(logits, case.values, case.rows, settings(), 0.01)
+    _, figures = impala_loss(logits, case.values, case.rows, settings(), 0.01)
 
     # then
-    np.testing.assert_allclose([float(r) for r in ratios], [10.0] * 3, rtol=1e-12)
+    np.testing.assert_allclose([float(r) for r in figures[:3]], [10.0] * 3, rtol=1e-12)
 
 
 def test_a_ratio_too_small_for_a_float_is_still_the_least() -> None:
@@ -385,7 +417,7 @@ def test_a_ratio_too_small_for_a_float_is_still_the_least() -> None:
     logits[0, 0, 0] = -200.0  # exp(-200) is 0 in float32
 
     # when
-    _, ratios = impala_loss(logits, case.values.float(), rows, settings(), 0.01)
+    _, figures = impala_loss(logits, case.values.float(), rows, settings(), 0.01)
 
     # then
-    assert float(ratios.least) == 0.0
+    assert float(figures.rho_min) == 0.0

@@ -48,6 +48,18 @@ def test_means_are_over_what_was_added_of_each_figure() -> None:
     assert means.take() == {"loss": 3.0, "entropy": 5.0, "lag": 3.0}
 
 
+def test_of_extremes_the_extreme_is_told() -> None:
+    # given
+    means = Means()
+
+    # when
+    for least, most in ((0.5, 1.5), (0.2, 9.0), (0.4, 2.0)):
+        means.add({"rho_min": least, "rho_max": most})
+
+    # then
+    assert means.take() == {"rho_min": 0.2, "rho_max": 9.0}
+
+
 def test_taking_the_means_starts_anew() -> None:
     # given
     means = Means()

@@ -17,6 +17,7 @@ import click
 
 from common import checkpoint, wire
 from common.connection import cli_command, without_password
+from common.delay import Delay
 from common.envs import VectorEnvironment
 from common.errors import (
     EXIT_INTERRUPTED,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from common.batch import Batch
     from common.feeder import Feeder
     from common.learning import Learner
+    from common.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +114,7 @@ class LearnerProgram:
         lease_s = self._config.transport.lease_s
         self._side = LearnerSide(job.redis_url, self._run, runtime.holder_name(), lease_s)
         self._notice_due = runtime.every(NO_DATA_NOTICE_S)
+        self._delay = Delay(self._config.transport.force_lag)
         # Made by `_open_run` and `_start_learning`.
         self._spec: RunSpec
         self._saved: checkpoint.Checkpoint | None
@@ -151,11 +154,10 @@ class LearnerProgram:
             batch = self._next_batch(logbook)
             if batch is None:
                 continue
-            logbook.note_update(self._learner.update(batch))
+            logbook.note_update(batch, self._learner.update(batch))
             self._feeder.trained(batch)
             self._refuse_nonsense()
-            if self._publisher.ready:
-                self._publisher.offer(self._learner.version, self._learner.weights())
+            self._offer_weights(logbook)
             if record_due():
                 self._publisher.figures = logbook.record(self._feeder, self._publisher)
             if checkpoint_due():
@@ -185,6 +187,17 @@ class LearnerProgram:
                 f" --env-module {module}" if (module := module_of(self._spec.env)) else "",
             )
         return batch
+
+    def _offer_weights(self, logbook: Logbook) -> None:
+        """Gives the publisher what actors shall have: the newest, or under --force-lag older."""
+        before, learner, publisher = time.monotonic(), self._learner, self._publisher
+        if self._delay.updates:
+            self._delay.hold(learner.version, learner.weights())
+            if publisher.ready and (due := self._delay.due()):
+                publisher.offer(*due)
+        elif publisher.ready:
+            publisher.offer(learner.version, learner.weights())
+        logbook.note_copy(time.monotonic() - before)
 
     def _goal_reached(self) -> Status | None:
         training, mean_return = self._config.training, self._learner.window.mean_return
@@ -284,11 +297,21 @@ class LearnerProgram:
             max_policy_lag=transport.max_policy_lag,
             learner_version=lambda: learner.version,
             reopen=self._reopen,
+            replay=self._make_replay(),
         )
         self._feeder.start()
         self._last_batch = time.monotonic()
         log.info("ready on %s; waiting for the first batch", device)
         return logbook
+
+    def _make_replay(self) -> "Replay | None":
+        """The memory of past trajectories, if the settings ask for one."""
+        training, columns = self._config.training, self._config.replayed_columns
+        if not columns:
+            return None
+        from common.replay import Replay
+
+        return Replay(self._spec, training.replay_capacity, columns, training.seed)
 
     def _introduce(self) -> None:
         """Lets actors join; opens the run again if the server lost it while torch was imported."""

@@ -11,10 +11,12 @@ from common.errors import RunDirectoryError
 from common.metrics import Means, Recorder
 from common.publisher import Publisher
 from common.spec import RunSpec
+from common.tally import Tally
 from workers import runtime
 from workers.plan import Plan
 
 if TYPE_CHECKING:
+    from common.batch import Batch
     from common.feeder import Feeder
     from common.learning import Learner
 
@@ -26,13 +28,19 @@ LOG_LINE_INTERVAL_S = 5.0
 # Of a record, what the learner also leaves in Redis for impala-status.
 STATUS_FIGURES = (
     "frames",
+    "total_frames",
     "updates",
     "episodes",
     "mean_return_100",
     "frames_per_s",
     "wait_share",
+    "claim_share",
     "policy_lag_mean",
+    "policy_lag_p95",
     "policy_lag_max",
+    "policy_lag_s_mean",
+    "policy_lag_s_p95",
+    "policy_lag_s_max",
     "updates_skipped",
     "runs_lost",
 )
@@ -54,11 +62,13 @@ class Logbook:
                 f"the run directory {plan.directory.path} cannot be written ({error.strerror}); "
                 "make room, or give another with --run-dir"
             ) from error
-        self._means = Means()
+        self._means, self._tally = Means(), Tally()
+        self._tally.made(learner.version, time.monotonic())
         self._line_due = runtime.every(LOG_LINE_INTERVAL_S)
         self._last_record = time.monotonic()
         self._opened = self._last_record - self._recorder.time_s
         self._last_frames = self._first_frames = learner.frames
+        self._last_updates = learner.updates
         self._waited_s = 0.0  # since the last record
         self._first_batch: float | None = None
         self._totals: dict[str, float] = {}
@@ -70,14 +80,22 @@ class Logbook:
             self._first_batch = time.monotonic()
             log.info("the first batch is here")
 
-    def note_update(self, figures: dict[str, float]) -> None:
-        """Counts an update's figures in the next record's means."""
+    def note_update(self, batch: "Batch", figures: dict[str, float]) -> None:
+        """Counts an update that was just made, and its figures, in the next record."""
+        now, version = time.monotonic(), self._learner.version
         self._means.add(figures)
+        self._tally.note(batch, version - 1, now)
+        self._tally.made(version, now)
+
+    def note_copy(self, copied_s: float) -> None:
+        """Counts the time that an update's weights took until they were offered."""
+        self._means.add({"weights_s": copied_s})
 
     def record(self, feeder: "Feeder", publisher: Publisher) -> dict[str, float]:
         """Writes one record, sometimes a line in the log; returns the figures for status."""
         learner, now = self._learner, time.monotonic()
         elapsed_s = max(now - self._last_record, 1e-9)
+        updates = learner.updates - self._last_updates
         record: dict[str, Any] = {
             "unix_s": round(time.time(), 3),
             "time_s": round(now - self._opened, 3),
@@ -87,34 +105,55 @@ class Logbook:
             "weights_version": learner.version,
             "mean_return_100": learner.window.mean_return,
             "frames_per_s": (learner.frames - self._last_frames) / elapsed_s,
+            "updates_per_s": updates / elapsed_s,
             "wait_share": min(self._waited_s / elapsed_s, 1.0),
+            "wait_s": self._waited_s / updates if updates else None,
             "queue_blocks": feeder.queued,
             "updates_skipped": learner.skipped,
             "blocks_refused": feeder.refused.total(),
             "runs_lost": feeder.reopened,
-            **self._rates(feeder, publisher, elapsed_s),
+            **self._beside(feeder, publisher, elapsed_s, updates),
             **self._means.take(),
+            **self._tally.take(),
         }
         self._last_record, self._last_frames, self._waited_s = now, learner.frames, 0.0
+        self._last_updates = learner.updates
         self._recorder.record(record)
         if self._line_due():
             log.info(_line(record))
+        record["total_frames"] = self._plan.config.training.total_frames
         return {k: record[k] for k in STATUS_FIGURES if record.get(k) is not None}
 
-    def _rates(self, feeder: "Feeder", publisher: Publisher, elapsed_s: float) -> dict[str, float]:
-        """What the threads beside the loop did since the last record, per second."""
+    def _beside(
+        self, feeder: "Feeder", publisher: Publisher, elapsed_s: float, updates: int
+    ) -> dict[str, Any]:
+        """What the threads beside the loop did since the last record."""
         totals = {
-            "claim_share": feeder.busy_s,  # of the feeder's time: waiting for Redis's replies
-            "received_bytes_per_s": feeder.bytes_received,
-            "publish_share": publisher.busy_s,
-            "published_per_s": publisher.published,
+            "claim_s": feeder.busy_s,
+            "batch_s": feeder.batching_s,
+            "publish_s": publisher.busy_s,
+            "bytes": feeder.bytes_received,
+            "published": publisher.published,
+            "asked": feeder.asked,
+            "queued": feeder.queued_in_all,
+            "claimed": feeder.claimed,
         }
-        rates = {
-            name: (total - self._totals.get(name, 0.0)) / elapsed_s
-            for name, total in totals.items()
-        }
+        did = {name: total - self._totals.get(name, 0.0) for name, total in totals.items()}
         self._totals = totals
-        return rates
+        claimed_per_s = did["claimed"] / elapsed_s
+        mean_queue = _ratio(did["queued"], did["asked"])
+        return {
+            **publisher.flow,
+            "claim_share": did["claim_s"] / elapsed_s,  # of the feeder's time
+            "publish_share": did["publish_s"] / elapsed_s,
+            "received_bytes_per_s": did["bytes"] / elapsed_s,
+            "published_per_s": did["published"] / elapsed_s,
+            "claim_s": _ratio(did["claim_s"], updates),
+            "batch_s": _ratio(did["batch_s"], updates),
+            "publish_s": _ratio(did["publish_s"], did["published"]),
+            # Little's law: how long a block lies in the list.
+            "queue_wait_s": None if mean_queue is None else _ratio(mean_queue, claimed_per_s),
+        }
 
     def save_checkpoint(self, epoch: int) -> None:
         """Saves; a full disk is said loudly and training goes on."""
@@ -154,6 +193,10 @@ class Logbook:
     def close(self) -> None:
         """Writes what the recorder still holds."""
         self._recorder.close()
+
+
+def _ratio(total: float, count: float) -> float | None:
+    return total / count if count else None
 
 
 def _line(record: dict[str, Any]) -> str:

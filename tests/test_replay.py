@@ -1,0 +1,127 @@
+"""The memory of past trajectories: what is drawn, what is kept, what goes first."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common import replay as replay_module
+from common.batch import Batch, make_batch
+from common.config import Config
+from common.errors import ConfigError
+from common.replay import Replay
+from common.spec import ObservationSpec, make_spec
+
+T, B = 3, 4
+SPEC = make_spec(
+    "test", Config().replace({"unroll_length": T}), ObservationSpec((2,), "float32"), 2
+)
+
+
+def fill(batch: Batch, numbers: list[int]) -> None:
+    """Puts a trajectory that is `number` all over into each column that is still empty."""
+    columns = slice(batch.filled, batch.size)
+    for row in batch.rows:
+        row[:, columns] = np.array(numbers).reshape(1, -1, *[1] * (row.ndim - 2))
+    batch.versions += numbers
+    batch.filled = batch.size
+
+
+def numbers_in(batch: Batch) -> list[int]:
+    """The number of each column, from its observations; the actions must agree."""
+    found = batch.rows.observations[0, :, 0].astype(int).tolist()
+    assert found == batch.rows.actions[-1].tolist()
+    return [int(number) for number in found]
+
+
+def one_round(memory: Replay, numbers: list[int]) -> list[int]:
+    """Draws, fills the rest with these, remembers; returns what was drawn."""
+    batch = make_batch(SPEC, B, pinned=False)
+    memory.draw_into(batch)
+    fill(batch, numbers[: B - batch.filled])
+    drawn = numbers_in(batch)[: batch.replayed]
+    assert batch.versions[: batch.replayed] == drawn
+    memory.remember(batch)
+    return drawn
+
+
+def test_a_batch_is_all_fresh_until_the_memory_holds_enough() -> None:
+    memory = Replay(SPEC, capacity=100, columns=2, seed=0)
+    assert one_round(memory, [1, 2, 3, 4]) == []
+    assert len(one_round(memory, [5, 6])) == 2
+
+
+def test_what_is_drawn_is_what_was_remembered_whole() -> None:
+    memory = Replay(SPEC, capacity=100, columns=2, seed=0)
+    one_round(memory, [1, 2, 3, 4])
+    assert set(one_round(memory, [5, 6])) <= {1, 2, 3, 4}
+
+
+def test_the_first_in_is_the_first_out() -> None:
+    # given a memory of 5 through which 12 have gone
+    memory = Replay(SPEC, capacity=5, columns=2, seed=0)
+    for numbers in ([1, 2, 3, 4], [5, 6], [7, 8], [9, 10], [11, 12]):
+        one_round(memory, numbers)
+
+    # when
+    drawn = {number for _ in range(200) for number in draw(memory)}
+
+    # then
+    assert drawn == {8, 9, 10, 11, 12}
+
+
+def test_draws_are_uniform() -> None:
+    # given
+    memory = Replay(SPEC, capacity=10, columns=2, seed=0)
+    for start in range(1, 11, 2):
+        one_round(memory, [start, start + 1, start, start + 1])
+
+    # when
+    counts = Counter(number for _ in range(5000) for number in draw(memory))
+
+    # then: 10,000 draws, a fifth of the memory to each pair of the last five rounds
+    held = sum(counts.values())
+    assert all(abs(count / held - 1 / len(counts)) < 0.02 for count in counts.values())
+
+
+def test_replayed_trajectories_are_not_remembered_twice() -> None:
+    # given
+    memory = Replay(SPEC, capacity=4, columns=2, seed=0)
+    one_round(memory, [1, 2, 3, 4])
+
+    # when: two fresh ones come
+    one_round(memory, [5, 6])
+
+    # then the two oldest are gone, and no other
+    assert {number for _ in range(100) for number in draw(memory)} == {3, 4, 5, 6}
+
+
+def test_a_memory_smaller_than_a_batch_keeps_its_newest() -> None:
+    memory = Replay(SPEC, capacity=2, columns=2, seed=0)
+    one_round(memory, [1, 2, 3, 4])
+    assert {number for _ in range(100) for number in draw(memory)} == {3, 4}
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    def play(seed: int) -> list[list[int]]:
+        memory = Replay(SPEC, capacity=50, columns=2, seed=seed)
+        return [one_round(memory, [n, n + 1, n + 2, n + 3]) for n in range(20)]
+
+    assert play(1) == play(1)
+    assert play(1) != play(2)
+
+
+def test_too_large_a_memory_is_refused_with_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(replay_module, "empty_trajectory", no_memory)
+    with pytest.raises(ConfigError, match="replay_capacity of 1,000,000 trajectories; lower it"):
+        Replay(SPEC, capacity=1_000_000, columns=2, seed=0)
+
+
+def draw(memory: Replay) -> list[int]:
+    batch = make_batch(SPEC, B, pinned=False)
+    memory.draw_into(batch)
+    return batch.versions
