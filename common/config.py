@@ -226,41 +226,6 @@ class Config:
         return "\n".join(lines).lstrip() + "\n"
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "cartpole": {
-        "env": "CartPole-v1",
-        "stop_at_return": 475.0,
-        "total_frames": 5_000_000,
-        "optimizer": "adam",
-        "learning_rate": 1.5e-3,
-        "learning_rate_schedule": "constant",
-        "reduction": "mean",
-        "reward_clipping": "none",
-        "reward_scale": 0.1,
-        # The mean over time and batch leaves the policy soft enough; a bonus keeps it from being
-        # as good greedily as it is sampled.
-        "entropy_cost": 0.0,
-        "grad_norm_clipping": 1.0,
-        "log_interval_s": 0.1,  # it takes seconds: a curve of more than three points
-    },
-    "acrobot": {
-        "env": "Acrobot-v1",
-        "stop_at_return": -100.0,
-        "total_frames": 5_000_000,
-        "envs_per_actor": 16,
-        "batch_size": 16,
-        "optimizer": "adam",
-        "learning_rate": 1e-3,
-        "learning_rate_schedule": "constant",
-        "reduction": "mean",
-        "reward_clipping": "none",
-        "reward_scale": 0.1,
-        "grad_norm_clipping": 1.0,
-        "log_interval_s": 0.1,
-    },
-}
-
-
 def settings() -> tuple[Setting, ...]:
     """Every setting, in declaration order."""
     return _SETTINGS
@@ -275,13 +240,6 @@ def find_setting(key: str) -> Setting:
     near = difflib.get_close_matches(name, [spec.key for spec in settings()], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(f"there is no setting {key!r}{hint}")
-
-
-def preset(name: str) -> Config:
-    """The defaults changed by a preset. Raises ConfigError if there is none of that name."""
-    if name not in PRESETS:
-        raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(sorted(PRESETS))}")
-    return Config().replace(PRESETS[name])
 
 
 def read_document(path: Path) -> dict[str, Any]:

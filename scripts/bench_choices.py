@@ -63,9 +63,9 @@ def acting(num_envs: int) -> None:
     import torch
     from threadpoolctl import threadpool_limits
 
-    from common.config import preset
     from common.models import make_model
     from common.policy import Policy
+    from common.presets import preset
     from common.spec import ObservationSpec, make_spec
 
     torch.set_num_threads(1)
@@ -103,8 +103,8 @@ def moving(parser: str, num_envs: int) -> dict[str, list[float]]:
     if parser == "python":
         sys.modules["hiredis"] = None  # type: ignore[assignment]
     from common import wire
-    from common.config import preset
     from common.ledger import Settled
+    from common.presets import preset
     from common.server import EmbeddedServer
     from common.spec import ObservationSpec, make_spec
     from common.trajectory import Block, Origin, empty_trajectory

@@ -24,12 +24,12 @@ import numpy as np
 import redis
 
 from common import children, wire
-from common.config import preset
 from common.connection import keep_trying
 from common.courier import BEAT_EXPIRES_S
 from common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
 from common.ledger import Settled
 from common.monitor import MonitorSide
+from common.presets import preset
 from common.server import find_server
 from common.spec import ObservationSpec, RunSpec, make_spec
 from common.trajectory import Block, Origin, empty_trajectory

@@ -23,8 +23,8 @@ import pytest
 import yaml
 from click.core import ParameterSource
 
-from common.config import PRESETS
 from common.connection import connect, keep_trying
+from common.presets import PRESETS
 from common.server import find_server
 from common.suitability import ServerLimits, check_server
 from common.transport import Keys

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import config
-from common.config import PRESETS, Config, find_setting, preset, read_toml
+from common.config import Config, find_setting, read_toml
 from common.errors import ConfigError
+from common.presets import PRESETS, preset
 from common.settings import Setting
 
 ALL = config.settings()

@@ -11,9 +11,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from common.config import PRESETS, Config, settings
+from common.config import Config, settings
 from common.connection import has_password, with_password
 from common.errors import ConfigError
+from common.presets import PRESETS
 from common.settings import Setting
 
 Function = Callable[..., Any]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.config import Config, preset, read_toml
+from common.config import Config, read_toml
 from common.errors import ConfigError
+from common.presets import preset
 from common.rundir import RunDirectory
 
 RUNS = Path("runs")
