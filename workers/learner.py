@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from common import checkpoint, wire
-from common.connection import cli_command, without_password
+from common import checkpoint
+from common.connection import without_password
 from common.delay import Delay
-from common.envs import VectorEnvironment
 from common.errors import (
     EXIT_INTERRUPTED,
     Fenced,
@@ -26,13 +25,11 @@ from common.errors import (
     NotFinite,
     OutOfStep,
     RunMissing,
-    SpecMismatch,
 )
 from common.publisher import Publisher
-from common.spec import RunSpec, make_spec, module_of
-from common.suitability import check_room
+from common.spec import RunSpec, module_of
 from common.transport import LearnerSide
-from workers import runtime
+from workers import opening, runtime
 from workers.logbook import Logbook, Status
 from workers.options import GroupedCommand, every_setting, shared
 from workers.plan import Plan, make_plan
@@ -216,52 +213,10 @@ class LearnerProgram:
     # Before it.
 
     def _open_run(self) -> None:
-        """Checks the directory, the environment and the server, and takes the run's lease."""
+        """Takes the run's lease, when nothing speaks against learning."""
         job = self._job
-        job.plan.directory.prepare("learner", job.resume)
-        environment = VectorEnvironment(self._config.environment.env, 1)
-        self._spec = make_spec(
-            self._run, self._config, environment.observation, environment.num_actions
-        )
-        environment.close()
-        self._saved = self._find_checkpoint()
-        # Two batches may be claimed and not committed, and a block that lies across both.
-        in_flight = 2 * -(-self._config.training.batch_size // self._spec.envs_per_actor) + 1
-        check_room(
-            self._patiently(self._side.check_server),
-            self._side.url,
-            block_bytes=wire.block_nbytes(self._spec, self._spec.envs_per_actor),
-            weights_bytes=wire.weights_nbytes(self._spec),
-            blocks=self._spec.queue_blocks + in_flight,
-        )
-        holder = self._patiently(self._side.current_holder)
-        gone = holder is not None and runtime.is_dead_here(holder)
-        if gone:
-            log.warning("taking the run over from %s, which is gone", holder)
-        abandoned = self._patiently(lambda: self._side.open(take_over=job.take_over or gone))
-        log.info("run %s, epoch %d; queue: %s", self._run, self._side.epoch, self._queue_command())
-        if abandoned:
-            log.warning("%d blocks that the last learner had claimed are abandoned", abandoned)
-
-    def _queue_command(self) -> str:
-        """The line that shows the queue's length."""
-        return f"{cli_command(self._side.url)} LLEN '{self._side.keys.trajectories}'"
-
-    def _find_checkpoint(self) -> checkpoint.Checkpoint | None:
-        directory = self._job.plan.directory
-        if not self._job.resume:
-            return None
-        if not directory.holds_a_checkpoint:
-            log.warning("NOTHING TO RESUME in %s: starting a new run", directory.path)
-            return None
-        saved = checkpoint.load(directory.checkpoints)
-        there = RunSpec.from_json(str(saved.facts.get("spec")))
-        if there.fingerprint != self._spec.fingerprint:
-            raise SpecMismatch(
-                f"{saved.path} is of another run: {self._spec.difference(there)}; resume with the "
-                "settings it was made with, or give another --run-dir"
-            )
-        return saved
+        self._spec, self._saved = opening.prepare(job.plan, job.resume)
+        opening.take(self._side, self._spec, job.plan.config, job.take_over, self._patiently)
 
     def _start_learning(self) -> Logbook:
         """Builds or restores the state of training, announces the run, starts the threads."""

@@ -1,0 +1,78 @@
+"""What a learner does before it learns: the checks, the checkpoint to go on from, the lease."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from common import checkpoint, wire
+from common.checkpoint import Checkpoint
+from common.config import Config
+from common.connection import cli_command
+from common.envs import VectorEnvironment
+from common.errors import SpecMismatch
+from common.rundir import RunDirectory
+from common.spec import RunSpec, make_spec
+from common.suitability import check_room
+from common.transport import LearnerSide
+from workers import runtime
+from workers.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
+    """Takes the run directory and tries the environment; the spec, and what to resume from.
+
+    Raises RunDirectoryError, UnsupportedEnvironment, CheckpointError or SpecMismatch.
+    """
+    plan.directory.prepare("learner", resume)
+    environment = VectorEnvironment(plan.config.environment.env, 1)
+    spec = make_spec(plan.run, plan.config, environment.observation, environment.num_actions)
+    environment.close()
+    return spec, _find_checkpoint(plan.directory, spec) if resume else None
+
+
+def take(
+    side: LearnerSide,
+    spec: RunSpec,
+    config: Config,
+    take_over: bool,
+    patiently: Callable[[Callable[[], Any]], Any],
+) -> None:
+    """Checks the server and opens the run, asking `patiently`.
+
+    Raises UnsuitableServer, RunHeld, RedisUnreachable or RedisDenied.
+    """
+    # Two batches may be claimed and not committed, and a block that lies across both.
+    in_flight = 2 * -(-config.training.batch_size // spec.envs_per_actor) + 1
+    check_room(
+        patiently(side.check_server),
+        side.url,
+        block_bytes=wire.block_nbytes(spec, spec.envs_per_actor),
+        weights_bytes=wire.weights_nbytes(spec),
+        blocks=spec.queue_blocks + in_flight,
+    )
+    holder = patiently(side.current_holder)
+    gone = holder is not None and runtime.is_dead_here(holder)
+    if gone:
+        log.warning("taking the run over from %s, which is gone", holder)
+    abandoned = patiently(lambda: side.open(take_over=take_over or gone))
+    queue = f"{cli_command(side.url)} LLEN '{side.keys.trajectories}'"
+    log.info("run %s, epoch %d; queue: %s", side.run, side.epoch, queue)
+    if abandoned:
+        log.warning("%d blocks that the last learner had claimed are abandoned", abandoned)
+
+
+def _find_checkpoint(directory: RunDirectory, spec: RunSpec) -> Checkpoint | None:
+    """The newest of the directory, if there is one; it must be of this run."""
+    if not directory.holds_a_checkpoint:
+        log.warning("NOTHING TO RESUME in %s: starting a new run", directory.path)
+        return None
+    saved = checkpoint.load(directory.checkpoints)
+    there = RunSpec.from_json(str(saved.facts.get("spec")))
+    if there.fingerprint != spec.fingerprint:
+        raise SpecMismatch(
+            f"{saved.path} is of another run: {spec.difference(there)}; resume with the settings "
+            "it was made with, or give another --run-dir"
+        )
+    return saved
