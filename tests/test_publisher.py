@@ -19,7 +19,7 @@ from common.monitor import MonitorSide
 from common.publisher import Publisher
 from common.server import EmbeddedServer
 from common.spec import ObservationSpec, RunSpec
-from common.transport import LearnerSide
+from common.transport import ActorSide, LearnerSide
 from common.wire import Weights
 from support import eventually
 
@@ -248,6 +248,32 @@ def test_the_learners_figures_are_left_for_whoever_asks(redis_url: str, run_name
     publisher.figures = {"frames": 1e6, "policy_lag_mean": 1.5}
     expected = {"frames": 1e6, "policy_lag_mean": 1.5}
     eventually(lambda: run.monitor.read_learner()["figures"] == expected)
+    run.close()
+
+
+def test_the_share_of_dropped_blocks_is_of_the_time_since_it_was_last_asked(
+    redis_url: str, run_name: str
+) -> None:
+    # given a list that takes 2 blocks, and holds them
+    run = Run(redis_url, run_name)
+    run.side.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+    actor = ActorSide(redis_url, run_name, "actor")
+    publisher = Publisher(run.side, SPEC, 0.0, LEASE_S)  # not started: it asks when we say so
+    for sequence in (1, 2):
+        actor.push("actor#1", sequence, b"block", 2)
+    publisher._keep_lease()
+    assert publisher.flow == {"blocks_produced": 2, "blocks_dropped": 0, "dropped_share": 0.0}
+
+    # when more come and nobody takes one
+    for sequence in (3, 4, 5):
+        actor.push("actor#1", sequence, b"block", 2)
+    publisher._keep_lease()
+
+    # then each of those has pushed one out; when nothing is pushed there is no share
+    assert publisher.flow == {"blocks_produced": 5, "blocks_dropped": 3, "dropped_share": 1.0}
+    publisher._keep_lease()
+    assert publisher.flow == {"blocks_produced": 5, "blocks_dropped": 3}
+    actor.close()
     run.close()
 
 
