@@ -127,6 +127,12 @@ class ActorsLost(ImpalaError):
     exit_code = 16
 
 
+class RunUnreadable(ImpalaError):
+    """A run directory is not there, holds no run, or one that this version cannot read."""
+
+    exit_code = 19
+
+
 class FrameRefused(ImpalaError):
     """Bytes that are not a frame of this run. `reason` names the counter, e.g. "malformed"."""
 

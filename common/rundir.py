@@ -8,7 +8,10 @@ from typing import Any
 
 from common.checkpoint import write_atomically
 from common.config import Config, read_document, read_toml
-from common.errors import RunDirectoryError
+from common.errors import RunDirectoryError, RunUnreadable
+
+# Of config.toml, in its table [run]; a file without a number is of the first one.
+FORMAT = 1
 
 
 class RunDirectory:
@@ -34,15 +37,26 @@ class RunDirectory:
 
     def write_config(self, name: str, preset: str | None, config: Config) -> None:
         """Writes config.toml: the run's name and preset, and every setting as resolved."""
-        head = f'[run]\nname = "{name}"\n' + (f'preset = "{preset}"\n' if preset else "")
+        head = f'[run]\nformat = {FORMAT}\nname = "{name}"\n'
+        head += f'preset = "{preset}"\n' if preset else ""
         write_atomically(self.config, f"{head}\n{config.to_toml()}".encode())
 
     def read_config(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The run's identity (name, preset) and settings; both empty before there is a run."""
+        """The run's identity (name, preset) and settings; both empty before there is a run.
+
+        Raises RunUnreadable when a newer version wrote them, ConfigError when they are damaged.
+        """
         if not self.config.exists():
             return {}, {}
-        identity = read_document(self.config).get("run")
-        return identity if isinstance(identity, dict) else {}, read_toml(self.config)
+        table = read_document(self.config).get("run")
+        identity = table if isinstance(table, dict) else {}
+        found = identity.get("format", FORMAT)
+        if type(found) is not int or found > FORMAT:
+            raise RunUnreadable(
+                f"{self.config} was written by a newer version of impala-redis (format "
+                f"{ascii(found)[:80]}, this one reads {FORMAT}); install that version"
+            )
+        return identity, read_toml(self.config)
 
     def prepare(self, program: str, resume: bool) -> None:
         """Makes the directory, and keeps it for this program as long as the process lives.

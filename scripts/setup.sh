@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv at the project's root and installs the project into it. Quick when run again.
-# usage: scripts/setup.sh [EXTRA]      EXTRA: dev, for the tests
+# usage: scripts/setup.sh [EXTRAS]     EXTRAS: of report, video, dev (for the tests), with commas
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

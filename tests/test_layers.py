@@ -24,7 +24,11 @@ PROGRAMS = sorted(_FILES & set(re.findall(r"= workers\.(\w+):", _COMMANDS)))
 SHARED_BY_PROGRAMS = sorted(_FILES - set(PROGRAMS))
 PURE = ("vtrace", "losses", "models", "optimizers", "policy")
 # Their command must answer before torch would have been imported.
-LIGHT = [name for name in ("actor", "evaluator", "learner", "status", "train") if name in PROGRAMS]
+LIGHT = [
+    name
+    for name in ("actor", "evaluator", "learner", "report", "status", "train")
+    if name in PROGRAMS
+]
 
 # Modules that run what they read, or exist to be run.
 EXECUTES = {

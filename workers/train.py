@@ -45,6 +45,8 @@ POLL_S = 0.05
 # The learner commits, saves and writes its result in this time when it is asked to stop.
 LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
+# The first report on a machine may have to look for its fonts.
+REPORT_WITHIN_S = 60.0
 # An actor that ends by itself is replaced; so many replacements within so long are too many.
 ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
@@ -53,6 +55,12 @@ RESTARTS_WITHIN_S = 60.0
 @click.command(cls=GroupedCommand, context_settings=runtime.CONTEXT)
 @redis_options(None, "a server of its own", "Use this server instead of starting one: ")
 @shared("run", "run-dir", "preset", "config", "device", "threads", "resume", "take-over")
+@click.option(
+    "--report/--no-report",
+    default=False,
+    show_envvar=True,
+    help="Write report.html into the run directory at the end.",
+)
 @shared("log-level")
 @every_setting
 def main(
@@ -65,6 +73,7 @@ def main(
     threads: int,
     resume: bool,
     take_over: bool,
+    report: bool,
     log_level: str,
     overrides: dict[str, Any],
 ) -> None:
@@ -95,7 +104,39 @@ def main(
             with Crew(plan, server.url, options) as crew:
                 code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code))
+        if report and code in (0, EXIT_INTERRUPTED) and plan.directory.read_result():
+            page = write_report(plan.directory)
+            if page is not None:
+                progress.say(f"report:        {page}")
         raise SystemExit(code)
+
+
+def write_report(directory: RunDirectory) -> Path | None:
+    """Writes the run's page; None, with a line in the log, when that fails."""
+    page, log_file = directory.path / "report.html", directory.path / "logs" / "report.log"
+    log_file.unlink(missing_ok=True)
+    process = children.spawn(
+        _program("report", str(directory.path), "--output", str(page)),
+        log_file=log_file,
+        death_signal=signal.SIGTERM,
+    )
+    try:
+        code = process.wait(REPORT_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        children.end(process, 0.0)
+        log.warning("no report was written: it took more than %.0f s", REPORT_WITHIN_S)
+        return None
+    if code != 0:
+        words = log_file.read_text(encoding="utf-8", errors="replace").strip()
+        last = words.splitlines()[-1].removeprefix("error: ") if words else f"it ended with {code}"
+        log.warning("no report was written: %s", last)
+        return None
+    return page
+
+
+def _program(name: str, *options: str) -> list[str]:
+    # -P: what lies in the working directory must not stand in for our modules.
+    return [sys.executable, "-P", "-m", f"workers.{name}", *options]
 
 
 def _watch(crew: "Crew", server: "Server", progress: Progress, stop: runtime.StopFlag) -> int:
@@ -192,9 +233,8 @@ class Crew:
     def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
         log_file = self._logs / f"{log_name}.log"
         self._log_starts[log_name] = log_file.stat().st_size if log_file.exists() else 0
-        # -P: what lies in the working directory must not stand in for our modules.
         return children.spawn(
-            [sys.executable, "-P", "-m", f"workers.{program}", *options],
+            _program(program, *options),
             log_file=log_file,
             death_signal=signal.SIGTERM,
             environment=self._environment,

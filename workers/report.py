@@ -1,0 +1,115 @@
+"""impala-report: run directories in, one HTML page out that needs nothing else, and PNGs beside it.
+
+One run is told in full; several are laid over each other, those of the same settings as their mean
+and spread.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from common.checkpoint import write_atomically
+from common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError
+from common.history import Group, grouped, read_run
+from workers import runtime
+from workers.options import shared
+
+if TYPE_CHECKING:
+    from workers.reporting.charts import Drawing
+
+log = logging.getLogger(__name__)
+
+
+@click.command(context_settings=runtime.CONTEXT)
+@click.argument(
+    "run_dirs", metavar="RUN_DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    show_default="report.html in the first RUN_DIR",
+    help="The page; the charts go as PNGs into a folder beside it, of the same name without .html.",
+)
+@shared("log-level")
+def main(run_dirs: tuple[Path, ...], output: Path | None, log_level: str) -> None:
+    """Writes a report of a run, or of several runs laid over each other.
+
+    The page is one file that needs no network and no JavaScript.
+    """
+    runtime.set_up_logging(log_level, "report")
+    stop = runtime.StopFlag()
+    with runtime.exit_codes(stop):
+        page = output or run_dirs[0] / "report.html"
+        if page.suffix.lower() not in (".html", ".htm"):
+            raise ConfigError(f"--output must name a file that ends in .html, not {page.name!r}")
+        runs = [read_run(path) for path in dict.fromkeys(run_dirs)]
+        groups = grouped(runs)
+        drawings = drawn(groups, stop)
+        html = rendered(groups, drawings)
+        write(page, html, drawings)
+        click.echo(f"report: {page} ({len(drawings)} charts, as PNGs in {page.with_suffix('')})")
+
+
+def drawn(groups: Sequence[Group], stop: Callable[[], bool]) -> list["Drawing"]:
+    """Every chart. Raises ConfigError when what draws it is not installed."""
+    from workers.reporting import charts
+
+    drawings = []
+    try:
+        for drawing in charts.draw_all(groups):
+            drawings.append(drawing)
+            if stop():
+                raise SystemExit(EXIT_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    return drawings
+
+
+def rendered(groups: Sequence[Group], drawings: Sequence["Drawing"]) -> str:
+    """The page. Raises ConfigError when what fills the template is not installed."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    from workers.reporting import pages
+
+    source = (resources.files("workers.reporting") / "page.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["unbroken"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
+    # The only text that is not escaped: drawn by us, and with every text in it escaped.
+    drawn = [drawing._replace(svg=Markup(drawing.svg)) for drawing in drawings]
+    return environment.from_string(source).render(pages.page(groups, drawn))
+
+
+def _not_installed(error: ModuleNotFoundError) -> ConfigError:
+    return ConfigError(
+        f"a report needs {error.name}, which is not installed; run: pip install "
+        '"impala-redis[report]" (in a checkout: scripts/setup.sh report)'
+    )
+
+
+def write(page: Path, html: str, drawings: Sequence["Drawing"]) -> None:
+    """Writes the page and the PNGs. Raises RunDirectoryError."""
+    folder = page.with_suffix("")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for drawing in drawings:
+            write_atomically(folder / f"{drawing.slug}.png", drawing.png)
+        write_atomically(page, html.encode())
+    except OSError as error:
+        raise RunDirectoryError(
+            f"the report cannot be written to {page} ({error.strerror}); name another file with "
+            "--output"
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

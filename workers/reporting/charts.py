@@ -1,0 +1,304 @@
+"""The charts of a report as they are drawn: SVG for the page, PNG beside it.
+
+A chart whose figures are in no record is not drawn. Text is never taken for a formula.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from common import history
+from common.curves import Curve, curve_of, spread
+from common.history import Column, Group, Run
+from workers.reporting import canvas
+from workers.reporting.canvas import MUTED, PAPER
+from workers.reporting.gallery import CHARTS, OVER, Chart, Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Narrow enough that its text can be read at the width of a phone.
+WIDTH_IN, HEIGHT_IN, LEAST_PLOT_IN = 3.8, 2.6, 1.5
+TITLE_IN, LEGEND_ROW_IN, AXIS_IN, LEFT_IN, RIGHT_IN = 0.32, 0.17, 0.42, 0.5, 0.14
+DOTS = 500  # single episodes shown
+ACTIONS = 12  # of which the mean probability is drawn
+LEGEND_LETTERS = 52
+LOG_BEYOND = 30.0  # greatest over least, from which a logarithmic scale shows more
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow and black.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+STYLES = ("-", "--", ":", "-.")
+
+
+class Drawing(NamedTuple):
+    """A chart as drawn."""
+
+    slug: str
+    section: str
+    title: str
+    says: str
+    label: str  # for those who cannot see it
+    svg: str
+    png: bytes
+
+
+def draw_all(groups: Sequence[Group]) -> Iterator[Drawing]:
+    """Every chart for which there are figures, in order."""
+    canvas.load()
+    there = history.names([run for group in groups for run in group.runs])
+    for chart in CHARTS:
+        lines = tuple(_expanded(chart.lines, there))
+        chart = replace(chart, lines=lines, limit=_limit(chart, groups))
+        if sum(len(group.runs) for group in groups) > 1:  # their own spread is shown instead
+            chart = replace(chart, band=None, dots=None)
+        for part in [chart] if len(groups) == 1 else _split(chart):
+            if part.lines:
+                drawing = draw(part, groups)
+                if drawing is not None:
+                    yield drawing
+
+
+def _expanded(lines: Sequence[Line], there: Sequence[str]) -> Iterator[Line]:
+    """Those that have figures; one with a star stands for every figure that begins so."""
+    for line in lines:
+        if line.name.endswith("*"):
+            found = [name for name in there if name.startswith(line.name[:-1])]
+            for name in sorted(found, key=lambda name: (len(name), name))[:ACTIONS]:
+                yield Line(name, f"action {name.removeprefix(line.name[:-1])}")
+        elif line.name in there:
+            yield line
+
+
+def _split(chart: Chart) -> Iterator[Chart]:
+    """A chart for each of its lines that are compared: colours are needed for the settings."""
+    for line in chart.lines:
+        if line.compared or len(chart.lines) == 1:
+            alone = len(chart.lines) == 1
+            yield replace(
+                chart,
+                slug=chart.slug if alone else f"{chart.slug}-{line.name.replace('_', '-')}",
+                title=chart.title if alone else f"{chart.title}: {line.label}",
+                lines=(line._replace(label=""),),
+                stacked=False,
+            )
+
+
+def draw(chart: Chart, groups: Sequence[Group]) -> Drawing | None:
+    """One group's figures, or one figure of each group; None when there is nothing to draw."""
+    from matplotlib.figure import Figure
+
+    rows = _legend_rows(chart, groups)
+    # Charts beside each other are of one height, unless they compare many settings.
+    height_in = max(HEIGHT_IN, LEAST_PLOT_IN + TITLE_IN + rows * LEGEND_ROW_IN + AXIS_IN)
+    figure = Figure(figsize=(WIDTH_IN, height_in))
+    axes = figure.add_axes(
+        (
+            LEFT_IN / WIDTH_IN,
+            AXIS_IN / height_in,
+            1 - (LEFT_IN + RIGHT_IN) / WIDTH_IN,
+            1 - (AXIS_IN + TITLE_IN + rows * LEGEND_ROW_IN) / height_in,
+        )
+    )
+    if len(groups) == 1:
+        shown = _draw_one_group(axes, chart, groups[0])
+    else:
+        shown = _draw_groups(axes, chart, groups)
+    if not shown:
+        return None
+    if chart.limit is not None:
+        _draw_limit(axes, chart.limit, groups[0].runs[0])
+    _dress(axes, chart, shown)
+    title = f"{chart.title}, {chart.unit}" if chart.unit else chart.title
+    figure.text(0.02, 1 - 0.05 / height_in, title, va="top", weight="bold", size=9.5)
+    if rows:
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(0.01, 1 - 0.8 * TITLE_IN / height_in),
+            bbox_transform=figure.transFigure,
+            ncols=1 if len(groups) > 1 else _legend_columns(chart),
+        )
+    label = f"{title}. {_in_words(shown, chart)}"
+    svg, png = canvas.as_svg(figure), canvas.as_png(figure)
+    return Drawing(chart.slug, chart.section, title, chart.says, label, svg, png)
+
+
+def _draw_one_group(axes: "Axes", chart: Chart, group: Group) -> list[tuple[str, Curve]]:
+    """Each figure a colour; of several runs the mean, and a band from least to greatest."""
+    curves = [
+        (line.label, _scaled(curve, chart.factor))
+        for line in chart.lines
+        if (curve := curve_of(group.runs, line.name, chart.over, chart.from_start)) is not None
+    ]
+    if chart.stacked and curves:
+        heights = [np.nan_to_num(curve.y) for _, curve in curves]
+        axes.stackplot(
+            curves[0][1].x,
+            heights,
+            labels=[label for label, _ in curves],
+            colors=COLOURS,
+            edgecolor=PAPER,
+            linewidth=0.4,
+        )
+        return curves
+    if chart.band is not None:
+        _draw_band(axes, chart.band, chart, group.runs)
+    if chart.dots is not None:
+        _draw_dots(axes, chart.dots, chart, group.runs[0])
+    for index, (label, curve) in enumerate(curves):
+        _draw_curve(axes, curve, label, COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)])
+    return curves
+
+
+def _draw_groups(axes: "Axes", chart: Chart, groups: Sequence[Group]) -> list[tuple[str, Curve]]:
+    """One figure, each group a colour."""
+    curves = []
+    for index, group in enumerate(groups):
+        curve = curve_of(group.runs, chart.lines[0].name, chart.over, chart.from_start)
+        if curve is not None:
+            curve, label = _scaled(curve, chart.factor), group_label(group)
+            style = STYLES[index // len(COLOURS) % len(STYLES)]
+            _draw_curve(axes, curve, label, COLOURS[index % len(COLOURS)], style)
+            curves.append((label, curve))
+    return curves
+
+
+def group_label(group: Group) -> str:
+    """What sets the group apart, and how many runs it is."""
+    settings = [f"{key} {_setting(value)}" for key, value in group.differing.items()]
+    if not any(run.settings for run in group.runs):
+        settings = ["settings unknown"]
+    words = ", ".join(settings)
+    if len(words) > LEGEND_LETTERS:
+        words = words[: LEGEND_LETTERS - 1] + "…"
+    count = len(group.runs)
+    return f"{words} ({count} runs)" if count > 1 else words
+
+
+def _setting(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _draw_curve(axes: "Axes", curve: Curve, label: str, colour: str, style: str) -> None:
+    present = np.isfinite(curve.y)
+    x, y = curve.x[present], curve.y[present]
+    if curve.low is not None and curve.high is not None:
+        low, high = curve.low[present], curve.high[present]
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    marker = "o" if len(x) <= 2 else ""
+    axes.plot(x, y, color=colour, label=label, linestyle=style, marker=marker)
+
+
+def _draw_band(axes: "Axes", names: tuple[str, str], chart: Chart, runs: Sequence[Run]) -> None:
+    """The records' own least and greatest."""
+    low, high = (curve_of(runs, name, chart.over) for name in names)
+    if low is not None and high is not None:
+        present = np.isfinite(low.y) & np.isfinite(high.y)
+        axes.fill_between(
+            low.x[present],
+            low.y[present] * chart.factor,
+            high.y[present] * chart.factor,
+            color=COLOURS[0],
+            alpha=0.15,
+            linewidth=0,
+            label="min to max",
+        )
+
+
+def _draw_dots(axes: "Axes", name: str, chart: Chart, run: Run) -> None:
+    """Single episodes, spread evenly over those that a record stands for."""
+    x, y = spread(run.records, name, chart.over)
+    if len(x):
+        every = -(-len(x) // DOTS)
+        axes.plot(
+            x[::every],
+            y[::every],
+            linestyle="",
+            marker=".",
+            markersize=3.0,
+            markeredgewidth=0,
+            color=COLOURS[1],
+            alpha=0.7,
+            label="an episode",
+        )
+
+
+def _limit(chart: Chart, groups: Sequence[Group]) -> tuple[str, str] | None:
+    """The chart's, if it is a number and the same in all runs."""
+    if chart.limit is None:
+        return None
+    found = {run.settings.get(chart.limit[0]) for group in groups for run in group.runs}
+    return chart.limit if len(found) == 1 and np.isfinite(history.number(*found)) else None
+
+
+def _draw_limit(axes: "Axes", limit: tuple[str, str], run: Run) -> None:
+    """The setting that bounds the figure."""
+    key, words = limit
+    value = history.number(run.settings[key])
+    style, label = (0, (4, 3)), f"{words} {_short(value)}"
+    axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=style, label=label)
+
+
+def _dress(axes: "Axes", chart: Chart, shown: Sequence[tuple[str, Curve]]) -> None:
+    """Scales, ticks and grid."""
+    values = np.concatenate([curve.y[np.isfinite(curve.y)] for _, curve in shown])
+    if chart.may_be_log and values.min() > 0 and values.max() > LOG_BEYOND * values.min():
+        from matplotlib.ticker import LogLocator
+
+        axes.set_yscale("log")
+        few = values.max() < 1000 * values.min()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    elif chart.from_zero and values.min() >= 0:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(OVER[chart.over], labelpad=2)
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.yaxis.set_minor_formatter(lambda value, _: "")
+    axes.locator_params(axis="x", nbins=5)
+    if axes.get_yscale() == "linear":
+        counts = bool((values == np.round(values)).all())
+        axes.locator_params(axis="y", nbins=5, integer=counts)
+
+
+def _legend_rows(chart: Chart, groups: Sequence[Group]) -> int:
+    """How many rows the legend takes; none for a single line."""
+    if len(groups) > 1:
+        return len(groups) + (chart.limit is not None)
+    entries = _legend_entries(chart)
+    return -(-entries // _legend_columns(chart)) if entries > 1 else 0
+
+
+def _legend_columns(chart: Chart) -> int:
+    return 2 if _legend_entries(chart) == 4 else 3
+
+
+def _legend_entries(chart: Chart) -> int:
+    return len(chart.lines) + sum(x is not None for x in (chart.limit, chart.band, chart.dots))
+
+
+def _in_words(shown: Sequence[tuple[str, Curve]], chart: Chart) -> str:
+    """For those who cannot see the chart."""
+    told = []
+    for label, curve in shown:
+        y = curve.y[np.isfinite(curve.y)]
+        told.append(
+            f"{label + ': ' if label else ''}from {_short(y.min())} to {_short(y.max())}, "
+            f"at the end {_short(y[-1])}"
+        )
+    return f"Over {OVER[chart.over]}; " + "; ".join(told) + "."
+
+
+def _scaled(curve: Curve, factor: float) -> Curve:
+    def scaled(column: Column | None) -> Column | None:
+        return None if column is None else column * factor
+
+    return Curve(curve.x, curve.y * factor, scaled(curve.low), scaled(curve.high))
+
+
+def _short(value: float) -> str:
+    """A number as short as it can be: 1.5M, 20k, 0.0015."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if size <= abs(value) < 1e13:
+            return f"{value / (1e3 if letter == 'k' else size):.4g}{letter}"
+    return f"{value:.4g}"

@@ -1,0 +1,181 @@
+"""What a run's records say in words: what held it up, and where an update's time went.
+
+A sentence whose figures are in no record is left out.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from common import history
+from common.diagnosis import NOT_ENOUGH_FIGURES, Situation, bottleneck
+from common.history import Records, Run
+
+# On the learner's main thread, in this order.
+STAGES = {
+    "wait_s": "waiting for a batch",
+    "transfer_s": "moving it to the device",
+    "forward_s": "forward: network and loss",
+    "backward_s": "backward",
+    "optimizer_s": "optimizer",
+    "weights_s": "copying the weights out",
+}
+# On threads of their own, at the same time.
+BESIDE = {
+    "batch_s": "batching: checking blocks and copying them",
+    "claim_s": "claiming: waiting for Redis's replies",
+    "publish_s": "publishing the weights",
+}
+MS = 1e3
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where the time of an update went, in seconds for each update."""
+
+    whole_s: float  # from update to update
+    stages: dict[str, float]  # one after the other on the main thread, the rest included
+    beside: dict[str, float]  # at the same time on other threads
+
+    @property
+    def beside_s(self) -> float:
+        """What the other threads did, all together."""
+        return sum(self.beside.values())
+
+
+def what_held_it_up(run: Run) -> list[str]:
+    """The bottleneck, and the figures behind it."""
+    records = run.records
+    wait, dropped = history.mean(records, "wait_share", "time_s"), dropped_share(run)
+    actors = records.last("actors")
+    sentence = bottleneck(
+        Situation(
+            learner_present=True,
+            actors=None if math.isnan(actors) else int(actors),
+            wait_share=wait,
+            dropped_share=dropped,
+            claim_share=history.mean(records, "claim_share", "time_s"),
+        )
+    )
+    said = [] if sentence == NOT_ENOUGH_FIGURES else [_sentence(sentence)]
+    if wait is not None:
+        said.append(f"The learner was without a batch for {100 * wait:.1f} % of its time.")
+    if dropped is not None:
+        said.append(
+            f"Of the blocks pushed, {100 * dropped:.1f} % were dropped because the list was full."
+        )
+    queue = history.mean(records, "queue_blocks", "time_s")
+    waited_s = history.mean(records, "queue_wait_s", "time_s")
+    bound = run.settings.get("queue_blocks")
+    if queue is not None:
+        words = f"The list held {queue:.1f} blocks on average"
+        words += f" of at most {bound}" if bound else ""
+        words += f", and a block lay in it for {_ms(waited_s)}" if waited_s is not None else ""
+        said.append(words + ".")
+    return said
+
+
+def dropped_share(run: Run) -> float | None:
+    """Of all blocks that the actors pushed; by the counters, else by the shares."""
+    produced, dropped = run.records.last("blocks_produced"), run.records.last("blocks_dropped")
+    if produced > 0 and dropped >= 0:
+        return dropped / produced
+    return history.mean(run.records, "dropped_share", "time_s")
+
+
+def account(run: Run) -> Account | None:
+    """The time of an update; None when its stages were not measured."""
+    records = run.records
+    stages = dict(_per_update(records, STAGES))
+    whole_s = _whole_s(records)
+    if not {"forward_s", "backward_s"} <= set(stages) or whole_s is None:
+        return None
+    rest_s = whole_s - sum(stages.values())
+    if rest_s > 0:
+        stages["the rest: records, checkpoints, bookkeeping"] = rest_s
+    named = {STAGES.get(name, name): seconds for name, seconds in stages.items()}
+    beside = dict(_per_update(records, BESIDE))
+    if "publish_s" in beside:  # measured for each version, and not each update's is published
+        versions = _versions_per_update(records)
+        beside["publish_s"] *= versions if versions is not None else 1.0
+    return Account(whole_s, named, {BESIDE[name]: seconds for name, seconds in beside.items()})
+
+
+def why_it_is_fast(run: Run, time: Account | None) -> list[str]:
+    """What went on at the same time, and that nobody waited: measured."""
+    said = []
+    if time is not None and time.beside:
+        whole_s, beside_s = time.whole_s, time.beside_s
+        waited_s = time.stages.get(STAGES["wait_s"], math.inf)
+        said.append(
+            f"An update took {_ms(whole_s)} of the learner's main thread. In the same time its "
+            f"other threads were busy for {_ms(beside_s)}: they claimed blocks, made the next "
+            "batch and published weights."
+        )
+        if waited_s < beside_s:
+            hidden_s = beside_s - waited_s
+            said.append(
+                f"One after the other, all of it would have taken {_ms(whole_s + hidden_s)}, "
+                f"{100 * hidden_s / whole_s:.0f} % more: the main thread stood still for "
+                f"{_ms(waited_s)} only, so at least {_ms(hidden_s)} of that work "
+                f"({100 * hidden_s / beside_s:.0f} %) was hidden behind the computation."
+            )
+        elif waited_s < math.inf:
+            said.append(
+                f"The main thread stood still for {_ms(waited_s)} of it, longer than that work "
+                "took: blocks came late."
+            )
+    return said + list(_actors_never_wait(run))
+
+
+def _actors_never_wait(run: Run) -> Iterator[str]:
+    records = run.records
+    rate = history.mean(records, "actor_frames_per_s_mean", "time_s")
+    dropped = dropped_share(run)
+    if rate is not None:
+        words = f"Meanwhile an actor played {rate:,.0f} frames/s on average"
+        if dropped:
+            words += (
+                f", and did not wait for the learner: where the list was full, the oldest block "
+                f"was dropped ({100 * dropped:.1f} % of them)"
+            )
+        yield words + "."
+    lag_s = history.mean(records, "policy_lag_s_mean", "updates")
+    lag = history.mean(records, "policy_lag_mean", "updates")
+    if lag is not None:
+        age = f" ({_ms(lag_s)})" if lag_s is not None else ""
+        yield (
+            f"The price is a policy lag of {lag:.1f} versions{age} on average, which V-trace "
+            "corrects for."
+        )
+
+
+def _per_update(records: Records, names: dict[str, str]) -> Iterator[tuple[str, float]]:
+    for name in names:
+        seconds = history.mean(records, name, "updates")
+        if seconds is not None:
+            yield name, seconds
+
+
+def _whole_s(records: Records) -> float | None:
+    """Seconds from update to update."""
+    updates, time_s = history.series(records, "time_s", over="updates")
+    if len(updates) < 2 or updates[-1] <= updates[0]:
+        return None
+    return float((time_s[-1] - time_s[0]) / (updates[-1] - updates[0]))
+
+
+def _versions_per_update(records: Records) -> float | None:
+    published = history.mean(records, "published_per_s", "time_s")
+    whole_s = _whole_s(records)
+    if published is None or whole_s is None:
+        return None
+    return min(published * whole_s, 1.0)
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:] + "."
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * MS:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

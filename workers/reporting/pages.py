@@ -1,0 +1,318 @@
+"""What a report's page shows, as plain values for its template."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from common import __version__, history
+from common.config import Config
+from common.history import Group, Run
+from workers.reporting import findings
+
+if TYPE_CHECKING:
+    from workers.reporting.charts import Drawing
+
+# Beyond this many, figures that no chart knows are not listed.
+MOST_FIGURES = 200
+NOT_ENDED = "not ended: killed, or still running"
+STATUS_CLASSES = {"solved", "finished", "interrupted", "failed"}
+# They only say when.
+CLOCKS = ("unix_s", "time_s")
+
+
+class Table(NamedTuple):
+    """A caption, a head and rows of texts, of which the first cell names the row."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+    kind: str = "number"
+
+
+def page(groups: Sequence[Group], drawings: Sequence["Drawing"]) -> dict[str, Any]:
+    """Every value that the template asks for."""
+    runs = [run for group in groups for run in group.runs]
+    sections = [
+        (name, list(members))
+        for name, members in itertools.groupby(drawings, key=lambda drawing: drawing.section)
+    ]
+    shown = {
+        "sections": sections,
+        "status": "",
+        "status_class": "",
+        "keys": [],
+        "runs": None,
+        "findings": [],
+        "charts_note": "",
+        "settings": _settings_table(runs),
+        "notes": list(_notes(runs)),
+    }
+    return shown | (_of_one(runs[0]) if len(runs) == 1 else _of_several(groups, runs))
+
+
+def _of_one(run: Run) -> dict[str, Any]:
+    status = _status(run)
+    return {
+        "title": f"{run.name}: {_env(run)}",
+        "head": list(_head(run)),
+        "status": _ending(run),
+        "status_class": status if status in STATUS_CLASSES else "unended",
+        "keys": list(_keys(run)),
+        "findings": list(_findings(run)),
+        "figures": [_figures_table(run, "Each figure over the run's records.")],
+    }
+
+
+def _of_several(groups: Sequence[Group], runs: Sequence[Run]) -> dict[str, Any]:
+    labels = _labels(runs)
+    if len(groups) == 1:
+        note = (
+            "Lines are means over the runs, which differ in nothing but the seed; bands reach from "
+            "the least to the greatest of them."
+        )
+    else:
+        note = (
+            "Each colour is one choice of settings. Where it has several runs, they differ in "
+            "nothing but the seed: the line is their mean, the band reaches from the least to the "
+            "greatest of them."
+        )
+    return {
+        "title": f"{len(runs)} runs: {', '.join(dict.fromkeys(_env(run) for run in runs))}",
+        "head": [_grouping(groups)],
+        "runs": _runs_table(groups, runs, labels),
+        "findings": list(_findings_of_several(runs, labels)),
+        "charts_note": note + " A run counts as far as it went.",
+        "figures": [
+            _figures_table(run, f"{label}: each figure over its records.")
+            for run, label in zip(runs, labels, strict=True)
+        ],
+    }
+
+
+def _grouping(groups: Sequence[Group]) -> str:
+    count = sum(len(group.runs) for group in groups)
+    if len(groups) == 1:
+        return f"{count} runs of the same settings."
+    keys = ", ".join(groups[0].differing)
+    return (
+        f"{count} runs in {len(groups)} choices of settings, which differ in {keys or 'nothing'}."
+    )
+
+
+def _head(run: Run) -> Iterator[str]:
+    """Preset, seed, when, and with what."""
+    seed = f"seed {run.seed}" if run.seed is not None else "seed unknown"
+    preset = f"preset {run.preset}" if run.preset else "no preset"
+    began = _began(run)
+    yield f"{preset}, {seed}" + (f", begun {began}" if began else "")
+    versions = run.result.get("versions")
+    if isinstance(versions, dict) and versions:
+        yield ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _began(run: Run) -> str:
+    unix_s = run.records.column("unix_s")[0]
+    time_s = run.records.column("time_s")[0]
+    try:
+        began = datetime.fromtimestamp(unix_s - time_s, UTC)
+    except (ValueError, OverflowError, OSError):
+        return ""
+    return began.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _status(run: Run) -> str:
+    status = run.result.get("status")
+    return status if isinstance(status, str) else NOT_ENDED
+
+
+def _ending(run: Run) -> str:
+    """The status, and how well it plays."""
+    mean, error = _outcome(run, "mean_return_100"), run.result.get("error")
+    words = _status(run).capitalize()
+    if not math.isnan(mean):
+        words += f", mean return {mean:,.1f} over the last 100 episodes"
+    goal = run.settings.get("stop_at_return")
+    if goal is not None:
+        words += f" (solved at {goal:g})"
+    return words + (f". Error: {error}" if isinstance(error, str) else "")
+
+
+def _outcome(run: Run, name: str) -> float:
+    """A figure of the result, else of the last record that has it; NaN when there is none."""
+    value = history.number(run.result.get(name))
+    return run.records.last(name) if math.isnan(value) else value
+
+
+def _wall_s(run: Run) -> float:
+    """As long as the user waited, else as far as the records go."""
+    value = history.number(run.result.get("wall_s"))
+    return _outcome(run, "time_s") if math.isnan(value) else value
+
+
+def _keys(run: Run) -> Iterator[tuple[str, str]]:
+    """Key figures, without those that have no value."""
+    for name, value, form in (
+        ("mean return", _outcome(run, "mean_return_100"), "{:,.1f}"),
+        ("frames", _outcome(run, "frames"), "{:,.0f}"),
+        ("wall time", _wall_s(run), "{:,.1f} s"),
+        ("frames/s", _outcome(run, "frames_per_s"), "{:,.0f}"),
+        ("updates", _outcome(run, "updates"), "{:,.0f}"),
+        ("episodes", _outcome(run, "episodes"), "{:,.0f}"),
+        ("policy lag", _mean(run, "policy_lag_mean", "updates"), "{:.1f} versions"),
+        ("steps clipped", 100 * _mean(run, "rho_clipped_share", "updates"), "{:.1f} %"),
+        ("learner waits", 100 * _mean(run, "wait_share", "time_s"), "{:.1f} %"),
+        ("blocks dropped", 100 * _or_nan(findings.dropped_share(run)), "{:.1f} %"),
+    ):
+        if not math.isnan(value):
+            yield name, form.format(value)
+
+
+def _mean(run: Run, name: str, per: str) -> float:
+    return _or_nan(history.mean(run.records, name, per))
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _findings(run: Run) -> Iterator[dict[str, Any]]:
+    """Headed paragraphs, without those that have nothing to say."""
+    limits = findings.what_held_it_up(run)
+    if limits:
+        yield {"title": "What held it up", "sentences": limits, "leads": True, "times": []}
+    time = findings.account(run)
+    said = findings.why_it_is_fast(run, time)
+    times = list(_time_rows(time)) if time is not None else []
+    if said or times:
+        title = "Where an update's time went"
+        yield {"title": title, "sentences": said, "leads": False, "times": times}
+
+
+def _findings_of_several(runs: Sequence[Run], labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The bottleneck of each run."""
+    said = [
+        f"{label}: {limits[0]}"
+        for run, label in zip(runs, labels, strict=True)
+        if (limits := findings.what_held_it_up(run))
+    ]
+    if said:
+        yield {"title": "What held them up", "sentences": said, "leads": False, "times": []}
+
+
+def _time_rows(time: findings.Account) -> Iterator[dict[str, Any]]:
+    def row(name: str, seconds: float, beside: bool = False, sum: bool = False) -> dict[str, Any]:
+        share = seconds / time.whole_s
+        return {
+            "name": name,
+            "ms": f"{seconds * findings.MS:.2f}",
+            "share": f"{100 * share:.0f} %",
+            "width": 0 if sum else min(round(100 * share, 1), 100),
+            "beside": beside,
+            "sum": sum,
+        }
+
+    for name, seconds in time.stages.items():
+        yield row(name, seconds)
+    yield row("an update, one stage after the other", time.whole_s, sum=True)
+    for name, seconds in time.beside.items():
+        yield row(name, seconds, beside=True)
+    if time.beside:
+        yield row("at the same time, on other threads", time.beside_s, beside=True, sum=True)
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Each run's directory by its name, with its parent's where that is not enough."""
+    short = [run.path.resolve().name for run in runs]
+    if len(set(short)) == len(runs):
+        return short
+    return ["/".join(run.path.resolve().parts[-2:]) for run in runs]
+
+
+def _runs_table(groups: Sequence[Group], runs: Sequence[Run], labels: Sequence[str]) -> Table:
+    """One row for each run."""
+    differing = {id(run): group.differing for group in groups for run in group.runs}
+    keys = list(groups[0].differing)
+    head = ["run", *keys, "seed", "status", "mean return", "frames", "wall s", "frames/s"]
+    rows = [
+        [
+            label,
+            *(_value(differing[id(run)].get(key)) for key in keys),
+            "-" if run.seed is None else str(run.seed),
+            _status(run),
+            _cell(_outcome(run, "mean_return_100"), "{:,.1f}"),
+            _cell(_outcome(run, "frames"), "{:,.0f}"),
+            _cell(_wall_s(run), "{:,.1f}"),
+            _cell(_outcome(run, "frames_per_s"), "{:,.0f}"),
+        ]
+        for run, label in zip(runs, labels, strict=True)
+    ]
+    return Table("Each run, and the settings in which they differ.", head, rows, "")
+
+
+def _cell(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else form.format(value)
+
+
+def _figures_table(run: Run, caption: str) -> Table:
+    """Least, mean, greatest and last of each figure."""
+    rows: list[list[str]] = []
+    for name in history.names([run]):
+        if name in CLOCKS or len(rows) == MOST_FIGURES:
+            continue
+        values = run.records.column(name)
+        values = values[np.isfinite(values)]
+        told = (values.min(), values.mean(), values.max(), values[-1])
+        rows.append([name, *map(shown, map(float, told))])
+    return Table(caption, ["figure", "min", "mean", "max", "last"], rows)
+
+
+def shown(value: float) -> str:
+    """A number with its whole part in full, and three significant digits at least."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.3g}"
+
+
+def _settings_table(runs: Sequence[Run]) -> Table | None:
+    """Settings that are not at their default in some run; None when none are known."""
+    defaults = Config().values()
+    known = [run for run in runs if run.settings]
+    if not known:
+        return None
+    rows = []
+    for key, default in defaults.items():
+        values = list(dict.fromkeys(_value(run.settings[key]) for run in known))
+        if values != [_value(default)]:
+            rows.append([key, ", ".join(values), _value(default)])
+    caption = "Settings that are not at their default; config.toml has all of them."
+    return Table(caption, ["setting", "value", "default"], rows, "")
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _notes(runs: Sequence[Run]) -> Iterator[str]:
+    skipped = sum(run.skipped_lines for run in runs)
+    if skipped:
+        lines = "1 line" if skipped == 1 else f"{skipped:,} lines"
+        yield (
+            f"{lines} of metrics.jsonl could not be read and had to be left out; a program that is "
+            "killed may leave one unfinished."
+        )
+    records = sum(run.records.count for run in runs)
+    yield (
+        f"Made by impala-report {__version__} from {records:,} "
+        f"record{'' if records == 1 else 's'} of metrics.jsonl. Means of times and shares are "
+        "weighted, and leave out the first record, in which the actors start."
+    )
+
+
+def _env(run: Run) -> str:
+    return str(run.settings.get("env", "environment unknown"))
