@@ -7,7 +7,7 @@ action, gives reward 0 and the new episode's first observation (`common.trajecto
 import contextlib
 import logging
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
@@ -17,10 +17,15 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from common import corridor
 from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
 from common.spec import MAX_OBSERVATION_SIZE, OBSERVATION_DTYPES, ObservationSpec, module_of
 
 log = logging.getLogger(__name__)
+
+gymnasium.register_envs(corridor)  # its import has done so: every program knows our own
+
+Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 
 SUPPORTED = "supported are Box or Discrete observations and a Discrete action space"
 
@@ -37,13 +42,16 @@ class StepResult(NamedTuple):
 class VectorEnvironment:
     """N environments stepped together, with actions and indices counted from 0."""
 
-    def __init__(self, env_id: str, num_envs: int) -> None:
+    def __init__(self, env_id: str, num_envs: int, recorder: Wrapper | None = None) -> None:
         """Makes them, in the environment's own vector form where it has one.
 
+        A recorder wraps each of them, which then draw pictures and are stepped one by one.
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces we cannot take.
         """
         self._env_id = env_id
-        self._env: VectorEnv[Any, Any, Any] = _make(env_id, num_envs)
+        self._env: VectorEnv[Any, Any, Any] = (
+            _make(env_id, num_envs) if recorder is None else _record(env_id, num_envs, recorder)
+        )
         mode = self._env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.NEXT_STEP:
             raise UnsupportedEnvironment(
@@ -120,12 +128,12 @@ def check_module(env_id: str, trusted: Collection[str]) -> None:
         )
 
 
-def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
+def _make(env_id: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, Any]:
     try:
         with warnings.catch_warnings():
             # Gymnasium warns about spaces and versions; what matters to us is checked below.
             warnings.simplefilter("ignore")
-            return gymnasium.make_vec(env_id, num_envs=num_envs)
+            return gymnasium.make_vec(env_id, num_envs=num_envs, **options)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UnsupportedEnvironment(f"{env_id} lacks a package: {_line(error)}") from error
     except (gymnasium.error.Error, ImportError) as error:
@@ -136,6 +144,23 @@ def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
     except Exception as error:  # whatever the environment's own constructor raises
         raise UnsupportedEnvironment(
             f"{env_id} cannot be made: {type(error).__name__}: {_line(error)}"
+        ) from error
+
+
+def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any, Any]:
+    """The same environments, each drawing pictures inside a recorder."""
+    _make(env_id, 1).close()  # what fails after this fails at the drawing
+    try:
+        return _make(
+            env_id,
+            num_envs,
+            vectorization_mode="sync",
+            wrappers=[recorder],
+            render_mode="rgb_array",
+        )
+    except UnsupportedEnvironment as error:
+        raise UnsupportedEnvironment(
+            f"{env_id} cannot be recorded: it draws no pictures (render mode rgb_array)"
         ) from error
 
 

@@ -12,9 +12,11 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from common import corridor
 from common.envs import StepResult, VectorEnvironment
 from common.errors import UnsupportedEnvironment
 from common.spec import ObservationSpec
+from common.video import Recording
 
 
 class Counting(gymnasium.Env[Any, Any]):
@@ -157,6 +159,63 @@ def test_the_same_seed_gives_the_same_play_and_another_seed_another(
         assert len(np.unique(one, axis=0)) == 4
 
 
+class Drawn(Counting):
+    """Draws the number of the step."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        assert self.render_mode == "rgb_array"
+        return np.full((2, 2, 3), self.steps, np.uint8)
+
+
+class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Does what a recorder does: looks after each step."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.seen: list[int] = []
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        self.seen.append(int(np.asarray(self.env.render())[0, 0, 0]))
+        return result
+
+
+def test_a_recorder_wraps_each_environment_and_sees_its_pictures(register: Register) -> None:
+    # given
+    watched: list[Watched] = []
+
+    def recorder(env: gymnasium.Env[Any, Any]) -> Watched:
+        watched.append(Watched(env))
+        return watched[-1]
+
+    environment = VectorEnvironment(register(Drawn, length=3), 2, recorder)
+
+    # when
+    environment.reset(seed=0)
+    steps = play(environment, 4)
+    environment.close()
+
+    # then the pictures are those of the steps, and of the reset after the end
+    assert [one.seen for one in watched] == [[1, 2, 3], [1, 2, 3]]
+    assert [step.terminated.all() for step in steps] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("env_id", [corridor.ENV_ID, "without a render mode"])
+def test_an_environment_that_draws_no_pictures_cannot_be_recorded(
+    register: Register, env_id: str
+) -> None:
+    env_id = register() if env_id != corridor.ENV_ID else env_id
+    recording = Recording(Path(), Path())
+    with pytest.raises(UnsupportedEnvironment, match=f"{env_id} cannot be recorded: it draws no"):
+        VectorEnvironment(env_id, 1, recording.wrap)
+
+
 # The rule of resets.
 
 
@@ -202,19 +261,21 @@ def test_a_time_limit_truncates_and_the_next_step_resets(make: Make) -> None:
     assert (np.abs(reset.observations[:, 4:]) <= 0.1).all()  # speeds at the start
 
 
-def test_cartpoles_native_form_keeps_the_time_limit(make: Make) -> None:
+@pytest.mark.parametrize(("env_id", "limit"), [("CartPole-v0", 200), ("CartPole-v1", 500)])
+def test_cartpoles_native_form_keeps_the_time_limit(make: Make, env_id: str, limit: int) -> None:
     # given a pole that is balanced by a simple rule
-    environment = make("CartPole-v1", 4)
+    environment = make(env_id, 4)
+    assert isinstance(environment._env.unwrapped, CartPoleVectorEnv)
     observations = environment.reset(seed=0)
-    for t in range(1, 502):
+    for t in range(1, limit + 2):
         push_right = observations @ np.array([0.1, 0.5, 5.0, 1.0]) > 0
         step = environment.step(push_right.astype(np.int64))
         observations = step.observations
 
-        # then every episode is cut after 500 steps, and not before
-        assert step.truncated.all() == (t == 500)
+        # then every episode is cut at the limit, and not before
+        assert step.truncated.all() == (t == limit)
         assert not step.terminated.any()
-        assert (step.rewards == (0.0 if t == 501 else 1.0)).all()
+        assert (step.rewards == (0.0 if t == limit + 1 else 1.0)).all()
 
 
 @pytest.mark.parametrize("terminates", [True, False], ids=["terminates", "is cut"])

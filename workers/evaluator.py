@@ -4,7 +4,8 @@ The same seed plays the same episodes. Nothing is written to Redis.
 """
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from click.core import ParameterSource
 from threadpoolctl import threadpool_limits
 
-from common import checkpoint, wire
+from common import checkpoint, video, wire
 from common.envs import VectorEnvironment, check_module
 from common.errors import (
     EXIT_INTERRUPTED,
@@ -39,6 +40,15 @@ class Played:
     episode_return: float
     length: int
     cut: bool
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How episodes are played."""
+
+    greedy: bool
+    max_steps: int
+    seed: int
 
 
 @click.command(context_settings=runtime.CONTEXT)
@@ -80,6 +90,15 @@ class Played:
     help="Of the episodes and the draws.",
 )
 @click.option(
+    "--video",
+    "video_directory",
+    type=click.Path(path_type=Path),
+    envvar="IMPALA_VIDEO",
+    show_envvar=True,
+    help="Record every one of the --episodes as an mp4 in this directory; they are then played one "
+    "by one. Needs the extra packages [video].",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -98,6 +117,7 @@ def main(
     greedy: bool,
     max_steps: int,
     seed: int,
+    video_directory: Path | None,
     as_json: bool,
     env_module: tuple[str, ...],
     log_level: str,
@@ -112,15 +132,28 @@ def main(
             run = None  # what is typed outranks what happens to be set
         if (run is None) == (checkpoint_path is None):
             raise ConfigError("evaluate what? give --run NAME or --checkpoint PATH, one of them")
+        if video_directory is not None:
+            video.prepare(video_directory)
         if checkpoint_path is not None:
             spec, version, weights = from_checkpoint(checkpoint_path)
         else:
             spec, version, weights = from_live_run(redis_url, run_name(run))
         check_module(spec.env, env_module)
-        played = play(spec, version, weights, episodes, greedy, max_steps, seed, stop)
+        policy = Policy(spec, np.random.default_rng([seed, 1]))
+        policy.load(version, weights)
+        how = Manner(greedy, max_steps, seed)
+        videos: list[Path] = []
+        if video_directory is None:
+            environment = VectorEnvironment(spec.env, episodes)
+            played = play(policy, environment, how, stop)
+            environment.close()
+        else:
+            played, videos = record(spec, policy, episodes, how, video_directory, stop)
         if stop():
             raise SystemExit(EXIT_INTERRUPTED)
-        report = summary(spec, version, played, greedy, seed)
+        report = summary(spec, version, played, how)
+        if video_directory is not None:
+            report["videos"] = [str(path) for path in videos]
         click.echo(json.dumps(report) if as_json else in_words(report))
 
 
@@ -160,41 +193,59 @@ def from_checkpoint(path: Path) -> tuple[RunSpec, int, Weights]:
 
 
 def play(
-    spec: RunSpec,
-    version: int,
-    weights: Weights,
-    episodes: int,
-    greedy: bool,
-    max_steps: int,
-    seed: int,
-    stop: runtime.StopFlag,
+    policy: Policy, environment: VectorEnvironment, how: Manner, stop: runtime.StopFlag
 ) -> list[Played]:
-    """The first episode of each of `episodes` environments, all stepped together."""
-    policy = Policy(spec, np.random.default_rng([seed, 1]))
-    policy.load(version, weights)
-    environment = VectorEnvironment(spec.env, episodes)
-    observations = environment.reset(seed)
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    playing = np.ones(episodes, np.bool_)
-    for _ in range(max_steps):
+    """The first episode of each of the environments, all stepped together."""
+    observations = environment.reset(how.seed)
+    num_envs = environment.num_envs
+    returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+    playing = np.ones(num_envs, np.bool_)
+    for _ in range(how.max_steps):
         if not playing.any() or stop():
             break
-        actions = policy.greedy(observations) if greedy else policy.sample(observations)[0]
+        actions = policy.greedy(observations) if how.greedy else policy.sample(observations)[0]
         step = environment.step(actions)
         returns += np.where(playing, step.rewards, 0.0)
         lengths += playing
         playing &= ~(step.terminated | step.truncated)
         observations = step.observations
-    environment.close()
     return [
         Played(float(r), int(n), bool(cut))
         for r, n, cut in zip(returns, lengths, playing, strict=True)
     ]
 
 
-def summary(
-    spec: RunSpec, version: int, played: list[Played], greedy: bool, seed: int
-) -> dict[str, Any]:
+def record(
+    spec: RunSpec,
+    policy: Policy,
+    episodes: int,
+    how: Manner,
+    directory: Path,
+    stop: runtime.StopFlag,
+) -> tuple[list[Played], list[Path]]:
+    """Episodes and their videos: one after another, or the pictures of all would fill the memory.
+
+    Raises UnsupportedEnvironment: it draws no pictures. Raises ConfigError: it cannot be written.
+    """
+    played: list[Played] = []
+    videos: list[Path] = []
+    run = re.sub(r"[^A-Za-z0-9._-]", "-", spec.run)[:64]
+    for number in range(episodes):
+        with video.recording(directory) as recording:
+            environment = VectorEnvironment(spec.env, 1, recording.wrap)
+            this = replace(how, seed=how.seed + number)
+            (episode,) = play(policy, environment, this, stop)
+            if not stop():
+                name = f"{run}_v{policy.version}_seed{this.seed}_return{episode.episode_return:g}"
+                videos.append(recording.keep(name))
+                played.append(episode)
+            environment.close()
+        if stop():
+            break
+    return played, videos
+
+
+def summary(spec: RunSpec, version: int, played: list[Played], how: Manner) -> dict[str, Any]:
     """The figures of an evaluation, as `--json` prints them."""
     returns = np.array([episode.episode_return for episode in played])
     return {
@@ -202,8 +253,8 @@ def summary(
         "run": spec.run,
         "weights_version": version,
         "episodes": len(played),
-        "greedy": greedy,
-        "seed": seed,
+        "greedy": how.greedy,
+        "seed": how.seed,
         "mean_return": float(returns.mean()),
         "std_return": float(returns.std()),
         "min_return": float(returns.min()),
@@ -224,7 +275,7 @@ def in_words(report: dict[str, Any]) -> str:
         f"return: mean {report['mean_return']:.1f}, std {report['std_return']:.1f}, "
         f"from {report['min_return']:.1f} to {report['max_return']:.1f}; "
         f"mean length {report['mean_length']:.1f}"
-    )
+    ) + "".join(f"\nvideo: {path}" for path in report.get("videos", ()))
 
 
 if __name__ == "__main__":
