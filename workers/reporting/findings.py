@@ -26,6 +26,13 @@ BESIDE = {
     "claim_s": "claiming: waiting for Redis's replies",
     "publish_s": "publishing the weights",
 }
+# What the settings do about policy lag; without settings nothing is claimed.
+CORRECTED = {
+    "vtrace": ", which V-trace corrects for",
+    "one_step": ", which the policy gradient alone is corrected for",
+    "epsilon": ", and nothing corrects for it",
+    "none": ", and nothing corrects for it",
+}
 MS = 1e3
 
 
@@ -144,10 +151,8 @@ def _actors_never_wait(run: Run) -> Iterator[str]:
     lag = history.mean(records, "policy_lag_mean", "updates")
     if lag is not None:
         age = f" ({_ms(lag_s)})" if lag_s is not None else ""
-        yield (
-            f"The price is a policy lag of {lag:.1f} versions{age} on average, which V-trace "
-            "corrects for."
-        )
+        corrected = CORRECTED.get(run.settings.get("correction", ""), "")
+        yield f"The price is a policy lag of {lag:.1f} versions{age} on average{corrected}."
 
 
 def _per_update(records: Records, names: dict[str, str]) -> Iterator[tuple[str, float]]:
