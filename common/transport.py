@@ -258,7 +258,9 @@ class LearnerSide(Side):
 
     def renew(self, figures: Mapping[str, float]) -> None:
         """Keeps the lease for another `lease_s`, and leaves the learner's figures for status."""
-        pairs = [part for pair in figures.items() for part in pair]
+        # By the epoch a reader knows them from those that an earlier learner has left.
+        told = {**figures, "epoch": self.epoch} if figures else figures
+        pairs = [part for pair in told.items() for part in pair]
         self._fenced("renew", [self.keys.lock], self.holder, self._lease_ms, *pairs)
 
     def read_flow(self) -> tuple[int, int]:

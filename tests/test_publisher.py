@@ -246,7 +246,7 @@ def test_the_learners_figures_are_left_for_whoever_asks(redis_url: str, run_name
     run = Run(redis_url, run_name, lease_s=1.0)
     publisher = run.publisher()
     publisher.figures = {"frames": 1e6, "policy_lag_mean": 1.5}
-    expected = {"frames": 1e6, "policy_lag_mean": 1.5}
+    expected = {"frames": 1e6, "policy_lag_mean": 1.5, "epoch": 1}
     eventually(lambda: run.monitor.read_learner()["figures"] == expected)
     run.close()
 

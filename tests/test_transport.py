@@ -570,7 +570,7 @@ def test_renewing_keeps_the_lease_and_leaves_the_learners_figures(
     # then it is as long as at first
     assert 4000 < operator.pttl(side.keys.lock) <= 5000
     told = monitor.read_learner()
-    assert told["figures"] == {"frames": 12.0, "mean_return_100": 0.5}
+    assert told["figures"] == {"frames": 12.0, "mean_return_100": 0.5, "epoch": 1.0}
     assert (told["holder"], told["epoch"], told["weights_version"]) == ("first", 1, -1)
 
 
@@ -1031,6 +1031,7 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
                 "current_holder": lambda side: side.current_holder(),
                 "open": lambda side: side.open(),
                 "renew": lambda side: side.renew({}),
+                "read_flow": lambda side: side.read_flow(),
                 "release": lambda side: side.release(),
                 "announce": lambda side: side.announce("{}", "f", "running"),
                 "weights_version": lambda side: side.weights_version(),
@@ -1045,6 +1046,8 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
                 "read_books": lambda side: side.read_books(),
                 "read_learner": lambda side: side.read_learner(),
                 "read_actors": lambda side: side.read_actors(),
+                "read_memory": lambda side: side.read_memory(),
+                "read": lambda side: side.read(),
             },
         ),
     }

@@ -46,6 +46,8 @@ Reply = TypeVar("Reply")
 
 BATCH_TIMEOUT_S = 0.2
 NO_DATA_NOTICE_S = 10.0
+# Without data there is little to record, but that there was none.
+IDLE_RECORD_S = 5.0
 # Updates in a row without finite gradients, after which the run stops.
 NOT_FINITE_LIMIT = 20
 
@@ -146,10 +148,13 @@ class LearnerProgram:
         """Take a batch, update, settle, publish, record: until a goal is reached or `stop`."""
         training = self._config.training
         record_due = runtime.every(training.log_interval_s)
+        idle_record_due = runtime.every(IDLE_RECORD_S, at_once=False)
         checkpoint_due = runtime.every(training.checkpoint_interval_s)
         while not self._stop():
             batch = self._next_batch(logbook)
             if batch is None:
+                if idle_record_due():
+                    self._publisher.figures = logbook.record(self._feeder, self._publisher)
                 continue
             logbook.note_update(batch, self._learner.update(batch))
             self._feeder.trained(batch)

@@ -1,21 +1,25 @@
-"""impala-status: one screen of a run, read from Redis: queue, rates, lag, books, actors."""
+"""impala-status: a run at a glance, read from Redis: what limits it, queue, rates, lag, actors."""
 
 import json
+import logging
+import os
+import sys
 import time
 from typing import Any
 
 import click
 
 from common.errors import ConfigError
-from common.monitor import WHEREABOUTS, MonitorSide, residual
+from common.monitor import WHEREABOUTS, MonitorSide, Status, are_of_now, summary
 from common.transport import number
 from workers import runtime
 from workers.options import shared
 from workers.plan import run_name
+from workers.watching import SAMPLE_S, Trouble, Watcher
 
-# Rates are the difference of two readings this far apart.
-SAMPLE_S = 1.0
-COUNTERS = ("produced", *WHEREABOUTS)
+log = logging.getLogger(__name__)
+
+Row = tuple[str, str]  # label and text
 
 
 @click.command(context_settings=runtime.CONTEXT)
@@ -35,90 +39,70 @@ COUNTERS = ("produced", *WHEREABOUTS)
 def main(
     redis_url: str, run: str | None, preset: str | None, watch: bool, as_json: bool, log_level: str
 ) -> None:
-    """Shows how a run is doing."""
+    """Shows how a run is doing, and what limits it."""
     runtime.set_up_logging(log_level, "status")
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop):
         if not (run or preset):
             raise ConfigError("which run? give --run NAME")
         side = MonitorSide(redis_url, run_name(run, preset), "status")
-        before = read(side)
-        while True:
-            stopped = stop.wait(SAMPLE_S)
-            now = read(side)
-            status = with_rates(before, now)
-            if watch and not as_json:
-                click.clear()
-            click.echo(json.dumps(status) if as_json else in_words(side.run, status))
-            before = now
-            if stopped or not watch:
-                break
-        side.close()
+        first = side.read()
+        if not watch:
+            stop.wait(SAMPLE_S)
+            echo(side.run, summary([first, side.read()]), as_json)
+            side.close()
+        elif as_json or not _can_redraw():
+            as_lines(Watcher(side, first), as_json, stop)
+        else:
+            on_a_screen(Watcher(side, first), stop)
 
 
-def read(side: MonitorSide) -> dict[str, Any]:
-    """One reading. Raises RunMissing."""
-    books, spec = side.read_books(), side.read_spec()
-    return {
-        "at": time.monotonic(),
-        "books": books,
-        "residual": residual(books),
-        "learner": side.read_learner(),
-        "state": spec.state if spec else None,
-        "actors": side.read_actors(),
-    }
+def _can_redraw() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def with_rates(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The later reading with what changed since the earlier one, per second."""
-    elapsed_s = now["at"] - before["at"]
-    status = {name: value for name, value in now.items() if name != "at"}
-    if before["books"]["generation"] == now["books"]["generation"]:
-        status["blocks_per_s"] = {
-            name: (now["books"][name] - before["books"][name]) / elapsed_s
-            for name in ("produced", "consumed", "dropped_oldest")
-        }
-        updates = now["learner"]["weights_version"] - before["learner"]["weights_version"]
-        status["updates_per_s"] = updates / elapsed_s
-    return status
+def echo(run: str, status: Status, as_json: bool) -> None:
+    """Prints a status: as text, or as one line of JSON."""
+    click.echo(json.dumps(status) if as_json else in_words(run, status))
 
 
-def in_words(run: str, status: dict[str, Any]) -> str:
-    """The reading for a person."""
-    books, learner, figures = status["books"], status["learner"], status["learner"]["figures"]
-    rates = status.get("blocks_per_s", {})
-    lines = [
-        f"run      {run}, {status['state'] or 'not announced'}",
-        f"learner  {learner['holder'] or 'none: no lease is held'}, epoch {learner['epoch']}",
-        f"weights  version {learner['weights_version']}{_age(learner['published_unix_s'])}",
-    ]
-    if figures:
-        when = "training" if learner["holder"] else "last    "
-        lines.append(
-            f"{when} {figures.get('frames', 0):,.0f} frames, "
-            f"{figures.get('frames_per_s', 0):,.0f}/s, "
-            f"{figures.get('updates', 0):,.0f} updates, return "
-            f"{_figure(figures, 'mean_return_100')}, policy lag "
-            f"{_figure(figures, 'policy_lag_mean')} (max {_figure(figures, 'policy_lag_max')})"
-        )
-    lines.append(
-        f"queue    {books['queued']} blocks, {books['in_flight']} in flight; per second "
-        f"{rates.get('produced', 0):.1f} pushed, {rates.get('consumed', 0):.1f} consumed, "
-        f"{rates.get('dropped_oldest', 0):.1f} dropped; "
-        f"{status.get('updates_per_s', 0):.1f} updates/s"
-    )
-    lines.append("books    " + ", ".join(f"{name} {books.get(name, 0):,}" for name in COUNTERS))
-    reasons = [
-        f"{name.partition(':')[2]} {count}"
-        for name, count in sorted(books.items())
-        if name.startswith("dead_lettered:")
-    ]
-    if reasons:
-        lines.append("refused  " + ", ".join(reasons))
-    lines += notices(status)
-    lines.append(f"actors   {len(status['actors'])}")
+def as_lines(watcher: Watcher, as_json: bool, stop: runtime.StopFlag) -> None:
+    """Prints each status below the last one until `stop`, and logs each trouble once."""
+    printed, told = watcher.status, None  # the first one: it has no rates
+
+    def show(status: Status, trouble: Trouble | None) -> None:
+        nonlocal printed, told
+        if trouble and trouble.what != told:
+            log.warning("%s; going on when it is back", trouble)
+        told = trouble.what if trouble else None
+        if status is not printed:
+            echo(watcher.run, status, as_json)
+        printed = status
+
+    watcher.watch(show, stop)
+
+
+def on_a_screen(watcher: Watcher, stop: runtime.StopFlag) -> None:
+    """Redraws the terminal until `stop`, and leaves the last figures on it as text."""
+    from workers.screen import Screen  # late: it imports rich
+
+    with Screen() as screen:
+
+        def show(status: Status, trouble: Trouble | None) -> None:
+            screen.show(rows(watcher.run, status), status, str(trouble) if trouble else None)
+
+        watcher.watch(show, stop)
+    click.echo(in_words(watcher.run, watcher.status))
+
+
+# Words.
+
+
+def in_words(run: str, status: Status) -> str:
+    """The status for a person."""
+    lines = [f"{label:<8} {text}" for label, text in rows(run, status)]
     for name, actor in status["actors"].items():
-        lag = learner["weights_version"] - number(actor.get("weights_version"), 0)
+        lag = status["learner"]["weights_version"] - number(actor.get("weights_version"), 0)
         lines.append(
             f"  {name:<24} {actor.get('host', '?')}:{actor.get('pid', '?')}  "
             f"{number(actor.get('frames_per_s'), 0):>9,} frames/s  version "
@@ -127,24 +111,76 @@ def in_words(run: str, status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def notices(status: dict[str, Any]) -> list[str]:
+def rows(run: str, status: Status) -> list[Row]:
+    """All but the single actors."""
+    books, learner, memory = status["books"], status["learner"], status["memory"]
+    told = [
+        ("run", f"{run}, {status['state'] or 'not announced'}"),
+        ("verdict", status["bottleneck"]),
+        *_learner(learner, status.get("updates_per_s")),
+        *_queue(books, status["queue_blocks"], status.get("blocks_per_s")),
+    ]
+    if memory:
+        told.append(("memory", _memory(memory)))
+    told.append(("books", _books(books, status["residual"])))
+    reasons = [
+        f"{name.partition(':')[2]} {count}"
+        for name, count in sorted(books.items())
+        if name.startswith("dead_lettered:")
+    ]
+    if reasons:
+        told.append(("refused", ", ".join(reasons)))
+    return [*told, *notices(status), ("actors", _actors(status["actors"]))]
+
+
+def notices(status: Status) -> list[Row]:
     """What an operator must not overlook, the gravest first."""
     books, figures = status["books"], status["learner"]["figures"]
-    lines = []
+    told = []
     if status["residual"]:
-        lines.append(
-            f"ALARM    the books do not balance: {status['residual']} blocks are unexplained"
-        )
+        blocks = status["residual"]
+        told.append(("ALARM", f"the books do not balance: {blocks} blocks are unexplained"))
     if lost := int(figures.get("runs_lost", 0)):
-        lines.append(
-            f"notice   opened again: {lost}; the server had lost the run or a part of it, and the "
-            "blocks that were there are gone"
+        told.append(
+            (
+                "notice",
+                f"opened again: {lost}; the server had lost the run or a part of it, and the "
+                "blocks that were there are gone",
+            )
         )
     if books.get("foreign"):
-        lines.append(f"notice   {books['foreign']} blocks came onto the list around the push")
+        told.append(("notice", f"{books['foreign']} blocks came onto the list around the push"))
     if skipped := int(figures.get("updates_skipped", 0)):
-        lines.append(f"notice   {skipped} updates were skipped: their gradients were not finite")
-    return lines
+        told.append(("notice", f"{skipped} updates were skipped: their gradients were not finite"))
+    return told
+
+
+def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
+    """Who it is, and its own figures; of one that is gone, the last."""
+    holder, figures, now = learner["holder"], learner["figures"], are_of_now(learner)
+    place = holder.partition("#")[0] if holder else "none: no lease is held"  # host:pid
+    waits = (
+        f"; waits {100 * figures['wait_share']:.0f} %" if now and "wait_share" in figures else ""
+    )
+    age = _age(learner["published_unix_s"])
+    updates = f"; {figures['updates']:,.0f} updates" if "updates" in figures else ""
+    rate = f", {updates_per_s:.1f}/s" if updates and updates_per_s is not None else ""
+    told = [
+        ("learner", f"{place}, epoch {learner['epoch']}{waits}"),
+        ("weights", f"version {learner['weights_version']}{age}{updates}{rate}"),
+    ]
+    if figures:
+        mean_return = _figure(figures, "mean_return_100")
+        whole = f" of {figures['total_frames']:,.0f}" if "total_frames" in figures else ""
+        told += [
+            (
+                "training" if now else "last",
+                f"{figures.get('frames', 0):,.0f}{whole} frames, "
+                f"{figures.get('frames_per_s', 0):,.0f}/s; return {mean_return}",
+            ),
+            ("data", f"policy lag {_lag(figures)}"),
+        ]
+    return told
 
 
 def _age(published_unix_s: float | None) -> str:
@@ -153,8 +189,66 @@ def _age(published_unix_s: float | None) -> str:
     return f", published {max(0.0, time.time() - published_unix_s):.1f} s ago"
 
 
-def _figure(figures: dict[str, float], name: str) -> str:
-    return f"{figures[name]:.1f}" if name in figures else "-"
+def _lag(figures: dict[str, float]) -> str:
+    """Mean, 95th percentile and most: in versions and, if the learner tells, in seconds."""
+    versions = f"{_spread(figures, 'policy_lag', '.0f')} versions"
+    if "policy_lag_s_mean" not in figures:
+        return versions
+    return f"{versions}, {_spread(figures, 'policy_lag_s', '.2f')} s"
+
+
+def _spread(figures: dict[str, float], name: str, form: str) -> str:
+    most = [
+        f"{word} {format(figures[f'{name}_{word}'], form)}"
+        for word in ("p95", "max")
+        if f"{name}_{word}" in figures
+    ]
+    mean = _figure(figures, f"{name}_mean", ".2f" if form == ".2f" else ".1f")
+    return f"{mean} ({', '.join(most)})" if most else mean
+
+
+def _queue(books: dict[str, Any], bound: int | None, rates: dict[str, float] | None) -> list[Row]:
+    of = f" of {bound}" if bound else ""
+    told = [("queue", f"{books['queued']}{of} blocks, {books['in_flight']} in flight")]
+    if rates is not None:
+        told.append(
+            (
+                "blocks/s",
+                f"{rates['produced']:.1f} pushed, {rates['consumed']:.1f} consumed, "
+                f"{rates['dropped_oldest']:.1f} dropped",
+            )
+        )
+    return told
+
+
+def _memory(memory: dict[str, Any]) -> str:
+    used = f"{memory['used_bytes'] / 1e6:,.0f} MB"
+    if not memory["maxmemory_bytes"]:
+        return f"{used}, no limit is set"
+    return f"{used} of {memory['maxmemory_bytes'] / 1e6:,.0f} MB, {100 * memory['share']:.0f} %"
+
+
+def _books(books: dict[str, Any], residual: int) -> str:
+    """Where the produced blocks are."""
+    where = " + ".join(f"{books[name]:,} {name}" for name in WHEREABOUTS if books.get(name))
+    return f"produced {books['produced']:,} = {where or '0'}; residual {residual}"
+
+
+def _actors(actors: dict[str, dict[str, str]]) -> str:
+    if not actors:
+        return "0"
+    hosts = len({actor.get("host") for actor in actors.values()})
+    rates = [number(actor.get("frames_per_s"), 0) for actor in actors.values()]
+    shed = sum(number(actor.get("shed_local"), 0) for actor in actors.values())
+    spread = f" ({min(rates):,} to {max(rates):,} each)" if len(actors) > 1 else ""
+    return (
+        f"{len(actors)} on {hosts} host{'s' * (hosts > 1)}, {sum(rates):,} frames/s{spread}; "
+        f"shed {shed:,}"
+    )
+
+
+def _figure(figures: dict[str, float], name: str, form: str = ".1f") -> str:
+    return format(figures[name], form) if name in figures else "-"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Reading a run again and again, through losses of the server and of the run."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from common.errors import RedisUnreachable, RunMissing
+from common.monitor import MonitorSide, Reading, Status, summary
+from workers import runtime
+
+# Rates are the difference of two readings this far apart; when watching, of so many readings.
+SAMPLE_S = 1.0
+WATCHED_READINGS = 3
+LOOK_S = 0.1
+# Figures that are older than this are the last ones, not those of now.
+SILENT_S = 2.5
+
+
+class Trouble(NamedTuple):
+    """Why a status is not of now."""
+
+    what: str
+    lasts_s: int | None = None
+
+    def __str__(self) -> str:
+        return self.what if self.lasts_s is None else f"{self.what} for {self.lasts_s} s"
+
+
+# Takes the newest status, and what is the matter with it.
+Show = Callable[[Status, Trouble | None], None]
+
+
+class Watcher:
+    """Reads a run again and again, on a thread: a server that hangs must not hold up a screen."""
+
+    def __init__(self, side: MonitorSide, first: Reading) -> None:
+        self.run, self._side = side.run, side
+        self._readings = deque([first], maxlen=WATCHED_READINGS)
+        self._read_at: float = first["at"]
+        self.status = summary(self._readings)
+        self._missing = False
+        self._failure: Exception | None = None
+
+    def watch(self, show: Show, stop: runtime.StopFlag) -> None:
+        """Shows what is new, until `stop`. Raises what will not pass: RedisDenied and the like."""
+        threading.Thread(target=self._read_on, name="watcher", daemon=True).start()
+        shown: tuple[Status, Trouble | None] | None = None
+        while not stop.wait(LOOK_S):
+            if self._failure is not None:
+                raise self._failure
+            status, trouble = self.status, self._trouble()
+            if shown is None or status is not shown[0] or trouble != shown[1]:
+                show(status, trouble)
+                shown = status, trouble
+
+    def _trouble(self) -> Trouble | None:
+        if self._missing:
+            return Trouble(f"there is no run {self.run} any more, waiting for a learner to open it")
+        silent_s = time.monotonic() - self._read_at
+        return Trouble("no answer from Redis", round(silent_s)) if silent_s > SILENT_S else None
+
+    # What follows runs on the watcher's thread.
+
+    def _read_on(self) -> None:
+        while self._failure is None:
+            time.sleep(SAMPLE_S)
+            try:
+                self._take(self._side.read())
+            except RedisUnreachable:
+                self._missing = False  # for all one knows
+            except RunMissing:
+                self._missing = True
+            except Exception as error:
+                self._failure = error
+
+    def _take(self, reading: Reading) -> None:
+        if reading["books"]["generation"] != self._readings[-1]["books"]["generation"]:
+            self._readings.clear()  # the books have begun anew
+        self._readings.append(reading)
+        self.status, self._missing = summary(self._readings), False
+        self._read_at = reading["at"]
