@@ -58,7 +58,9 @@ class TrainingSettings:
     )
     checkpoint_interval_s: float = setting(10.0, "seconds between checkpoints", above=0)
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", at_least=1)
-    log_interval_s: float = setting(1.0, "seconds between two records in metrics.jsonl", above=0)
+    log_interval_s: float = setting(
+        1.0, "seconds between two records in metrics.jsonl", above=0, at_most=600
+    )
     replay_share: float = setting(
         0.0,
         "share of a batch drawn from the learner's memory of past trajectories",
@@ -187,6 +189,11 @@ class Config:
                 f"a replay_share of {training.replay_share} of a batch_size of "
                 f"{training.batch_size} is not one trajectory; raise one of them"
             )
+        if training.replay_capacity < self.replayed_columns:
+            raise ConfigError(
+                f"replay_capacity ({training.replay_capacity}) is less than the "
+                f"{self.replayed_columns} trajectories that a batch draws; raise it"
+            )
         if transport.max_policy_lag is not None and transport.max_policy_lag < transport.force_lag:
             raise ConfigError(
                 f"max_policy_lag ({transport.max_policy_lag}) would reject all that is played with "
@@ -196,7 +203,8 @@ class Config:
     @property
     def replayed_columns(self) -> int:
         """Trajectories of a batch that come from the replay memory."""
-        return int(self.training.batch_size * self.training.replay_share)
+        batch_size = self.training.batch_size
+        return min(round(batch_size * self.training.replay_share), batch_size - 1)
 
     def values(self) -> dict[str, Any]:
         """Every setting by its key, in declaration order."""

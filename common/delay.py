@@ -15,13 +15,11 @@ class Delay:
     def hold(self, version: int, weights: Weights) -> None:
         """Takes the version that an update has just made."""
         self._held.append((version, weights))
+        while len(self._held) > 1 and self._held[1][0] <= version - self.updates:
+            self._held.popleft()
 
     def due(self) -> tuple[int, Weights] | None:
         """The newest version that is old enough; older ones are forgotten."""
-        if not self._held:
-            return None
-        newest = self._held[-1][0]
-        due = None
-        while self._held and self._held[0][0] <= newest - self.updates:
-            due = self._held.popleft()
-        return due
+        if self._held and self._held[0][0] <= self._held[-1][0] - self.updates:
+            return self._held.popleft()
+        return None

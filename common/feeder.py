@@ -101,12 +101,13 @@ class Feeder:
         self._say_refused_at = 0.0
         self.reopened = 0  # times the server had lost the run, or a part of it
         self.bytes_received = 0
-        self.queued = 0  # blocks in the list, when it was last asked
+        self.queued = 0  # blocks that were found in the list, when it was last asked
         self.asked = self.queued_in_all = 0  # times, and the sum of what was found
         self.claimed = 0  # blocks
         self.busy_s = 0.0  # in commands to Redis
         self._waited_s = 0.0  # for blocks: in commands, and between them
         self.batching_s = 0.0  # checking blocks, and copying them into batches
+        self.cpu_s = 0.0  # of a processor: all that this thread does
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
 
@@ -187,6 +188,7 @@ class Feeder:
         if self._replay:
             self._replay.remember(batch)
         self.batching_s += time.perf_counter() - started - (self._waited_s - waited_s)
+        self.cpu_s = time.thread_time()
         return True
 
     def _next_part(self, columns: int) -> Part | None:
@@ -247,7 +249,7 @@ class Feeder:
                 if lost:
                     self._reopen()
                     lost = False
-                frames, self.queued = self._side.settle_and_claim(self._settled, most)
+                frames, left = self._side.settle_and_claim(self._settled, most)
             except RedisUnreachable as error:
                 if not self._away:
                     log.warning("waiting for Redis: %s", error)
@@ -265,7 +267,7 @@ class Feeder:
                 if self._away:
                     log.info("Redis is back")
                     self._away = False
-                self._settled = Settled()
+                self._settled, self.queued = Settled(), left + len(frames)
                 return frames
 
     def _forget(self) -> None:

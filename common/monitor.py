@@ -67,7 +67,9 @@ class MonitorSide(Side):
         pairs = zip(stats[::2], stats[1::2], strict=True)
         found = {_shown(name): value for name, value in pairs}
         generation = _shown(found.pop("generation", b""))
-        counts: dict[str, Any] = {name: number(value, 0) for name, value in found.items()}
+        # Who has deleted a counter by hand sees it in the residual.
+        counts: dict[str, Any] = dict.fromkeys(("produced", "foreign", *WHEREABOUTS), 0)
+        counts |= {name: number(value, 0) for name, value in found.items()}
         books = counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
         # What came around the push is counted when it is claimed: until then, here.
         uncounted = max(0, -residual(books))

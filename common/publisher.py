@@ -33,7 +33,8 @@ class Publisher:
         self._published_at = 0.0  # something new
         self._written_at = 0.0  # something new, or the last once more
         self.published = 0  # versions
-        self.busy_s = 0.0
+        self.busy_s = 0.0  # from packing new weights until they are in Redis
+        self.cpu_s = 0.0  # of a processor: all that this thread does
         self.figures: dict[str, float] = {}  # the learner's own, for whoever asks for its status
         self.flow: dict[str, float] = {}  # of the books, as last read: see `_keep_lease`
         self.failure: Exception | None = None
@@ -92,9 +93,12 @@ class Publisher:
                 try:
                     offered = self._offered
                     if offered is not None:
+                        started = time.perf_counter()
                         self._publish(*offered)
+                        self.busy_s += time.perf_counter() - started
                         self._published_at = self._written_at
                         self.published += 1
+                        self.cpu_s = time.thread_time()
                         with self._changed:
                             if self._offered is offered:  # else a newer one has come
                                 self._offered = None
@@ -115,11 +119,13 @@ class Publisher:
         """Renews it, leaves the learner's figures in Redis, and reads what became of the blocks."""
         self._side.renew(self.figures)
         produced, dropped = self._side.read_flow()
-        more = produced - self.flow.get("blocks_produced", 0)
-        more_dropped = dropped - self.flow.get("blocks_dropped", 0)
-        self.flow = {"blocks_produced": produced, "blocks_dropped": dropped}
+        before, self.flow = self.flow, {"blocks_produced": produced, "blocks_dropped": dropped}
+        if not before:
+            return  # what earlier learners have left is not of now
+        more = produced - before["blocks_produced"]
+        more_dropped = dropped - before["blocks_dropped"]
         if more > 0 and more_dropped >= 0:  # else nothing was pushed, or the server lost the books
-            self.flow["dropped_share"] = more_dropped / more
+            self.flow["dropped_share"] = min(more_dropped / more, 1.0)
 
     def _wait_until(self, deadline: float) -> None:
         """Returns when something was offered, at the deadline, or when closing."""
@@ -128,7 +134,5 @@ class Publisher:
                 self._changed.wait(max(0.0, deadline - time.monotonic()))
 
     def _publish(self, version: int, weights: Weights) -> None:
-        started = time.perf_counter()
         self._side.publish(version, wire.pack_weights(weights, version, self._spec))
-        self.busy_s += time.perf_counter() - started
         self._written_at = time.monotonic()

@@ -350,9 +350,13 @@ def replies(pipe: Any) -> list[Any]:
     return replies
 
 
+# Digits: what is longer is no number of ours, and would be slow to read.
+LONGEST_NUMBER = 30
+
+
 def number(reply: bytes | str | None, default: int) -> int:
     """A reply that is a whole number, or the default when it is none."""
     try:
-        return default if reply is None else int(reply)
+        return default if reply is None or len(reply) > LONGEST_NUMBER else int(reply)
     except ValueError:
         return default

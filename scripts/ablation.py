@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trials import Estimate, estimate, late_mean, train
+from trials import Estimate, estimate, late_return, train
 
 CORRECTIONS = {
     "vtrace": "V-trace",
@@ -41,7 +41,7 @@ def final_return(output: Path, seeds: int, correction: str, replay: float, lag: 
     for seed in range(seeds):
         folder = output / f"{correction}-replay{replay:g}-lag{lag}-seed{seed}"
         run = train(folder, seed, options)
-        returns.append(late_mean(run, "episode_return_mean", LATE_SHARE))
+        returns.append(late_return(run, LATE_SHARE))
     found = estimate(returns)
     print(f"  {correction}, replay {replay:g}, lag {lag}: {found}", flush=True)
     return found

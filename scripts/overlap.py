@@ -14,18 +14,14 @@ processor. What counts as a long update leaves room for the operating system's t
 """
 
 import argparse
-import atexit
-import importlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from array import array
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +34,9 @@ RUN = "overlap"
 LONG_STEPS, LONG_S = 20.0, 0.1
 # Of its time; there is more to wait for than the learner: its own threads, for one.
 MOST_ASLEEP = 0.25
-AWAKE_EVERY = 200  # of the notes, two for each call
 SLOW_UPDATE_S = 0.2
 START_LIMIT_S, END_LIMIT_S = 60.0, 30.0
-AS = "--as"  # PROGRAM FILE SLEEP_S [the program's own options]
+TRACED = Path(__file__).with_name("traced.py")
 UPDATE, STEP = "#b5482f", "#22577a"
 
 Times = NDArray[np.float64]  # [n, 2]: begin and end, by time.monotonic
@@ -61,56 +56,6 @@ class Intervals(NamedTuple):
     median_s: float
     p99_s: float
     longest_s: float
-
-
-# What runs in the processes.
-
-
-def become(program: str, file: str, sleep_s: str, *options: str) -> None:
-    """Turns into that program, which notes its steps or updates and writes them at its end."""
-    notes = Notes()
-    atexit.register(notes.write, Path(file))
-    if program == "actor":
-        envs: Any = importlib.import_module("common.envs")
-        envs.VectorEnvironment.step = notes.taken_of(envs.VectorEnvironment.step, 0.0)
-    else:
-        learning: Any = importlib.import_module("common.learning")
-        learning.Learner.update = notes.taken_of(learning.Learner.update, float(sleep_s))
-    sys.argv = [f"impala-{program}", *options]
-    importlib.import_module(f"workers.{program}").main()
-
-
-class Notes:
-    """When a method began and ended, and now and then what its thread has had of the processors."""
-
-    def __init__(self) -> None:
-        self._times, self._awake = array("d"), array("d")
-
-    def taken_of(self, method: Callable[..., Any], sleep_s: float) -> Callable[..., Any]:
-        """The same method, with notes; a call takes that much longer."""
-
-        def timed(*arguments: Any) -> Any:
-            began = time.monotonic()
-            result = method(*arguments)
-            if sleep_s:
-                time.sleep(sleep_s)
-            self._times.extend((began, time.monotonic()))
-            if len(self._times) % AWAKE_EVERY == 2:
-                self._awake.extend((time.monotonic(), awake_s()))
-            return result
-
-        return timed
-
-    def write(self, file: Path) -> None:
-        """Leaves them in two files."""
-        file.write_bytes(self._times.tobytes())
-        file.with_suffix(".awake").write_bytes(self._awake.tobytes())
-
-
-def awake_s() -> float:
-    """Seconds in which this thread computed, or would have if a processor had been free (Linux)."""
-    _, waited_ns, _ = Path("/proc/thread-self/schedstat").read_text().split()
-    return time.thread_time() + int(waited_ns) / 1e9
 
 
 # What starts them.
@@ -152,7 +97,7 @@ def start(
     notes = str(folder / f"{name}.times")
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, __file__, AS, program, notes, str(sleep_s), *options],
+            [sys.executable, str(TRACED), program, notes, str(sleep_s), *options],
             env=os.environ | {"IMPALA_REDIS_URL": url},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -241,7 +186,8 @@ def tell(title: str, timeline: Timeline) -> None:
         "time is within one"
     )
     print(
-        "           steps  long updates  fewest steps   ms from step to step: median / p99 / most"
+        "           steps   asleep  long updates  fewest steps   ms from step to step: "
+        "median / p99 / most"
     )
     for i, steps in enumerate(timeline.steps):
         judged = long_updates(timeline, steps)
@@ -323,7 +269,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [AS]:
-        become(*sys.argv[2:])
-    else:
-        main()
+    main()

@@ -1,5 +1,7 @@
 """Trainings with many settings and seeds, one after the other: what the experiments share."""
 
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.history import Run, read_run
+from common.rundir import RunDirectory
 
 TRAIN = Path(sys.executable).parent / "impala-train"
 LIMIT_S = 600.0
@@ -32,7 +35,11 @@ def train(folder: Path, seed: int, options: Sequence[str]) -> Run:
 
     Raises RuntimeError when impala-train fails.
     """
-    if not (folder / "result.json").exists():
+    asked = folder / "asked.txt"
+    words = shlex.join([*options, "--seed", str(seed)])
+    ended = (RunDirectory(folder).read_result() or {}).get("status") in ("solved", "finished")
+    if not ended or not asked.exists() or asked.read_text() != words:
+        shutil.rmtree(folder, ignore_errors=True)
         done = subprocess.run(
             [str(TRAIN), "--run-dir", str(folder), "--seed", str(seed), *options],
             stdout=subprocess.DEVNULL,
@@ -42,14 +49,16 @@ def train(folder: Path, seed: int, options: Sequence[str]) -> Run:
         )
         if done.returncode:
             raise RuntimeError(f"impala-train into {folder} failed: {done.stderr}")
+        asked.write_text(words)
     return read_run(folder)
 
 
-def late_mean(run: Run, name: str, share: float) -> float:
-    """The figure's mean over the records of the last `share` of a run's frames."""
-    frames, values = run.records.column("frames"), run.records.column(name)
-    late = np.isfinite(values) & (frames >= (1 - share) * frames[-1])
-    return float(values[late].mean())
+def late_return(run: Run, share: float) -> float:
+    """The mean of all training episodes in the last `share` of a run's frames."""
+    frames, returns = run.records.column("frames"), run.records.column("episode_return_mean")
+    episodes = np.diff(run.records.column("episodes"), prepend=0.0)
+    late = np.isfinite(returns) & (frames > (1 - share) * frames[-1])
+    return float(np.average(returns[late], weights=episodes[late]))
 
 
 def estimate(values: Sequence[float]) -> Estimate:

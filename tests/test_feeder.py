@@ -227,7 +227,7 @@ def test_the_length_of_the_list_is_known(run: Run) -> None:
         run.push(2)
     feeder = run.feeder(2)
     take(feeder)
-    eventually(lambda: feeder.queued == 8)  # two batches are filled
+    eventually(lambda: feeder.queued == 9)  # found, when the second of two batches was filled
 
 
 # What cannot be trained on.

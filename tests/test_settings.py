@@ -388,6 +388,7 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_path(tmp_path: Path, nam
         ({"returns": "monte_carlo"}, "set correction to none or one_step"),
         ({"returns": "monte_carlo", "correction": "none", "lambda": 0.9}, "lambda to 1"),
         ({"replay_share": 0.5, "batch_size": 1}, "not one trajectory"),
+        ({"replay_share": 0.5, "replay_capacity": 15}, "less than the 16 trajectories"),
         ({"force_lag": 10, "max_policy_lag": 9}, "would reject all"),
     ],
 )
@@ -399,7 +400,8 @@ def test_settings_that_cannot_go_together_are_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize(
-    ("share", "batch_size", "columns"), [(0.0, 32, 0), (0.5, 32, 16), (0.5, 3, 1), (0.99, 10, 9)]
+    ("share", "batch_size", "columns"),
+    [(0.0, 32, 0), (0.5, 32, 16), (0.29, 100, 29), (0.99, 10, 9)],
 )
 def test_at_least_one_trajectory_of_a_batch_is_fresh(
     share: float, batch_size: int, columns: int

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 )
 
 from common import server as server_module
+from common import transport
 from common.connection import connect
 from common.errors import Fenced, OutOfStep, RedisUnreachable, RunHeld, RunMissing
 from common.ledger import Dead, Settled
@@ -1261,3 +1262,27 @@ def test_the_books_are_exact_in_any_order_of_events(any_server: EmbeddedServer) 
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("reply", "read"),
+    [(b"12", 12), (b"-3", -3), (None, 7), (b"twelve", 7), (b"", 7), (b"9" * 5000, 7)],
+)
+def test_a_reply_that_is_no_number_of_ours_is_the_default(reply: bytes | None, read: int) -> None:
+    assert transport.number(reply, 7) == read
+
+
+def test_a_counter_that_someone_deleted_is_nothing_and_shows_in_the_residual(
+    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+) -> None:
+    # given a run with a block
+    learner.announce("{}", "f", "running")
+    actor.push("actor#1", 1, b"block", 4)
+
+    # when
+    operator.hset(learner.keys.stats, "consumed", 5)
+    operator.hdel(learner.keys.stats, "produced")
+
+    # then what is not accounted for is taken for what came around the push
+    books = monitor.read_books()
+    assert (books["produced"], books["foreign"]) == (6, 6)

@@ -303,11 +303,12 @@ class LearnerProgram:
         self._publisher.finish()
         reachable = self._feeder.close()
         self._publisher.close()
-        figures = logbook.record(self._feeder, self._publisher)
+        if logbook.behind:
+            self._publisher.figures = logbook.record(self._feeder, self._publisher)
         logbook.close()
         try:
             if reachable:
-                self._side.renew(figures)  # what impala-status shows from now on
+                self._side.renew(self._publisher.figures)  # what impala-status shows from now on
             if reachable and status != "interrupted":
                 self._side.announce(self._spec.to_json(), self._spec.fingerprint, "finished")
             if reachable:

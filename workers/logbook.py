@@ -91,6 +91,11 @@ class Logbook:
         """Counts the time that an update's weights took until they were offered."""
         self._means.add({"weights_s": copied_s})
 
+    @property
+    def behind(self) -> bool:
+        """Whether there were updates since the last record."""
+        return self._learner.updates > self._last_updates
+
     def record(self, feeder: "Feeder", publisher: Publisher) -> dict[str, float]:
         """Writes one record, sometimes a line in the log; returns the figures for status."""
         learner, now = self._learner, time.monotonic()
@@ -132,6 +137,8 @@ class Logbook:
             "claim_s": feeder.busy_s,
             "batch_s": feeder.batching_s,
             "publish_s": publisher.busy_s,
+            "feeder_cpu_s": feeder.cpu_s,
+            "publisher_cpu_s": publisher.cpu_s,
             "bytes": feeder.bytes_received,
             "published": publisher.published,
             "asked": feeder.asked,
@@ -151,6 +158,8 @@ class Logbook:
             "claim_s": _ratio(did["claim_s"], updates),
             "batch_s": _ratio(did["batch_s"], updates),
             "publish_s": _ratio(did["publish_s"], did["published"]),
+            "feeder_cpu_s": _ratio(did["feeder_cpu_s"], updates),
+            "publisher_cpu_s": _ratio(did["publisher_cpu_s"], updates),
             # Little's law: how long a block lies in the list.
             "queue_wait_s": None if mean_queue is None else _ratio(mean_queue, claimed_per_s),
         }
