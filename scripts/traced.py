@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/traced.py learner|actor FILE SLEEP_S [the program's own options]
 
-For `overlap.py`. The notes are written at the end: pairs of float64 from time.monotonic. A learner's
+For `overlap.py`. Notes are written at the end, pairs of float64 of time.monotonic; a learner's
 updates take SLEEP_S longer.
 """
 
