@@ -68,9 +68,11 @@ def log_probs_to_learn(target_log_probs: Tensor, settings: LossSettings) -> Tens
 
 
 def whole_returns(discounts: Tensor, mask: Tensor) -> Tensor:
-    """Rows `[T, B]` whose episode ends inside the unroll: their return needs no bootstrap.
+    """Rows `[T, B]` whose episode ends inside the unroll.
 
     An end is seen by a discount of 0 (terminated) or by the fake row after it (truncated, too).
+    What terminated needs no bootstrap; at a time limit the value of the final observation stands
+    for what was cut off, if there is a baseline.
     """
     ends = (discounts == 0) | ~mask
     return mask & ends.flip(0).cummax(0).values.flip(0)

@@ -100,8 +100,8 @@ def spread(records: Records, name: str, over: str) -> tuple[Column, Column]:
     ends = records.column(over)
     for record, values in records.lists.get(name, []):
         before = ends[record - 1] if record else 0.0
-        if values and math.isfinite(before) and math.isfinite(ends[record]):
+        if len(values) and math.isfinite(before) and math.isfinite(ends[record]):
             xs.append(np.linspace(before, ends[record], len(values) + 1)[1:])
-            ys.append(np.array(values))
+            ys.append(values)
     x, y = np.concatenate(xs), np.concatenate(ys)
     return x[np.isfinite(y)], y[np.isfinite(y)]

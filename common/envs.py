@@ -128,7 +128,9 @@ def check_module(env_id: str, trusted: Collection[str]) -> None:
         )
 
 
-def _make(env_id: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, Any]:
+def _make(
+    env_id: str, num_envs: int, doing: str = "made", **options: Any
+) -> VectorEnv[Any, Any, Any]:
     try:
         with warnings.catch_warnings():
             # Gymnasium warns about spaces and versions; what matters to us is checked below.
@@ -142,26 +144,27 @@ def _make(env_id: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, Any
             "as CartPole-v1, or module:Id to import the module that registers it"
         ) from error
     except Exception as error:  # whatever the environment's own constructor raises
-        raise UnsupportedEnvironment(
-            f"{env_id} cannot be made: {type(error).__name__}: {_line(error)}"
-        ) from error
+        raise UnsupportedEnvironment(f"{env_id} cannot be {doing}: {_cause(error)}") from error
 
 
 def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any, Any]:
     """The same environments, each drawing pictures inside a recorder."""
-    _make(env_id, 1).close()  # what fails after this fails at the drawing
-    try:
-        return _make(
-            env_id,
-            num_envs,
-            vectorization_mode="sync",
-            wrappers=[recorder],
-            render_mode="rgb_array",
-        )
-    except UnsupportedEnvironment as error:
-        raise UnsupportedEnvironment(
-            f"{env_id} cannot be recorded: it draws no pictures (render mode rgb_array)"
-        ) from error
+    return _make(
+        env_id,
+        num_envs,
+        "recorded",
+        vectorization_mode="sync",
+        wrappers=[recorder],
+        render_mode="rgb_array",
+    )
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, UnsupportedEnvironment):  # the recorder's own words
+        return str(error)
+    if isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
+        return "it draws no pictures (it takes no render_mode)"
+    return f"{type(error).__name__}: {_line(error)}"
 
 
 def _observation_spec(env_id: str, space: spaces.Space[Any]) -> ObservationSpec:

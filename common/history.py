@@ -7,8 +7,10 @@ version: a line that is no record is skipped and counted, a figure that is no nu
 import io
 import json
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from common.config import Config
 from common.errors import ConfigError, RunUnreadable
-from common.rundir import RunDirectory
+from common.rundir import RunDirectory, plain
 
 Column = NDArray[np.float64]
 
@@ -33,7 +35,7 @@ class Records:
 
     count: int
     numbers: dict[str, Column]  # each [count], NaN where a record has no value
-    lists: dict[str, list[tuple[int, list[float]]]]  # single values: the record, what it holds
+    lists: dict[str, list[tuple[int, Column]]]  # single values: the record, what it holds
 
     def column(self, name: str) -> Column:
         """The figure in each record: [count]."""
@@ -66,9 +68,9 @@ class Run:
 
 
 class Group(NamedTuple):
-    """Runs of the same settings but for the seed."""
+    """Runs of the same settings but for the seed; a run of unknown settings is alone in its own."""
 
-    differing: dict[str, Any]  # the settings in which the groups differ, by key
+    differing: dict[str, Any]  # settings in which the groups differ, by key; none if unknown
     runs: list[Run]
 
 
@@ -82,19 +84,19 @@ def read_run(path: Path) -> Run:
         records, skipped_lines = _read_records(directory.metrics)
     except OSError as error:
         raise RunUnreadable(
-            f"the run in {path} cannot be read ({error.strerror}); change the permissions, or name "
-            "another directory"
+            f"the run in {plain(path)} cannot be read ({error.strerror}); change the permissions, "
+            "or name another directory"
         ) from error
     except ConfigError as error:
         raise RunUnreadable(
-            f"the run in {path} cannot be read: {error}; repair its config.toml, or remove it to "
-            "go without the settings"
+            f"the run in {plain(path)} cannot be read: {plain(error)}; repair its config.toml, or "
+            "remove it to go without the settings"
         ) from error
     if not records.count:
         lines = f" ({skipped_lines} lines of metrics.jsonl are no records)" if skipped_lines else ""
         raise RunUnreadable(
-            f"the run in {path} has no records yet: it has only just begun, or ended before the "
-            f"first one; ask again after its first update{lines}"
+            f"the run in {plain(path)} has no records yet: it has only just begun, or ended before "
+            f"the first one; ask again after its first update{lines}"
         )
     name, preset = identity.get("name"), identity.get("preset")
     return Run(
@@ -109,28 +111,31 @@ def read_run(path: Path) -> Run:
 
 
 def _check_that_it_holds_a_run(directory: RunDirectory) -> None:
-    path = directory.path
+    path, told = directory.path, plain(directory.path)
     if not path.exists():
-        raise RunUnreadable(f"there is no directory {path}; name one that holds a run")
+        raise RunUnreadable(f"there is no directory {told}; name one that holds a run")
     if not path.is_dir():
-        raise RunUnreadable(f"{path} is a file; name the directory of a run")
+        raise RunUnreadable(f"{told} is a file; name the directory of a run")
     if directory.holds_a_run:
         return
     inside = sorted(p for p in path.iterdir() if p.is_dir() and RunDirectory(p).holds_a_run)
     if not inside:
         raise RunUnreadable(
-            f"{path} holds no run (neither config.toml nor metrics.jsonl); name a directory that "
+            f"{told} holds no run (neither config.toml nor metrics.jsonl); name a directory that "
             "does"
         )
-    told = "".join(c if c.isprintable() else "?" for c in ", ".join(map(str, inside[:5])))
-    raise RunUnreadable(f"{path} holds no run itself; name one in it: {told}")
+    named = plain(", ".join(map(str, inside[:5])))
+    raise RunUnreadable(f"{told} holds no run itself; name one in it: {named}")
 
 
 def _read_records(path: Path) -> tuple[Records, int]:
-    """The records, and how many lines are none."""
+    """The records, and how many lines are none.
+
+    Numbers go into arrays as they are read: a Python list would hold each as an object.
+    """
     count, skipped = 0, 0
-    found: dict[str, tuple[list[int], list[float]]] = {}
-    lists: dict[str, list[tuple[int, list[float]]]] = {}
+    found: dict[str, array[float]] = {}
+    lists: dict[str, list[tuple[int, Column]]] = {}
     with path.open("rb") if path.exists() else io.BytesIO() as file:
         for line in file:
             try:
@@ -144,16 +149,17 @@ def _read_records(path: Path) -> tuple[Records, int]:
                 if len(found) + len(lists) >= FIGURES and not (name in found or name in lists):
                     continue
                 if isinstance(value, list):
-                    lists.setdefault(name, []).append((count, [number(one) for one in value]))
+                    several = np.fromiter(map(number, value), np.float64, len(value))
+                    lists.setdefault(name, []).append((count, several))
                 elif math.isfinite(figure := number(value)):
-                    where, values = found.setdefault(name, ([], []))
-                    where.append(count)
+                    values = found.setdefault(name, array("d"))
+                    if len(values) < count:  # it was absent for a while
+                        values.extend(repeat(math.nan, count - len(values)))
                     values.append(figure)
             count += 1
-    numbers = {}
-    for name, (where, values) in found.items():
-        numbers[name] = np.full(count, np.nan)
-        numbers[name][where] = values
+    for values in found.values():
+        values.extend(repeat(math.nan, count - len(values)))
+    numbers = {name: np.frombuffer(values) for name, values in found.items()}
     return Records(count, numbers, lists), skipped
 
 
@@ -194,14 +200,14 @@ def mean(records: Records, name: str, per: str) -> float | None:
 def grouped(runs: Sequence[Run]) -> list[Group]:
     """The runs by their settings, the seed aside, and in what the groups differ."""
     by_settings: dict[str, list[Run]] = {}
-    for run in runs:
-        key = repr([(k, v) for k, v in run.settings.items() if k != "seed"])
-        by_settings.setdefault(key, []).append(run)
+    for index, run in enumerate(runs):
+        known = repr([(k, v) for k, v in run.settings.items() if k != "seed"])
+        by_settings.setdefault(known if run.settings else f"unknown {index}", []).append(run)
     firsts = [members[0].settings for members in by_settings.values()]
     differing = list(_differing(firsts))
     return [
-        Group({key: members[0].settings.get(key) for key in differing}, members)
-        for members in by_settings.values()
+        Group({key: settings[key] for key in differing if key in settings}, members)
+        for settings, members in zip(firsts, by_settings.values(), strict=True)
     ]
 
 

@@ -8,10 +8,17 @@ from typing import Any
 
 from common.checkpoint import write_atomically
 from common.config import Config, read_document, read_toml
-from common.errors import RunDirectoryError, RunUnreadable
+from common.errors import ConfigError, RunDirectoryError, RunUnreadable
 
-# Of config.toml, in its table [run]; a file without a number is of the first one.
+# Of config.toml, in its table [run]; a file without a number is of the first one. It must be raised
+# when a setting changes its meaning, for an older version would misread the file; not when one is
+# added, for a version that does not know it refuses the file, by the setting's name.
 FORMAT = 1
+
+
+def plain(text: object) -> str:
+    """A path or a text from a file, on one line and with nothing that a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 class RunDirectory:
@@ -44,7 +51,8 @@ class RunDirectory:
     def read_config(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The run's identity (name, preset) and settings; both empty before there is a run.
 
-        Raises RunUnreadable when a newer version wrote them, ConfigError when they are damaged.
+        Raises RunUnreadable when a newer version wrote them in another format, ConfigError when
+        they are damaged or name a setting that this version does not know.
         """
         if not self.config.exists():
             return {}, {}
@@ -53,33 +61,40 @@ class RunDirectory:
         found = identity.get("format", FORMAT)
         if type(found) is not int or found > FORMAT:
             raise RunUnreadable(
-                f"{self.config} was written by a newer version of impala-redis (format "
+                f"{plain(self.config)} was written by a newer version of impala-redis (format "
                 f"{ascii(found)[:80]}, this one reads {FORMAT}); install that version"
             )
-        return identity, read_toml(self.config)
+        try:
+            return identity, read_toml(self.config)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{plain(self.config)}: {error}; or it is of a newer version of impala-redis: then "
+                "install that one"
+            ) from error
 
     def prepare(self, program: str, resume: bool) -> None:
         """Makes the directory, and keeps it for this program as long as the process lives.
 
         Raises RunDirectoryError: not writable, in use, or with a run in it and no `resume`.
         """
+        told = plain(self.path)
         try:
             if self.holds_a_run and not resume:
                 raise RunDirectoryError(
-                    f"{self.path} already holds a run ({self._status()}); add --resume to continue "
-                    "it, or give another --run-dir"
+                    f"{told} already holds a run ({plain(self._status())}); add --resume to "
+                    "continue it, or give another --run-dir"
                 )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / f".{program}.lock", os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends
         except BlockingIOError:
             raise RunDirectoryError(
-                f"another {program} works in {self.path} now; wait for its end, or give another "
+                f"another {program} works in {told} now; wait for its end, or give another "
                 "--run-dir"
             ) from None
         except OSError as error:
             raise RunDirectoryError(
-                f"the run directory {self.path} cannot be written ({error.strerror}); give another "
+                f"the run directory {told} cannot be written ({error.strerror}); give another "
                 "with --run-dir"
             ) from error
 
@@ -87,7 +102,7 @@ class RunDirectory:
         """The result of the run, None while it has not ended."""
         try:
             result = json.loads(self.result.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return result if isinstance(result, dict) else None
 

@@ -63,7 +63,7 @@ class Recording:
     def wrap(self, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
         """Records this environment's next episode. Raises UnsupportedEnvironment."""
         if "rgb_array" not in env.metadata.get("render_modes", ()):
-            raise UnsupportedEnvironment("it draws no pictures")
+            raise UnsupportedEnvironment("it draws no pictures (render mode rgb_array)")
         self._recorder = _Recorder(env, str(self._folder), episode_trigger=lambda n: n == 0)
         return self._recorder
 

@@ -12,7 +12,7 @@ import pytest
 from common import history
 from common.config import Config
 from common.curves import POINTS, curve_of, spread
-from common.errors import RunUnreadable
+from common.errors import ConfigError, RunUnreadable
 from common.history import grouped, read_run, series
 from common.rundir import RunDirectory
 
@@ -76,8 +76,9 @@ def test_a_figure_that_is_no_number_is_passed_over(tmp_path: Path, value: str) -
 
 def test_a_result_that_is_damaged_counts_as_none(tmp_path: Path) -> None:
     write(tmp_path)
-    RunDirectory(tmp_path).result.write_text('{"status": ')
-    assert read_run(tmp_path).result == {}
+    for text in ('{"status": ', "[" * 100_000, '"solved"', "9" * 5000):
+        RunDirectory(tmp_path).result.write_text(text)
+        assert read_run(tmp_path).result == {}
 
 
 def test_a_run_without_a_config_is_read_without_settings(tmp_path: Path) -> None:
@@ -114,6 +115,25 @@ def test_a_damaged_config_is_named_with_a_remedy(tmp_path: Path, config: str) ->
     RunDirectory(tmp_path).config.write_bytes(config.encode("latin-1"))
     with pytest.raises(RunUnreadable, match=r"cannot be read.*repair its config.toml"):
         read_run(tmp_path)
+
+
+def test_a_setting_of_a_newer_version_is_named_with_a_remedy(tmp_path: Path) -> None:
+    write(tmp_path)
+    config = RunDirectory(tmp_path).config
+    config.write_text(config.read_text() + "\nsetting_to_come = 1\n")
+    with pytest.raises(RunUnreadable, match=r"'setting_to_come'.*newer version.*install that one"):
+        read_run(tmp_path)
+    with pytest.raises(ConfigError, match=r"config.toml: .*'setting_to_come'.*install that one"):
+        RunDirectory(tmp_path).read_config()  # a resume, too
+
+
+def test_a_directorys_name_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2J"
+    for make in (lambda: None, lambda: write(path, [])):
+        make()
+        with pytest.raises(RunUnreadable) as refused:
+            read_run(path)
+        assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("found", ["2", "1.5", "true", '"\\u001b[31m"'])

@@ -16,10 +16,12 @@ from common.errors import RunDirectoryError
 from common.history import grouped, read_run
 from common.rundir import RunDirectory
 from support import Programs
-from workers import report, train
+from workers import report, runtime, train
 from workers.reporting import charts, findings
-from workers.reporting.gallery import CHARTS, Chart
+from workers.reporting.gallery import SECTIONS, Chart
+from workers.reporting.words import group_labels, is_slug, run_labels
 
+CHARTS = [chart for members in SECTIONS.values() for chart in members]
 RESULT = {
     "status": "solved",
     "frames": 64_000,
@@ -80,6 +82,16 @@ def page_of(*run_dirs: Path) -> str:
     return report.rendered(groups, report.drawn(groups, lambda: False))
 
 
+class Asked(runtime.StopFlag):
+    """Somebody has pressed Ctrl-C, or has not; no signal is waited for."""
+
+    def __init__(self, stopped: bool) -> None:
+        self._stopped = stopped
+
+
+NEVER, AT_ONCE = Asked(False), Asked(True)
+
+
 class Text(HTMLParser):
     """What a reader sees, and which tags there are."""
 
@@ -121,14 +133,16 @@ def test_a_run_becomes_one_page_with_every_chart_and_pngs_beside_it(programs: Pr
 
     # then it says where the page is, and nothing else
     assert code == 0, output
-    assert output == f"report: run/report.html ({len(CHARTS)} charts, as PNGs in run/report)\n"
+    assert (
+        output == f"report: run/report.html ({len(CHARTS)} charts, as PNGs in run/report-charts)\n"
+    )
 
     # and every chart stands in it, named, and beside it as a picture
     page = (run / "report.html").read_text()
     text = str(Text(page))
     for chart in CHARTS:
         assert chart.title in text
-        assert (run / "report" / f"{chart.slug}.png").read_bytes().startswith(b"\x89PNG")
+        assert (run / "report-charts" / f"{chart.slug}.png").read_bytes().startswith(b"\x89PNG")
     labels = [tag[1]["aria-label"] for tag in Text(page).tags if tag[1].get("role") == "img"]
     assert len(labels) == len(CHARTS)
 
@@ -191,9 +205,53 @@ def test_a_report_that_fails_is_a_line_in_the_log(
     (tmp_path / "run" / "logs").mkdir()
 
     # when / then
-    assert train.write_report(directory) is None
+    assert train.write_report(directory, NEVER) is None
     assert "no report was written: the run in" in caplog.text
     assert "has no records yet" in caplog.text
+
+
+def test_a_report_is_not_waited_for_by_somebody_who_wants_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = RunDirectory(write(tmp_path / "run", [figures(1)]))
+    (tmp_path / "run" / "logs").mkdir()
+    assert train.write_report(directory, AT_ONCE) is None
+    assert "no report was written: interrupted; write it with: impala-report" in caplog.text
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_an_older_reports_charts_are_removed_and_nothing_else_is(tmp_path: Path) -> None:
+    # given a folder with two charts of an earlier report, and files of somebody else's
+    folder = tmp_path / "x-charts"
+    folder.mkdir()
+    ours = ["entropy.png", "actions-pi-mean-11.png"]
+    theirs = ["entropy.svg", "score-board.png", "actions-pi-mean-x.png", "actions-pi-mean-.png"]
+    for name in ours + theirs:
+        (folder / name).touch()
+
+    # when
+    report.write(tmp_path / "x.html", "", [])
+
+    # then
+    assert {path.name for path in folder.iterdir()} == set(theirs)
+
+
+def test_the_page_of_several_runs_lies_beside_them(tmp_path: Path) -> None:
+    a, b = tmp_path / "runs" / "a", tmp_path / "runs" / "deeper" / "b"
+    assert report.default_page([a]) == a / "report.html"
+    page = report.default_page([a, b])
+    assert page.resolve() == tmp_path / "runs" / "overlay.html"
+
+
+def test_a_run_that_is_named_twice_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write(tmp_path / "run", [figures(1)])
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other"
+    named = [Path("run"), other, run, Path("link"), other]
+    assert report.different(named) == [Path("run"), other]
 
 
 def test_a_page_that_cannot_be_written_is_named_with_a_remedy(tmp_path: Path) -> None:
@@ -207,6 +265,31 @@ def test_a_killed_runs_report_still_works_and_says_what_is_missing(tmp_path: Pat
     assert "Not ended: killed, or still running" in text
     assert "1 line of metrics.jsonl could not be read" in text
     assert "Entropy of the target policy" in text
+
+
+def test_any_json_in_a_runs_files_makes_a_page(tmp_path: Path) -> None:
+    # given half of a letter wherever a text may stand, and nesting without end
+    half = json.loads('"\\ud800"')
+    result = {"status": half, "error": half, "versions": {half: half, "deep": {}, "many": [half]}}
+    run = write(tmp_path / "run", [{"frames": 5, "entropy": 0.5, half: 1.0}], result)
+
+    # when / then
+    report.write(tmp_path / "page.html", page_of(run), [])
+    assert "Entropy" in (tmp_path / "page.html").read_text()
+    RunDirectory(run).result.write_text('{"versions": ' + "[" * 100_000)
+    assert "Not ended" in page_of(run)
+
+
+def test_a_figures_name_never_becomes_a_path(tmp_path: Path) -> None:
+    # given probabilities of actions that are no numbers
+    odd = ["/../../pwned", "\0", "x", "", "12345", "٣"]
+    record = {"frames": 5} | {f"pi_mean_{name}": 0.5 for name in [*odd, "0", "11"]}
+    runs = [write(tmp_path / f"{rate}", [record], learning_rate=rate) for rate in (0.1, 0.2)]
+
+    # when / then
+    drawings = list(charts.draw_all(grouped([read_run(path) for path in runs])))
+    assert [one.slug for one in drawings] == ["actions-pi-mean-0", "actions-pi-mean-11"]
+    assert all(is_slug(one.slug) for one in drawings)
 
 
 def test_what_has_no_figures_is_neither_drawn_nor_told(tmp_path: Path) -> None:
@@ -280,15 +363,18 @@ def test_runs_of_other_settings_are_told_apart_by_what_differs(tmp_path: Path) -
 
 
 def test_the_words_name_what_limited_the_run_and_where_the_time_went(tmp_path: Path) -> None:
-    # given updates of 10 ms: 1 waiting, 4 forward, 4 backward, and 3 ms beside them
+    # given updates of 10 ms: 1 waiting, 4 forward, 4 backward, and 3 ms of a processor beside them,
+    # which took 9 ms by the clock
     record = {
         "wait_share": 0.1,
         "queue_blocks": 3,
         "wait_s": 0.001,
         "forward_s": 0.004,
         "backward_s": 0.004,
-        "batch_s": 0.001,
-        "publish_s": 0.004,
+        "batch_s": 0.005,
+        "publish_s": 0.008,
+        "feeder_cpu_s": 0.002,
+        "publisher_cpu_s": 0.001,
         "published_per_s": 50.0,
         "actor_frames_per_s_mean": 60_000,
     }
@@ -315,20 +401,86 @@ def test_the_words_name_what_limited_the_run_and_where_the_time_went(tmp_path: P
     assert time is not None
     assert time.whole_s == pytest.approx(0.010)
     assert sum(time.stages.values()) == pytest.approx(time.whole_s)
-    assert time.beside_s == pytest.approx(0.003)  # every other version is published
+    assert sum(time.beside.values()) == pytest.approx(0.009)  # every other version is published
     assert "An update took 10 ms" in why
-    assert "One after the other, all of it would have taken 12 ms, 20 % more" in why
-    assert "at least 2 ms of that work (67 %) was hidden" in why
+    assert "other threads computed for 3 ms" in why
+    assert "an update would have taken at least 12 ms, 20 % more" in why
+    assert "at least 2 ms of the work (67 %) was hidden" in why
     assert "an actor played 60,000 frames/s on average, and did not wait" in why
 
 
 def test_a_learner_that_waits_longer_than_its_threads_work_hides_nothing(tmp_path: Path) -> None:
-    record = {"wait_s": 0.05, "forward_s": 0.01, "backward_s": 0.01, "batch_s": 0.001}
+    record = {"wait_s": 0.05, "forward_s": 0.01, "backward_s": 0.01, "feeder_cpu_s": 0.001}
     records = [record | {"time_s": 0.1 * i, "updates": i} for i in range(1, 4)]
     run = read_run(write(tmp_path / "run", records))
     why = " ".join(findings.why_it_is_fast(run, findings.account(run)))
     assert "blocks came late" in why
     assert "hidden" not in why
+
+
+def test_time_by_the_clock_alone_shows_nothing_hidden(tmp_path: Path) -> None:
+    record = {"wait_s": 0.001, "forward_s": 0.01, "backward_s": 0.01, "batch_s": 0.05}
+    records = [record | {"time_s": 0.1 * i, "updates": i} for i in range(1, 4)]
+    run = read_run(write(tmp_path / "run", records))
+    assert findings.why_it_is_fast(run, findings.account(run)) == []
+
+
+def test_blocks_that_earlier_runs_dropped_and_books_that_were_lost_do_not_count(
+    tmp_path: Path,
+) -> None:
+    # given books that were not empty, and that the server forgets after the second record
+    books = [(1000, 900), (1100, 910), (20, 0), (120, 30)]
+    records = [{"blocks_produced": p, "blocks_dropped": d} for p, d in books]
+    run = read_run(write(tmp_path / "run", records))
+    assert findings.dropped_share(run) == pytest.approx(40 / 200)
+
+
+@pytest.mark.parametrize(("share", "drawn", "told"), [(1.0, 0, 0), (0.6, 1, 0), (0.3, 1, 1)])
+def test_steps_that_are_left_out_are_drawn_and_told(
+    tmp_path: Path, share: float, drawn: int, told: int
+) -> None:
+    records = [{"frames": i, "updates": i, "learned_share": share} for i in (1, 2)]
+    text = str(Text(page_of(write(tmp_path / "run", records))))
+    assert text.count("Monte Carlo returns leave out the steps") == drawn
+    assert text.count("A longer --unroll-length leaves out fewer") == told
+
+
+@pytest.mark.parametrize("correction", ["vtrace", "none"])
+def test_only_v_trace_is_said_to_clip(tmp_path: Path, correction: str) -> None:
+    record = {"frames": 5, "rho_clipped_share": 0.5}
+    run = write(tmp_path / "run", [record], correction=correction)
+    text = str(Text(page_of(run)))
+    assert ("steps clipped" in text) == (correction == "vtrace")
+
+
+def test_runs_of_unknown_settings_are_said_to_share_nothing(tmp_path: Path) -> None:
+    # given a run with its settings, and two that have lost theirs
+    runs = [write(tmp_path / name, [{"frames": 1, "entropy": 1.0}]) for name in ("a", "b", "c")]
+    for path in runs[1:]:
+        RunDirectory(path).config.unlink()
+
+    # when
+    groups = grouped([read_run(path) for path in runs])
+    text = str(Text(page_of(*runs)))
+
+    # then
+    assert [len(group.runs) for group in groups] == [1, 1, 1]
+    assert "1 run of known settings; 2 runs of unknown settings." in text
+    assert group_labels(groups[1:]) == ["1: b", "2: c"]
+    assert " none " not in text
+
+
+def test_runs_and_choices_of_settings_have_labels_of_their_own(tmp_path: Path) -> None:
+    # given settings that differ behind the 52nd letter, in directories of the same names
+    runs = []
+    for number in (1, 2):
+        env = "an_environment_with_a_very_long_name_from_a_module:" + f"Env{number}-v0"
+        path = write(tmp_path / str(number) / "x" / "run", [{"frames": 1}], env=env)
+        runs.append(read_run(path))
+
+    # when / then
+    assert run_labels(runs) == ["1/x/run", "2/x/run"]
+    assert group_labels(grouped(runs)) == ["1: 1/x/run", "2: 2/x/run"]
 
 
 def test_every_chart_has_a_name_of_its_own_and_a_caption() -> None:

@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from common import video
 from common.envs import VectorEnvironment
-from common.errors import ConfigError, EnvironmentFailed
+from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
 from support import Programs
 
 
@@ -103,6 +103,36 @@ def test_a_video_that_was_not_kept_leaves_nothing(drawn: str, tmp_path: Path) ->
 def test_an_environment_that_gives_no_picture_is_named(drawn: str, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailed, match=r"Blank-v0 failed in reset: .*it drew no picture"):
         record(drawn.replace("-v0", "Blank-v0"), tmp_path, "blank")
+
+
+def test_an_environment_that_fails_when_it_is_to_draw_is_told_with_the_cause(
+    drawn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    def init(self: Drawn, render_mode: str | None = None, **options: Any) -> None:
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(Drawn, "__init__", init)
+
+    # when / then
+    sentence = rf"{drawn} cannot be recorded: RuntimeError: no display$"
+    with pytest.raises(UnsupportedEnvironment, match=sentence):
+        record(drawn, tmp_path, "never")
+
+
+def test_a_recorded_episode_takes_one_environment(
+    drawn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    init = Drawn.__init__
+
+    def counted(self: Drawn, **options: Any) -> None:
+        made.append(options["render_mode"])
+        init(self, **options)
+
+    monkeypatch.setattr(Drawn, "__init__", counted)
+    record(drawn, tmp_path, "an-episode")
+    assert made == ["rgb_array"]
 
 
 def test_a_video_that_cannot_be_written_is_told(drawn: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """impala-eval: plays episodes with a run's live weights or with a checkpoint's, and says how well.
 
-The same seed plays the same episodes. Nothing is written to Redis.
+The same seed plays the same episodes, and others with --video. Nothing is written to Redis.
 """
 
 import json
@@ -95,8 +95,9 @@ class Manner:
     type=click.Path(path_type=Path),
     envvar="IMPALA_VIDEO",
     show_envvar=True,
-    help="Record every one of the --episodes as an mp4 in this directory; they are then played one "
-    "by one. Needs the extra packages [video].",
+    help="Record every one of the --episodes as an mp4 in this directory. They are then played one "
+    "by one, and are others than the same --seed plays without it. Needs the extra packages "
+    "[video].",
 )
 @click.option(
     "--json",
@@ -225,7 +226,8 @@ def record(
 ) -> tuple[list[Played], list[Path]]:
     """Episodes and their videos: one after another, or the pictures of all would fill the memory.
 
-    Raises UnsupportedEnvironment: it draws no pictures. Raises ConfigError: it cannot be written.
+    Each has a seed of its own, so that they are others than `play` gives all together. Raises
+    UnsupportedEnvironment: it draws no pictures. Raises ConfigError: it cannot be written.
     """
     played: list[Played] = []
     videos: list[Path] = []

@@ -5,6 +5,7 @@ and spread.
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ import click
 from common.checkpoint import write_atomically
 from common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError
 from common.history import Group, grouped, read_run
+from common.rundir import plain
 from workers import runtime
 from workers.options import shared
 
@@ -32,8 +34,10 @@ log = logging.getLogger(__name__)
     "--output",
     type=click.Path(path_type=Path),
     show_envvar=True,
-    show_default="report.html in the first RUN_DIR",
-    help="The page; the charts go as PNGs into a folder beside it, of the same name without .html.",
+    show_default="report.html in the RUN_DIR; of several, overlay.html in the directory that they "
+    "have in common",
+    help="The page. The charts go as PNGs into a folder beside it: of x.html it is x-charts. PNGs "
+    "that an earlier report has left there are removed.",
 )
 @shared("log-level")
 def main(run_dirs: tuple[Path, ...], output: Path | None, log_level: str) -> None:
@@ -44,15 +48,39 @@ def main(run_dirs: tuple[Path, ...], output: Path | None, log_level: str) -> Non
     runtime.set_up_logging(log_level, "report")
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop):
-        page = output or run_dirs[0] / "report.html"
+        once = different(run_dirs)
+        page = output or default_page(once)
         if page.suffix.lower() not in (".html", ".htm"):
             raise ConfigError(f"--output must name a file that ends in .html, not {page.name!r}")
-        runs = [read_run(path) for path in dict.fromkeys(run_dirs)]
+        runs = [read_run(path) for path in once]
         groups = grouped(runs)
         drawings = drawn(groups, stop)
         html = rendered(groups, drawings)
         write(page, html, drawings)
-        click.echo(f"report: {page} ({len(drawings)} charts, as PNGs in {page.with_suffix('')})")
+        click.echo(
+            f"report: {plain(page)} ({len(drawings)} charts, as PNGs in {plain(charts_of(page))})"
+        )
+
+
+def different(run_dirs: Sequence[Path]) -> list[Path]:
+    """The directories without those that are one of them by another name."""
+    by_place: dict[str, Path] = {}
+    for path in run_dirs:
+        by_place.setdefault(os.path.realpath(path), path)
+    return list(by_place.values())
+
+
+def default_page(run_dirs: Sequence[Path]) -> Path:
+    """A run's page is in its directory; that of several is beside them, and none of theirs."""
+    if len(run_dirs) == 1:
+        return run_dirs[0] / "report.html"
+    above = os.path.commonpath([os.path.normpath(Path.cwd() / path / "..") for path in run_dirs])
+    return Path(os.path.relpath(above)) / "overlay.html"
+
+
+def charts_of(page: Path) -> Path:
+    """The folder of a page's PNGs."""
+    return page.with_name(f"{page.stem}-charts")
 
 
 def drawn(groups: Sequence[Group], stop: Callable[[], bool]) -> list["Drawing"]:
@@ -97,17 +125,22 @@ def _not_installed(error: ModuleNotFoundError) -> ConfigError:
 
 
 def write(page: Path, html: str, drawings: Sequence["Drawing"]) -> None:
-    """Writes the page and the PNGs. Raises RunDirectoryError."""
-    folder = page.with_suffix("")
+    """Writes page and PNGs, and removes those of an earlier one. Raises RunDirectoryError."""
+    from workers.reporting.words import is_slug
+
+    folder = charts_of(page)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.png"):
+            if is_slug(old.stem):
+                old.unlink()
         for drawing in drawings:
             write_atomically(folder / f"{drawing.slug}.png", drawing.png)
-        write_atomically(page, html.encode())
+        write_atomically(page, html.encode(errors="replace"))  # names may hold what is no letter
     except OSError as error:
         raise RunDirectoryError(
-            f"the report cannot be written to {page} ({error.strerror}); name another file with "
-            "--output"
+            f"the report cannot be written to {plain(page)} ({error.strerror}); name another file "
+            "with --output"
         ) from error
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +60,7 @@ RESTARTS_WITHIN_S = 60.0
     "--report/--no-report",
     default=False,
     show_envvar=True,
-    help="Write report.html into the run directory at the end.",
+    help="Write report.html into the run directory at the end, unless interrupted.",
 )
 @shared("log-level")
 @every_setting
@@ -104,15 +105,15 @@ def main(
             with Crew(plan, server.url, options) as crew:
                 code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code))
-        if report and code in (0, EXIT_INTERRUPTED) and plan.directory.read_result():
-            page = write_report(plan.directory)
+        if report and code == 0 and not stop():
+            page = write_report(plan.directory, stop)
             if page is not None:
                 progress.say(f"report:        {page}")
         raise SystemExit(code)
 
 
-def write_report(directory: RunDirectory) -> Path | None:
-    """Writes the run's page; None, with a line in the log, when that fails."""
+def write_report(directory: RunDirectory, stop: runtime.StopFlag) -> Path | None:
+    """Writes the run's page; None, with a line in the log, when that fails or is interrupted."""
     page, log_file = directory.path / "report.html", directory.path / "logs" / "report.log"
     log_file.unlink(missing_ok=True)
     process = children.spawn(
@@ -120,13 +121,17 @@ def write_report(directory: RunDirectory) -> Path | None:
         log_file=log_file,
         death_signal=signal.SIGTERM,
     )
-    try:
-        code = process.wait(REPORT_WITHIN_S)
-    except subprocess.TimeoutExpired:
+    deadline = time.monotonic() + REPORT_WITHIN_S
+    while process.poll() is None and time.monotonic() < deadline and not stop.wait(POLL_S):
+        pass
+    if process.poll() is None:
         children.end(process, 0.0)
-        log.warning("no report was written: it took more than %.0f s", REPORT_WITHIN_S)
+        why = "interrupted" if stop() else f"it took more than {REPORT_WITHIN_S:.0f} s"
+        log.warning(
+            "no report was written: %s; write it with: impala-report %s", why, directory.path
+        )
         return None
-    if code != 0:
+    if code := process.returncode:
         words = log_file.read_text(encoding="utf-8", errors="replace").strip()
         last = words.splitlines()[-1].removeprefix("error: ") if words else f"it ended with {code}"
         log.warning("no report was written: %s", last)

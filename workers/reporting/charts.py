@@ -3,6 +3,7 @@
 A chart whose figures are in no record is not drawn. Text is never taken for a formula.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +15,8 @@ from common.curves import Curve, curve_of, spread
 from common.history import Column, Group, Run
 from workers.reporting import canvas
 from workers.reporting.canvas import MUTED, PAPER
-from workers.reporting.gallery import CHARTS, OVER, Chart, Line
+from workers.reporting.gallery import OVER, SECTIONS, Chart, Line
+from workers.reporting.words import group_labels, part_slug, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +26,6 @@ WIDTH_IN, HEIGHT_IN, LEAST_PLOT_IN = 3.8, 2.6, 1.5
 TITLE_IN, LEGEND_ROW_IN, AXIS_IN, LEFT_IN, RIGHT_IN = 0.32, 0.17, 0.42, 0.5, 0.14
 DOTS = 500  # single episodes shown
 ACTIONS = 12  # of which the mean probability is drawn
-LEGEND_LETTERS = 52
 LOG_BEYOND = 30.0  # greatest over least, from which a logarithmic scale shows more
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow and black.
@@ -37,7 +38,6 @@ class Drawing(NamedTuple):
 
     slug: str
     section: str
-    title: str
     says: str
     label: str  # for those who cannot see it
     svg: str
@@ -48,27 +48,38 @@ def draw_all(groups: Sequence[Group]) -> Iterator[Drawing]:
     """Every chart for which there are figures, in order."""
     canvas.load()
     there = history.names([run for group in groups for run in group.runs])
-    for chart in CHARTS:
+    several = sum(len(group.runs) for group in groups) > 1
+    for section, chart in ((name, chart) for name, charts in SECTIONS.items() for chart in charts):
         lines = tuple(_expanded(chart.lines, there))
         chart = replace(chart, lines=lines, limit=_limit(chart, groups))
-        if sum(len(group.runs) for group in groups) > 1:  # their own spread is shown instead
+        if several:  # their own spread is shown instead
             chart = replace(chart, band=None, dots=None)
+        if not lines or (chart.usual is not None and _is_always(chart.usual, lines, groups)):
+            continue
         for part in [chart] if len(groups) == 1 else _split(chart):
-            if part.lines:
-                drawing = draw(part, groups)
-                if drawing is not None:
-                    yield drawing
+            drawing = draw(section, part, groups)
+            if drawing is not None:
+                yield drawing
 
 
 def _expanded(lines: Sequence[Line], there: Sequence[str]) -> Iterator[Line]:
-    """Those that have figures; one with a star stands for every figure that begins so."""
+    """Those that have figures; a star stands for a number in the figure's name."""
     for line in lines:
         if line.name.endswith("*"):
-            found = [name for name in there if name.startswith(line.name[:-1])]
-            for name in sorted(found, key=lambda name: (len(name), name))[:ACTIONS]:
-                yield Line(name, f"action {name.removeprefix(line.name[:-1])}")
+            begin = line.name.removesuffix("*")
+            numbers = [name.removeprefix(begin) for name in there if name.startswith(begin)]
+            numbers = [number for number in numbers if re.fullmatch("[0-9]{1,4}", number)]
+            for number in sorted(numbers, key=lambda number: (len(number), number))[:ACTIONS]:
+                yield Line(begin + number, f"action {number}")
         elif line.name in there:
             yield line
+
+
+def _is_always(usual: float, lines: Sequence[Line], groups: Sequence[Group]) -> bool:
+    columns = [
+        run.records.column(line.name) for line in lines for group in groups for run in group.runs
+    ]
+    return all((column[np.isfinite(column)] == usual).all() for column in columns)
 
 
 def _split(chart: Chart) -> Iterator[Chart]:
@@ -78,14 +89,14 @@ def _split(chart: Chart) -> Iterator[Chart]:
             alone = len(chart.lines) == 1
             yield replace(
                 chart,
-                slug=chart.slug if alone else f"{chart.slug}-{line.name.replace('_', '-')}",
+                slug=chart.slug if alone else part_slug(chart, line),
                 title=chart.title if alone else f"{chart.title}: {line.label}",
                 lines=(line._replace(label=""),),
                 stacked=False,
             )
 
 
-def draw(chart: Chart, groups: Sequence[Group]) -> Drawing | None:
+def draw(section: str, chart: Chart, groups: Sequence[Group]) -> Drawing | None:
     """One group's figures, or one figure of each group; None when there is nothing to draw."""
     from matplotlib.figure import Figure
 
@@ -112,7 +123,7 @@ def draw(chart: Chart, groups: Sequence[Group]) -> Drawing | None:
     _dress(axes, chart, shown)
     title = f"{chart.title}, {chart.unit}" if chart.unit else chart.title
     figure.text(0.02, 1 - 0.05 / height_in, title, va="top", weight="bold", size=9.5)
-    if rows:
+    if rows and axes.get_legend_handles_labels()[0]:
         axes.legend(
             loc="upper left",
             bbox_to_anchor=(0.01, 1 - 0.8 * TITLE_IN / height_in),
@@ -121,7 +132,7 @@ def draw(chart: Chart, groups: Sequence[Group]) -> Drawing | None:
         )
     label = f"{title}. {_in_words(shown, chart)}"
     svg, png = canvas.as_svg(figure), canvas.as_png(figure)
-    return Drawing(chart.slug, chart.section, title, chart.says, label, svg, png)
+    return Drawing(chart.slug, section, chart.says, label, svg, png)
 
 
 def _draw_one_group(axes: "Axes", chart: Chart, group: Group) -> list[tuple[str, Curve]]:
@@ -154,30 +165,14 @@ def _draw_one_group(axes: "Axes", chart: Chart, group: Group) -> list[tuple[str,
 def _draw_groups(axes: "Axes", chart: Chart, groups: Sequence[Group]) -> list[tuple[str, Curve]]:
     """One figure, each group a colour."""
     curves = []
-    for index, group in enumerate(groups):
+    for index, (group, label) in enumerate(zip(groups, group_labels(groups), strict=True)):
         curve = curve_of(group.runs, chart.lines[0].name, chart.over, chart.from_start)
         if curve is not None:
-            curve, label = _scaled(curve, chart.factor), group_label(group)
+            curve = _scaled(curve, chart.factor)
             style = STYLES[index // len(COLOURS) % len(STYLES)]
             _draw_curve(axes, curve, label, COLOURS[index % len(COLOURS)], style)
             curves.append((label, curve))
     return curves
-
-
-def group_label(group: Group) -> str:
-    """What sets the group apart, and how many runs it is."""
-    settings = [f"{key} {_setting(value)}" for key, value in group.differing.items()]
-    if not any(run.settings for run in group.runs):
-        settings = ["settings unknown"]
-    words = ", ".join(settings)
-    if len(words) > LEGEND_LETTERS:
-        words = words[: LEGEND_LETTERS - 1] + "…"
-    count = len(group.runs)
-    return f"{words} ({count} runs)" if count > 1 else words
-
-
-def _setting(value: object) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _draw_curve(axes: "Axes", curve: Curve, label: str, colour: str, style: str) -> None:
@@ -236,7 +231,7 @@ def _draw_limit(axes: "Axes", limit: tuple[str, str], run: Run) -> None:
     """The setting that bounds the figure."""
     key, words = limit
     value = history.number(run.settings[key])
-    style, label = (0, (4, 3)), f"{words} {_short(value)}"
+    style, label = (0, (4, 3)), f"{words} {short(value)}"
     axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=style, label=label)
 
 
@@ -252,8 +247,8 @@ def _dress(axes: "Axes", chart: Chart, shown: Sequence[tuple[str, Curve]]) -> No
     elif chart.from_zero and values.min() >= 0:
         axes.set_ylim(bottom=0)
     axes.set_xlabel(OVER[chart.over], labelpad=2)
-    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
-    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    axes.yaxis.set_major_formatter(lambda value, _: short(value))
     axes.yaxis.set_minor_formatter(lambda value, _: "")
     axes.locator_params(axis="x", nbins=5)
     if axes.get_yscale() == "linear":
@@ -283,8 +278,8 @@ def _in_words(shown: Sequence[tuple[str, Curve]], chart: Chart) -> str:
     for label, curve in shown:
         y = curve.y[np.isfinite(curve.y)]
         told.append(
-            f"{label + ': ' if label else ''}from {_short(y.min())} to {_short(y.max())}, "
-            f"at the end {_short(y[-1])}"
+            f"{label + ': ' if label else ''}from {short(y.min())} to {short(y.max())}, "
+            f"at the end {short(y[-1])}"
         )
     return f"Over {OVER[chart.over]}; " + "; ".join(told) + "."
 
@@ -294,11 +289,3 @@ def _scaled(curve: Curve, factor: float) -> Curve:
         return None if column is None else column * factor
 
     return Curve(curve.x, curve.y * factor, scaled(curve.low), scaled(curve.high))
-
-
-def _short(value: float) -> str:
-    """A number as short as it can be: 1.5M, 20k, 0.0015."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if size <= abs(value) < 1e13:
-            return f"{value / (1e3 if letter == 'k' else size):.4g}{letter}"
-    return f"{value:.4g}"

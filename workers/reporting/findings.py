@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from common import history
 from common.diagnosis import NOT_ENOUGH_FIGURES, Situation, bottleneck
 from common.history import Records, Run
@@ -22,10 +24,12 @@ STAGES = {
 }
 # On threads of their own, at the same time.
 BESIDE = {
-    "batch_s": "batching: checking blocks and copying them",
-    "claim_s": "claiming: waiting for Redis's replies",
-    "publish_s": "publishing the weights",
+    "batch_s": "beside, waits included: checking blocks and copying them",
+    "claim_s": "beside, waits included: claiming, until Redis replies",
+    "publish_s": "beside, waits included: publishing the weights",
 }
+# Processor time of the threads that do it, whatever they wait for.
+CPU = ("feeder_cpu_s", "publisher_cpu_s")
 # What the settings do about policy lag; without settings nothing is claimed.
 CORRECTED = {
     "vtrace": ", which V-trace corrects for",
@@ -34,6 +38,8 @@ CORRECTED = {
     "none": ", and nothing corrects for it",
 }
 MS = 1e3
+# Below this most of what is played is thrown away.
+LITTLE_LEARNED = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,13 @@ class Account:
 
     whole_s: float  # from update to update
     stages: dict[str, float]  # one after the other on the main thread, the rest included
-    beside: dict[str, float]  # at the same time on other threads
+    beside: dict[str, float]  # at the same time on other threads, by the clock: waits included
+    cpu_s: float | None  # what those threads had of a processor; None: not measured
 
     @property
-    def beside_s(self) -> float:
-        """What the other threads did, all together."""
-        return sum(self.beside.values())
+    def wait_s(self) -> float | None:
+        """How long the main thread had no batch; None: not measured."""
+        return self.stages.get(STAGES["wait_s"])
 
 
 def what_held_it_up(run: Run) -> list[str]:
@@ -75,19 +82,38 @@ def what_held_it_up(run: Run) -> list[str]:
     waited_s = history.mean(records, "queue_wait_s", "time_s")
     bound = run.settings.get("queue_blocks")
     if queue is not None:
-        words = f"The list held {queue:.1f} blocks on average"
-        words += f" of at most {bound}" if bound else ""
+        words = f"The learner found {queue:.1f} blocks in the list on average"
+        words += f", of at most {bound}" if bound else ""
         words += f", and a block lay in it for {_ms(waited_s)}" if waited_s is not None else ""
         said.append(words + ".")
-    return said
+    return said + list(_what_was_left_out(run))
 
 
 def dropped_share(run: Run) -> float | None:
-    """Of all blocks that the actors pushed; by the counters, else by the shares."""
-    produced, dropped = run.records.last("blocks_produced"), run.records.last("blocks_dropped")
-    if produced > 0 and dropped >= 0:
-        return dropped / produced
+    """Of the blocks that the actors pushed; by the counters, else by the shares.
+
+    The counters are the server's: they hold what runs of that name did before, and begin anew when
+    the server forgets them. So only what they rose by counts.
+    """
+    produced, dropped = _rise(run.records, "blocks_produced"), _rise(run.records, "blocks_dropped")
+    if produced > 0:
+        return min(dropped / produced, 1.0)
     return history.mean(run.records, "dropped_share", "time_s")
+
+
+def _rise(records: Records, name: str) -> float:
+    values = records.column(name)
+    return float(np.maximum(np.diff(values[np.isfinite(values)]), 0.0).sum())
+
+
+def _what_was_left_out(run: Run) -> Iterator[str]:
+    learned = history.mean(run.records, "learned_share", "updates")
+    if learned is not None and learned < LITTLE_LEARNED:
+        yield (
+            f"Of the steps trained on, only {100 * learned:.1f} % were learned from: Monte Carlo "
+            "returns leave out those whose episode does not end inside the unroll. A longer "
+            "--unroll-length leaves out fewer."
+        )
 
 
 def account(run: Run) -> Account | None:
@@ -105,34 +131,45 @@ def account(run: Run) -> Account | None:
     if "publish_s" in beside:  # measured for each version, and not each update's is published
         versions = _versions_per_update(records)
         beside["publish_s"] *= versions if versions is not None else 1.0
-    return Account(whole_s, named, {BESIDE[name]: seconds for name, seconds in beside.items()})
+    cpu = [seconds for _, seconds in _per_update(records, dict.fromkeys(CPU, ""))]
+    return Account(
+        whole_s,
+        named,
+        {BESIDE[name]: seconds for name, seconds in beside.items()},
+        sum(cpu) if cpu else None,
+    )
 
 
 def why_it_is_fast(run: Run, time: Account | None) -> list[str]:
     """What went on at the same time, and that nobody waited: measured."""
-    said = []
-    if time is not None and time.beside:
-        whole_s, beside_s = time.whole_s, time.beside_s
-        waited_s = time.stages.get(STAGES["wait_s"], math.inf)
-        said.append(
-            f"An update took {_ms(whole_s)} of the learner's main thread. In the same time its "
-            f"other threads were busy for {_ms(beside_s)}: they claimed blocks, made the next "
-            "batch and published weights."
+    return [*_hidden_work(time), *_actors_never_wait(run)]
+
+
+def _hidden_work(time: Account | None) -> Iterator[str]:
+    """Processor time must be spent somewhere: by the clock, a busy machine would look better."""
+    if time is None or time.cpu_s is None:
+        return
+    whole_s, cpu_s, wait_s = time.whole_s, time.cpu_s, time.wait_s
+    yield (
+        f"An update took {_ms(whole_s)} of the learner's main thread. Beside it, other threads "
+        f"computed for {_ms(cpu_s)}: they claimed blocks, made the next batch and published "
+        "weights."
+    )
+    if wait_s is None:
+        return
+    hidden_s = max(0.0, cpu_s - wait_s)
+    if hidden_s == 0:
+        yield (
+            f"The main thread stood still for {_ms(wait_s)} of it, no less than that work takes: "
+            "blocks came late, and nothing was gained by doing it beside."
         )
-        if waited_s < beside_s:
-            hidden_s = beside_s - waited_s
-            said.append(
-                f"One after the other, all of it would have taken {_ms(whole_s + hidden_s)}, "
-                f"{100 * hidden_s / whole_s:.0f} % more: the main thread stood still for "
-                f"{_ms(waited_s)} only, so at least {_ms(hidden_s)} of that work "
-                f"({100 * hidden_s / beside_s:.0f} %) was hidden behind the computation."
-            )
-        elif waited_s < math.inf:
-            said.append(
-                f"The main thread stood still for {_ms(waited_s)} of it, longer than that work "
-                "took: blocks came late."
-            )
-    return said + list(_actors_never_wait(run))
+        return
+    yield (
+        f"Had the main thread done that work as well, an update would have taken at least "
+        f"{_ms(whole_s + hidden_s)}, {100 * hidden_s / whole_s:.0f} % more: it stood still for "
+        f"{_ms(wait_s)} only, so at least {_ms(hidden_s)} of the work "
+        f"({100 * hidden_s / cpu_s:.0f} %) was hidden behind the computation."
+    )
 
 
 def _actors_never_wait(run: Run) -> Iterator[str]:

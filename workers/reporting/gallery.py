@@ -3,12 +3,6 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-LEARNING, CORRECTION, SPEED, TRANSPORT = (
-    "Learning",
-    "Off-policy correction",
-    "The learner's time",
-    "Actors and the queue",
-)
 MS, PERCENT = 1e3, 1e2
 OVER = {"frames": "frames", "time_s": "time (s)", "episodes": "episode"}
 
@@ -26,11 +20,10 @@ class Chart:
     """What is drawn together."""
 
     slug: str
-    section: str
     title: str
-    unit: str
     says: str  # the caption
     lines: tuple[Line, ...]
+    unit: str = ""
     over: str = "frames"
     factor: float = 1.0  # from a record's unit to the chart's
     band: tuple[str, str] | None = None  # figures: the least and the greatest around the line
@@ -40,14 +33,13 @@ class Chart:
     from_zero: bool = True
     from_start: bool = True  # the first record, in which the actors start, dwarfs no others
     may_be_log: bool = False  # when it spans more than a factor of LOG_BEYOND
+    usual: float | None = None  # not drawn where the figure is always this
 
 
-CHARTS = (
+LEARNING = (
     Chart(
         "score",
-        LEARNING,
         "Score per episode",
-        "return",
         "Training episodes in the order in which they were trained on.",
         (Line("mean_return_100", "mean of the last 100"),),
         over="episodes",
@@ -55,12 +47,11 @@ CHARTS = (
         dots="episode_returns",
         limit=("stop_at_return", "solved at"),
         from_zero=False,
+        unit="return",
     ),
     Chart(
         "return-over-frames",
-        LEARNING,
         "Return over frames",
-        "",
         "Mean return of the last 100 training episodes.",
         (Line("mean_return_100"),),
         limit=("stop_at_return", "solved at"),
@@ -68,9 +59,7 @@ CHARTS = (
     ),
     Chart(
         "return-over-time",
-        LEARNING,
         "Return over time",
-        "",
         "The same over the seconds since the run began.",
         (Line("mean_return_100"),),
         over="time_s",
@@ -79,52 +68,43 @@ CHARTS = (
     ),
     Chart(
         "episode-length",
-        LEARNING,
         "Episode length",
-        "steps",
         "Mean length of the episodes that ended between two records.",
         (Line("episode_length_mean"),),
+        unit="steps",
     ),
     Chart(
         "critic-loss",
-        LEARNING,
         "Critic loss",
-        "",
-        "Squared distance of the values from their V-trace targets, before its weight.",
+        "Half the squared distance of the values from their targets, before its weight.",
         (Line("baseline_loss"),),
         may_be_log=True,
     ),
     Chart(
         "policy-loss",
-        LEARNING,
         "Policy loss",
-        "",
         "The policy gradient's loss; its sign and size say little, its jumps do.",
         (Line("policy_loss"),),
         from_zero=False,
     ),
     Chart(
         "entropy",
-        LEARNING,
         "Entropy of the target policy",
-        "nats",
         "Falls as the policy makes up its mind; at 0 it explores no more.",
         (Line("entropy"),),
+        unit="nats",
     ),
     Chart(
         "actions",
-        LEARNING,
         "Action probabilities",
-        "%",
         "Mean probability of each action under the target policy.",
         (Line("pi_mean_*"),),
         factor=PERCENT,
+        unit="%",
     ),
     Chart(
         "grad-norm",
-        LEARNING,
         "Gradient norm",
-        "",
         "Before it is clipped.",
         (Line("grad_norm"),),
         limit=("grad_norm_clipping", "clipped at"),
@@ -132,17 +112,24 @@ CHARTS = (
     ),
     Chart(
         "learning-rate",
-        LEARNING,
         "Learning rate",
-        "",
         "As scheduled.",
         (Line("learning_rate"),),
     ),
     Chart(
+        "learned",
+        "Steps learned from",
+        "Monte Carlo returns leave out the steps whose episode does not end inside the unroll.",
+        (Line("learned_share"),),
+        factor=PERCENT,
+        usual=1.0,
+        unit="%",
+    ),
+)
+CORRECTION = (
+    Chart(
         "importance-ratio",
-        CORRECTION,
         "Importance ratio per batch",
-        "",
         "Target over behaviour policy, for the actions taken: 1 when the actors' policy is the "
         "learner's.",
         (Line("rho_mean", "mean"), Line("rho_min", "min"), Line("rho_max", "max")),
@@ -152,30 +139,26 @@ CHARTS = (
     ),
     Chart(
         "clipped",
-        CORRECTION,
-        "Clipped importance weights",
-        "%",
-        "Share of the steps whose ratio was above rho-bar, and above c-bar.",
-        (Line("rho_clipped_share", "by rho-bar"), Line("c_clipped_share", "by c-bar")),
+        "Ratios above the clips",
+        "Share of the steps whose ratio was above rho-bar, and above c-bar. V-trace clips those.",
+        (Line("rho_clipped_share", "above rho-bar"), Line("c_clipped_share", "above c-bar")),
         factor=PERCENT,
+        unit="%",
     ),
     Chart(
         "policy-lag-versions",
-        CORRECTION,
         "Policy lag",
-        "versions",
         "Updates made between the weights that played a trajectory and those that trained on it.",
         (
             Line("policy_lag_mean", "mean"),
             Line("policy_lag_p95", "95th percentile", compared=False),
             Line("policy_lag_max", "max"),
         ),
+        unit="versions",
     ),
     Chart(
         "policy-lag-seconds",
-        CORRECTION,
         "Policy lag",
-        "ms",
         "Age of the weights that played a trajectory, when it was trained on.",
         (
             Line("policy_lag_s_mean", "mean"),
@@ -183,38 +166,35 @@ CHARTS = (
             Line("policy_lag_s_max", "max"),
         ),
         factor=MS,
+        unit="ms",
     ),
     Chart(
         "replay-lag",
-        CORRECTION,
         "Lag of replayed trajectories",
-        "versions",
         "Mean over the trajectories that came from the replay.",
         (Line("replay_lag_mean"),),
+        unit="versions",
     ),
     Chart(
         "replay-share",
-        CORRECTION,
         "Share of replayed trajectories",
-        "%",
         "Of those trained on.",
         (Line("replay_share"),),
         factor=PERCENT,
+        unit="%",
     ),
+)
+SPEED = (
     Chart(
         "frames-per-second",
-        SPEED,
         "Frames per second",
-        "",
         "Environment steps trained on.",
         (Line("frames_per_s"),),
         over="time_s",
     ),
     Chart(
         "stages",
-        SPEED,
         "An update's time, by stage",
-        "ms",
         "On the learner's main thread, one stage after the other; without the first record, in "
         "which the actors start.",
         (
@@ -229,14 +209,14 @@ CHARTS = (
         factor=MS,
         stacked=True,
         from_start=False,
+        unit="ms",
     ),
     Chart(
         "beside",
-        SPEED,
         "At the same time, on other threads",
-        "ms",
         "For each batch: checking and copying blocks into it, and waiting for Redis's replies; "
-        "for each version: publishing it. Without the first record.",
+        "for each version: publishing it. By the clock, waits for a processor or the interpreter "
+        "included. Without the first record.",
         (
             Line("batch_s", "batching"),
             Line("claim_s", "claiming"),
@@ -245,65 +225,68 @@ CHARTS = (
         over="time_s",
         factor=MS,
         from_start=False,
+        unit="ms",
     ),
     Chart(
         "learner-waits",
-        SPEED,
         "The learner waits",
-        "% of its time",
         "Without a batch: for actors, or for its own intake. Without the first record.",
         (Line("wait_share"),),
         over="time_s",
         factor=PERCENT,
         from_start=False,
+        unit="% of its time",
     ),
+)
+TRANSPORT = (
     Chart(
         "queue-depth",
-        TRANSPORT,
         "Queue depth",
-        "blocks",
-        "In the list, when it was last asked.",
+        "Found in the list when the learner last claimed from it.",
         (Line("queue_blocks"),),
         over="time_s",
         limit=("queue_blocks", "bound"),
+        unit="blocks",
     ),
     Chart(
         "queue-wait",
-        TRANSPORT,
         "Queue wait",
-        "ms",
-        "How long a block lies in the list: mean length over blocks claimed per second.",
+        "How long a block lies in the list: mean length found over blocks claimed per second.",
         (Line("queue_wait_s"),),
         over="time_s",
         factor=MS,
+        unit="ms",
     ),
     Chart(
         "dropped",
-        TRANSPORT,
         "Dropped blocks",
-        "% of those pushed",
         "The oldest goes when the list is full: actors do not wait.",
         (Line("dropped_share"),),
         over="time_s",
         factor=PERCENT,
+        unit="% of those pushed",
     ),
     Chart(
         "actor-rates",
-        TRANSPORT,
         "Actor rates",
-        "frames/s",
         "What one actor plays while it plays: mean, and from the slowest to the fastest.",
         (Line("actor_frames_per_s_mean", "mean"),),
         over="time_s",
         band=("actor_frames_per_s_min", "actor_frames_per_s_max"),
+        unit="frames/s",
     ),
     Chart(
         "actors",
-        TRANSPORT,
         "Number of actors",
-        "",
         "Of which blocks were trained on.",
         (Line("actors"),),
         over="time_s",
     ),
 )
+
+SECTIONS = {
+    "Learning": LEARNING,
+    "Off-policy correction": CORRECTION,
+    "The learner's time": SPEED,
+    "Actors and the queue": TRANSPORT,
+}

@@ -4,33 +4,19 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from common import __version__, history
-from common.config import Config
 from common.history import Group, Run
 from workers.reporting import findings
+from workers.reporting.tables import Table, figures_table, settings_table
+from workers.reporting.words import run_labels, setting
 
 if TYPE_CHECKING:
     from workers.reporting.charts import Drawing
 
-# Beyond this many, figures that no chart knows are not listed.
-MOST_FIGURES = 200
 NOT_ENDED = "not ended: killed, or still running"
 STATUS_CLASSES = {"solved", "finished", "interrupted", "failed"}
-# They only say when.
-CLOCKS = ("unix_s", "time_s")
-
-
-class Table(NamedTuple):
-    """A caption, a head and rows of texts, of which the first cell names the row."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
-    kind: str = "number"
 
 
 def page(groups: Sequence[Group], drawings: Sequence["Drawing"]) -> dict[str, Any]:
@@ -48,7 +34,7 @@ def page(groups: Sequence[Group], drawings: Sequence["Drawing"]) -> dict[str, An
         "runs": None,
         "findings": [],
         "charts_note": "",
-        "settings": _settings_table(runs),
+        "settings": settings_table(runs),
         "notes": list(_notes(runs)),
     }
     return shown | (_of_one(runs[0]) if len(runs) == 1 else _of_several(groups, runs))
@@ -63,12 +49,12 @@ def _of_one(run: Run) -> dict[str, Any]:
         "status_class": status if status in STATUS_CLASSES else "unended",
         "keys": list(_keys(run)),
         "findings": list(_findings(run)),
-        "figures": [_figures_table(run, "Each figure over the run's records.")],
+        "figures": [figures_table(run, "Each figure over the run's records.")],
     }
 
 
 def _of_several(groups: Sequence[Group], runs: Sequence[Run]) -> dict[str, Any]:
-    labels = _labels(runs)
+    labels = run_labels(runs)
     if len(groups) == 1:
         note = (
             "Lines are means over the runs, which differ in nothing but the seed; bands reach from "
@@ -87,20 +73,30 @@ def _of_several(groups: Sequence[Group], runs: Sequence[Run]) -> dict[str, Any]:
         "findings": list(_findings_of_several(runs, labels)),
         "charts_note": note + " A run counts as far as it went.",
         "figures": [
-            _figures_table(run, f"{label}: each figure over its records.")
+            figures_table(run, f"{label}: each figure over its records.")
             for run, label in zip(runs, labels, strict=True)
         ],
     }
 
 
 def _grouping(groups: Sequence[Group]) -> str:
-    count = sum(len(group.runs) for group in groups)
-    if len(groups) == 1:
-        return f"{count} runs of the same settings."
-    keys = ", ".join(groups[0].differing)
-    return (
-        f"{count} runs in {len(groups)} choices of settings, which differ in {keys or 'nothing'}."
-    )
+    known = [group for group in groups if group.runs[0].settings]
+    count, unknown = sum(len(group.runs) for group in known), len(groups) - len(known)
+    said = []
+    if len(known) == 1:
+        said.append(
+            f"{count} runs of the same settings" if count > 1 else "1 run of known settings"
+        )
+    elif known:
+        keys = ", ".join(_differing(groups))
+        said.append(f"{count} runs in {len(known)} choices of settings, which differ in {keys}")
+    if unknown:
+        said.append(f"{unknown} run{'' if unknown == 1 else 's'} of unknown settings")
+    return "; ".join(said) + "."
+
+
+def _differing(groups: Sequence[Group]) -> list[str]:
+    return list(dict.fromkeys(key for group in groups for key in group.differing))
 
 
 def _head(run: Run) -> Iterator[str]:
@@ -111,7 +107,7 @@ def _head(run: Run) -> Iterator[str]:
     yield f"{preset}, {seed}" + (f", begun {began}" if began else "")
     versions = run.result.get("versions")
     if isinstance(versions, dict) and versions:
-        yield ", ".join(f"{name} {version}" for name, version in versions.items())
+        yield ", ".join(f"{k} {v}" for k, v in versions.items() if isinstance(v, str))
 
 
 def _began(run: Run) -> str:
@@ -163,12 +159,19 @@ def _keys(run: Run) -> Iterator[tuple[str, str]]:
         ("updates", _outcome(run, "updates"), "{:,.0f}"),
         ("episodes", _outcome(run, "episodes"), "{:,.0f}"),
         ("policy lag", _mean(run, "policy_lag_mean", "updates"), "{:.1f} versions"),
-        ("steps clipped", 100 * _mean(run, "rho_clipped_share", "updates"), "{:.1f} %"),
+        ("steps clipped", 100 * _clipped(run), "{:.1f} %"),
         ("learner waits", 100 * _mean(run, "wait_share", "time_s"), "{:.1f} %"),
         ("blocks dropped", 100 * _or_nan(findings.dropped_share(run)), "{:.1f} %"),
     ):
         if not math.isnan(value):
             yield name, form.format(value)
+
+
+def _clipped(run: Run) -> float:
+    """The share that rho-bar clips; NaN where it clips nothing."""
+    if run.settings.get("correction") != "vtrace":
+        return math.nan
+    return _mean(run, "rho_clipped_share", "updates")
 
 
 def _mean(run: Run, name: str, per: str) -> float:
@@ -220,27 +223,18 @@ def _time_rows(time: findings.Account) -> Iterator[dict[str, Any]]:
     yield row("an update, one stage after the other", time.whole_s, sum=True)
     for name, seconds in time.beside.items():
         yield row(name, seconds, beside=True)
-    if time.beside:
-        yield row("at the same time, on other threads", time.beside_s, beside=True, sum=True)
-
-
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """Each run's directory by its name, with its parent's where that is not enough."""
-    short = [run.path.resolve().name for run in runs]
-    if len(set(short)) == len(runs):
-        return short
-    return ["/".join(run.path.resolve().parts[-2:]) for run in runs]
+    if time.cpu_s is not None:
+        yield row("processor time of those threads", time.cpu_s, beside=True, sum=True)
 
 
 def _runs_table(groups: Sequence[Group], runs: Sequence[Run], labels: Sequence[str]) -> Table:
     """One row for each run."""
-    differing = {id(run): group.differing for group in groups for run in group.runs}
-    keys = list(groups[0].differing)
+    keys = _differing(groups)
     head = ["run", *keys, "seed", "status", "mean return", "frames", "wall s", "frames/s"]
     rows = [
         [
             label,
-            *(_value(differing[id(run)].get(key)) for key in keys),
+            *(setting(run.settings[key]) if run.settings else "-" for key in keys),
             "-" if run.seed is None else str(run.seed),
             _status(run),
             _cell(_outcome(run, "mean_return_100"), "{:,.1f}"),
@@ -255,47 +249,6 @@ def _runs_table(groups: Sequence[Group], runs: Sequence[Run], labels: Sequence[s
 
 def _cell(value: float, form: str) -> str:
     return "-" if math.isnan(value) else form.format(value)
-
-
-def _figures_table(run: Run, caption: str) -> Table:
-    """Least, mean, greatest and last of each figure."""
-    rows: list[list[str]] = []
-    for name in history.names([run]):
-        if name in CLOCKS or len(rows) == MOST_FIGURES:
-            continue
-        values = run.records.column(name)
-        values = values[np.isfinite(values)]
-        told = (values.min(), values.mean(), values.max(), values[-1])
-        rows.append([name, *map(shown, map(float, told))])
-    return Table(caption, ["figure", "min", "mean", "max", "last"], rows)
-
-
-def shown(value: float) -> str:
-    """A number with its whole part in full, and three significant digits at least."""
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.3g}"
-
-
-def _settings_table(runs: Sequence[Run]) -> Table | None:
-    """Settings that are not at their default in some run; None when none are known."""
-    defaults = Config().values()
-    known = [run for run in runs if run.settings]
-    if not known:
-        return None
-    rows = []
-    for key, default in defaults.items():
-        values = list(dict.fromkeys(_value(run.settings[key]) for run in known))
-        if values != [_value(default)]:
-            rows.append([key, ", ".join(values), _value(default)])
-    caption = "Settings that are not at their default; config.toml has all of them."
-    return Table(caption, ["setting", "value", "default"], rows, "")
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _notes(runs: Sequence[Run]) -> Iterator[str]:

@@ -1,0 +1,53 @@
+"""The tables of a report's page that list what a run's files hold."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from common import history
+from common.config import Config
+from common.history import Run
+from workers.reporting.words import setting, whole
+
+# Beyond this many, figures that no chart knows are not listed.
+MOST_FIGURES = 200
+# They only say when.
+CLOCKS = ("unix_s", "time_s")
+
+
+class Table(NamedTuple):
+    """A caption, a head and rows of texts, of which the first cell names the row."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+    kind: str = "number"
+
+
+def figures_table(run: Run, caption: str) -> Table:
+    """Least, mean, greatest and last of each figure."""
+    rows: list[list[str]] = []
+    for name in history.names([run]):
+        if name in CLOCKS or len(rows) == MOST_FIGURES:
+            continue
+        values = run.records.column(name)
+        values = values[np.isfinite(values)]
+        told = (values.min(), values.mean(), values.max(), values[-1])
+        rows.append([name, *map(whole, map(float, told))])
+    return Table(caption, ["figure", "min", "mean", "max", "last"], rows)
+
+
+def settings_table(runs: Sequence[Run]) -> Table | None:
+    """Settings that are not at their default in some run; None when none are known."""
+    defaults = Config().values()
+    known = [run for run in runs if run.settings]
+    if not known:
+        return None
+    rows = []
+    for key, default in defaults.items():
+        values = list(dict.fromkeys(setting(run.settings[key]) for run in known))
+        if values != [setting(default)]:
+            rows.append([key, ", ".join(values), setting(default)])
+    caption = "Settings that are not at their default; config.toml has all of them."
+    return Table(caption, ["setting", "value", "default"], rows, "")
