@@ -167,9 +167,9 @@ class Crew:
             theirs.send_bytes(json.dumps(role(*args, **kwargs)).encode())
 
         process = self._fork.Process(target=work, daemon=True)
+        self._processes.append(process)  # first: Ctrl-C may come while it starts
         process.start()
         theirs.close()
-        self._processes.append(process)
 
         def result() -> Figures:
             with contextlib.suppress(EOFError):
@@ -183,9 +183,10 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
+        started = [process for process in self._processes if process.pid is not None]
+        for process in started:
             process.terminate()
-        for process in self._processes:
+        for process in started:
             process.join(2)
             process.kill()
 

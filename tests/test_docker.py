@@ -401,7 +401,8 @@ def test_the_build_context_has_what_setup_cfg_reads() -> None:
     # when
     described = metadata["long_description"].removeprefix("file:").strip()
     read = {described, *metadata["license_files"].split()}
-    packages = set(parser["options.packages.find"]["include"].split())
+    found = parser["options.packages.find"]["include"].split()
+    packages = {pattern.removesuffix(".*") for pattern in found}
 
     # then
     assert read | packages | {"setup.cfg", "pyproject.toml"} <= set(COPIED)

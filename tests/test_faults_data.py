@@ -238,8 +238,9 @@ def assert_finite(found: list[dict[str, Any]]) -> None:
     """Every figure is there as a finite number (JSON as Python writes it knows NaN)."""
     for record in found:
         for name, value in record.items():
-            assert isinstance(value, int | float), name
-            assert math.isfinite(value), name
+            for one in value if isinstance(value, list) else [value]:
+                assert isinstance(one, int | float), name
+                assert math.isfinite(one), name
 
 
 # Inputs by the thousand, in a process of their own.

@@ -148,7 +148,7 @@ class LearnerProgram:
         """Take a batch, update, settle, publish, record: until a goal is reached or `stop`."""
         training = self._config.training
         record_due = runtime.every(training.log_interval_s)
-        idle_record_due = runtime.every(IDLE_RECORD_S, at_once=False)
+        idle_record_due = runtime.every(IDLE_RECORD_S)
         checkpoint_due = runtime.every(training.checkpoint_interval_s)
         while not self._stop():
             batch = self._next_batch(logbook)
