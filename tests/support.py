@@ -15,6 +15,8 @@ Value = TypeVar("Value")
 
 BIN = Path(sys.executable).parent
 
+tie_to_us = children.tie_to_parent(signal.SIGKILL)
+
 
 def eventually(look: Callable[[], Value], timeout_s: float = 20.0, what: str = "") -> Value:
     """The first true value of `look`; fails when there is none in time."""
@@ -34,6 +36,13 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+def _before_exec() -> None:
+    """Ends a program with the tests, and lets Ctrl-C reach it when these run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if tie_to_us:
+        tie_to_us()
+
+
 class Program:
     """A command as a process; what it prints is kept in a file."""
 
@@ -48,7 +57,7 @@ class Program:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=cwd,
-                preexec_fn=children.tie_to_parent(signal.SIGKILL),
+                preexec_fn=_before_exec,
             )
 
     @property
