@@ -60,12 +60,14 @@ def chaos_seed(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--chaos-seed"))
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
     """What a developer has in IMPALA_* must not change what is tested."""
-    for name in list(os.environ):
-        if name.startswith("IMPALA_"):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("IMPALA_"):
+                patch.delenv(name)
+        yield
 
 
 def _servers() -> list[Path]:

@@ -36,7 +36,7 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def _before_exec() -> None:
+def before_exec() -> None:
     """Ends a program with the tests, and lets Ctrl-C reach it when these run in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if tie_to_us:
@@ -57,7 +57,7 @@ class Program:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=cwd,
-                preexec_fn=_before_exec,
+                preexec_fn=before_exec,
             )
 
     @property

@@ -1,5 +1,6 @@
 """What a run leaves in its records: every figure that the page names, under the same names."""
 
+import itertools
 import json
 import math
 import re
@@ -28,12 +29,14 @@ def named_on_the_page() -> set[str]:
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run with two actors, half of each batch replayed, and a forced lag."""
     folder = tmp_path_factory.mktemp("records")
-    programs = Programs(folder)
     command = ["impala-train", "--preset", "cartpole", "--run-dir", str(folder / "run")]
     command += ["--total-frames", "60000", "--stop-at-return", "none", "--num-actors", "2"]
     command += ["--force-lag", str(FORCED_LAG), "--replay-share", "0.5", "--lease-s", "1"]
-    code, output = programs.run(*command)
-    programs.end()
+    programs = Programs(folder)
+    try:
+        code, output = programs.run(*command)
+    finally:
+        programs.end()
     assert code == 0, output
     return folder / "run"
 
@@ -74,6 +77,20 @@ def test_least_mean_and_greatest_are_in_order(records: list[dict[str, Any]]) -> 
         triples = [[r.get(f"{name}_{of}") for of in ("min", "mean", "max")] for r in records]
         complete = [t for t in triples if None not in t]
         assert complete and all(t == sorted(t) for t in complete), name
+
+
+def test_rates_and_times_fit_each_other(records: list[dict[str, Any]]) -> None:
+    for before, record in itertools.pairwise(records):
+        elapsed_s = record["time_s"] - before["time_s"]
+        updates = record["updates"] - before["updates"]
+        if updates and elapsed_s > 0.05:  # times are rounded to a millisecond
+            assert record["updates_per_s"] == pytest.approx(updates / elapsed_s, rel=0.1)
+            waited_s = record["wait_s"] * updates
+            assert waited_s == pytest.approx(record["wait_share"] * elapsed_s, rel=0.1, abs=1e-3)
+
+
+def test_both_actors_are_seen(records: list[dict[str, Any]]) -> None:
+    assert max(values(records, "actors")) == 2
 
 
 def test_shares_are_between_nothing_and_all(records: list[dict[str, Any]]) -> None:
