@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.config import LossSettings
-from common.corrections import EPSILON, corrected_returns, whole_returns
+from common.corrections import corrected_returns, whole_returns
 from common.losses import Rows, impala_loss
 
 Floats = NDArray[np.float64]
@@ -103,6 +103,31 @@ def test_the_variants_without_traces_equal_their_definition(
 
 
 @pytest.mark.parametrize("correction", ["one_step", "epsilon", "none"])
+def test_the_variants_without_traces_heed_lambda(correction: str) -> None:
+    # given
+    case, lambda_ = make_case(0), 0.6
+    values = case.values.detach().numpy()
+    _, rewards, discounts, _, mask = (tensor.numpy() for tensor in case.rows)
+    expected = values.copy()
+    for t in reversed(range(T)):
+        for b in np.flatnonzero(mask[t]):  # the lambda-return, backwards from the bootstrap
+            after = (1 - lambda_) * values[t + 1, b] + lambda_ * expected[t + 1, b]
+            expected[t, b] = rewards[t, b] + GAMMA * discounts[t, b] * after
+
+    # when
+    found = corrected_returns(
+        log_rhos_of(case),
+        case.rows.discounts * GAMMA,
+        case.rows.rewards,
+        case.values.detach(),
+        settings(correction=correction, lambda_=lambda_),
+    )
+
+    # then
+    np.testing.assert_allclose(found.vs.numpy(), expected[:-1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("correction", ["one_step", "epsilon", "none"])
 def test_on_policy_all_variants_are_vtrace(correction: str) -> None:
     # given: the behaviour policy is the target policy
     case = make_case(0)
@@ -153,7 +178,7 @@ def test_epsilon_bounds_the_gradient_of_an_action_that_is_all_but_given_up() -> 
 
     # then: d log(p + e) = p / (p + e) d log p
     assert gradients["none"] != 0.0
-    assert gradients["epsilon"] / gradients["none"] == pytest.approx(p / (p + EPSILON))
+    assert gradients["epsilon"] / gradients["none"] == pytest.approx(p / (p + 1e-6))
 
 
 def test_a_return_is_whole_when_its_episode_ends_in_the_unroll() -> None:
@@ -170,9 +195,10 @@ def test_a_return_is_whole_when_its_episode_ends_in_the_unroll() -> None:
 
 @pytest.mark.parametrize("correction", ["one_step", "none"])
 @pytest.mark.parametrize("baseline_cost", [0.5, 0.0])
+@pytest.mark.parametrize("entropy_cost", [0.0, 0.3])
 @pytest.mark.parametrize("seed", range(3))
 def test_reinforce_learns_from_whole_returns_alone(
-    seed: int, baseline_cost: float, correction: str
+    seed: int, entropy_cost: float, baseline_cost: float, correction: str
 ) -> None:
     # given: without a baseline's cost none is subtracted, and a truncated return ends with 0
     case = make_case(seed)
@@ -182,6 +208,7 @@ def test_reinforce_learns_from_whole_returns_alone(
     values = case.values.detach().numpy() * (baseline_cost > 0)
     pi = torch.softmax(case.logits.detach(), -1).numpy()
     whole = whole_returns(case.rows.discounts, case.rows.mask).numpy()
+    entropies = -(pi * np.log(pi)).sum(-1)
     expected = np.zeros((T, B, A))
     for t, b in np.argwhere(whole):
         advantage = slow_return(case, values, t, b) - values[t, b]
@@ -190,11 +217,13 @@ def test_reinforce_learns_from_whole_returns_alone(
             mu = np.exp(case.rows.behaviour_log_probs[t, b].item())
             advantage *= min(pi[t, b, action] / mu, 1.0)
         expected[t, b] = advantage * (pi[t, b] - np.eye(A)[action])
+        expected[t, b] += entropy_cost * pi[t, b] * (np.log(pi[t, b]) + entropies[t, b])
 
     # when
-    losses, figures = impala_loss(case.logits, case.values, case.rows, s, 0.0)
+    losses, figures = impala_loss(case.logits, case.values, case.rows, s, entropy_cost)
     (gradient,) = torch.autograd.grad(losses.total, [case.logits])
 
     # then
     np.testing.assert_allclose(gradient.numpy(), expected, rtol=0, atol=1e-12)
+    assert losses.entropy.item() == pytest.approx(entropies[whole].mean())
     assert figures.learned_share.item() == pytest.approx(whole.sum() / case.rows.mask.sum().item())

@@ -117,6 +117,31 @@ def test_the_vector_form_takes_the_very_steps_of_single_ones(limit: int) -> None
     assert (truncations > 50) == (limit == 7)
 
 
+def test_a_reset_of_the_vector_form_begins_anew_in_mid_episode() -> None:
+    # given three steps of at most five, with which one of two has reached the goal
+    form = ShortCorridorVector(num_envs=2, max_episode_steps=5)
+    form.reset(seed=0)
+    for actions in ([RIGHT, LEFT], [LEFT, LEFT], [RIGHT, LEFT]):
+        _, _, terminated, _, _ = form.step(np.array(actions))
+    assert terminated.tolist() == [True, False]
+
+    # when
+    observations, _ = form.reset()
+    assert observations.tolist() == [[1.0], [1.0]]
+
+    # then both walk from the start, pay for each step, and have all their steps before them
+    for _ in range(4):
+        _, rewards, terminated, truncated, _ = form.step(np.array([LEFT, LEFT]))
+        assert rewards.tolist() == [-1.0, -1.0]
+        assert not terminated.any() and not truncated.any()
+    assert form.step(np.array([LEFT, LEFT]))[3].all()
+
+    # and the way to the goal is as long as ever
+    form.step(np.array([LEFT, LEFT]))  # begins the next one
+    ends = [form.step(np.array([action] * 2))[2].all() for action in (RIGHT, LEFT, RIGHT)]
+    assert ends == [False, False, True]
+
+
 def played_by(form: Any, p: float, episodes: int) -> np.ndarray[Any, Any]:
     """The returns of so many episodes, those that begin first."""
     rng = np.random.default_rng(1)

@@ -114,6 +114,7 @@ def test_each_situation_has_its_sentence(changes: dict[str, Any], sentence: str)
         ("shed_share", TOO_MANY_SHED, {"wait_share": 0.5}, "link-bound: actors shed"),
         ("refused_share", TOO_MANY_REFUSED, {"wait_share": 0.5}, "the learner waits 50 % and re"),
         ("wait_share", INTAKE_IS_SLOW, {"dropped_share": 0.3}, "intake-bound"),
+        ("dropped_share", TOO_MANY_DROPPED, {"wait_share": 0.6}, "intake-bound"),
         (
             "claim_share",
             REPLIES_ARE_SLOW,
@@ -129,6 +130,14 @@ def test_a_sentence_comes_at_its_threshold_and_not_below(
 ) -> None:
     assert verdict(**around, **{name: threshold}).startswith(beginning)
     assert not verdict(**around, **{name: threshold - LITTLE}).startswith(beginning)
+
+
+def test_a_learner_that_waits_less_than_half_is_not_to_blame_for_its_intake() -> None:
+    assert verdict(wait_share=0.4, dropped_share=0.3).startswith("learner-bound")
+
+
+def test_memory_is_short_at_80_percent_and_full_at_97() -> None:
+    assert (MEMORY_IS_SHORT, MEMORY_IS_FULL) == (0.8, 0.97)
 
 
 def test_of_several_troubles_the_gravest_is_told() -> None:

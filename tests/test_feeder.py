@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from common import wire
-from common.batch import Batch
+from common.batch import Batch, Played
 from common.errors import Fenced, RedisUnreachable, RunHeld
 from common.feeder import Feeder
 from common.ledger import Settled
@@ -223,11 +223,56 @@ def test_no_batch_in_time_is_none(run: Run) -> None:
 
 
 def test_the_length_of_the_list_is_known(run: Run) -> None:
+    # given a feeder that has filled both its batches, and rests
     for _ in range(10):
         run.push(2)
     feeder = run.feeder(2)
     take(feeder)
-    eventually(lambda: feeder.queued == 9)  # found, when the second of two batches was filled
+    take(feeder)
+
+    # then it has found 10 blocks, and after it had claimed one of them 9
+    assert feeder.queued == 9
+    assert (feeder.asked, feeder.queued_in_all, feeder.claimed) == (2, 10 + 9, 2)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 12])
+def test_each_block_is_counted_once_when_it_is_claimed(run: Run, batch_size: int) -> None:
+    for _ in range(6):
+        run.push(2)
+    feeder = run.feeder(batch_size)
+    train(feeder, 12 // batch_size)
+    assert feeder.next_batch(0.05) is None  # it asks for more, and there is none
+    assert feeder.claimed == 6
+
+
+def test_a_batch_knows_who_played_the_blocks_that_end_in_it(run: Run) -> None:
+    # given a block that does not fit into the first batch, and another actor's after it
+    rows = [random_block(run.rng, columns) for columns in (3, 1)]
+    for actor, unroll_s, block in zip("ab", (0.25, 0.5), rows, strict=True):
+        origin = Origin(actor, 1, 1, 0)
+        run.push_raw(wire.pack_block(Block(origin, block, (), unroll_s), SPEC))
+
+    # when
+    feeder = run.feeder(2)
+    first, second = take(feeder), take(feeder)
+
+    # then
+    assert first.played == []
+    assert second.played == [Played("a", rows[0].frames, 0.25), Played("b", rows[1].frames, 0.5)]
+    feeder.trained(second)
+    assert second.played == []
+
+
+def test_waiting_for_blocks_is_no_time_of_batching(run: Run) -> None:
+    # given a feeder that waits for both halves of a batch
+    feeder = run.feeder(4)
+    for _ in range(2):
+        assert feeder.next_batch(0.15) is None
+        run.push(2)
+
+    # then
+    take(feeder)
+    assert 0.0 < feeder.batching_s < 0.1
 
 
 # What cannot be trained on.

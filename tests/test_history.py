@@ -11,10 +11,10 @@ import pytest
 
 from common import history
 from common.config import Config
-from common.curves import POINTS, curve_of, spread
+from common.curves import POINTS, Curve, curve_of, spread
 from common.errors import ConfigError, RunUnreadable
 from common.history import grouped, read_run, series
-from common.rundir import RunDirectory
+from common.rundir import FORMAT, RunDirectory
 
 
 def write(path: Path, records: Sequence[Any] = ({"frames": 1},), **changed: Any) -> Path:
@@ -142,7 +142,7 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path: Path, found: str) -> None
     write(tmp_path)
     read_run(tmp_path)
     config = RunDirectory(tmp_path).config
-    config.write_text(config.read_text().replace("format = 1", f"format = {found}"))
+    config.write_text(config.read_text().replace(f"format = {FORMAT}", f"format = {found}"))
 
     # when / then
     with pytest.raises(RunUnreadable, match=r"newer version of impala-redis \(format .*install"):
@@ -155,7 +155,9 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path: Path, found: str) -> None
 def test_a_run_of_before_there_was_a_format_is_read(tmp_path: Path) -> None:
     write(tmp_path)
     config = RunDirectory(tmp_path).config
-    config.write_text(config.read_text().replace("format = 1\n", ""))
+    before = config.read_text()
+    config.write_text(before.replace(f"format = {FORMAT}\n", ""))
+    assert config.read_text() != before
     assert read_run(tmp_path).name == "mine"
 
 
@@ -170,6 +172,51 @@ def test_a_mean_is_weighted_and_leaves_the_start_out(tmp_path: Path) -> None:
     assert history.mean(run.records, "backward_s", "updates") is None
     alone = read_run(write(tmp_path / "alone", records[:1]))
     assert history.mean(alone.records, "forward_s", "updates") == 99.0
+
+
+def test_a_figure_that_is_absent_for_a_while_stays_with_its_own_records(tmp_path: Path) -> None:
+    # given values in the third, the sixth and the seventh of eight records
+    values = {30: 3.0, 60: 6.0, 70: 7.0}
+    records = [
+        {"frames": f} | ({"loss": values[f]} if f in values else {}) for f in range(10, 90, 10)
+    ]
+    records[4]["loss"] = math.nan
+
+    # when
+    run = read_run(write(tmp_path, records))
+
+    # then
+    x, y = series(run.records, "loss")
+    assert (x.tolist(), y.tolist()) == ([30.0, 60.0, 70.0], [3.0, 6.0, 7.0])
+    assert len(run.records.column("loss")) == run.records.count == 8
+    assert run.records.last("loss") == 7.0
+
+
+def test_a_mean_does_not_count_records_at_which_updates_fell(tmp_path: Path) -> None:
+    # given a run that was resumed from update 5
+    counted = [(1, 99.0), (11, 1.0), (5, 50.0), (15, 2.0), (35, 4.0)]
+    records = [{"updates": updates, "forward_s": value} for updates, value in counted]
+    run = read_run(write(tmp_path, records))
+
+    # when / then
+    expected = (10 * 1.0 + 10 * 2.0 + 20 * 4.0) / 40
+    assert history.mean(run.records, "forward_s", "updates") == pytest.approx(expected)
+
+
+def test_no_more_than_500_figures_are_kept_and_those_go_on(tmp_path: Path) -> None:
+    # given three times as many names, lists among them
+    first: dict[str, Any] = {"frames": 1, "returns": [1.0]}
+    first |= {f"x{i}": [i] if i % 2 else i for i in range(1500)}
+    run = read_run(
+        write(tmp_path, [first, {"frames": 2, "returns": [2.0], "late": 1, "more": [1]}])
+    )
+
+    # when / then
+    records = run.records
+    assert history.FIGURES == len(records.numbers) + len(records.lists) == 500
+    assert not {"late", "more", "x498"} & {*records.numbers, *records.lists}
+    assert records.column("frames").tolist() == [1.0, 2.0]
+    assert len(records.lists["returns"]) == 2
 
 
 def test_very_many_records_are_thinned_by_means_least_and_greatest(tmp_path: Path) -> None:
@@ -189,6 +236,46 @@ def test_very_many_records_are_thinned_by_means_least_and_greatest(tmp_path: Pat
         assert len(curve.x) == POINTS
         assert np.all(np.diff(curve.x) > 0)
         assert curve.y.tolist() == [expected] * POINTS
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("lag_mean", 4.0), ("lag_min", 2.0), ("lag_max", 6.0)]
+)
+def test_records_without_a_value_do_not_count_when_records_are_thinned(
+    tmp_path: Path, name: str, expected: float
+) -> None:
+    # given values in two of four records, and in none of the last point's
+    records: list[dict[str, float]] = [{"frames": i} for i in range(4 * POINTS)]
+    for i in range(0, 4 * POINTS - 4, 4):
+        records[i + 1][name], records[i + 3][name] = 2.0, 6.0
+
+    # when
+    curve = curve_of([read_run(write(tmp_path, records))], name)
+
+    # then
+    assert curve is not None
+    assert curve.y[:-1].tolist() == [expected] * (POINTS - 1)
+    assert math.isnan(curve.y[-1])
+    assert curve.x[0] == 1.5
+
+
+def test_what_goes_back_is_left_out_where_runs_are_laid_together(tmp_path: Path) -> None:
+    # given two runs; of one the frames fell back when it was resumed
+    fallen = [(0, 0.0), (100, 10.0), (50, 90.0), (100, 90.0), (200, 20.0)]
+    runs = [
+        read_run(
+            write(tmp_path / str(seed), [{"frames": f, "loss": v} for f, v in line], seed=seed)
+        )
+        for seed, line in enumerate([fallen, [(0, 0.0), (200, 20.0)]])
+    ]
+
+    # when
+    curve = curve_of(runs, "loss")
+
+    # then
+    assert isinstance(curve, Curve) and curve.high is not None
+    assert curve.y == pytest.approx(curve.x / 10)
+    assert curve.high == pytest.approx(curve.x / 10)
 
 
 def test_several_runs_are_laid_on_common_points_as_far_as_each_went(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The learner's state: one update, what it counts, and that a resume goes on bit for bit."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,10 +10,11 @@ import pytest
 import torch
 
 from common import checkpoint
+from common import learning as learning_module
 from common.batch import Batch, make_batch
 from common.config import Config
 from common.errors import CheckpointError, ConfigError, NotFinite
-from common.learning import Learner, choose_device
+from common.learning import Learner, Stages, choose_device
 from common.spec import ObservationSpec, RunSpec, make_spec
 from common.trajectory import Episode
 
@@ -365,6 +368,36 @@ def test_the_figures_of_an_update_are_plain_numbers() -> None:
     assert all(type(value) in (int, float) and np.isfinite(value) for value in figures.values())
     assert figures["rho_min"] <= figures["rho_mean"] <= figures["rho_max"]
     assert sum(figures[f"pi_mean_{a}"] for a in range(3)) == pytest.approx(1.0)
+
+
+def test_a_stage_lasts_from_the_end_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a clock
+    moments = iter([10.0, 11.0, 13.0, 17.0])
+    monkeypatch.setattr(learning_module, "time", SimpleNamespace(perf_counter=moments.__next__))
+
+    # when
+    stages = Stages(CPU)
+    for stage in ("first_s", "second_s", "third_s"):
+        stages.end(stage)
+
+    # then
+    assert stages.seconds == {"first_s": 1.0, "second_s": 2.0, "third_s": 4.0}
+
+
+def test_the_stages_of_an_update_are_no_longer_than_the_update() -> None:
+    # given
+    config = make_config()
+    learner, batch = make_learner(config), make_data(spec_of(config), seed=0)
+
+    # when
+    started = time.perf_counter()
+    figures = learner.update(batch)
+    update_s = time.perf_counter() - started
+
+    # then
+    stages = [figures[f"{stage}_s"] for stage in ("transfer", "forward", "backward", "optimizer")]
+    assert min(stages) > 0
+    assert sum(stages) <= update_s
 
 
 def test_the_actions_of_a_large_space_are_not_told_one_by_one() -> None:

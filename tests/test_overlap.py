@@ -1,6 +1,8 @@
 """scripts/overlap.py finds an actor that pauses while the learner updates."""
 
 import importlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ from numpy.typing import NDArray
 
 
 @pytest.fixture
-def overlap(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script as a module."""
+def overlap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The script as a module, which no other test finds by that name."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
-    return importlib.import_module("overlap")
+    monkeypatch.delitem(sys.modules, "overlap", raising=False)
+    yield importlib.import_module("overlap")
+    monkeypatch.delitem(sys.modules, "overlap")
 
 
 def spans(first: float, last: float, every_s: float, length_s: float) -> NDArray[np.float64]:
@@ -35,6 +39,22 @@ def test_actors_that_never_pause_are_not_accused(overlap: Any) -> None:
     assert len(timeline.updates) == 10
     assert overlap.pauses(timeline) == []
     assert timeline.asleep_shares == pytest.approx([0.02] * 4)
+
+
+def test_only_the_time_in_which_all_were_at_work_counts(overlap: Any) -> None:
+    # given updates from 0.05 to 9.35, an actor from 2.25 on, and one until 6.05
+    early, late = spans(0.0, 6.0, 0.1, 0.05), spans(2.25, 20.0, 0.1, 0.05)
+    asleep_until_2 = np.array([[0.5, 0.0], [3.0, 1.0], [5.0, 2.5], [9.0, 2.5]])
+
+    # when
+    timeline = overlap.together(UPDATES, [early, late], [asleep_until_2] * 2)
+
+    # then an update or step that is not wholly in it is left out, and so are notes of other times
+    assert timeline.updates[:, 0] == pytest.approx([3.05, 4.05, 5.05])
+    for steps in timeline.steps:
+        assert 2.25 <= steps[0, 0] < 2.36
+        assert 5.85 < steps[-1, 1] <= 6.0
+    assert timeline.asleep_shares == pytest.approx([0.25, 0.25])
 
 
 def test_an_actor_that_waits_for_updates_is_named(

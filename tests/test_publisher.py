@@ -277,6 +277,24 @@ def test_the_share_of_dropped_blocks_is_of_the_time_since_it_was_last_asked(
     run.close()
 
 
+def test_books_that_begin_anew_have_no_share_and_no_share_is_above_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given books that are deleted after 5 blocks, and then count more drops than pushes
+    readings = [(5, 3), (2, 0), (9, 1), (20, 0), (21, 4)]
+    monkeypatch.setattr(run.side, "read_flow", iter(readings).__next__)
+    publisher = Publisher(run.side, SPEC, 0.0, LEASE_S)
+
+    # when
+    shares = []
+    for _ in readings:
+        publisher._keep_lease()
+        shares.append(publisher.flow.get("dropped_share"))
+
+    # then
+    assert shares == [None, None, pytest.approx(1 / 7), None, 1.0]
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_a_publisher_that_is_fenced_says_so(redis_url: str, run_name: str, busy: bool) -> None:
     # given a publisher whose run is taken over

@@ -80,9 +80,9 @@ def test_draws_are_uniform() -> None:
     # when
     counts = Counter(number for _ in range(5000) for number in draw(memory))
 
-    # then: 10,000 draws, a fifth of the memory to each pair of the last five rounds
-    held = sum(counts.values())
-    assert all(abs(count / held - 1 / len(counts)) < 0.02 for count in counts.values())
+    # then: 10,000 draws, a tenth of them of each trajectory
+    assert set(counts) == set(range(1, 11))
+    assert all(abs(count / counts.total() - 1 / 10) < 0.02 for count in counts.values())
 
 
 def test_replayed_trajectories_are_not_remembered_twice() -> None:
@@ -112,9 +112,12 @@ def test_the_same_seed_draws_the_same() -> None:
     assert play(1) != play(2)
 
 
-def test_too_large_a_memory_is_refused_with_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [MemoryError, ValueError])
+def test_too_large_a_memory_is_refused_with_its_setting(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     def no_memory(*_: Any) -> None:
-        raise MemoryError
+        raise error  # numpy's ValueError: more bytes than can be counted
 
     monkeypatch.setattr(replay_module, "empty_trajectory", no_memory)
     with pytest.raises(ConfigError, match="replay_capacity of 1,000,000 trajectories; lower it"):

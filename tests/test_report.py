@@ -4,22 +4,24 @@ import html
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.config import Config
-from common.errors import RunDirectoryError
-from common.history import grouped, read_run
+from common.errors import EXIT_INTERRUPTED, RunDirectoryError
+from common.history import Group, grouped, read_run
 from common.rundir import RunDirectory
 from support import Programs
 from workers import report, runtime, train
-from workers.reporting import charts, findings
+from workers.reporting import charts, findings, pages
 from workers.reporting.gallery import SECTIONS, Chart
-from workers.reporting.words import group_labels, is_slug, run_labels
+from workers.reporting.tables import figures_table
+from workers.reporting.words import group_labels, is_slug, run_labels, short
 
 CHARTS = [chart for members in SECTIONS.values() for chart in members]
 RESULT = {
@@ -80,6 +82,11 @@ def page_of(*run_dirs: Path) -> str:
     """The page, made in this process."""
     groups = grouped([read_run(path) for path in run_dirs])
     return report.rendered(groups, report.drawn(groups, lambda: False))
+
+
+def grouped_of(*run_dirs: Path) -> list[Group]:
+    """The runs by their settings."""
+    return grouped([read_run(path) for path in run_dirs])
 
 
 class Asked(runtime.StopFlag):
@@ -210,6 +217,7 @@ def test_a_report_that_fails_is_a_line_in_the_log(
     assert "has no records yet" in caplog.text
 
 
+@pytest.mark.processes
 def test_a_report_is_not_waited_for_by_somebody_who_wants_to_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,6 +226,36 @@ def test_a_report_is_not_waited_for_by_somebody_who_wants_to_end(
     assert train.write_report(directory, AT_ONCE) is None
     assert "no report was written: interrupted; write it with: impala-report" in caplog.text
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_ctrl_c_ends_a_report_between_two_charts(tmp_path: Path) -> None:
+    # given two charts, and somebody who presses it while the first one is drawn
+    run = read_run(write(tmp_path / "run", [{"frames": 5, "entropy": 1.0, "grad_norm": 1.0}]))
+    asked: list[bool] = []
+
+    # when / then
+    with pytest.raises(SystemExit) as ended:
+        report.drawn(grouped([run]), lambda: asked.append(True) is None)
+    assert ended.value.code == EXIT_INTERRUPTED
+    assert len(asked) == 1
+
+
+def test_a_page_that_is_named_like_no_page_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a program that leaves this process's signals and log alone
+    run = write(tmp_path / "run", [{"frames": 5, "entropy": 1.0}])
+    monkeypatch.setattr(runtime, "StopFlag", lambda: NEVER)
+    monkeypatch.setattr(runtime, "set_up_logging", lambda level, program: None)
+
+    # when / then
+    for name in ("metrics.jsonl", "page", "page.html.gz"):
+        with pytest.raises(SystemExit) as ended:
+            report.main([str(run), "--output", str(tmp_path / name)], standalone_mode=False)
+        assert ended.value.code == 2
+        told = f"error: --output must name a file that ends in .html, not {name!r}\n"
+        assert capsys.readouterr().err == told
+    assert list(tmp_path.iterdir()) == [run]
 
 
 def test_an_older_reports_charts_are_removed_and_nothing_else_is(tmp_path: Path) -> None:
@@ -435,7 +473,7 @@ def test_blocks_that_earlier_runs_dropped_and_books_that_were_lost_do_not_count(
     assert findings.dropped_share(run) == pytest.approx(40 / 200)
 
 
-@pytest.mark.parametrize(("share", "drawn", "told"), [(1.0, 0, 0), (0.6, 1, 0), (0.3, 1, 1)])
+@pytest.mark.parametrize(("share", "drawn", "told"), [(1.0, 0, 0), (0.5, 1, 0), (0.49, 1, 1)])
 def test_steps_that_are_left_out_are_drawn_and_told(
     tmp_path: Path, share: float, drawn: int, told: int
 ) -> None:
@@ -489,3 +527,249 @@ def test_every_chart_has_a_name_of_its_own_and_a_caption() -> None:
         assert isinstance(chart, Chart) and chart.lines
         assert re.fullmatch(r"[a-z-]+", chart.slug)
         assert chart.says.endswith(".")
+
+
+# What is drawn.
+
+Draw = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def draw(monkeypatch: pytest.MonkeyPatch) -> Draw:
+    """The figures of runs as matplotlib has them, by the label that tells what they show."""
+    figures: list[Any] = []
+
+    def kept(figure: Any) -> str:
+        figures.append(figure)
+        return ""
+
+    monkeypatch.setattr(charts.canvas, "as_svg", kept)
+    monkeypatch.setattr(charts.canvas, "as_png", lambda figure: b"")
+
+    def drawn(*run_dirs: Path) -> dict[str, Any]:
+        figures.clear()
+        drawings = list(charts.draw_all(grouped_of(*run_dirs)))
+        return {one.label: figure for one, figure in zip(drawings, figures, strict=True)}
+
+    return drawn
+
+
+def test_seconds_are_drawn_and_told_in_the_charts_unit(draw: Draw, tmp_path: Path) -> None:
+    # given
+    records = [{"time_s": i, "queue_wait_s": 0.002 * i} for i in (1, 2)]
+
+    # when
+    ((label, figure),) = draw(write(tmp_path / "run", records)).items()
+
+    # then
+    assert label == "Queue wait, ms. Over time (s); from 2 to 4, at the end 4."
+    (line,) = figure.axes[0].lines
+    assert np.asarray(line.get_ydata()).tolist() == [2.0, 4.0]
+
+
+def test_an_overlay_is_in_the_charts_unit_too(draw: Draw, tmp_path: Path) -> None:
+    # given two runs of one choice of settings, and one of another
+    choices = [(0.001, 1, 0.002), (0.001, 2, 0.004), (0.002, 1, 0.008)]
+    runs = [
+        write(
+            tmp_path / f"{rate}-{seed}",
+            [{"time_s": i, "queue_wait_s": wait_s} for i in (1, 2)],
+            learning_rate=rate,
+            seed=seed,
+        )
+        for rate, seed, wait_s in choices
+    ]
+
+    # when
+    ((label, figure),) = draw(*runs).items()
+
+    # then the band of the first is in milliseconds, as is its line
+    assert "learning_rate 0.001 (2 runs): from 3 to 3, at the end 3;" in label
+    assert "learning_rate 0.002: from 8 to 8, at the end 8." in label
+    (band,) = figure.axes[0].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((2.0, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "scale"),
+    [
+        ("baseline_loss", [1.0, 31.0], "log"),
+        ("baseline_loss", [1.0, 30.0], "linear"),
+        ("baseline_loss", [0.0, 100.0], "linear"),
+        ("baseline_loss", [-1.0, 100.0], "linear"),
+        ("entropy", [1.0, 1000.0], "linear"),
+    ],
+)
+def test_values_that_span_more_than_a_factor_of_30_are_drawn_on_a_logarithmic_scale(
+    draw: Draw, tmp_path: Path, name: str, values: list[float], scale: str
+) -> None:
+    records = [{"frames": i, name: value} for i, value in enumerate(values)]
+    (figure,) = draw(write(tmp_path / "run", records)).values()
+    (axes,) = figure.axes
+    assert axes.get_yscale() == scale
+    if scale == "linear" and min(values) >= 0:
+        assert axes.get_ylim()[0] == 0.0
+
+
+def test_the_setting_that_bounds_a_figure_is_drawn(draw: Draw, tmp_path: Path) -> None:
+    # given runs that clip at the same norm, and one that clips at another
+    records = [{"frames": i, "grad_norm": 10.0 * i} for i in (1, 2)]
+    for name, norm in {"a": 25.0, "b": 25.0, "c": 12.0}.items():
+        write(tmp_path / name, records, grad_norm_clipping=norm, seed=ord(name))
+
+    # then a line lies at a norm that is common to the runs
+    for others in ((), ("b",)):
+        (figure,) = draw(*(tmp_path / name for name in ("a", *others))).values()
+        limit = figure.axes[0].lines[-1]
+        assert (limit.get_label(), list(limit.get_ydata())) == ("clipped at 25", [25.0, 25.0])
+    (figure,) = draw(tmp_path / "a", tmp_path / "c").values()
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[10.0, 20.0]] * 2
+    assert not any("clipped at" in line.get_label() for line in figure.axes[0].lines)
+
+
+def test_actions_are_in_the_order_of_their_numbers(draw: Draw, tmp_path: Path) -> None:
+    # given more actions than are drawn, not in order
+    numbers = [10, 2, 0, 13, 1, *range(3, 10), 11, 12]
+    record = {"frames": 1} | {f"pi_mean_{number}": 0.05 for number in numbers}
+
+    # when / then
+    (figure,) = draw(write(tmp_path / "run", [record])).values()
+    labels = [line.get_label() for line in figure.axes[0].lines]
+    assert labels == [f"action {number}" for number in range(charts.ACTIONS)]
+
+
+def test_the_stages_of_an_update_are_stacked(draw: Draw, tmp_path: Path) -> None:
+    # given
+    record = {"wait_s": 0.001, "forward_s": 0.002, "backward_s": 0.004}
+
+    # when
+    figures = draw(write(tmp_path / "run", [record | {"time_s": i} for i in (1, 2)]))
+
+    # then each lies on the one before
+    ((label, figure),) = figures.items()
+    assert label.startswith("An update's time, by stage, ms. Over time (s); wait: from 1 to 1")
+    spans = []
+    for area in figure.axes[0].collections:
+        heights = area.get_paths()[0].vertices[:, 1]
+        spans.append((heights.min(), heights.max()))
+    assert np.array(spans) == pytest.approx(np.array([(0, 1), (1, 3), (3, 7)]))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1.5e6, "1.5M"),
+        (2e4, "20k"),
+        (9999, "9999"),
+        (-2e4, "-20k"),
+        (1e6, "1M"),
+        (3e9, "3G"),
+        (1e13, "1e+13"),
+        (0.0015, "0.0015"),
+        (0, "0"),
+    ],
+)
+def test_a_number_is_told_as_short_as_it_can_be(number: float, words: str) -> None:
+    assert short(number) == words
+
+
+# What the page says, before it is a page.
+
+
+def said_of(*run_dirs: Path) -> dict[str, Any]:
+    return pages.page(grouped_of(*run_dirs), [])
+
+
+def test_a_killed_runs_key_figures_are_those_of_its_records(tmp_path: Path) -> None:
+    records = [{"frames": 100, "time_s": 1.0}, {"frames": 64_000, "time_s": 3.5}]
+    keys = dict(said_of(write(tmp_path / "run", records))["keys"])
+    assert keys == {"frames": "64,000", "wall time": "3.5 s"}
+
+
+def test_an_ended_runs_wall_time_is_as_long_as_the_user_waited(tmp_path: Path) -> None:
+    records = [{"frames": 100, "time_s": 1.0}]
+    keys = dict(said_of(write(tmp_path / "run", records, RESULT | {"wall_s": 9.0}))["keys"])
+    assert (keys["wall time"], keys["frames"]) == ("9.0 s", "64,000")
+
+
+def test_the_goal_and_the_error_stand_beside_how_the_run_ended(tmp_path: Path) -> None:
+    goal = write(tmp_path / "goal", [{"frames": 1}], RESULT, stop_at_return=475.0)
+    ended = "Solved, mean return 480.2 over the last 100 episodes"
+    assert said_of(goal)["status"] == ended + " (solved at 475)"
+    failed = write(tmp_path / "failed", [{"frames": 1}], {"status": "failed", "error": "no space"})
+    assert said_of(failed)["status"] == "Failed. Error: no space"
+
+
+def test_the_rows_of_an_updates_time_are_its_parts(tmp_path: Path) -> None:
+    # given updates of 10 ms
+    record = {"wait_s": 0.001, "forward_s": 0.004, "backward_s": 0.0025, "batch_s": 0.02}
+    records = [record | {"time_s": 0.1 * i, "updates": 10 * i} for i in range(1, 5)]
+
+    # when
+    *_, finding = said_of(write(tmp_path / "run", records))["findings"]
+
+    # then
+    assert finding["title"] == "Where an update's time went"
+    told = [
+        (row["ms"], row["share"], row["width"], row["beside"], row["sum"])
+        for row in finding["times"]
+    ]
+    assert told == [
+        ("1.00", "10 %", 10.0, False, False),
+        ("4.00", "40 %", 40.0, False, False),
+        ("2.50", "25 %", 25.0, False, False),
+        ("2.50", "25 %", 25.0, False, False),
+        ("10.00", "100 %", 0, False, True),
+        ("20.00", "200 %", 100, True, False),
+    ]
+
+
+def test_a_figures_row_has_its_least_mean_greatest_and_last(tmp_path: Path) -> None:
+    records = [{"unix_s": 1.0, "time_s": 1.0, "loss": value} for value in (1.0, 6000.0, 2.0)]
+    table = figures_table(read_run(write(tmp_path / "run", records)), "Figures.")
+    assert table.head == ["figure", "min", "mean", "max", "last"]
+    assert table.rows == [["loss", "1", "2,001", "6,000", "2"]]
+
+
+def test_an_intake_that_waits_for_replies_makes_the_link_the_bottleneck(tmp_path: Path) -> None:
+    record = {"wait_share": 0.6, "dropped_share": 0.3}
+    told = {}
+    for name, more in {"link": {"claim_share": 0.9}, "intake": {}}.items():
+        records = [record | more | {"time_s": i} for i in (1, 2)]
+        told[name] = findings.what_held_it_up(read_run(write(tmp_path / name, records)))[0]
+    assert told["link"].startswith("Link-bound: the learner waits 60 % while the list is full")
+    assert "its intake waits 90 % for Redis" in told["link"]
+    assert told["intake"].startswith("Intake-bound: the learner waits 60 %")
+
+
+def test_without_counters_the_recorded_shares_tell_what_was_dropped(tmp_path: Path) -> None:
+    # given shares for 1 s and for 3 s, and counters that stand still
+    counters = {"blocks_produced": 7, "blocks_dropped": 7}
+    shares = [(0, 0.9), (1, 0.4), (4, 0.2)]
+    for name, more in {"none": {}, "still": counters}.items():
+        records = [{"time_s": at, "dropped_share": share} | more for at, share in shares]
+        run = read_run(write(tmp_path / name, records))
+
+        # when / then
+        assert findings.dropped_share(run) == pytest.approx((0.4 + 3 * 0.2) / 4)
+    nothing = read_run(write(tmp_path / "nothing", [{"frames": 1}]))
+    assert findings.dropped_share(nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("correction", "words"),
+    [
+        ("vtrace", ", which V-trace corrects for."),
+        ("one_step", ", which the policy gradient alone is corrected for."),
+        ("epsilon", ", and nothing corrects for it."),
+        ("none", ", and nothing corrects for it."),
+    ],
+)
+def test_what_corrects_for_the_lag_is_told(tmp_path: Path, correction: str, words: str) -> None:
+    record = {"frames": 5, "policy_lag_mean": 2.0, "policy_lag_s_mean": 0.05}
+    path = write(tmp_path / "run", [record], correction=correction)
+    lag = "The price is a policy lag of 2.0 versions (50 ms) on average"
+    assert findings.why_it_is_fast(read_run(path), None) == [lag + words]
+    RunDirectory(path).config.unlink()
+    assert findings.why_it_is_fast(read_run(path), None) == [lag + "."]

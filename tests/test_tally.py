@@ -45,6 +45,7 @@ def test_the_lag_in_seconds_is_the_age_of_the_version() -> None:
     # then
     figures = tally.take()
     assert figures["policy_lag_s_mean"] == pytest.approx((2.0 + 1.5 + 0.5) / 3)
+    assert figures["policy_lag_s_p95"] == pytest.approx(1.95)
     assert figures["policy_lag_s_max"] == pytest.approx(2.0)
 
 
@@ -66,6 +67,19 @@ def test_a_version_too_old_to_be_known_is_not_taken_for_a_newer_one() -> None:
     tally = Tally()
     tally.made(VERSIONS + 3, 10.0)  # it has the place of version 3
     tally.note(batch_of([3]), VERSIONS + 3, 11.0)
+    assert "policy_lag_s_mean" not in tally.take()
+
+
+def test_a_version_newer_than_the_learners_has_no_age() -> None:
+    # given a learner that went back to version 5 after it had made version 7
+    tally = Tally()
+    for version in (5, 6, 7):
+        tally.made(version, float(version))
+
+    # when
+    tally.note(batch_of([7]), 5, 10.0)
+
+    # then
     assert "policy_lag_s_mean" not in tally.take()
 
 
@@ -102,6 +116,21 @@ def test_actors_are_told_apart_and_their_rates_are_while_they_play() -> None:
     assert figures["unroll_s"] == pytest.approx(1.75 / 3)
 
 
+def test_a_block_that_took_no_time_has_no_rate() -> None:
+    # given
+    batch = batch_of([0])
+    batch.played = [Played("a", 100, 0.0)]
+
+    # when
+    tally = Tally()
+    tally.note(batch, 0, 0.0)
+
+    # then
+    figures = tally.take()
+    assert (figures["actors"], figures["unroll_s"]) == (1, 0.0)
+    assert "actor_frames_per_s_mean" not in figures
+
+
 def test_of_many_episodes_some_returns_are_told_and_the_figures_are_of_all() -> None:
     # given
     batch = batch_of([0])
@@ -120,8 +149,22 @@ def test_of_many_episodes_some_returns_are_told_and_the_figures_are_of_all() -> 
     assert figures["episode_returns"][:3] == [0.0, 5.0, 10.0]
 
 
-def test_what_has_no_value_is_absent() -> None:
+def test_what_was_taken_is_not_told_again() -> None:
+    # given a batch that brings something of everything
+    batch = batch_of([0, 1], replayed=1)
+    batch.episodes, batch.played = [Episode(1.0, 5)], [Played("a", 100, 0.5)]
     tally = Tally()
-    tally.note(batch_of([0]), 0, 0.0)
-    tally.take()
+    tally.made(1, 0.0)
+    tally.note(batch, 1, 1.0)
+    assert {"policy_lag_s_max", "replay_share", "actors", "episode_returns"} <= set(tally.take())
+
+    # then of nothing since, nothing is told
     assert tally.take() == {}
+
+    # and of something else, only that
+    other = batch_of([1])
+    other.episodes, other.played = [Episode(9.0, 3)], [Played("b", 100, 0.25)]
+    tally.note(other, 1, 1.0)
+    figures = tally.take()
+    assert (figures["actors"], figures["actor_frames_per_s_min"]) == (1, 400)
+    assert (figures["unroll_s"], figures["episode_returns"]) == (0.25, [9.0])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -16,6 +15,8 @@ from common import video
 from common.envs import VectorEnvironment
 from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
 from support import Programs
+
+imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 
 
 def frames_of(path: Path) -> int:
