@@ -282,6 +282,7 @@ def actors_never_block(bench: Bench) -> Figures:
                 end()
                 healthy_steps_per_s.append(healthy)
             shed = actor.courier.shed_local
+            actor.play_until_accepted()  # the learner has opened the run again
         stage.end()
     figures: Figures = {"steps_per_s": statistics.median(healthy_steps_per_s), "shed_local": shed}
     for state, values in hand_over_ms.items():
