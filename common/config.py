@@ -59,7 +59,7 @@ class TrainingSettings:
     checkpoint_interval_s: float = setting(10.0, "seconds between checkpoints", above=0)
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", at_least=1)
     log_interval_s: float = setting(
-        1.0, "seconds between two records in metrics.jsonl", above=0, at_most=600
+        1.0, "seconds between two records in metrics.jsonl", above=0, at_most=60
     )
     replay_share: float = setting(
         0.0,
@@ -181,8 +181,9 @@ class Config:
             )
         if loss.returns == "monte_carlo" and (loss.correction == "vtrace" or loss.lambda_ != 1.0):
             raise ConfigError(
-                "monte_carlo returns bootstrap from nothing, but V-trace's traces and a lambda "
-                "below 1 do; set correction to none or one_step, and lambda to 1"
+                "monte_carlo learns from whole returns, but V-trace's traces and a lambda below 1 "
+                "replace a part of them by values; set correction to none or one_step, and lambda "
+                "to 1"
             )
         if training.replay_share > 0 and self.replayed_columns == 0:
             raise ConfigError(

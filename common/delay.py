@@ -19,7 +19,7 @@ class Delay:
             self._held.popleft()
 
     def due(self) -> tuple[int, Weights] | None:
-        """The newest version that is old enough; older ones are forgotten."""
+        """The newest version that is old enough, once."""
         if self._held and self._held[0][0] <= self._held[-1][0] - self.updates:
             return self._held.popleft()
         return None

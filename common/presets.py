@@ -1,8 +1,8 @@
 """Settings that solve a task, by name; where one departs from the paper it says why.
 
 The paper's settings are made for Atari. On these small tasks the mean over time and batch makes the
-learning rate independent of how much is in a batch, and rewards are scaled so that returns are near
-10: then Adam at a constant rate solves them within some hundred thousand frames.
+learning rate independent of how much is in a batch, and rewards are scaled so that returns are not
+far from 10.
 """
 
 from typing import Any
