@@ -174,7 +174,7 @@ def situation(readings: Sequence[Reading]) -> Situation:
     grown = more["queued"] if more["queued"] >= LEAST_GROWTH_BLOCKS else 0
     return replace(
         known,
-        # A learner with nothing to train on records nothing: its figure is an old one.
+        # A learner with nothing to train on records seldom: its figure may be an old one.
         wait_share=1.0 if idle else _mean_figure(readings, "wait_share"),
         dropped_share=min(more["dropped_oldest"] / pushed, 1.0),
         growth_share=min(grown / pushed, 1.0),

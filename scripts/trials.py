@@ -33,6 +33,7 @@ class Estimate(NamedTuple):
 def train(folder: Path, seed: int, options: Sequence[str]) -> Run:
     """The run that was trained into the folder with these options: now, or by an earlier call.
 
+    A run there that did not end, or was trained with other options, is removed.
     Raises RuntimeError when impala-train fails.
     """
     asked = folder / "asked.txt"
