@@ -71,7 +71,7 @@ class Bench:
     def record(self, at: float) -> dict[str, Any]:
         """The record that is written at that moment, as it stands in the file."""
         self.now = at
-        self.logbook.record(self.feeder, self.publisher)
+        self.for_status = self.logbook.record(self.feeder, self.publisher)
         found: dict[str, Any] = json.loads(self.directory.metrics.read_bytes().splitlines()[-1])
         return found
 
@@ -180,3 +180,20 @@ def test_a_logbook_is_behind_from_an_update_to_its_record(bench: Bench) -> None:
     assert bench.logbook.behind
     bench.record(at=102.0)
     assert not bench.logbook.behind
+
+
+def test_status_gets_those_of_a_records_figures_that_have_a_value(bench: Bench) -> None:
+    # given
+    bench.logbook.note_wait(0.5, batch_came=True)
+    bench.update([10], at=101.0)
+
+    # when
+    record = bench.record(at=102.0)
+
+    # then the run's length is among them, and what has no value yet is not
+    told = bench.for_status
+    assert told.pop("total_frames") == Config().training.total_frames
+    assert told == {name: record[name] for name in told}
+    expected = {"frames", "updates", "wait_share", "policy_lag_p95", "policy_lag_s_max"}
+    assert expected <= set(told) <= set(logbook_module.STATUS_FIGURES)
+    assert "mean_return_100" not in told
