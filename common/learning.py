@@ -56,7 +56,7 @@ class Learner:
         stages.end("backward_s")
         optimizer = config.optimizer
         learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
-        grad_norm = float(self._optimizer.step(learning_rate))
+        grad_norm = self._optimizer.step(learning_rate)
         stages.end("optimizer_s")
         self._count(batch, math.isfinite(grad_norm))
         told = {"grad_norm": grad_norm, "learning_rate": learning_rate}
@@ -67,14 +67,15 @@ class Learner:
 
         Raises NotFinite: such weights must reach neither actors nor a checkpoint.
         """
-        weights = {name: _array(p.detach()).copy() for name, p in self._parameters.items()}
-        for name, array in weights.items():
-            if not np.isfinite(array).all():
-                raise NotFinite(
-                    f"the network's {name} is not finite any more; lower --learning-rate, then "
-                    "go on from the last checkpoint with --resume"
-                )
-        return weights
+        flat = self._optimizer.flat.to("cpu", copy=True)
+        views = self._optimizer.views(flat).items()
+        if not torch.isfinite(flat).all():
+            names = (name for name, view in views if not torch.isfinite(view).all())
+            raise NotFinite(
+                f"the network's {next(names)} is not finite any more; lower --learning-rate, then "
+                "go on from the last checkpoint with --resume"
+            )
+        return {name: view.numpy() for name, view in views}
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """Everything a resume needs, as tensors and facts."""

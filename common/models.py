@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from common.layers import tanh_layer
 from common.spec import RunSpec
 
 
@@ -21,9 +22,9 @@ class MlpModel(nn.Module):
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
         self._observation = spec.observation
-        self._activation = torch.tanh if spec.activation == "tanh" else torch.relu
+        self._activated = tanh_layer if spec.activation == "tanh" else _relu_layer
         width = spec.observation.num_features
-        layers = []
+        layers: list[nn.Linear] = []
         for size in spec.hidden_sizes:
             layers.append(_orthogonal(nn.Linear(width, size), gain=2**0.5))
             width = size
@@ -38,7 +39,8 @@ class MlpModel(nn.Module):
         # One flat batch: a layer is then a single fused product.
         x = self._features(observations)  # [rows, F]
         for layer in self.torso:
-            x = self._activation(layer(x))
+            assert isinstance(layer, nn.Linear)
+            x = self._activated(x, layer.weight, layer.bias)
         logits = self.policy(x).reshape(*leading, -1)
         return ModelOutput(logits, self.baseline(x).reshape(leading))
 
@@ -59,6 +61,10 @@ def make_model(spec: RunSpec, seed: int) -> MlpModel:
     found = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert found == spec.parameter_shapes(), "the network and the spec's list of it differ"
     return model
+
+
+def _relu_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return nn.functional.linear(x, weight, bias).relu_()
 
 
 def _orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:

@@ -64,11 +64,11 @@ def from_importance_weights(
 
     # Equation (1), by Remark 1: v_s - V(x_s) = delta_s + gamma_s c_s (v_{s+1} - V(x_{s+1})).
     traces = discounts * cs
-    accumulated = torch.zeros_like(bootstrap_value)
     vs_minus_values = torch.empty_like(values)
-    for s in range(shape[0] - 1, -1, -1):
-        accumulated = torch.addcmul(deltas[s], traces[s], accumulated)
-        vs_minus_values[s] = accumulated
+    accumulated = torch.zeros_like(bootstrap_value)
+    rows = zip(deltas.unbind(), traces.unbind(), vs_minus_values.unbind(), strict=True)
+    for delta, trace, row in reversed(list(rows)):
+        accumulated = torch.addcmul(delta, trace, accumulated, out=row)
     vs = vs_minus_values + values
 
     next_vs = torch.cat([vs[1:], bootstrap_value[None]])  # [T, B] v_{s+1}

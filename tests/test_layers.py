@@ -22,7 +22,7 @@ _COMMANDS = _setup["options.entry_points"]["console_scripts"]
 _FILES = {path.stem for path in (ROOT / "workers").glob("*.py")}
 PROGRAMS = sorted(_FILES & set(re.findall(r"= workers\.(\w+):", _COMMANDS)))
 SHARED_BY_PROGRAMS = sorted(_FILES - set(PROGRAMS))
-PURE = ("vtrace", "losses", "models", "optimizers", "policy")
+PURE = ("vtrace", "losses", "layers", "models", "optimizers", "policy")
 # Their command must answer before torch would have been imported.
 LIGHT = [
     name

@@ -1,5 +1,6 @@
 """The optimizers against torch's Adam and a written-out RMSProp of TensorFlow's kind."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,7 @@ def test_gradients_above_the_bound_are_scaled_down_together(kind: str) -> None:
     plain.step(1e-2)
 
     # then
-    assert reported.shape == ()
-    assert float(reported) == pytest.approx(norm, rel=1e-6)  # before the clip
+    assert reported == pytest.approx(norm, rel=1e-6)  # before the clip
     mine, expected = snapshot(clipped, clipping), snapshot(scaled, plain)
     for name, tensor in mine.items():
         np.testing.assert_allclose(tensor, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
@@ -182,7 +182,7 @@ def test_a_gradient_without_a_finite_norm_leaves_everything_as_it_was(
     norm = optimizer.step(1e-2)
 
     # then
-    assert not torch.isfinite(norm)
+    assert not math.isfinite(norm)
     assert same(snapshot(named, optimizer), before)
     assert optimizer.steps == steps
 
@@ -277,3 +277,22 @@ def test_a_schedule_is_constant_or_falls_to_zero_at_total_frames(
     schedule: str, frames: int, expected: float
 ) -> None:
     assert scheduled(0.6, schedule, frames, total_frames=1000) == pytest.approx(expected, abs=1e-15)
+
+
+def test_the_parameters_become_views_of_one_vector() -> None:
+    # given
+    named = parameters()
+    before = {name: parameter.detach().clone() for name, parameter in named}
+
+    # when the optimizer takes them over
+    optimizer = Optimizer(named, settings("adam"))
+
+    # then they are what they were
+    assert all(torch.equal(parameter, before[name]) for name, parameter in named)
+    assert optimizer.flat.numel() == sum(parameter.numel() for _, parameter in named)
+
+    # and what happens to the vector happens to them
+    optimizer.flat.zero_()
+    assert all(not parameter.any() for _, parameter in named)
+    views = optimizer.views(optimizer.flat)
+    assert {name: view.shape for name, view in views.items()} == {n: p.shape for n, p in named}

@@ -96,6 +96,7 @@ def main(
     name = actor_id or f"{here}-{os.getpid()}"[-64:]
     runtime.set_up_logging(log_level, ascii(name)[1:-1])
     runtime.share_the_interpreter()
+    runtime.keep_memory()
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop), threadpool_limits(limits=1):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):

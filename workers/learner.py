@@ -86,6 +86,7 @@ def main(
     """Learns from the trajectories that actors push to Redis, and publishes the weights."""
     runtime.set_up_logging(log_level, "learner")
     runtime.share_the_interpreter()
+    runtime.keep_memory()
     stop = runtime.StopFlag()
     with runtime.exit_codes(stop):
         plan = make_plan(

@@ -1,6 +1,7 @@
 """What every program shares at its edge: signals, logging, errors to exit codes, where it runs."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import secrets
@@ -180,6 +181,18 @@ def wait_for_redis(
     return keep_trying(ask, give_up_after_s=give_up_after_s, stopped=stop, waiting=waiting)
 
 
+def keep_memory() -> None:
+    """Lets glibc keep what is freed for the next update, instead of giving it back to the system.
+
+    Else every large array is new memory, which the system clears page by page: a third of an
+    update's time. Other C libraries are left as they are.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in _MALLOC.items():
+            mallopt(parameter, value)
+
+
 def share_the_interpreter() -> None:
     """Lets the threads of a program take turns sooner than Python's 5 ms.
 
@@ -188,6 +201,9 @@ def share_the_interpreter() -> None:
     """
     sys.setswitchinterval(0.0005)
 
+
+# By their numbers in malloc.h: the trim threshold, the top pad and the mmap threshold, in bytes.
+_MALLOC = {-1: 256 << 20, -2: 16 << 20, -3: 32 << 20}
 
 CONTEXT: dict[str, Any] = {
     "auto_envvar_prefix": "IMPALA",
