@@ -2,14 +2,13 @@
 
 import time
 import zlib
-from typing import Any
 
 import numpy as np
 
 from common.envs import VectorEnvironment
 from common.policy import Policy
 from common.spec import RunSpec
-from common.trajectory import Block, Episode, Origin, empty_trajectory
+from common.trajectory import Block, Episode, Origin, Trajectory, empty_trajectory
 
 
 class Actor:
@@ -38,51 +37,57 @@ class Actor:
         n = environment.num_envs
         self._observations = environment.reset(int(seed))
         self._is_first = np.ones(n, np.bool_)
-        self._ended = np.zeros(n, np.bool_)  # the next row is a fake one
+        # [T+1, N]: where True, the row before ended an episode, so this one is a fake one.
+        self._ended = np.zeros((self._spec.unroll_length + 1, n), np.bool_)
         self._returns = np.zeros(n, np.float64)
         self._lengths = np.zeros(n, np.int64)
 
     def unroll(self) -> Block:
         """Plays T steps of every environment with the policy as it is now."""
         started = time.perf_counter()
-        spec = self._spec
+        spec, ended = self._spec, self._ended
         rows = empty_trajectory(
             spec.unroll_length,
             self._environment.num_envs,
             spec.observation.shape,
             spec.observation.dtype,
         )
-        episodes: list[Episode] = []
+        ended[0] = ended[-1]
         for t in range(spec.unroll_length):
             rows.observations[t] = self._observations  # before the step, which may reuse the memory
-            rows.is_first[t] = self._is_first
             actions, log_probs = self.policy.sample(self._observations)
             step = self._environment.step(actions)
             rows.actions[t] = actions
             rows.rewards[t] = step.rewards
-            rows.discounts[t] = ~step.terminated
             rows.behaviour_log_probs[t] = log_probs
-            rows.mask[t] = ~self._ended
-            self._observations, self._is_first = step.observations, self._ended
-            self._follow_episodes(step.rewards, step.terminated | step.truncated, episodes)
+            np.logical_not(step.terminated, out=rows.discounts[t], casting="unsafe")
+            np.logical_or(step.terminated, step.truncated, out=ended[t + 1])
+            self._observations = step.observations
         rows.observations[-1] = self._observations
-        rows.is_first[-1] = self._is_first
+        np.logical_not(ended[:-1], out=rows.mask)
+        rows.is_first[0] = self._is_first
+        rows.is_first[1:] = ended[:-1]
+        self._is_first = rows.is_first[-1]
+        episodes = self._follow_episodes(rows)
         self.frames += rows.frames
         self.episodes += len(episodes)
         origin = Origin(self._actor, self._incarnation, 0, self.policy.version)
-        return Block(origin, rows, tuple(episodes), time.perf_counter() - started)
+        return Block(origin, rows, episodes, time.perf_counter() - started)
 
     def close(self) -> None:
         """Ends the environments."""
         self._environment.close()
 
-    def _follow_episodes(self, rewards: Any, ended: Any, episodes: list[Episode]) -> None:
-        """Adds up returns and lengths, and notes the episodes that end here."""
-        self._returns += rewards
-        self._lengths += ~self._ended
-        self._ended = ended
-        if ended.any():
-            for i in np.flatnonzero(ended):
-                episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
-            self._returns[ended] = 0.0
-            self._lengths[ended] = 0
+    def _follow_episodes(self, rows: Trajectory) -> tuple[Episode, ...]:
+        """Adds up returns and lengths; the episodes that end in these rows, in order."""
+        returns = self._returns + rows.rewards.cumsum(axis=0, dtype=np.float64)  # [T, N]
+        lengths = self._lengths + rows.mask.cumsum(axis=0)
+        # Of each environment: what of these sums belongs to episodes that are over.
+        past_return, past_length = np.zeros_like(self._returns), np.zeros_like(self._lengths)
+        episodes = []
+        for t, i in np.argwhere(self._ended[1:]):
+            length = int(lengths[t, i] - past_length[i])
+            episodes.append(Episode(float(returns[t, i] - past_return[i]), length))
+            past_return[i], past_length[i] = returns[t, i], lengths[t, i]
+        self._returns, self._lengths = returns[-1] - past_return, lengths[-1] - past_length
+        return tuple(episodes)

@@ -38,8 +38,10 @@ from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-# How often an actor asks for a run that is not there yet.
+# How often an actor asks for a run that is not there yet: after a tenth of the time waited so far,
+# so that it joins at once when all programs are started together.
 FIRST_POLL_S, LAST_POLL_S = 0.02, 1.0
+SAY_SO_AFTER_S = 3.0
 FLUSH_S = 2.0
 NOTICE_S = 60.0
 # An environment that fails is made anew; so many failures within so long are too many.
@@ -141,8 +143,8 @@ class ActorProgram:
 
     def _wait_for_run(self, give_up_after_s: float) -> tuple[RunSpec, str, Fresh] | None:
         """The run's spec, its digest and weights, once a learner has published both."""
-        deadline, pause_s = time.monotonic() + give_up_after_s, FIRST_POLL_S
-        notice_due = runtime.every(NOTICE_S, at_once=False)
+        began = time.monotonic()
+        notice_due = runtime.every(NOTICE_S)
         told = False
         while not self._stop():
             try:
@@ -151,13 +153,13 @@ class ActorProgram:
                 joined, why = None, str(error)
             if joined is not None:
                 return joined
-            if time.monotonic() >= deadline:
+            waited_s = time.monotonic() - began
+            if waited_s >= give_up_after_s:
                 raise WaitedTooLong(f"{why}, and --wait-learner-s is over")
-            if (not told and pause_s >= LAST_POLL_S) or notice_due():
+            if (not told and waited_s >= SAY_SO_AFTER_S) or notice_due():
                 log.info("waiting: %s", why)
                 told = True
-            self._stop.wait(pause_s)
-            pause_s = min(pause_s * 1.5, LAST_POLL_S)
+            self._stop.wait(min(max(FIRST_POLL_S, waited_s / 10), LAST_POLL_S))
         return None
 
     def _look_for_run(self) -> tuple[tuple[RunSpec, str, Fresh] | None, str]:
