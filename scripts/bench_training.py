@@ -1,0 +1,235 @@
+"""Measures the whole system on this machine, as a user starts it, beside its limit from memory.
+
+    .venv/bin/python scripts/bench_training.py [--preset cartpole] [--seconds 10] [--repeat 3]
+    .venv/bin/python scripts/bench_training.py --actors 1,2,4,8 --no-limits
+    .venv/bin/python scripts/bench_training.py --versus "--threads 2" -- --batch-size 256
+
+What stands after `--` goes to impala-train, each time. `--versus` trains with these options more,
+variables before them as in a shell ("PYTHONPATH=../other --threads 2"), and gives the ratio to the
+first, repeat by repeat; all trainings take turns. The limit is measured with the settings of each
+training, alone on the machine: of the learner (bench_learning.py, one thread; ours or the bare
+computation, what is faster) and of the actors (bench_acting.py: environment and policy alone, on
+the cores that the learner leaves) it is the slower one. Its frames are those of as many fake rows
+as were trained on. The last line is JSON.
+"""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+import measuring
+import steady
+from common import children
+from common.history import read_run
+from measuring import CORES, Figures, Spread, Spreads
+from steady import BESIDE, COMPUTING, STAGES, Clock, TrainingFailed, Variant, variant_of
+from targets import Target, judged
+from workers import runtime
+
+SCRIPTS = Path(__file__).parent
+LIMIT_TAKES_AT_MOST_S = 300.0
+TARGETS = (
+    Target("share", "of the limit from memory", ">=", 0.75, "x"),
+    Target("non_compute_share", "of the learner's time: not computing", "<=", 0.15, "x"),
+)
+# Of an update from memory, beside those of the training.
+ALONE = ("update_s", "transfer_s", *COMPUTING, "other_s")
+
+
+def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> Figures:
+    """What learner and actors reach without each other and without Redis, and the share of it."""
+    settings, config = read_run(folder / "run").settings, str(folder / "run" / "config.toml")
+
+    def alone(script: str, *options: str) -> Figures:
+        timing = ("--seconds", str(seconds), "--repeat", "1", "--json")
+        words = [str(SCRIPTS / script), "--config", config, *options, *timing]
+        return _only_case(variant, words, folder)
+
+    learner = alone(
+        "bench_learning.py", "--batch-size", str(settings["batch_size"]), "--threads", "1"
+    )
+    actor = alone(
+        "bench_acting.py", "--envs-per-actor", str(settings["envs_per_actor"]), "--no-torch"
+    )
+    at_once = max(1, min(settings["num_actors"], CORES - 1))
+    real_share = trained["real_share"]
+    learner_limit = real_share * max(learner["frames_per_s"], learner["limit_frames_per_s"])
+    actors_limit = real_share * actor["limit_frames_per_s"] * at_once
+    limit = min(learner_limit, actors_limit)
+    computing_s, alone_s = (sum(of[name] for name in COMPUTING) for of in (trained, learner))
+    return {
+        "learner_limit_frames_per_s": learner_limit,
+        "actors_limit_frames_per_s": actors_limit,
+        "limit_frames_per_s": limit,
+        "share": trained["frames_per_s"] / limit,
+        # What it costs the computation itself that it is not alone.
+        "computing_stretch": computing_s / alone_s,
+        **{f"alone_{name}": learner[name] for name in ALONE},
+    }
+
+
+def _only_case(variant: Variant, words: list[str], folder: Path) -> Figures:
+    """The medians of a benchmark of a single case, in a process of its own."""
+    log = folder / "limit.log"
+    log.unlink(missing_ok=True)
+    process = children.spawn(
+        [sys.executable, *words],
+        log_file=log,
+        death_signal=signal.SIGTERM,
+        environment=variant.environment,
+    )
+    try:
+        code = process.wait(LIMIT_TAKES_AT_MOST_S)
+    except subprocess.TimeoutExpired:
+        code = None
+    finally:
+        children.end(process, 1.0)
+    if code != 0:
+        raise TrainingFailed(f"{Path(words[0]).name} ended with {code}: {steady.last_words(log)}")
+    (figures,) = json.loads(log.read_text().splitlines()[-1])["figures"].values()
+    return {name: of["median"] for name, of in figures.items()}
+
+
+def ratios_of(runs: dict[str, list[Figures]]) -> dict[str, Spread]:
+    """Of each variant's frames/s to those of the first, repeat by repeat."""
+    first, *_ = runs.values()
+    found = {}
+    for name, of in runs.items():
+        pairs = zip(of, first, strict=True)
+        ratios = [{"ratio": mine["frames_per_s"] / base["frames_per_s"]} for mine, base in pairs]
+        found[name] = measuring.spreads(ratios)["ratio"]
+    return found
+
+
+def speeds(figures: dict[str, Spreads], ratios: dict[str, Spread]) -> Table:
+    """How fast each variant is, for people."""
+    limited = all("share" in of for of in figures.values())
+    heads = ["frames/s trained", *(["ratio"] if len(figures) > 1 else [])]
+    heads += ["limit", "share of it"] if limited else []
+    shown = measuring.table("training", *heads, "played", "lag mean", "p95", "dropped")
+    for name, of in figures.items():
+        cells = [name, of["frames_per_s"].shown()]
+        cells += [ratios[name].shown(".3f")] if len(figures) > 1 else []
+        cells += [of["limit_frames_per_s"].shown(), of["share"].shown(".2f")] if limited else []
+        cells += [f"{of['played_per_s'].median:,.0f}", of["policy_lag_mean"].shown(".1f")]
+        cells += [f"{of['policy_lag_p95'].median:.1f}", f"{of['dropped_share'].median:.3f}"]
+        shown.add_row(*cells)
+    others = (f"{of['others_cores'].high:.1f}" for of in figures.values())
+    shown.caption = f"cores that other programs had meanwhile: {', '.join(others)}"
+    return shown
+
+
+def stages(figures: dict[str, Spreads]) -> Table:
+    """Where an update's time goes, for people; also of one from memory."""
+    names = ("update_s", *STAGES, "other_s")
+    heads = [name.removesuffix("_s") for name in names]
+    heads += ["not computing", "feeder cpu", "publisher cpu"]
+    shown = measuring.table("an update, ms", *heads)
+    for name, of in figures.items():
+        share = of["non_compute_share"].shown(".2f")
+        shown.add_row(name, *_ms(of, names), share, *_ms(of, BESIDE))
+        if "share" in of:
+            shown.add_row("  from memory", *_ms(of, [f"alone_{stage}" for stage in names]))
+    return shown
+
+
+def _ms(of: Spreads, names: Iterable[str]) -> Iterator[str]:
+    """The medians; nothing of what was not measured."""
+    return (f"{1e3 * of[name].median:.3f}" if name in of else "" for name in names)
+
+
+def against_targets(runs: dict[str, list[Figures]]) -> list[dict[str, Any]]:
+    """The targets beside what each variant reached, for JSON."""
+    return [
+        judged(name, target, [figures[target.figure] for figures in of])
+        for name, of in runs.items()
+        for target in TARGETS
+        if target.figure in of[0]
+    ]
+
+
+def in_words(rows: Sequence[dict[str, Any]]) -> Table:
+    """The targets, for people."""
+    shown = measuring.table("targets", "what", "target", "reached", "")
+    for row in rows:
+        sense = {"<=": "at most", ">=": "at least"}[row["sense"]]
+        met = "met" if row["met"] else "NOT met"
+        value = Spread(row["value"], row["low"], row["high"]).shown(".2f")
+        shown.add_row(row["part"], row["words"], f"{sense} {row['limit']}", value, met)
+    return shown
+
+
+def chosen(actors: list[int], versus: tuple[str, ...]) -> list[Variant]:
+    """What is trained in turns."""
+    if actors and versus:
+        raise click.UsageError("give --actors or --versus, not both")
+    if actors:
+        return [Variant(f"{n} actors", ["--num-actors", str(n)], {}) for n in actors]
+    return [Variant("as given", [], {}), *map(variant_of, dict.fromkeys(versus))]
+
+
+@click.command(help=__doc__, context_settings=runtime.CONTEXT)
+@click.option("--preset", default=measuring.PRESET, help="What is trained.")
+@click.option(
+    "--actors", callback=measuring.whole_numbers, help="Numbers of actors to compare: 1,2,4,8."
+)
+@click.option("--versus", multiple=True, help="Options to compare with none; several times.")
+@click.option("--limits/--no-limits", "with_limits", default=True, help="Whether to measure them.")
+@click.option(
+    "--warm-up-s",
+    type=click.FloatRange(min=0),
+    default=6.0,
+    help="From the first update on; in the sixth second TensorBoard's writer is imported.",
+)
+@measuring.timing_options(10.0, "How long each training is measured, after its warm-up.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- TRAIN_OPTION...]")
+def main(
+    preset: str,
+    actors: list[int],
+    versus: tuple[str, ...],
+    with_limits: bool,
+    warm_up_s: float,
+    seconds: float,
+    repeat: int,
+    only_json: bool,
+    options: tuple[str, ...],
+) -> None:
+    variants, clock = chosen(actors, versus), Clock(warm_up_s, seconds)
+    runs: dict[str, list[Figures]] = {variant.name: [] for variant in variants}
+    measuring.begin()
+    with measuring.one_sentence(), tempfile.TemporaryDirectory() as folder:
+        for number in range(repeat):
+            words = ["--preset", preset, "--seed", str(number), *options]
+            for variant in measuring.taking_turns(variants, number):
+                place = Path(tempfile.mkdtemp(dir=folder))
+                trained = steady.measured(variant, words, clock, place)
+                if with_limits:
+                    trained |= limits(variant, trained, place, min(1.0, seconds / 5))
+                runs[variant.name].append(trained)
+                told = f"{trained['frames_per_s']:,.0f} frames/s"
+                click.echo(f"{number + 1} of {repeat}, {variant.name}: {told}", err=True)
+    figures = {name: measuring.spreads(of) for name, of in runs.items()}
+    ratios, rows = ratios_of(runs), against_targets(runs)
+    about = {"preset": preset, "options": shlex.join(options), "seconds": seconds}
+    about |= {"warm_up_s": warm_up_s, "repeat": repeat}
+    document = measuring.as_document(
+        about,
+        figures,
+        ratios={name: ratio._asdict() for name, ratio in ratios.items()},
+        targets=rows,
+    )
+    tables = [speeds(figures, ratios), stages(figures), in_words(rows)]
+    measuring.show(tables, document, only_json)
+
+
+if __name__ == "__main__":
+    main()
