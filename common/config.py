@@ -137,6 +137,9 @@ class TransportSettings:
     publish_interval_s: float = setting(
         0.0, "least seconds between two published weights", at_least=0
     )
+    weights_dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "as published; bfloat16 halves the bytes, and actors act with rounded weights"
+    )
     max_policy_lag: int | None = setting(
         None, "blocks older than this many updates are rejected, and counted", at_least=0
     )

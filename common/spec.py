@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -19,6 +20,7 @@ from common.settings import MAX_ENVS
 WIRE_VERSION = 1
 
 OBSERVATION_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
+WEIGHTS_DTYPES = ("float32", "bfloat16")
 # The fields that data and weights depend on; the others may differ between programs.
 _FITTING = (
     "env",
@@ -27,6 +29,7 @@ _FITTING = (
     "hidden_sizes",
     "activation",
     "unroll_length",
+    "weights_dtype",
     "wire_version",
 )
 # A spec takes some hundred characters.
@@ -64,10 +67,11 @@ class RunSpec:
     queue_blocks: int
     max_policy_age_s: float
     seed: int
+    weights_dtype: str = "float32"  # as they travel: one of WEIGHTS_DTYPES
     start_frames: int = 0  # of this part of the run: a resumed part plays other episodes
     wire_version: int = WIRE_VERSION
 
-    @property
+    @cached_property  # every frame asks for it, and hashing takes longer than packing
     def fingerprint(self) -> str:
         """16 hex digits of everything that data and weights depend on."""
         whole = dataclasses.asdict(self)
@@ -75,7 +79,7 @@ class RunSpec:
         return hashlib.sha256(json.dumps(fitting, sort_keys=True).encode()).hexdigest()[:16]
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every float32 parameter of the network, in the order they travel."""
+        """Name and shape of every parameter of the network, in the order they travel."""
         shapes: dict[str, tuple[int, ...]] = {}
         width = self.observation.num_features
         for index, size in enumerate(self.hidden_sizes):
@@ -83,6 +87,11 @@ class RunSpec:
             width = size
         shapes |= {"policy.weight": (self.num_actions, width), "policy.bias": (self.num_actions,)}
         return shapes | {"baseline.weight": (1, width), "baseline.bias": (1,)}
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the network's parameters are."""
+        return sum(map(prod, self.parameter_shapes().values()))
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back."""
@@ -135,6 +144,7 @@ def make_spec(run: str, config: Config, observation: ObservationSpec, num_action
         queue_blocks=config.transport.queue_blocks,
         max_policy_age_s=config.transport.max_policy_age_s,
         seed=config.training.seed,
+        weights_dtype=config.transport.weights_dtype,
     )
 
 
@@ -173,6 +183,7 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
         queue_blocks=_whole_number("queue_blocks", document["queue_blocks"], 1, 1_000_000_000),
         max_policy_age_s=float(age),
         seed=_whole_number("seed", document["seed"], 0, 2**63),
+        weights_dtype=_text("weights_dtype", document["weights_dtype"], WEIGHTS_DTYPES),
         start_frames=_whole_number("start_frames", document["start_frames"], 0, 2**63),
     )
 

@@ -18,7 +18,8 @@ only after that.
 
 A block's body: observations, is_first, actions, rewards, discounts, behaviour_log_probs, mask (see
 `Trajectory`), then float32 episode returns [K] and int32 episode lengths [K]. A weights body: the
-spec's parameters in its order, float32.
+spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the upper half of a
+float32.
 """
 
 import re
@@ -31,7 +32,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import FrameRefused
+from common.errors import FrameRefused, NotFinite
 from common.settings import MAX_ENVS
 from common.spec import WIRE_VERSION, RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory
@@ -43,6 +44,9 @@ BLOCK, WEIGHTS = 1, 2
 PREFIX = struct.Struct("<4sHHIQI")
 MAX_HEADER_BYTES = 65_536
 MAX_SEQUENCE = 2**53  # the largest that a server-side function counts exactly
+# Bits of the least float32, sign aside, that would round to an infinity in bfloat16. All above it
+# would too, or are infinities and NaNs.
+TOO_LARGE_FOR_BFLOAT16 = 0x7F7F_8000
 
 _LIMITS = {
     "raw": False,
@@ -116,18 +120,28 @@ def unpack_block(frame: bytes, spec: RunSpec) -> Block:
 
 
 def pack_weights(weights: Weights, version: int, spec: RunSpec) -> bytes:
-    """The frame of a network's parameters, in the spec's order."""
+    """The frame of a network's parameters, in the spec's order and `weights_dtype`.
+
+    Raises NotFinite: a parameter has no finite bfloat16. In float32 the reader looks at that.
+    """
     header = {"spec": spec.fingerprint, "version": version}
-    tensors = [np.asarray(weights[name], "<f4") for name in spec.parameter_shapes()]
+    tensors: list[NDArray[Any]] = [
+        np.asarray(weights[name], "<f4") for name in spec.parameter_shapes()
+    ]
+    if spec.weights_dtype == "bfloat16":
+        tensors = [_rounded(np.concatenate([tensor.reshape(-1) for tensor in tensors]))]
     return _pack(WEIGHTS, header, tensors)
 
 
 def unpack_weights(frame: bytes, spec: RunSpec) -> tuple[int, Weights]:
-    """Version and parameters in `frame`, as read-only views. Raises FrameRefused."""
+    """Version and float32 parameters in `frame`, read-only. Raises FrameRefused."""
     header, body = _unpack(frame, WEIGHTS, spec)
     shapes = spec.parameter_shapes()
+    if spec.weights_dtype == "bfloat16":
+        (halves,) = _split(body, [("uint16", (spec.num_parameters,))])
+        body = _widened(halves).view(np.uint8).data.toreadonly()
     tensors = _split(body, [("float32", shape) for shape in shapes.values()])
-    if not all(np.isfinite(tensor).all() for tensor in tensors):
+    if not np.isfinite(np.frombuffer(body, "<f4")).all():
         raise FrameRefused("nonfinite", "the weights hold a NaN or an infinity")
     return _count(header, "version", 0, MAX_SEQUENCE), dict(zip(shapes, tensors, strict=True))
 
@@ -142,7 +156,31 @@ def block_nbytes(spec: RunSpec, num_envs: int) -> int:
 
 def weights_nbytes(spec: RunSpec) -> int:
     """An upper bound of the frame of the run's weights, in bytes."""
-    return PREFIX.size + 1024 + 4 * sum(prod(shape) for shape in spec.parameter_shapes().values())
+    each = 2 if spec.weights_dtype == "bfloat16" else 4
+    return PREFIX.size + 1024 + each * spec.num_parameters
+
+
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The bits of the nearest bfloat16 of each, ties to even. Raises NotFinite."""
+    bits = values.view("<u4")
+    if (bits & 0x7FFF_FFFF).max(initial=0) >= TOO_LARGE_FOR_BFLOAT16:
+        raise NotFinite(
+            "the network's weights are too large for bfloat16, or not finite; lower "
+            "--learning-rate, then go on from the last checkpoint with --resume"
+        )
+    rounded = bits >> 16
+    rounded &= 1  # an odd last bit: a tie goes up
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    return rounded.astype("<u2")
+
+
+def _widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Float32 of the bits of bfloat16, exactly."""
+    bits = halves.astype("<u4")
+    bits <<= 16
+    return bits.view("<f4")
 
 
 def _pack(kind: int, header: dict[str, Any], tensors: list[NDArray[Any]]) -> bytes:

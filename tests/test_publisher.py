@@ -1,5 +1,6 @@
 """The publisher: the newest weights reach Redis and the lease is kept, whatever else happens."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ import redis
 
 from common import connection, wire
 from common import publisher as publisher_module
-from common.errors import Fenced, RedisUnreachable, RunHeld
+from common.errors import Fenced, NotFinite, RedisUnreachable, RunHeld
 from common.monitor import MonitorSide
 from common.publisher import Publisher
 from common.server import EmbeddedServer
@@ -74,8 +75,8 @@ class Run:
         self.publishers: list[Publisher] = []
         self.side.open()
 
-    def publisher(self, interval_s: float = 0.0) -> Publisher:
-        made = Publisher(self.side, SPEC, interval_s, self.lease_s)
+    def publisher(self, interval_s: float = 0.0, spec: RunSpec = SPEC) -> Publisher:
+        made = Publisher(self.side, spec, interval_s, self.lease_s)
         self.publishers.append(made)
         made.start()
         return made
@@ -215,6 +216,20 @@ def test_a_publication_whose_reply_was_lost_is_sent_again_without_harm(
     assert run.published == 2
     assert calls == [1, 1, 2]
     assert publisher.failure is None
+
+
+def test_weights_that_bfloat16_cannot_hold_end_the_publisher_and_are_not_published(
+    run: Run,
+) -> None:
+    # given
+    publisher = run.publisher(spec=dataclasses.replace(SPEC, weights_dtype="bfloat16"))
+
+    # when
+    publisher.offer(1, weights(1) | {"policy.bias": np.full(2, 3.4e38, np.float32)})
+
+    # then
+    eventually(lambda: isinstance(publisher.failure, NotFinite))
+    assert run.side.tried == []
 
 
 # The lease.

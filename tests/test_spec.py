@@ -61,6 +61,7 @@ def test_a_spec_takes_its_figures_from_the_config() -> None:
             "queue_blocks": 2,
             "max_policy_age_s": 9.0,
             "seed": 7,
+            "weights_dtype": "bfloat16",
         }
     )
 
@@ -80,6 +81,7 @@ def test_a_spec_takes_its_figures_from_the_config() -> None:
         queue_blocks=2,
         max_policy_age_s=9.0,
         seed=7,
+        weights_dtype="bfloat16",
         wire_version=WIRE_VERSION,
     )
 
@@ -97,6 +99,7 @@ FITTING: dict[str, list[Any]] = {
     "hidden_sizes": [(), (64,), (64, 65)],
     "activation": ["relu"],
     "unroll_length": [21],
+    "weights_dtype": ["bfloat16"],
     "wire_version": [WIRE_VERSION + 1],
 }
 FREE: dict[str, Any] = {
@@ -139,7 +142,19 @@ def test_the_fingerprint_does_not_change_with_anything_else(name: str) -> None:
 
 
 def test_the_fingerprint_of_a_spec_is_the_same_on_every_machine() -> None:
-    assert SPEC.fingerprint == "575cf8fe3a9668ba"
+    assert SPEC.fingerprint == "85b224aba084eaf7"
+
+
+def test_a_spec_that_was_made_from_another_has_a_fingerprint_of_its_own() -> None:
+    # given one that was asked for its fingerprint, which it then keeps
+    before = SPEC.fingerprint
+
+    # when
+    other = dataclasses.replace(SPEC, unroll_length=21)
+
+    # then
+    assert other.fingerprint != before
+    assert SPEC.fingerprint == before
 
 
 def test_all_differences_are_told_together() -> None:
@@ -229,6 +244,7 @@ WRONG: dict[str, list[Any]] = {
     "start_frames": [None, "1", 1.0, True, [], {}, -1],
     "max_policy_age_s": [None, "1", True, [], {}, 0, -1.0, float("nan"), float("inf"), 10**30],
     "seed": [None, "1", 1.0, True, [], {}, -1, 10**30],
+    "weights_dtype": [None, 1, True, [], {}, "float16", "", LONG],
 }
 WRONG["hidden_sizes"].append([1] * 65)
 
@@ -403,4 +419,5 @@ def test_the_parameters_of_a_network_follow_from_the_spec() -> None:
         "baseline.weight": (1, 5),
         "baseline.bias": (1,),
     }
+    assert dataclasses.replace(SPEC, hidden_sizes=(8, 5)).num_parameters == 103
     assert INDEX.parameter_shapes()["policy.weight"] == (2, 16)

@@ -5,15 +5,19 @@ import struct
 import time
 import tracemalloc
 import zlib
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from common.errors import FrameRefused
+from common.errors import FrameRefused, NotFinite
 from common.spec import ObservationSpec, RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory, empty_trajectory
 from common.wire import (
@@ -54,6 +58,7 @@ def make_spec(
 
 
 SPEC = make_spec(ObservationSpec((2,), "float32"))
+HALF = dataclasses.replace(SPEC, weights_dtype="bfloat16")
 INDEX = make_spec(ObservationSpec((), "int64", 5))
 
 
@@ -92,6 +97,23 @@ def make_weights(spec: RunSpec) -> Weights:
     }
 
 
+def weights_of(values: Sequence[float] | NDArray[np.float32], spec: RunSpec) -> Weights:
+    """Weights of these numbers, in the order of the spec; what is too many is left over."""
+    numbers, weights = np.array(values, np.float32), {}
+    for name, shape in spec.parameter_shapes().items():
+        weights[name] = numbers[: prod(shape)].reshape(shape)
+        numbers = numbers[prod(shape) :]
+    return weights
+
+
+def from_bits(bits: Any) -> NDArray[np.float32]:
+    return np.asarray(bits, np.uint32).view(np.float32)
+
+
+def flat(weights: Weights) -> NDArray[np.float32]:
+    return np.concatenate([array.ravel() for array in weights.values()])
+
+
 def seal(
     header: Any, body: bytes, kind: int = BLOCK, version: int = 1, magic: bytes = b"IMPA"
 ) -> bytes:
@@ -127,6 +149,10 @@ def assert_same_block(found: Block, expected: Block) -> None:
 FRAME = pack_block(make_block(SPEC), SPEC)
 HEADER, BODY = opened(FRAME)
 WEIGHTS_FRAME = pack_weights(make_weights(SPEC), 5, SPEC)
+HALF_FRAME = pack_weights(make_weights(HALF), 5, HALF)
+both_dtypes = pytest.mark.parametrize(
+    ("frame", "spec"), [(WEIGHTS_FRAME, SPEC), (HALF_FRAME, HALF)], ids=["float32", "bfloat16"]
+)
 
 
 # What is written.
@@ -200,6 +226,66 @@ def test_weights_read_back_as_they_were_written(
     assert len(frame) <= weights_nbytes(spec)
 
 
+# Bits of float32 that stay finite in bfloat16: any at all, and those half way between two.
+_signs = st.sampled_from([0, 0x8000_0000])
+_bits = st.builds(
+    lambda sign, bits: sign | bits,
+    _signs,
+    st.integers(0, 0x7F7F_7FFF) | st.integers(0, 0x7F7E).map(lambda upper: upper << 16 | 0x8000),
+)
+
+
+def assert_rounded_as_torch_rounds(values: NDArray[np.float32], spec: RunSpec) -> None:
+    # when
+    frame = pack_weights(weights_of(values, spec), 7, spec)
+
+    # then
+    expected = torch.from_numpy(values).to(torch.bfloat16)
+    assert opened(frame)[1] == expected.view(torch.int16).numpy().astype("<i2").tobytes()
+    version, found = unpack_weights(frame, spec)
+    assert version == 7
+    assert {name: array.shape for name, array in found.items()} == spec.parameter_shapes()
+    assert flat(found).dtype == np.float32
+    assert flat(found).tobytes() == expected.to(torch.float32).numpy().tobytes()
+    assert len(frame) <= weights_nbytes(spec)
+
+
+@quick
+@given(st.lists(_bits, min_size=HALF.num_parameters, max_size=HALF.num_parameters))
+def test_weights_in_bfloat16_are_rounded_as_torch_rounds_them(bits: list[int]) -> None:
+    assert_rounded_as_torch_rounds(from_bits(bits), HALF)
+
+
+@pytest.mark.parametrize("lower", [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], ids=hex)
+def test_every_bfloat16_is_met_from_both_sides_and_from_half_way(lower: int) -> None:
+    # given all that begin with the bits of a finite one, subnormals and both zeros among them
+    upper = np.arange(0x7F7F, dtype=np.uint32)
+    bits = np.concatenate([upper, upper | 0x8000]) << 16 | np.uint32(lower)
+    spec = dataclasses.replace(HALF, num_actions=1, observation=ObservationSpec((32_638,), "int8"))
+    assert spec.num_parameters == len(bits) == 2 * 0x7F7F
+
+    # when / then
+    assert_rounded_as_torch_rounds(from_bits(bits), spec)
+
+
+@pytest.mark.parametrize("bits", [0x7F7F_8000, 0x7F7F_FFFF, 0x7F80_0000, 0x7FC0_0000, 0x7FFF_FFFF])
+@pytest.mark.parametrize("sign", [0, 0x8000_0000], ids=["positive", "negative"])
+def test_weights_that_no_finite_bfloat16_is_near_are_not_written(sign: int, bits: int) -> None:
+    # given the least float32 that rounds to an infinity, the largest, an infinity, and two NaNs
+    weights = make_weights(HALF)
+    weights["policy.weight"][1, 1] = from_bits(sign | bits)
+
+    # when / then
+    with pytest.raises(NotFinite, match="too large for bfloat16, or not finite; lower --learning"):
+        pack_weights(weights, 1, HALF)
+
+
+def test_the_largest_weights_that_bfloat16_has_are_written() -> None:
+    weights = weights_of(from_bits([0x7F7F_7FFF, 0xFF7F_7FFF] * 6), HALF)
+    found = unpack_weights(pack_weights(weights, 1, HALF), HALF)[1]
+    assert flat(found).tobytes() == from_bits([0x7F7F_0000, 0xFF7F_0000] * 6).tobytes()
+
+
 def test_the_bound_of_a_blocks_size_holds_for_the_largest_header_and_most_episodes() -> None:
     # given
     spec = make_spec(ObservationSpec((2,), "float32"), unroll_length=100)
@@ -218,9 +304,11 @@ def test_what_is_read_cannot_be_written_to() -> None:
     # when
     rows = unpack_block(FRAME, SPEC).trajectory
     weights = unpack_weights(WEIGHTS_FRAME, SPEC)[1]
+    widened = unpack_weights(HALF_FRAME, HALF)[1]
 
     # then
-    assert not any(array.flags.writeable for array in (*rows, *weights.values()))
+    arrays = (*rows, *weights.values(), *widened.values())
+    assert not any(array.flags.writeable for array in arrays)
 
 
 def test_arrays_of_another_memory_order_are_written_alike() -> None:
@@ -233,9 +321,9 @@ def test_arrays_of_another_memory_order_are_written_alike() -> None:
 
 
 GOLDEN_BLOCK = bytes.fromhex("""
-    494d5041 0100 0100 71000000 3300000000000000 83565143
+    494d5041 0100 0100 71000000 3300000000000000 db33c8d8
     88
-      a473706563 b037353134626563336234393038333964
+      a473706563 b030323533343335356234333935633463
       a56163746f72 a161
       ab696e6361726e6174696f6e 07
       a873657175656e6365 01
@@ -255,14 +343,25 @@ GOLDEN_BLOCK = bytes.fromhex("""
 """)
 
 GOLDEN_WEIGHTS = bytes.fromhex("""
-    494d5041 0100 0200 20000000 1800000000000000 5bc706eb
+    494d5041 0100 0200 20000000 1800000000000000 d8a427a5
     82
-      a473706563 b030356237623861313639363764636233
+      a473706563 b037653064353063343236313062383636
       a776657273696f6e 05
     0000803f 000000c0
     0000003f 0000803e
     00004040
     00000000
+""")
+
+GOLDEN_WEIGHTS_IN_BFLOAT16 = bytes.fromhex("""
+    494d5041 0100 0200 20000000 0c00000000000000 626a0e7f
+    82
+      a473706563 b036663439303338313930346266306431
+      a776657273696f6e 05
+    803f 00c0
+    003f 803e
+    4040
+    0000
 """)
 
 
@@ -285,9 +384,15 @@ def test_the_bytes_of_a_block_are_the_golden_ones() -> None:
     assert_same_block(unpack_block(GOLDEN_BLOCK, spec), block)
 
 
-def test_the_bytes_of_weights_are_the_golden_ones() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "golden"),
+    [("float32", GOLDEN_WEIGHTS), ("bfloat16", GOLDEN_WEIGHTS_IN_BFLOAT16)],
+    ids=["float32", "bfloat16"],
+)
+def test_the_bytes_of_weights_are_the_golden_ones(dtype: str, golden: bytes) -> None:
     # given
-    spec = dataclasses.replace(make_spec(ObservationSpec((1,), "float32")), num_actions=2)
+    spec = make_spec(ObservationSpec((1,), "float32"))
+    spec = dataclasses.replace(spec, num_actions=2, weights_dtype=dtype)
     weights: Weights = {
         "policy.weight": np.array([[1.0], [-2.0]], np.float32),
         "policy.bias": np.array([0.5, 0.25], np.float32),
@@ -296,10 +401,10 @@ def test_the_bytes_of_weights_are_the_golden_ones() -> None:
     }
 
     # when
-    version, found = unpack_weights(GOLDEN_WEIGHTS, spec)
+    version, found = unpack_weights(golden, spec)
 
     # then
-    assert pack_weights(weights, 5, spec).hex() == GOLDEN_WEIGHTS.hex()
+    assert pack_weights(weights, 5, spec).hex() == golden.hex()
     assert version == 5
     assert {n: a.tolist() for n, a in found.items()} == {n: a.tolist() for n, a in weights.items()}
 
@@ -409,6 +514,13 @@ def test_weights_of_another_network_are_refused() -> None:
     assert caught.value.reason == "spec"
 
 
+@pytest.mark.parametrize(("written", "read"), [(HALF, SPEC), (SPEC, HALF)])
+def test_weights_of_another_dtype_are_refused(written: RunSpec, read: RunSpec) -> None:
+    with pytest.raises(FrameRefused) as caught:
+        unpack_weights(pack_weights(make_weights(written), 1, written), read)
+    assert caught.value.reason == "spec"
+
+
 # What is refused by the header's fields and the lengths.
 
 
@@ -482,12 +594,15 @@ def test_the_version_of_weights_must_be_a_whole_number_in_range(version: Any) ->
     assert caught.value.reason == "schema"
 
 
-@pytest.mark.parametrize("change", [-4, -1, 1, 4])
-def test_weights_longer_or_shorter_than_the_network_are_refused(change: int) -> None:
-    header, body = opened(WEIGHTS_FRAME)
+@both_dtypes
+@pytest.mark.parametrize("change", [-4, -2, -1, 1, 2, 4])
+def test_weights_longer_or_shorter_than_the_network_are_refused(
+    change: int, frame: bytes, spec: RunSpec
+) -> None:
+    header, body = opened(frame)
     changed = body[:change] if change < 0 else body + bytes(change)
     with pytest.raises(FrameRefused) as caught:
-        unpack_weights(seal(header, changed, kind=WEIGHTS), SPEC)
+        unpack_weights(seal(header, changed, kind=WEIGHTS), spec)
     assert caught.value.reason == "schema"
 
 
@@ -585,6 +700,18 @@ def test_weights_must_be_finite(name: str, value: float) -> None:
     # when / then
     with pytest.raises(FrameRefused) as caught:
         unpack_weights(pack_weights(weights, 1, SPEC), SPEC)
+    assert caught.value.reason == "nonfinite"
+
+
+@pytest.mark.parametrize("upper", [0x7F80, 0xFF80, 0x7F81, 0x7FC0, 0xFFFF], ids=hex)
+def test_weights_in_bfloat16_must_be_finite(upper: int) -> None:
+    # given
+    header, body = opened(HALF_FRAME)
+    changed = body[:-2] + struct.pack("<H", upper)
+
+    # when / then
+    with pytest.raises(FrameRefused) as caught:
+        unpack_weights(seal(header, changed, kind=WEIGHTS), HALF)
     assert caught.value.reason == "nonfinite"
 
 
@@ -700,23 +827,26 @@ def test_thousands_of_damaged_frames_are_refused_or_valid_and_nothing_else() -> 
     assert set(seen) == REASONS | {"taken"}
 
 
-def test_thousands_of_damaged_weights_are_refused_or_finite_and_nothing_else() -> None:
+@both_dtypes
+def test_thousands_of_damaged_weights_are_refused_or_finite_and_nothing_else(
+    frame: bytes, spec: RunSpec
+) -> None:
     # given
-    rng = np.random.default_rng(20_180_206)
-    header, body = opened(WEIGHTS_FRAME)
-    header_length = PREFIX.unpack_from(WEIGHTS_FRAME)[3]
+    whole, rng = frame, np.random.default_rng(20_180_206)
+    header, body = opened(whole)
+    header_length = PREFIX.unpack_from(whole)[3]
     seen: dict[str, int] = {}
 
     for number in range(2000):
         # when
-        frame = damaged(rng, WEIGHTS_FRAME)
+        frame = damaged(rng, whole)
         if number % 2:
             rest = frame[PREFIX.size :]
             frame = seal(rest[:header_length], rest[header_length:], kind=WEIGHTS)
         if number % 5 == 0:
             frame = seal(header, rng.bytes(len(body)), kind=WEIGHTS)
         try:
-            _, weights = unpack_weights(frame, SPEC)
+            _, weights = unpack_weights(frame, spec)
         except FrameRefused as error:
             seen[error.reason] = seen.get(error.reason, 0) + 1
             continue
