@@ -1,48 +1,37 @@
-"""Load for the transport, for bench_transport.py: a server of its own, and processes that work it.
+"""Load for the transport, for bench_transport.py: real blocks, and the roles of a `crew.Crew`.
 
-Actors push and a learner claims through the real transport; `swarm.py` is for a thousand of them.
+Actors push and a learner claims through the real transport; `swarm.py` is for a thousand of them,
+and `flood.py` for as much as a thousand could push.
 """
 
 import contextlib
-import json
-import multiprocessing
-import os
 import random
-import resource
-import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import redis
 
-from common import children, wire
+from common import wire
 from common.connection import keep_trying
 from common.courier import BEAT_EXPIRES_S
 from common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
 from common.ledger import Settled
 from common.monitor import MonitorSide
 from common.presets import preset
-from common.server import find_server
 from common.spec import ObservationSpec, RunSpec, make_spec
 from common.trajectory import Block, Origin, empty_trajectory
 from common.transport import ActorSide, LearnerSide, Side
+from crew import LIMIT_S, Crew, Figures
 
 RUN = "bench"
 # How an empty list is asked again: as `common.feeder` does, which would import torch.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
-# No role runs longer than this, whatever becomes of those who should stop it.
-LIMIT_S = 900.0
 # Who is not back this long after a restart is not waited for.
 STORM_LIMIT_S = 60.0
-Figures = dict[str, Any]
 # As many fields as an actor's heartbeat has.
 FIGURES = {f"figure_{index}": 123_456 for index in range(13)}
 
@@ -83,114 +72,6 @@ def weights_of(spec: RunSpec) -> wire.Weights:
     }
 
 
-class Server:
-    """A Redis on a free loopback port; may be frozen, killed, and started again where it was."""
-
-    def __init__(self, folder: Path, maxmemory: str = "2gb") -> None:
-        self._folder, self._maxmemory = folder, maxmemory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
-        self.url = f"redis://127.0.0.1:{self._port}/0"
-        self.start()
-
-    def start(self) -> None:
-        """Starts it, empty; returns when it answers."""
-        command: list[str | Path] = [
-            *(find_server(), "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""),
-            *("--maxmemory", self._maxmemory, "--dir", self._folder),
-        ]
-        self._process = children.spawn(
-            command, log_file=self._folder / "server.log", death_signal=signal.SIGKILL
-        )
-        deadline = time.monotonic() + 20
-        with redis.Redis.from_url(self.url, socket_timeout=5) as client:
-            while not self._answers(client):
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self._folder / "server.log").read_text())
-                time.sleep(0.002)
-
-    @staticmethod
-    def _answers(client: redis.Redis) -> bool:
-        try:
-            return bool(client.ping())
-        except redis.RedisError:
-            return False
-
-    def kill(self) -> None:
-        """Ends it at once, with all that it holds."""
-        self._process.kill()
-        self._process.wait()
-
-    def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """It goes on where it was."""
-        self._process.send_signal(signal.SIGCONT)
-
-    def info(self, section: str) -> Figures:
-        """What it says of itself."""
-        with redis.Redis.from_url(self.url, socket_timeout=10) as client:
-            return dict(client.info(section))
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(subprocess.SubprocessError):
-            self.kill()
-
-
-class Crew:
-    """Roles in processes of their own; whatever still runs at the end of the `with` is ended."""
-
-    def __init__(self, credits: int | None = None) -> None:
-        """With credits, so many blocks may be between the actors and the learner at once."""
-        self._fork = multiprocessing.get_context("fork")
-        self._processes: list[Any] = []
-        self.ready, self.stop = self._fork.Event(), self._fork.Event()
-        self.restarted_at = self._fork.Value("d", 0.0)
-        self.credits = None if credits is None else self._fork.Semaphore(credits)
-
-    def start(self, role: Callable[..., Figures], *args: Any, **kwargs: Any) -> Callable[[], Any]:
-        """Starts a role; returns a function that waits for what the role returns."""
-        mine, theirs = self._fork.Pipe(duplex=False)
-        tie_to_us = children.tie_to_parent(signal.SIGKILL)
-
-        def work() -> None:
-            if tie_to_us:
-                tie_to_us()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            theirs.send_bytes(json.dumps(role(*args, **kwargs)).encode())
-
-        process = self._fork.Process(target=work, daemon=True)
-        self._processes.append(process)  # first: Ctrl-C may come while it starts
-        process.start()
-        theirs.close()
-
-        def result() -> Figures:
-            with contextlib.suppress(EOFError):
-                if mine.poll(LIMIT_S):
-                    return dict(json.loads(mine.recv_bytes()))
-            raise RuntimeError(f"{role.__name__} ended without a result")
-
-        return result
-
-    def __enter__(self) -> "Crew":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        started = [process for process in self._processes if process.pid is not None]
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join(2)
-            process.kill()
-
-
 # The roles. Latencies are in ms.
 
 
@@ -210,6 +91,7 @@ def learn(
     settled, pause_s, publish_at = Settled(), FIRST_PAUSE_S, 0.0
     until = time.monotonic() + LIMIT_S
     while not crew.stop.is_set() and time.monotonic() < until:
+        crew.learner_cpu_s.value = time.process_time()
         try:
             if not opened:
                 side.open(take_over=True)
@@ -282,8 +164,10 @@ def produce(
                 push_ms.append((time.perf_counter() - started) * 1000)
         side.close()
 
+    before_s = time.process_time()
     in_threads(actor, names)
-    return {"push_ms": push_ms, "failed": failed}
+    cpu_s = time.process_time() - before_s
+    return {"push_ms": push_ms, "failed": failed, "cpu_s": cpu_s}
 
 
 def join(url: str, spec: RunSpec, actors: int) -> Figures:
@@ -351,24 +235,3 @@ def timed_ms(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return (time.perf_counter() - started) * 1000
-
-
-def raise_open_files() -> None:
-    """Lets us, and the server after us, hold as many connections as the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def cpu_s() -> tuple[float, float]:
-    """CPU seconds used so far by everyone on this machine (Linux), and by us and what we ended."""
-    ours = sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
-    try:
-        user, nice, system, _, _, irq, soft, *_ = map(
-            int, Path("/proc/stat").read_text().split(maxsplit=11)[1:9]
-        )
-    except OSError:
-        return ours, ours
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK"), ours

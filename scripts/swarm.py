@@ -13,7 +13,8 @@ from common.courier import BEAT_INTERVAL_S, LONGEST_PAUSE_S
 from common.errors import RedisUnreachable, RunMissing
 from common.spec import RunSpec
 from common.transport import Keys
-from load import FIGURES, LIMIT_S, RUN, STORM_LIMIT_S, Crew, Figures, frame_of
+from crew import LIMIT_S, Crew, Figures
+from load import FIGURES, RUN, STORM_LIMIT_S, frame_of
 
 
 def swarm(

@@ -1,6 +1,7 @@
 """Targets beside the figures that were reached: for people, and as rows for JSON."""
 
 import statistics
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from rich.table import Table
@@ -30,7 +31,7 @@ def judged(part: str, target: Target, values: list[float]) -> dict[str, Any]:
     return {"part": part} | target._asdict() | spread
 
 
-def table(rows: list[dict[str, Any]], figures: dict[str, Any], repeat: int) -> Table:
+def table(rows: list[dict[str, Any]], repeat: int) -> Table:
     """The targets and their figures, for people."""
     shown = Table("part", "what", "target", "figure", "", title="transport under load")
     senses = {"<=": "at most ", ">=": "at least ", "==": ""}
@@ -43,6 +44,36 @@ def table(rows: list[dict[str, Any]], figures: dict[str, Any], repeat: int) -> T
             f"{row['value']:,.4g} {row['unit']}{spread}",
             "met" if row["met"] else "NOT met",
         )
-    cores = (f"{part} {max(values['others_cores']):.1f}" for part, values in figures.items())
-    shown.caption = f"cores that other programs had meanwhile: {', '.join(cores)}"
     return shown
+
+
+class Grid(NamedTuple):
+    """Figures side by side, each named `row_column`; both with their words."""
+
+    title: str
+    rows: Mapping[str, str]
+    columns: Mapping[str, str]
+
+
+def grid_table(grid: Grid, figures: Mapping[str, list[float]]) -> Table:
+    """The medians, and of the first column by how much the repeats went up and down."""
+    shown = Table(title=grid.title)
+    shown.add_column(no_wrap=True)
+    for words in grid.columns.values():
+        shown.add_column(words, justify="right")
+    for row, words in grid.rows.items():
+        values = [figures.get(f"{row}_{column}") for column in grid.columns]
+        cells = ["-" if not repeats else _short(statistics.median(repeats)) for repeats in values]
+        if values[0] and len(values[0]) > 1:
+            cells[0] += f" ±{_half_range_percent(values[0]):.0f}%"
+        shown.add_row(words, *cells)
+    return shown
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _half_range_percent(values: list[float]) -> float:
+    middle = statistics.median(values)
+    return 50 * (max(values) - min(values)) / middle if middle else 0.0

@@ -7,6 +7,8 @@ import math
 import os
 import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from chaos.servers import OwnServer
+from common.ledger import Settled
+from common.monitor import MonitorSide
+from common.server import find_server
 from common.transport import ActorSide, LearnerSide
 from support import Program, eventually, is_running
 
@@ -33,6 +38,10 @@ def bench(log: Path, *options: str) -> Program:
     return Program(command, dict(os.environ), ROOT, log)
 
 
+def is_of_redis_benchmark(figure: str) -> bool:
+    return figure.endswith("share") or "_benchmark_" in figure
+
+
 def family_of(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -47,9 +56,20 @@ def test_every_part_gives_every_figure(scripts: Any, tmp_path: Path) -> None:
     assert code == 0, program.output
     assert "Traceback" not in program.output
     document = json.loads(program.output.splitlines()[-1])
-    parts = scripts("bench_transport").PARTS
-    wanted = {(part, target.figure) for part, (_, targets) in parts.items() for target in targets}
+    parts, moved = scripts("bench_transport").PARTS, scripts("transport_parts.moved")
+    wanted = {(name, target.figure) for name, part in parts.items() for target in part.targets}
+    grids = {name: part.grid for name, part in parts.items() if part.grid}
+    cells = {
+        (name, f"{row}_{column}")
+        for name, grid in grids.items()
+        for row in grid.rows
+        for column in grid.columns
+    }
+    if moved.benchmark_program() is None:
+        wanted = {(name, figure) for name, figure in wanted if not figure.endswith("share")}
+        cells = {(name, figure) for name, figure in cells if not is_of_redis_benchmark(figure)}
     assert {(row["part"], row["figure"]) for row in document["targets"]} == wanted
+    assert cells <= {(name, figure) for name in parts for figure in document["figures"][name]}
     for part, figures in document["figures"].items():
         for name, values in figures.items():
             assert len(values) == 1 and math.isfinite(values[0]), (part, name, values)
@@ -99,6 +119,72 @@ def test_the_swarm_sends_what_a_real_actor_sends(scripts: Any, own_server: OwnSe
     said, repeated = commands[1:half], commands[half + 1 : -1]
     assert any(command.startswith("FCALL impala1_push") for command in said)
     assert [command.replace(" a#1 1 ", " a#1 2 ") for command in said] == repeated
+
+
+@pytest.mark.processes
+def test_without_redis_benchmark_its_share_is_left_out_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a machine that has the server and not its benchmark
+    monkeypatch.setenv("IMPALA_REDIS_SERVER", str(find_server()))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    # when one actor moves blocks to one learner
+    program = bench(tmp_path / "log", "--only", "moved", "--seconds", "0.05")
+
+    # then its own figures are there, and one sentence says which are not
+    assert program.code(timeout_s=60) == 0, program.output
+    figures = json.loads(program.output.splitlines()[-1])["figures"]["moved"]
+    assert figures["64k_tcp_mb_per_s"][0] > 0 and figures["1m_unix_mb_per_s"][0] > 0
+    assert not any(name.endswith("share") for name in figures)
+    assert "redis-tools has the first" in program.output
+
+
+def test_a_flood_pushes_each_block_once_and_fetches_weights_that_are_new(
+    scripts: Any, own_server: OwnServer
+) -> None:
+    # given a run with weights, and two actors that flood it
+    load, flood, crew = scripts("load"), scripts("flood"), scripts("crew")
+    spec = load.spec_of((4,), "float32", envs=2, queue_blocks=4)
+    learner = LearnerSide(own_server.url, load.RUN, "test", lease_s=60.0)
+    learner.open()
+    learner.announce(spec.to_json(), spec.fingerprint, "running")
+    learner.publish(1, b"some weights")
+    signals = crew.Signals(threading.Barrier(2), threading.Event())
+    with ThreadPoolExecutor() as pool:
+        flooding = pool.submit(
+            flood.flood, own_server.url, spec, signals, ["a", "b"], every_s=0.001, fetch=True
+        )
+        signals.begin.wait(10)
+
+        # when another version is published meanwhile
+        eventually(lambda: learner.read_flow()[0] > 10)
+        learner.publish(2, b"x" * 3_000_000)
+        eventually(lambda: learner.read_flow()[0] > 30)
+        signals.end.set()
+        told = flooding.result(timeout=10)
+
+    # then every push that was answered is in the books once, and each actor has fetched once
+    books = MonitorSide(own_server.url, load.RUN, "test").read_books()
+    assert books["produced"] == len(told["push_ms"]) > 30
+    assert books["dup_push"] == 0
+    assert len(told["fetch_ms"]) == 2
+
+    # and the blocks are whole
+    frames, _ = learner.settle_and_claim(Settled(), 4)
+    assert frames == [load.frame_of(spec)] * 4
+    learner.close()
+
+
+def test_the_end_of_an_answer_is_found_wherever_it_is_cut(scripts: Any) -> None:
+    replies = b"+OK\r\n:1\r\n$-1\r\n*3\r\n$4\r\na\r\nb\r\n*0\r\n$0\r\n\r\n"
+    for cut in range(1, len(replies)):
+        answer = scripts("flood").Answer()
+        answer.begin(4)
+        first, rest = bytearray(replies[:cut]), bytearray(replies[cut:])
+        assert not answer.take(first, len(first))
+        assert answer.take(rest, len(rest))
+        assert answer.head == replies
 
 
 @pytest.mark.processes
