@@ -49,7 +49,7 @@ ACTOR_GRACE_S = 5.0
 # The first report on a machine may have to look for its fonts.
 REPORT_WITHIN_S = 60.0
 # Where cores are short, playing gives way to learning: what is not trained on is dropped anyway.
-ACTOR_NICENESS = 10
+ACTOR_NICENESS = 5
 # An actor that ends by itself is replaced; so many replacements within so long are too many.
 ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
