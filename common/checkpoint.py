@@ -5,11 +5,9 @@ atomically, and holds the SHA-256 of the other: a checkpoint exists exactly when
 what it names can be proven whole.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from common.errors import CheckpointError
+from common.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -90,26 +89,6 @@ def load(path: Path) -> Checkpoint:
         except CheckpointError as error:
             log.warning("PASSED OVER a damaged checkpoint: %s", error)
     raise CheckpointError(f"none of the {len(candidates)} checkpoints in {path} is usable")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes the file so that it is old or new at every instant, and durable afterwards."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):  # not every file system lets a directory be synced
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

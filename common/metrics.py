@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.checkpoint import write_atomically
+from common.files import write_atomically
 from common.trajectory import Episode
 
 if TYPE_CHECKING:

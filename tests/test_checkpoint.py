@@ -12,14 +12,8 @@ import numpy as np
 import pytest
 
 from common import checkpoint
-from common.checkpoint import (
-    CheckpointError,
-    Tensors,
-    discard_after,
-    load,
-    save,
-    write_atomically,
-)
+from common.checkpoint import CheckpointError, Tensors, discard_after, load, save
+from common.files import write_atomically
 
 TENSORS: Tensors = {
     "model.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.checkpoint import write_atomically
 from common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError
+from common.files import write_atomically
 from common.history import Group, grouped, read_run
 from common.rundir import plain
 from workers import runtime
