@@ -17,7 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from common import tls
+from common import resp, tls
 from common.errors import (
     Fenced,
     ImpalaError,
@@ -65,6 +65,8 @@ def connect(url: str, name: str) -> Client:
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
+            parser_class=resp.LargeReplies,
+            command_packer=resp.PACKER,
             client_name=re.sub(r"[^!-~]", "-", name),
             driver_info=None,  # a user without that permission would fill the server's ACL LOG
             **options,
@@ -155,6 +157,12 @@ def translated(url: str) -> Iterator[None]:
             "and name that by --redis-password-file"
         ) from error
     except redis.exceptions.NoPermissionError as error:
+        if re.search("'(multi|exec)'", str(error)):
+            raise RedisDenied(
+                f"this user of Redis at {where} may not use transactions, and a push is one; as an "
+                "admin, give it what docker/users.acl gives to `actor`: +multi +exec and the key "
+                "`pushing`"
+            ) from error
         raise RedisDenied(f"Redis at {where} lacks a permission: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         refusal = _tls_refusal(error, url)
@@ -225,6 +233,7 @@ def _tls_refusal(error: Exception, url: str) -> str | None:
 
 def _from_reply(text: str, where: str) -> ImpalaError:
     """Our error for an error reply, by its first word (transport.lua lists our own)."""
+    text = text.rpartition("Transaction discarded because of: ")[2]
     word, _, rest = text.partition(" ")
     if word == "HELD":
         left_ms, _, holder = rest.partition(" ")
@@ -247,6 +256,8 @@ def _from_reply(text: str, where: str) -> ImpalaError:
         return RedisDenied(f"Redis at {where} lacks a permission: {text}")
     if "unknown command" in text.lower():
         return UnsuitableServer(f"the server at {where} is too old ({text}); Redis 7.0 is needed")
+    if word in ("READONLY", "MASTERDOWN"):
+        return ServerDemoted(f"Redis at {where} is a replica now: {text}")
     if word in ("OOM", "BUSY", "LOADING", "MISCONF", "UNBLOCKED"):
         return RedisUnreachable(f"Redis at {where} cannot take commands now: {text}")
     return ImpalaError(f"Redis at {where} answered with an error: {text}")

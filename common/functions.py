@@ -9,7 +9,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from common.connection import cli_command
 from common.errors import RedisDenied
 
-LIBRARY = "impala1"
+LIBRARY = "impala2"
 FILE = importlib.resources.files("common").joinpath("transport.lua")
 
 

@@ -1,6 +1,6 @@
 """Pushing without functions: for a user of the server that may do no more than RPUSH and LLEN.
 
-Such a user can neither trim the list nor touch the books. What the push function does at the server
+Such a user can neither trim the list nor touch the books. What the push functions do at the server
 is then done around it: the bound is kept by waiting for room (and may be passed by one block for
 each actor), the learner counts such blocks as `foreign`, and refuses those that came twice.
 """

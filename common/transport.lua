@@ -1,9 +1,11 @@
-#!lua name=impala1
+#!lua name=impala2
 
 -- The atomic steps of the transport, run inside the server. Each leaves the books balanced:
 --   produced = consumed + dropped_oldest + dead_lettered + stale_rejected + abandoned
 --              + LLEN trajectories + LLEN inflight
--- What comes onto the list around `push` is counted too: as produced and, beside it, foreign.
+-- What comes onto the list around a push is counted too: as produced and, beside it, foreign.
+-- No block passes through a function: as a text of Lua's it would be copied four times, and cost more
+-- than all else. So a push and a claim are functions around a plain command that carries the block.
 -- The number in the names is the protocol's: raised by one whenever a function's meaning changes,
 -- so that two versions of the programs can share a server.
 --
@@ -40,10 +42,10 @@ local function count(stats, name, amount)
 end
 
 -- open: takes the run over for a learner. In-flight blocks of the one before are abandoned.
--- KEYS lock epoch inflight stats   ARGV holder lease_ms take_over least_epoch generation
+-- KEYS lock epoch inflight claimed stats   ARGV holder lease_ms take_over least_epoch generation
 -- Returns {epoch, abandoned, generation}. HELD when another learner's lease is alive.
 local function open(keys, args)
-  local lock, epoch, inflight, stats = unpack(keys)
+  local lock, epoch, inflight, claimed, stats = unpack(keys)
   local holder, lease_ms, take_over, least_epoch, generation = unpack(args)
   local held = redis.call('GET', lock)
   if held and held ~= holder and take_over ~= '1' then
@@ -58,7 +60,7 @@ local function open(keys, args)
   redis.call('HSETNX', stats, 'generation', generation)
   local abandoned = redis.call('LLEN', inflight)
   count(stats, 'abandoned', abandoned)
-  redis.call('DEL', inflight)
+  redis.call('DEL', inflight, claimed)
   return { number, abandoned, redis.call('HGET', stats, 'generation') }
 end
 
@@ -89,31 +91,45 @@ local function announce(keys, args)
   return 1
 end
 
--- push: one block from an actor. Bounded: the oldest goes, and is counted. A block sent again
--- (sequence not above the producer's last) is counted and ignored.
--- KEYS trajectories stats seq   ARGV queue_blocks producer sequence payload
--- Returns 1 when stored, 0 when it had been stored before.
-local function push(keys, args)
-  local trajectories, stats, seq = unpack(keys)
-  local queue_blocks, producer, sequence, payload = unpack(args)
+-- A push is MULTI, push_begin, RPUSHX pushing BLOCK, push_end, EXEC: others see nothing between.
+-- Only push_begin gives the list the name that RPUSHX, which makes no list, pushes to. So a block
+-- that must not be stored is not, even where these functions are missing.
+
+-- push_begin: lets a block in. One sent again (sequence not above the producer's last) is counted,
+-- and kept out.
+-- KEYS trajectories pushing stats seq   ARGV producer sequence
+local function push_begin(keys, args)
+  local trajectories, pushing, stats, seq = unpack(keys)
+  local producer, sequence = unpack(args)
   if not has_books(stats) then return norun() end
   local last = tonumber(redis.call('HGET', seq, producer) or '0')
   if tonumber(sequence) <= last then
     redis.call('HINCRBY', stats, 'dup_push', 1)
     return 0
   end
-  local excess = redis.call('LLEN', trajectories) + 1 - tonumber(queue_blocks)
-  if excess > 0 then
-    redis.call('LTRIM', trajectories, excess, -1)
-    count(stats, 'dropped_oldest', excess)
-  end
-  redis.call('RPUSH', trajectories, payload)
+  if redis.call('LLEN', trajectories) > 0 then redis.call('RENAME', trajectories, pushing) end
+  redis.call('LPUSH', pushing, '') -- or there would be no list to push to when none waits
+  return 1
+end
+
+-- push_end: gives the list its name back and counts the block. Bounded: the oldest goes.
+-- KEYS as push_begin   ARGV producer sequence queue_blocks
+-- Returns 1 when stored, 0 when it had been stored before.
+local function push_end(keys, args)
+  local trajectories, pushing, stats, seq = unpack(keys)
+  local producer, sequence, queue_blocks = unpack(args)
+  local blocks = redis.call('LLEN', pushing) - 1
+  if blocks < 1 then return 0 end
+  redis.call('RENAME', pushing, trajectories)
+  local excess = math.max(blocks - tonumber(queue_blocks), 0)
+  redis.call('LTRIM', trajectories, 1 + excess, -1)
+  count(stats, 'dropped_oldest', excess)
   redis.call('HSET', seq, producer, sequence)
   redis.call('HINCRBY', stats, 'produced', 1)
   return 1
 end
 
--- Counts what came onto the list around `push`.
+-- Counts what came onto the list around a push.
 local function count_foreign(trajectories, inflight, stats)
   local explained = tonumber(redis.call('HGET', stats, 'produced'))
   for _, ended in ipairs(redis.call('HMGET', stats, unpack(ENDS))) do
@@ -124,33 +140,51 @@ local function count_foreign(trajectories, inflight, stats)
   count(stats, 'foreign', there - explained)
 end
 
--- claim: the next blocks, moved to in-flight. `received` is how many this learner has received
--- since it opened the run: a claim whose reply was lost is answered with the same blocks again.
--- KEYS trajectories inflight epoch stats   ARGV token received most
+-- A claim is claim, LRANGE claimed, confirm: no transaction, which a full server would refuse.
+
+-- claim: takes the next blocks off the list, into `claimed`, and leaves a mark for each in flight.
+-- `received` is how many this learner has received since it opened the run: later ones, of a claim
+-- whose reply was lost, are given again.
+-- KEYS trajectories inflight claimed epoch stats   ARGV token received most
+-- Returns how many there are for the caller, from the head of `claimed`.
 local function claim(keys, args)
-  local trajectories, inflight, epoch, stats = unpack(keys)
+  local trajectories, inflight, claimed, epoch, stats = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
   if not has_books(stats) then return norun() end
   local received, most = tonumber(args[2]), tonumber(args[3])
   local committed = tonumber(redis.call('HGET', epoch, 'committed'))
-  local claimed = committed + redis.call('LLEN', inflight)
-  if received < committed or received > claimed then
+  local taken = committed + redis.call('LLEN', inflight)
+  local lost = taken - received
+  if received < committed or lost < 0 or lost > redis.call('LLEN', claimed) then
     return redis.error_reply('CURSOR received ' .. received .. ' is not in ' .. committed
-      .. ' .. ' .. claimed)
+      .. ' .. ' .. taken .. ', or its blocks are gone')
   end
-  if most == 0 then return {} end
-  if received < claimed then
-    return redis.call('LRANGE', inflight, received - committed, received - committed + most - 1)
+  if lost == 0 then redis.call('DEL', claimed) end
+  if most == 0 then return 0 end
+  if lost > 0 then
+    redis.call('LTRIM', claimed, -lost, -1)
+    return math.min(lost, most)
   end
   count_foreign(trajectories, inflight, stats)
-  local blocks = {}
-  for i = 1, most do
-    local block = redis.call('LMOVE', trajectories, inflight, 'LEFT', 'RIGHT')
-    if not block then break end
-    blocks[i] = block
+  local blocks = redis.call('LLEN', trajectories)
+  if blocks > most then
+    -- SORT, of all commands: it copies to another list and does not tell the blocks to Lua.
+    redis.call('SORT', trajectories, 'BY', 'nosort', 'LIMIT', 0, most, 'STORE', claimed)
+    redis.call('LTRIM', trajectories, most, -1)
+    blocks = most
+  elseif blocks > 0 then
+    redis.call('RENAME', trajectories, claimed)
   end
+  for i = 1, blocks do redis.call('RPUSH', inflight, taken + i) end
   return blocks
+end
+
+-- confirm: whether what was read since `claim` was this learner's own: none has taken over.
+-- KEYS trajectories epoch   ARGV token
+-- Returns how many blocks wait.
+local function confirm(keys, args)
+  return fenced(keys[2], args[1]) or redis.call('LLEN', keys[1])
 end
 
 -- commit: settles the oldest in-flight blocks, each in one counter. `before` is how many were
@@ -210,14 +244,16 @@ local function learner_only(name, callback)
   redis.register_function { function_name = name, callback = callback, flags = { 'allow-oom' } }
 end
 
-redis.register_function('impala1_push', push)
+redis.register_function('impala2_push_begin', push_begin)
+redis.register_function('impala2_push_end', push_end)
 redis.register_function {
-  function_name = 'impala1_read_books', callback = read_books, flags = { 'no-writes' },
+  function_name = 'impala2_read_books', callback = read_books, flags = { 'no-writes' },
 }
-learner_only('impala1_open', open)
-learner_only('impala1_renew', renew)
-learner_only('impala1_release', release)
-learner_only('impala1_announce', announce)
-learner_only('impala1_claim', claim)
-learner_only('impala1_commit', commit)
-learner_only('impala1_publish', publish)
+learner_only('impala2_open', open)
+learner_only('impala2_renew', renew)
+learner_only('impala2_release', release)
+learner_only('impala2_announce', announce)
+learner_only('impala2_claim', claim)
+learner_only('impala2_confirm', confirm)
+learner_only('impala2_commit', commit)
+learner_only('impala2_publish', publish)

@@ -5,7 +5,9 @@ run's keys share a slot.
 
     key           type           what
     trajectories  list           blocks waiting for the learner, oldest first, bounded
-    inflight      list           taken by the learner, not yet committed
+    pushing       list           what `trajectories` is called within a push, where nobody sees it
+    inflight      list           a mark for each block taken by the learner, not yet committed
+    claimed       list           of these the last ones, until the next claim says they arrived
     weights       hash           version, payload, digest, published_at
     spec          hash           json, digest, fingerprint, state: all an actor needs to join
     stats         hash           the books: produced, consumed, dropped_oldest, dead_lettered,
@@ -35,6 +37,7 @@ from common.connection import connect, translated
 from common.errors import Fenced, OutOfStep, RunMissing, ServerDemoted
 from common.functions import LIBRARY
 from common.ledger import Settled
+from common.resp import round_trip
 from common.suitability import ServerLimits, check_server
 
 RunState = Literal["running", "finished"]
@@ -46,7 +49,9 @@ class Keys:
     def __init__(self, run: str) -> None:
         prefix = f"impala:{{{run}}}:"
         self.trajectories = prefix + "trajectories"
+        self.pushing = prefix + "pushing"
         self.inflight = prefix + "inflight"
+        self.claimed = prefix + "claimed"
         self.weights = prefix + "weights"
         self.spec = prefix + "spec"
         self.stats = prefix + "stats"
@@ -137,7 +142,7 @@ class Side:
             raise
 
     def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
-        return client.fcall(f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
+        return client.execute_command(*fcall(function, keys, *arguments))
 
 
 class ActorSide(Side):
@@ -150,20 +155,23 @@ class ActorSide(Side):
         Raises RunMissing when no learner has opened the run (or the server lost it).
         """
         keys = self.keys
+        books = [keys.trajectories, keys.pushing, keys.stats, keys.seq]
         with self._asking():
-            pipe = self.client.pipeline(transaction=False)
-            self._call(
-                pipe,
-                "push",
-                [keys.trajectories, keys.stats, keys.seq],
-                queue_blocks,
-                producer,
-                sequence,
-                payload,
+            *_, executed = without_errors(
+                round_trip(
+                    self.client,
+                    [
+                        ("MULTI",),
+                        fcall("push_begin", books, producer, sequence),
+                        ("RPUSHX", keys.pushing, payload),
+                        fcall("push_end", books, producer, sequence, queue_blocks),
+                        ("HGET", keys.weights, "version"),
+                        ("HMGET", keys.spec, "digest", "state"),
+                        ("EXEC",),
+                    ],
+                )
             )
-            pipe.hget(keys.weights, "version")
-            pipe.hmget(keys.spec, ["digest", "state"])
-            stored, version, (digest, state) = replies(pipe)
+            *_, stored, version, (digest, state) = without_errors(executed)
         if digest is None or state is None:
             raise RunMissing(f"the run {self.run!r} has no spec any more")
         return PushReply(bool(stored), number(version, -1), digest.decode(), state.decode())
@@ -245,7 +253,7 @@ class LearnerSide(Side):
             epoch, abandoned, _ = self._call(
                 self.client,
                 "open",
-                [keys.lock, keys.epoch, keys.inflight, keys.stats],
+                [keys.lock, keys.epoch, keys.inflight, keys.claimed, keys.stats],
                 self.holder,
                 self._lease_ms,
                 int(take_over),
@@ -297,32 +305,29 @@ class LearnerSide(Side):
         """
         keys = self.keys
         records = [part for dead in settled.dead for part in (dead.reason, dead.record())]
+        commit = fcall(
+            "commit",
+            [keys.inflight, keys.stats, keys.epoch, keys.dead],
+            self._token,
+            self._committed,
+            settled.consumed,
+            settled.stale,
+            *records,
+        )
+        lists = [keys.trajectories, keys.inflight, keys.claimed, keys.epoch, keys.stats]
+        commands = [
+            fcall("claim", lists, self._token, self._received, most),
+            ("LRANGE", keys.claimed, *((0, most - 1) if most else (1, 0))),
+            fcall("confirm", [keys.trajectories, keys.epoch], self._token),
+        ]
         with self._known_token(), self._asking():
-            pipe = self.client.pipeline(transaction=False)
-            if len(settled):
-                self._call(
-                    pipe,
-                    "commit",
-                    [keys.inflight, keys.stats, keys.epoch, keys.dead],
-                    self._token,
-                    self._committed,
-                    settled.consumed,
-                    settled.stale,
-                    *records,
-                )
-            self._call(
-                pipe,
-                "claim",
-                [keys.trajectories, keys.inflight, keys.epoch, keys.stats],
-                self._token,
-                self._received,
-                most,
-            )
-            pipe.llen(keys.trajectories)
-            *_, blocks, queued = replies(pipe)
+            told = round_trip(self.client, [commit, *commands] if len(settled) else commands)
+            *_, claimed, blocks, queued = without_errors(told)
+        if len(blocks) != claimed:
+            raise OutOfStep(f"of {claimed} claimed blocks {len(blocks)} were there")
         self._committed += len(settled)
-        self._received += len(blocks)
-        return list(blocks), int(queued)
+        self._received += claimed
+        return blocks, queued
 
     def _fenced(self, function: str, keys: list[str], *arguments: Any) -> None:
         with self._opening, self._known_token(), self._asking(self._publishing):
@@ -341,9 +346,18 @@ class LearnerSide(Side):
             raise
 
 
+def fcall(function: str, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
+    """The command that calls one of the server's functions."""
+    return ("FCALL", f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
+
+
 def replies(pipe: Any) -> list[Any]:
     """Sends a pipeline; the first error reply is raised as it came, without the command."""
-    replies: list[Any] = pipe.execute(raise_on_error=False)
+    return without_errors(pipe.execute(raise_on_error=False))
+
+
+def without_errors(replies: list[Any]) -> list[Any]:
+    """The replies, if none is an error; else the first error is raised."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 REPEATS = 5
 
@@ -98,10 +99,24 @@ def per_call_us(call: Callable[[], object], calls: int = 1000) -> list[float]:
     return runs
 
 
-def moving(parser: str, num_envs: int) -> dict[str, list[float]]:
-    """Push by an actor and claim by the learner of one block, through a real server."""
-    if parser == "python":
+def speak_as(resp: str) -> None:
+    """Replaces our reader and packer by those that redis-py takes alone, or with hiredis."""
+    if resp == "redis-py":
         sys.modules["hiredis"] = None  # type: ignore[assignment]
+    if resp != "ours":
+        import redis
+
+        from common import resp as ours
+
+        plain: Any = redis.Connection(protocol=2)  # never connected
+        ours.LargeReplies = type(plain._parser)  # type: ignore[misc]
+        ours.PACKER = plain._command_packer  # type: ignore[misc]
+        ours.packed = plain.pack_commands
+
+
+def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
+    """Push by an actor and claim by the learner of one block, through a real server."""
+    speak_as(resp)
     from common import wire
     from common.ledger import Settled
     from common.presets import preset
@@ -137,20 +152,22 @@ def moving(parser: str, num_envs: int) -> dict[str, list[float]]:
 
 
 def transport() -> None:
-    parsers = ("python", "hiredis") if installed("hiredis") else ("python",)
-    if len(parsers) == 1:
+    ways = ["ours", "redis-py"]
+    if installed("hiredis"):
+        ways.append("hiredis")
+    else:
         print("hiredis is not installed: its lines are left out")
     for num_envs in (1, 64, 1024):
-        for parser in parsers:
+        for resp in ways:
             code = (
                 "import json, sys; sys.path.insert(0, 'scripts'); import bench_choices as b; "
-                f"print(json.dumps(b.moving({parser!r}, {num_envs})))"
+                f"print(json.dumps(b.moving({resp!r}, {num_envs})))"
             )
             done = subprocess.run(
                 [sys.executable, "-c", code], capture_output=True, text=True, check=True
             )
             for what, values in json.loads(done.stdout).items():
-                show(f"{what}, block of {num_envs} x 20 frames, {parser}", values, "us")
+                show(f"{what}, block of {num_envs} x 20 frames, {resp}", values, "us")
 
 
 def installed(package: str) -> bool:

@@ -22,7 +22,7 @@ from common.envs import VectorEnvironment
 from common.errors import ImpalaError
 from common.presets import preset
 from common.spec import RunSpec, make_spec
-from load import cpu_s
+from crew import cpu_s
 from workers import runtime
 
 # What is measured unless another one is named.

@@ -113,7 +113,8 @@ class SwarmActor:
             except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
                 self.hang_up()
                 raise redis.ConnectionError(str(error)) from error
-            for reply in replies:
+            executed = replies[-1] if isinstance(replies[-1], list) else []
+            for reply in [*replies, *executed]:
                 if isinstance(reply, Exception):
                     raise reply
 
@@ -152,9 +153,15 @@ def push_commands(
 ) -> list[tuple[Any, ...]]:
     """What `ActorSide.push` sends."""
     keys = Keys(RUN)
-    names = (keys.trajectories, keys.stats, keys.seq)
-    arguments = (spec.queue_blocks, producer, sequence, frame)
-    return [("FCALL", "impala1_push", 3, *names, *arguments), *news_commands()]
+    books = (4, keys.trajectories, keys.pushing, keys.stats, keys.seq, producer, sequence)
+    return [
+        ("MULTI",),
+        ("FCALL", "impala2_push_begin", *books),
+        ("RPUSHX", keys.pushing, frame),
+        ("FCALL", "impala2_push_end", *books, spec.queue_blocks),
+        *news_commands(),
+        ("EXEC",),
+    ]
 
 
 def beat_commands(

@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -117,8 +118,8 @@ def test_the_swarm_sends_what_a_real_actor_sends(scripts: Any, own_server: OwnSe
     # then both have said the same
     half = commands.index("ECHO half")
     said, repeated = commands[1:half], commands[half + 1 : -1]
-    assert any(command.startswith("FCALL impala1_push") for command in said)
-    assert [command.replace(" a#1 1 ", " a#1 2 ") for command in said] == repeated
+    assert any(command.startswith("FCALL impala2_push_begin") for command in said)
+    assert [re.sub(r" a#1 1\b", " a#1 2", command) for command in said] == repeated
 
 
 @pytest.mark.processes

@@ -420,6 +420,8 @@ def test_a_server_without_functions_is_called_too_old(
         "TRYAGAIN Multiple keys request during rehashing of slot",
         "UNBLOCKED force unblock from blocking operation, instance state changed",
         "ERR max number of clients reached",
+        "EXECABORT Transaction discarded because of: OOM command not allowed",
+        "EXECABORT Transaction discarded because of: READONLY You can't write against a replica.",
     ],
     ids=lambda reply: reply.partition(" ")[0],
 )

@@ -215,7 +215,7 @@ def executed_pushes(noted: list[dict[str, Any]]) -> Counter[tuple[bytes, bytes]]
     """How often each (producer, sequence) was executed, from the server's own record."""
     commands = [entry["command"].split(b" ", 9) for entry in noted]
     return Counter(
-        (words[7], words[8]) for words in commands if words[:2] == [b"FCALL", b"impala1_push"]
+        (words[7], words[8]) for words in commands if words[:2] == [b"FCALL", b"impala2_push_begin"]
     )
 
 

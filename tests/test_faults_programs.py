@@ -55,13 +55,13 @@ def killed(program: Program) -> Program:
     return program
 
 
-def in_flight(raw: redis.Redis, run: str) -> list[str]:
-    """The blocks that are claimed and not committed, as actor#incarnation:sequence."""
+def last_claimed(raw: redis.Redis, run: str) -> list[str]:
+    """The blocks of the last claim, as actor#incarnation:sequence."""
     keys = Keys(run)
     text = raw.hget(keys.spec, "json")
     assert text is not None
     spec = RunSpec.from_json(text)
-    origins = [wire.unpack_block(f, spec).origin for f in raw.lrange(keys.inflight, 0, -1)]
+    origins = [wire.unpack_block(f, spec).origin for f in raw.lrange(keys.claimed, 0, -1)]
     return [f"{o.actor}#{o.incarnation}:{o.sequence}" for o in origins]
 
 
@@ -196,10 +196,9 @@ def test_what_a_killed_learner_had_claimed_is_abandoned_once_and_never_trained_o
     actor = crew.actor()
     dead = killed(crew.doomed_learner(when, what, number, *CHECKPOINTS_OFTEN, *NAMED))
     eventually(lambda: all(c["name"] != "impala-learner" for c in raw.client_list()))
-    left = in_flight(raw, crew.run)
+    left = last_claimed(raw, crew.run)
     before, record = crew.balanced(), crew.learner_record()
-    assert before["in_flight"] == len(left)
-    assert left or when == "sent"  # a commit may leave nothing in flight
+    assert before["in_flight"] >= len(left) > 0 or when == "sent"  # a commit may leave none
 
     # when the next one resumes
     seen = {published(raw, crew)}
@@ -221,7 +220,7 @@ def test_what_a_killed_learner_had_claimed_is_abandoned_once_and_never_trained_o
     assert versions[-1] > versions[0]
 
     # and what was in flight is counted as abandoned, exactly, and trained on by nobody
-    assert crew.balanced()["abandoned"] == len(left)
+    assert crew.balanced()["abandoned"] == before["in_flight"]
     crew.unharmed(actor, again)
     crew.ends_well()
     identities = trained([dead, again])

@@ -19,9 +19,11 @@ from chaos.hardened import ROOT, USERS, HardenedServer
 from chaos.servers import OwnServer, free_port
 from common import server
 from common.connection import connect, with_password
+from common.errors import RedisDenied
 from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
 from common.suitability import check_server
+from common.transport import ActorSide
 from support import Program, Programs, eventually
 from workers.status import main as status_command
 from workers.train import main as train_command
@@ -29,12 +31,12 @@ from workers.train import main as train_command
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 RUN = "mine"
 # A function of ours that does something else.
-OTHER_PUSH = "redis.register_function('impala1_push', function() return 1 end)"
+OTHER_PUSH = "redis.register_function('impala2_push_begin', function() return 1 end)"
 K = f"impala:{{{RUN}}}:"
 OTHER = "impala:{other}:"
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
-PUSH_KEYS = f"3 {K}trajectories {K}stats {K}seq"
+PUSH_KEYS = f"4 {K}trajectories {K}pushing {K}stats {K}seq"
 
 # What the programs send, and what an operator is told to send, by user.
 ALLOWED: dict[str, list[str]] = {
@@ -54,7 +56,11 @@ ALLOWED: dict[str, list[str]] = {
     "actor": [
         "PING",
         "CLIENT SETNAME impala-actor",
-        f"FCALL impala1_push {PUSH_KEYS} 4 a#1 1 block",
+        "MULTI",
+        f"FCALL impala2_push_begin {PUSH_KEYS} a#1 1",
+        f"RPUSHX {K}pushing block",
+        f"FCALL impala2_push_end {PUSH_KEYS} a#1 1 4",
+        "EXEC",
         f"HMGET {K}spec json digest state",
         f"HMGET {K}weights version payload digest",
         f"HGET {K}weights version",
@@ -68,23 +74,25 @@ ALLOWED: dict[str, list[str]] = {
         "CLIENT SETNAME impala-learner",
         "INFO",
         "CONFIG GET proto-max-bulk-len",
-        "FUNCTION LIST LIBRARYNAME impala1 WITHCODE",
+        "FUNCTION LIST LIBRARYNAME impala2 WITHCODE",
         f"GET {K}lock",
         f"HGET {K}weights version",
         f"LLEN {K}trajectories",
-        f"FCALL impala1_open 4 {K}lock {K}epoch {K}inflight {K}stats me 10000 1 0 generation",
-        f"FCALL impala1_claim 4 {K}trajectories {K}inflight {K}epoch {K}stats 1:me 0 1",
-        f"FCALL impala1_commit 4 {K}inflight {K}stats {K}epoch {K}dead 1:me 0 0 0 r x",
-        f"FCALL impala1_publish 2 {K}weights {K}epoch 1:me 1 payload digest",
-        f"FCALL impala1_announce 2 {K}spec {K}epoch 1:me json digest fingerprint running",
-        f"FCALL impala1_renew 2 {K}lock {K}epoch 1:me me 10000 frames 5",
-        f"FCALL impala1_read_books 3 {K}stats {K}trajectories {K}inflight",
-        f"FCALL impala1_release 2 {K}lock {K}epoch 1:me",
+        f"FCALL impala2_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 new",
+        f"FCALL impala2_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1",
+        f"LRANGE {K}claimed 0 0",
+        f"FCALL impala2_confirm 2 {K}trajectories {K}epoch 1:me",
+        f"FCALL impala2_commit 4 {K}inflight {K}stats {K}epoch {K}dead 1:me 0 0 0 r x",
+        f"FCALL impala2_publish 2 {K}weights {K}epoch 1:me 1 payload digest",
+        f"FCALL impala2_announce 2 {K}spec {K}epoch 1:me json digest fingerprint running",
+        f"FCALL impala2_renew 2 {K}lock {K}epoch 1:me me 10000 frames 5",
+        f"FCALL impala2_read_books 3 {K}stats {K}trajectories {K}inflight",
+        f"FCALL impala2_release 2 {K}lock {K}epoch 1:me",
     ],
     "monitor": [
         "PING",
         "CLIENT SETNAME impala-status",
-        f"FCALL_RO impala1_read_books 3 {K}stats {K}trajectories {K}inflight",
+        f"FCALL_RO impala2_read_books 3 {K}stats {K}trajectories {K}inflight",
         f"GET {K}lock",
         f"HGETALL {K}epoch",
         f"HGETALL {K}stats",
@@ -115,7 +123,7 @@ NOBODY = [
     "EVALSHA 0000 0",
     "SCRIPT LOAD return(1)",
     "FUNCTION LOAD code",
-    "FUNCTION DELETE impala1",
+    "FUNCTION DELETE impala2",
     "FUNCTION FLUSH",
     "CONFIG SET maxmemory 1",
     "CONFIG SET requirepass x",
@@ -145,8 +153,8 @@ NOBODY = [
     f"HGETALL {OTHER}weights",
     f"HGET {OTHER}weights version",
     f"RPUSH {OTHER}trajectories x",
-    f"FCALL impala1_push 3 {OTHER}trajectories {OTHER}stats {OTHER}seq 4 a#1 1 x",
-    f"FCALL impala1_release 2 {OTHER}lock {OTHER}epoch 1:me",
+    f"FCALL impala2_push_begin 4 {OTHER}trajectories {OTHER}pushing {OTHER}stats {OTHER}seq a#1 1",
+    f"FCALL impala2_release 2 {OTHER}lock {OTHER}epoch 1:me",
 ]
 
 # What no actor may, of either kind.
@@ -165,7 +173,10 @@ NO_ACTOR = [
     f"LRANGE {K}trajectories 0 -1",
     f"DEL {K}trajectories",
     f"LMOVE {K}trajectories {K}inflight LEFT RIGHT",
+    f"SORT {K}trajectories BY nosort STORE {K}seq",
     f"RPUSH {K}inflight x",
+    f"LRANGE {K}claimed 0 -1",
+    f"RENAME {K}claimed {K}trajectories",
     f"LLEN {K}inflight",
     f"GET {K}lock",
     f"SET {K}lock me",
@@ -175,18 +186,21 @@ NO_ACTOR = [
     f"LRANGE {K}dead 0 -1",
     f"HGETALL {K}actor:other",
     f"HGET {K}actor:other host",
-    f"FCALL impala1_claim 4 {K}trajectories {K}inflight {K}epoch {K}stats 1:me 0 1",
-    f"FCALL impala1_open 4 {K}lock {K}epoch {K}inflight {K}stats me 10000 1 0 g",
-    f"FCALL impala1_publish 2 {K}weights {K}epoch 1:me 2 x y",
-    f"FCALL impala1_push 3 {K}weights {K}stats {K}seq 4 a#1 1 x",
-    f"FCALL_RO impala1_read_books 3 {K}stats {K}trajectories {K}inflight",
+    f"FCALL impala2_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1",
+    f"FCALL impala2_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 g",
+    f"FCALL impala2_publish 2 {K}weights {K}epoch 1:me 2 x y",
+    f"FCALL impala2_push_begin 4 {K}weights {K}pushing {K}stats {K}seq a#1 1",
+    f"FCALL_RO impala2_read_books 3 {K}stats {K}trajectories {K}inflight",
 ]
 
 DENIED: dict[str, list[str]] = {
     "strict-actor": [
         *NOBODY,
         *NO_ACTOR,
-        f"FCALL impala1_push {PUSH_KEYS} 4 a#1 1 block",
+        f"FCALL impala2_push_begin {PUSH_KEYS} a#1 1",
+        "MULTI",
+        f"RPUSHX {K}pushing block",
+        f"RENAME {K}trajectories {K}pushing",
         f"LTRIM {K}trajectories 1 0",
         f"HSET {K}stats consumed 9",
         f"HGETALL {K}stats",
@@ -196,14 +210,14 @@ DENIED: dict[str, list[str]] = {
         *NOBODY,
         *NO_ACTOR,
         # A learner's function under the actor's own keys: refused inside.
-        f"FCALL impala1_open 4 {K}seq {K}stats {K}trajectories {K}stats me 10000 1 0 g",
+        f"FCALL impala2_open 5 {K}seq {K}stats {K}trajectories {K}pushing {K}stats me 10000 1 0 g",
     ],
     "learner": [*NOBODY, "SCAN 0", "CLIENT NO-EVICT on", f"LPOP {K}trajectories"],
     "monitor": [
         *NOBODY,
         "CONFIG GET *",
-        f"FCALL impala1_push {PUSH_KEYS} 4 a#1 1 block",
-        f"FCALL_RO impala1_read_books 3 {OTHER}stats {OTHER}trajectories {OTHER}inflight",
+        f"FCALL impala2_push_begin {PUSH_KEYS} a#1 1",
+        f"FCALL_RO impala2_read_books 3 {OTHER}stats {OTHER}trajectories {OTHER}inflight",
         f"RPUSH {K}trajectories x",
         f"LPOP {K}trajectories",
         f"LRANGE {K}trajectories 0 -1",
@@ -232,8 +246,8 @@ def hardened(
     with HardenedServer(folder, request.param, RUN) as running:
         running.load_functions()
         with running.client("learner") as learner:
-            keys = [K + name for name in ("lock", "epoch", "inflight", "stats")]
-            learner.fcall("impala1_open", 4, *keys, "me", 10_000, 0, 0, "generation")
+            keys = [K + name for name in ("lock", "epoch", "inflight", "claimed", "stats")]
+            learner.fcall("impala2_open", 5, *keys, "me", 10_000, 0, 0, "generation")
         yield running
 
 
@@ -267,7 +281,7 @@ def test_a_user_may_do_its_job(users: dict[str, redis.Redis], user: str, command
         pytest.fail(str(error))
     except redis.ResponseError as error:
         # Allowed, and of no use: another command of the table has taken the run over meanwhile.
-        assert re.match("FENCED|CURSOR|HELD", str(error)), error
+        assert re.match("FENCED|CURSOR|HELD|EXEC without MULTI", str(error)), error
 
 
 @pytest.mark.fault(40)
@@ -285,6 +299,22 @@ def test_a_user_may_do_nothing_else(users: dict[str, redis.Redis], user: str, co
         ), error
         return
     pytest.fail(f"answered with {reply!r}")
+
+
+def test_a_user_of_an_older_file_is_told_what_a_push_needs(hardened: HardenedServer) -> None:
+    # given an actor as it was before pushes were transactions
+    with hardened.client("admin") as admin:
+        admin.execute_command("ACL", "SETUSER", "actor", "-multi", "-exec")
+
+        # when it pushes
+        address = with_password(hardened.url("actor"), hardened.password("actor"))
+        side = ActorSide(address, RUN, "actor")
+        try:
+            with pytest.raises(RedisDenied, match=r"docker/users\.acl.*\+multi \+exec"):
+                side.push("a#9", 1, b"block", 4)
+        finally:
+            side.close()
+            admin.execute_command("ACL", "SETUSER", "actor", "+multi", "+exec")
 
 
 @pytest.mark.fault(40)
@@ -471,7 +501,7 @@ def test_a_learner_that_misses_the_functions_says_who_loads_them_and_how(
         admin.function_flush()
         code, output = programs.run(*learner, **guarded.login("learner"))
         assert code == 5, output
-        admin.function_load("#!lua name=impala1\n" + OTHER_PUSH)
+        admin.function_load("#!lua name=impala2\n" + OTHER_PUSH)
         code, output = programs.run(*learner, **guarded.login("learner"))
         assert code == 5, output
 
@@ -881,7 +911,7 @@ def test_the_steps_of_security_md_work_as_they_stand(programs: Programs) -> None
     running.says("Ready to accept connections")
     loading = typed(functions)
     assert loading.code() == 0
-    assert loading.output.split() == ["impala1", "OK"]
+    assert loading.output.split() == ["impala2", "OK"]
     learner, actor = typed(learn), typed(act)
 
     # then the run is learned, and seen

@@ -155,8 +155,9 @@ def test_the_keys_are_those_of_the_design(
 ) -> None:
     # when everything that is ever written has been written
     push(actor, 3)
-    claim(learner, 2)
+    claim(learner, 1)
     settle(learner, Settled(0, 0, (Dead("malformed", "no", b"x"),)))
+    claim(learner, 1)
     learner.publish(1, b"weights")
     actor.beat("host-7", {"frames": 1}, 10.0)
 
@@ -166,6 +167,7 @@ def test_the_keys_are_those_of_the_design(
     assert found == {
         f"{prefix}trajectories".encode(): b"list",
         f"{prefix}inflight".encode(): b"list",
+        f"{prefix}claimed".encode(): b"list",
         f"{prefix}weights".encode(): b"hash",
         f"{prefix}spec".encode(): b"hash",
         f"{prefix}stats".encode(): b"hash",
@@ -306,6 +308,22 @@ def test_a_block_sent_again_is_stored_once(
     assert (again.stored, older.stored) == (False, False)
     books = monitor.read_books()
     assert (books["produced"], books["queued"], books["dup_push"]) == (3, 3, 2)
+
+
+def test_a_block_sent_again_leaves_a_full_list_as_it_was(
+    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+) -> None:
+    # given a full list
+    for number in (1, 2, 3):
+        actor.push("a#1", number, f"{number}".encode(), 3)
+
+    # when a block is sent again
+    assert not actor.push("a#1", 3, b"3", 3).stored
+
+    # then it has taken nobody's place
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [b"1", b"2", b"3"]
+    books = monitor.read_books()
+    assert (books["dropped_oldest"], books["dup_push"], residual(books)) == (0, 1, 0)
 
 
 def test_a_block_sent_again_is_not_stored_after_it_was_claimed_and_settled(
@@ -595,7 +613,8 @@ def test_a_claim_moves_the_oldest_blocks_in_flight_in_order(
 
     # then they are the oldest, and in flight
     assert (claimed, left) == (blocks[:3], 2)
-    assert operator.lrange(learner.keys.inflight, 0, -1) == blocks[:3]
+    assert operator.lrange(learner.keys.inflight, 0, -1) == [b"1", b"2", b"3"]
+    assert operator.lrange(learner.keys.claimed, 0, -1) == blocks[:3]
     books = monitor.read_books()
     assert (books["queued"], books["in_flight"], residual(books)) == (2, 3, 0)
 
@@ -621,6 +640,79 @@ def test_a_claim_whose_reply_was_lost_gives_the_same_blocks_again(
     # then nothing was skipped and nothing is claimed twice
     assert claim(learner, 5) == blocks[3:]
     assert monitor.read_books()["in_flight"] == 5
+
+
+def test_each_claim_brings_its_own_blocks_with_commits_and_lost_replies_between(
+    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide
+) -> None:
+    # given blocks for six claims of two, each of which commits what the one before brought
+    blocks, settled, arrived = push(actor, 12), Settled(), []
+    for _ in range(6):
+        # when each is repeated as after a lost reply
+        cursors = learner._received, learner._committed
+        first, _ = learner.settle_and_claim(settled, 2)
+        learner._received, learner._committed = cursors
+        again, left = learner.settle_and_claim(settled, 2)
+
+        # then it brings the same blocks
+        assert again == first
+        arrived += again
+        settled = Settled(len(again))
+
+    # and together they are all, in order
+    assert (arrived, left) == (blocks, 0)
+    assert residual(monitor.read_books()) == 0
+
+
+def test_a_learner_that_is_taken_over_while_it_claims_gets_no_block_of_the_other(
+    learner: LearnerSide,
+    learners: Learners,
+    actor: ActorSide,
+    monitor: MonitorSide,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a learner whose commands reach the server one by one
+    second, taken = learners("second"), []
+    all_at_once = transport.round_trip
+
+    def one_by_one(client: Any, commands: list[tuple[Any, ...]]) -> list[Any]:
+        replies = []
+        for command in commands:
+            replies += all_at_once(client, [command])
+            # when another takes the run over and claims, right after the first one's claim
+            if command[1] == f"{transport.LIBRARY}_claim" and client is learner.client:
+                second.open(take_over=True)
+                taken.extend(second.settle_and_claim(Settled(), 2)[0])
+        return replies
+
+    blocks = push(actor, 4)
+    monkeypatch.setattr(transport, "round_trip", one_by_one)
+
+    # then the first one is told so, and the blocks are the second's alone
+    with pytest.raises(Fenced, match="second"):
+        claim(learner, 2)
+    assert taken == blocks[2:]
+    books = monitor.read_books()
+    assert (books["abandoned"], books["in_flight"], residual(books)) == (2, 2, 0)
+
+
+def test_claimed_blocks_that_were_deleted_before_they_arrived_are_abandoned(
+    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+) -> None:
+    # given a claim whose reply was lost, and somebody who deletes the blocks
+    push(actor, 3)
+    claim(learner, 2)
+    learner._received = 0
+    operator.delete(learner.keys.claimed)
+
+    # when it is claimed again
+    with pytest.raises(OutOfStep, match="its blocks are gone"):
+        claim(learner, 2)
+
+    # then opening the run again sets the books right
+    assert learner.open() == 2
+    assert claim(learner, 2) == [b"a#1/3"]
+    assert residual(monitor.read_books()) == 0
 
 
 def test_asking_for_no_blocks_gives_none_even_after_a_lost_reply(
@@ -931,9 +1023,11 @@ def test_a_server_that_forgets_is_noticed_and_open_repairs_it(parties: Parties, 
     if lost == "books":
         operator.delete(actor.keys.stats)
 
-    # then actor and learner learn it by name
+    # then actor and learner learn it by name, and nothing comes onto the list uncounted
+    waiting = operator.llen(actor.keys.trajectories)
     with pytest.raises(RunMissing):
         actor.push("a#1", 3, b"x", 4)
+    assert operator.llen(actor.keys.trajectories) == waiting
     with pytest.raises(RunMissing):
         claim(learner, 1)
 
@@ -952,7 +1046,7 @@ def test_open_replaces_functions_that_are_not_ours(parties: Parties) -> None:
     # given a library of our name with another content
     learner, actor, _, operator = parties
     operator.function_load(
-        "#!lua name=impala1\nredis.register_function('impala1_push', function() return 9 end)",
+        "#!lua name=impala2\nredis.register_function('impala2_push', function() return 9 end)",
         replace=True,
     )
 
@@ -990,6 +1084,31 @@ def test_a_full_server_is_drained_while_pushes_wait(parties: Parties) -> None:
     assert (books["consumed"], books["dead_lettered"], books["abandoned"]) == (2, 1, 1)
     assert residual(books) == 0
     assert actor.push("a#1", 5, b"x", 1000).stored
+
+
+def test_a_push_that_a_full_server_refuses_leaves_nothing_and_comes_through_later(
+    parties: Parties,
+) -> None:
+    # given a run with a block
+    _, actor, monitor, operator = parties
+    (block,) = push(actor, 1)
+    books = monitor.read_books()
+
+    # when a full server refuses the next one
+    operator.config_set("maxmemory", 1)
+    with pytest.raises(RedisUnreachable, match="maxmemory"):
+        actor.push("a#1", 2, b"x", 1)
+    operator.config_set("maxmemory", 0)
+
+    # then neither list nor books know of it
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [block]
+    assert operator.hgetall(actor.keys.seq) == {b"a#1": b"1"}
+    assert monitor.read_books() == books
+
+    # and sent again it is stored, once
+    assert actor.push("a#1", 2, b"x", 4).stored
+    assert not actor.push("a#1", 2, b"x", 4).stored
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [block, b"x"]
 
 
 def test_a_full_server_still_says_how_the_run_is(parties: Parties) -> None:
@@ -1247,7 +1366,10 @@ class TransportModel(RuleBasedStateMachine):
     def lists_are_as_predicted(self) -> None:
         keys = self.actor.keys
         assert self.operator.lrange(keys.trajectories, 0, -1) == self.queue
-        assert self.operator.lrange(keys.inflight, 0, -1) == self.inflight
+        assert self.operator.llen(keys.inflight) == len(self.inflight)
+        assert not self.operator.exists(keys.pushing)
+        given_again = self.operator.lrange(keys.claimed, -self.unreceived, -1)
+        assert not self.unreceived or given_again == self.inflight[self.known :]
 
 
 def test_the_books_are_exact_in_any_order_of_events(any_server: EmbeddedServer) -> None:
