@@ -1,6 +1,5 @@
 """Child processes that never outlive us, not even after kill -9 (Linux: parent-death signal)."""
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -18,22 +17,12 @@ def spawn(
     log_file: Path,
     death_signal: signal.Signals,
     environment: Mapping[str, str] | None = None,
-    niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Starts a process whose output goes to `log_file`, and which gets `death_signal` if we die.
 
     The signal comes when the thread that calls this ends: call it from the main thread.
     It is in a session of its own: a Ctrl-C in the terminal reaches only us, and we end it in order.
-    With a niceness (0 to 19) it gives way to the others where processors are short.
     """
-    tie = tie_to_parent(death_signal)
-
-    def prepare() -> None:
-        if tie:
-            tie()
-        if niceness:
-            _give_way(niceness)
-
     with log_file.open("ab") as output:
         return subprocess.Popen(
             command,
@@ -42,7 +31,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             env=dict(environment) if environment is not None else None,
             start_new_session=True,
-            preexec_fn=prepare,
+            preexec_fn=tie_to_parent(death_signal),
         )
 
 
@@ -55,13 +44,6 @@ def end(process: subprocess.Popen[bytes], grace_s: float) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
     return process.wait()
-
-
-def _give_way(niceness: int) -> None:
-    os.nice(niceness)
-    # Linux may schedule sessions as groups, inside which alone a process's niceness counts.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def tie_to_parent(death_signal: signal.Signals) -> Callable[[], None] | None:

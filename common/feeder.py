@@ -27,7 +27,7 @@ from common.transport import LearnerSide
 log = logging.getLogger(__name__)
 
 BATCHES = 2
-# An empty list is asked again after the first pause, then ever later up to the last.
+# An empty list is asked again after half the time that blocks took to come before, then ever later.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 LONGEST_RETRY_S = 1.0
 REFUSED_LINE_INTERVAL_S = 10.0
@@ -106,6 +106,7 @@ class Feeder:
         self.claimed = 0  # blocks
         self.busy_s = 0.0  # in commands to Redis
         self._waited_s = 0.0  # for blocks: in commands, and between them
+        self._lately_waited_s = 0.0  # the same, a mean over the last waits
         self.batching_s = 0.0  # checking blocks, and copying them into batches
         self.cpu_s = 0.0  # of a processor: all that this thread does
         self.failure: Exception | None = None
@@ -223,7 +224,9 @@ class Feeder:
 
     def _wait_for_blocks(self, most: int) -> None:
         """Claims blocks, and waits for some if there are none."""
-        pause_s, began = FIRST_PAUSE_S, time.perf_counter()
+        # Asking too early costs the main thread the interpreter.
+        pause_s = min(max(FIRST_PAUSE_S, self._lately_waited_s / 2), LAST_PAUSE_S)
+        began = time.perf_counter()
         while not self._frames and not self._closing.is_set():
             started = time.perf_counter()
             frames = self._talk(most)
@@ -237,7 +240,9 @@ class Feeder:
             if not frames:
                 self._closing.wait(pause_s)
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
-        self._waited_s += time.perf_counter() - began
+        waited_s = time.perf_counter() - began
+        self._waited_s += waited_s
+        self._lately_waited_s += (waited_s - self._lately_waited_s) / 8
 
     def _talk(self, most: int) -> list[bytes]:
         """Settles and claims, trying until the server answers or the feeder closes."""

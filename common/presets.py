@@ -45,7 +45,8 @@ _CARTPOLE: dict[str, Any] = _SMALL_TASK | {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "cartpole": _CARTPOLE,
+    # One call of the policy serves more environments: as many frames to the goal, in less time.
+    "cartpole": _CARTPOLE | {"envs_per_actor": 64},
     # For frames a second, not for a short way to the goal: an update takes 32 times as many.
     "cartpole-throughput": _CARTPOLE
     | {

@@ -7,10 +7,10 @@
 What stands after `--` goes to impala-train, each time. `--versus` trains with these options more,
 variables before them as in a shell ("PYTHONPATH=../other --threads 2"), and gives the ratio to the
 first, repeat by repeat; all trainings take turns. The limit is measured with the settings of each
-training, alone on the machine: of the learner (bench_learning.py, one thread; ours or the bare
-computation, what is faster) and of the actors (bench_acting.py: environment and policy alone, on
-the cores that the learner leaves) it is the slower one. Its frames are those of as many fake rows
-as were trained on. The last line is JSON.
+training, without Redis: of the learner on one core (bench_learning.py; ours or the bare
+computation, what is faster) and, at the same time, an actor on another (bench_acting.py:
+environment and policy alone; counted for each core that the learner leaves) it is the slower one.
+Its frames are those of as many fake rows as were trained on. The last line is JSON.
 """
 
 import json
@@ -46,20 +46,18 @@ ALONE = ("update_s", "transfer_s", *COMPUTING, "other_s")
 
 
 def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> Figures:
-    """What learner and actors reach without each other and without Redis, and the share of it."""
+    """What learner and actors reach on a core each, without Redis, and the share of it."""
     settings, config = read_run(folder / "run").settings, str(folder / "run" / "config.toml")
 
-    def alone(script: str, *options: str) -> Figures:
+    def words(script: str, seconds: float, *options: str) -> list[str]:
         timing = ("--seconds", str(seconds), "--repeat", "1", "--json")
-        words = [str(SCRIPTS / script), "--config", config, *options, *timing]
-        return _only_case(variant, words, folder)
+        return [str(SCRIPTS / script), "--config", config, *options, *timing]
 
-    learner = alone(
-        "bench_learning.py", "--batch-size", str(settings["batch_size"]), "--threads", "1"
-    )
-    actor = alone(
-        "bench_acting.py", "--envs-per-actor", str(settings["envs_per_actor"]), "--no-torch"
-    )
+    batch_size, envs = str(settings["batch_size"]), str(settings["envs_per_actor"])
+    learning = words("bench_learning.py", seconds, "--batch-size", batch_size, "--threads", "1")
+    # It begins sooner and ends later: the learner is never measured alone.
+    acting = words("bench_acting.py", seconds, "--envs-per-actor", envs, "--no-torch")
+    learner, actor = _at_once(variant, [learning, acting], folder)
     at_once = max(1, min(settings["num_actors"], CORES - 1))
     real_share = trained["real_share"]
     learner_limit = real_share * max(learner["frames_per_s"], learner["limit_frames_per_s"])
@@ -77,24 +75,40 @@ def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> 
     }
 
 
-def _only_case(variant: Variant, words: list[str], folder: Path) -> Figures:
-    """The medians of a benchmark of a single case, in a process of its own."""
-    log = folder / "limit.log"
-    log.unlink(missing_ok=True)
-    process = children.spawn(
-        [sys.executable, *words],
-        log_file=log,
-        death_signal=signal.SIGTERM,
-        environment=variant.environment,
-    )
+def _at_once(variant: Variant, benches: Sequence[list[str]], folder: Path) -> list[Figures]:
+    """The medians of benchmarks of a single case each, in processes of their own."""
+    logs = [folder / f"limit-{number}.log" for number, _ in enumerate(benches)]
+    processes = []
     try:
-        code = process.wait(LIMIT_TAKES_AT_MOST_S)
-    except subprocess.TimeoutExpired:
-        code = None
+        for words, log in zip(benches, logs, strict=True):
+            log.unlink(missing_ok=True)
+            processes.append(
+                children.spawn(
+                    [sys.executable, *words],
+                    log_file=log,
+                    death_signal=signal.SIGTERM,
+                    environment=variant.environment,
+                )
+            )
+        codes = [_code(process) for process in processes]
     finally:
-        children.end(process, 1.0)
-    if code != 0:
-        raise TrainingFailed(f"{Path(words[0]).name} ended with {code}: {steady.last_words(log)}")
+        for process in processes:
+            children.end(process, 1.0)
+    for words, log, code in zip(benches, logs, codes, strict=True):
+        if code != 0:
+            said = steady.last_words(log)
+            raise TrainingFailed(f"{Path(words[0]).name} ended with {code}: {said}")
+    return [_medians(log) for log in logs]
+
+
+def _code(process: "subprocess.Popen[bytes]") -> int | None:
+    try:
+        return process.wait(LIMIT_TAKES_AT_MOST_S)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _medians(log: Path) -> Figures:
     (figures,) = json.loads(log.read_text().splitlines()[-1])["figures"].values()
     return {name: of["median"] for name, of in figures.items()}
 

@@ -390,22 +390,3 @@ def test_a_child_that_does_not_listen_is_killed_after_its_time(tmp_path: Path) -
     started = time.monotonic()
     assert children.end(child, grace_s=0.2) == -signal.SIGKILL
     assert time.monotonic() - started < 5.0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that is told")
-def test_a_child_gives_way_if_it_is_told_to(tmp_path: Path) -> None:
-    # given a child that tells how it is scheduled, alone and as the group of its session
-    log = tmp_path / "log"
-    asking = "cat /proc/self/autogroup 2>/dev/null"
-    asking = f"import os; print(os.nice(0), flush=True); os.system({asking!r})"
-
-    # when it is started with a niceness
-    child = children.spawn(
-        [sys.executable, "-c", asking], log_file=log, death_signal=signal.SIGTERM, niceness=7
-    )
-    child.wait(10)
-
-    # then it has that niceness, in both
-    niceness, *group = log.read_text().splitlines()
-    assert niceness == str(os.nice(0) + 7)
-    assert not os.access("/proc/self/autogroup", os.W_OK) or group[0].endswith("nice 7"), group

@@ -38,8 +38,8 @@ from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-# How often an actor asks for a run that is not there yet: after a tenth of the time waited so far,
-# so that it joins at once when all programs are started together.
+# How often an actor asks for a run that is not there yet: after a twentieth of the time it has
+# waited, so that it joins at once when all programs are started together.
 FIRST_POLL_S, LAST_POLL_S = 0.02, 1.0
 SAY_SO_AFTER_S = 3.0
 FLUSH_S = 2.0
@@ -159,7 +159,7 @@ class ActorProgram:
             if (not told and waited_s >= SAY_SO_AFTER_S) or notice_due():
                 log.info("waiting: %s", why)
                 told = True
-            self._stop.wait(min(max(FIRST_POLL_S, waited_s / 10), LAST_POLL_S))
+            self._stop.wait(min(max(FIRST_POLL_S, waited_s / 20), LAST_POLL_S))
         return None
 
     def _look_for_run(self) -> tuple[tuple[RunSpec, str, Fresh] | None, str]:

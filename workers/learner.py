@@ -233,10 +233,11 @@ class LearnerProgram:
         self._publisher.start()  # keeps the lease from here on
 
         # Late: torch takes a second to import, and all that can be refused was refused above.
-        import torch
+        with runtime.keeping_all():
+            import torch
 
-        from common.feeder import Feeder
-        from common.learning import Learner, choose_device
+            from common.feeder import Feeder
+            from common.learning import Learner, choose_device
 
         torch.set_num_threads(job.threads)
         device = choose_device(job.device)

@@ -48,8 +48,6 @@ LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
 # The first report on a machine may have to look for its fonts.
 REPORT_WITHIN_S = 60.0
-# Where cores are short, playing gives way to learning: what is not trained on is dropped anyway.
-ACTOR_NICENESS = 5
 # An actor that ends by itself is replaced; so many replacements within so long are too many.
 ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
@@ -235,12 +233,9 @@ class Crew:
         return self._last_error("learner")
 
     def _spawn_actor(self, name: str) -> subprocess.Popen[bytes]:
-        options = ("--run", self._run, "--actor-id", name)
-        return self._spawn(name, "actor", *options, niceness=ACTOR_NICENESS)
+        return self._spawn(name, "actor", "--run", self._run, "--actor-id", name)
 
-    def _spawn(
-        self, log_name: str, program: str, *options: str, niceness: int = 0
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
         log_file = self._logs / f"{log_name}.log"
         self._log_starts[log_name] = log_file.stat().st_size if log_file.exists() else 0
         return children.spawn(
@@ -248,7 +243,6 @@ class Crew:
             log_file=log_file,
             death_signal=signal.SIGTERM,
             environment=self._environment,
-            niceness=niceness,
         )
 
     def _last_error(self, log_name: str) -> str:
