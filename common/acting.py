@@ -78,6 +78,7 @@ class Actor:
         """Ends the environments."""
         self._environment.close()
 
+    @np.errstate(invalid="ignore")  # a reward may be infinite; who reads the block refuses it
     def _follow_episodes(self, rows: Trajectory) -> tuple[Episode, ...]:
         """Adds up returns and lengths; the episodes that end in these rows, in order."""
         returns = self._returns + rows.rewards.cumsum(axis=0, dtype=np.float64)  # [T, N]
@@ -90,4 +91,7 @@ class Actor:
             episodes.append(Episode(float(returns[t, i] - past_return[i]), length))
             past_return[i], past_length[i] = returns[t, i], lengths[t, i]
         self._returns, self._lengths = returns[-1] - past_return, lengths[-1] - past_length
+        for i in np.flatnonzero(~np.isfinite(past_return)):  # else it would never be finite again
+            last = np.flatnonzero(self._ended[1:, i])[-1]
+            self._returns[i] = rows.rewards[last + 1 :, i].sum(dtype=np.float64)
         return tuple(episodes)

@@ -160,8 +160,7 @@ def translated(url: str) -> Iterator[None]:
         if re.search("'(multi|exec)'", str(error)):
             raise RedisDenied(
                 f"this user of Redis at {where} may not use transactions, and a push is one; as an "
-                "admin, give it what docker/users.acl gives to `actor`: +multi +exec and the key "
-                "`pushing`"
+                "admin, bring its line up to docker/users.acl"
             ) from error
         raise RedisDenied(f"Redis at {where} lacks a permission: {error}") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -252,8 +251,12 @@ def _from_reply(text: str, where: str) -> ImpalaError:
         return RunMissing(f"no learner has opened this run on Redis at {where}")
     if word in ("NOAUTH", "WRONGPASS"):
         return RedisDenied(f"Redis at {where} wants another user name or password ({text})")
-    if word == "NOPERM":
-        return RedisDenied(f"Redis at {where} lacks a permission: {text}")
+    # Inside a function it is no NOPERM, and Redis 7.0 does not name the command.
+    if word == "NOPERM" or re.search("ACL failure in script|executing the script can't", text):
+        return RedisDenied(
+            f"Redis at {where} lacks a permission: {text}; as an admin, bring its users up to "
+            "docker/users.acl"
+        )
     if "unknown command" in text.lower():
         return UnsuitableServer(f"the server at {where} is too old ({text}); Redis 7.0 is needed")
     if word in ("READONLY", "MASTERDOWN"):

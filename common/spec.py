@@ -17,7 +17,7 @@ from common.errors import SpecMismatch
 from common.settings import MAX_ENVS
 
 # Raised by one whenever a frame's or the spec's form changes.
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 OBSERVATION_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
 WEIGHTS_DTYPES = ("float32", "bfloat16")

@@ -9,7 +9,7 @@
 -- The number in the names is the protocol's: raised by one whenever a function's meaning changes,
 -- so that two versions of the programs can share a server.
 --
--- Errors start with a word that common/transport.py knows: HELD, FENCED, NORUN, CURSOR.
+-- Errors start with a word that common/connection.py knows: HELD, FENCED, NORUN, CURSOR.
 
 local COUNTERS = {
   'produced', 'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
@@ -119,7 +119,10 @@ local function push_end(keys, args)
   local trajectories, pushing, stats, seq = unpack(keys)
   local producer, sequence, queue_blocks = unpack(args)
   local blocks = redis.call('LLEN', pushing) - 1
-  if blocks < 1 then return 0 end
+  if blocks < 1 then
+    redis.call('LTRIM', pushing, 1, 0) -- empty it: RPUSHX may have been refused
+    return 0
+  end
   redis.call('RENAME', pushing, trajectories)
   local excess = math.max(blocks - tonumber(queue_blocks), 0)
   redis.call('LTRIM', trajectories, 1 + excess, -1)

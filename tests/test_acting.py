@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from common.acting import Actor
-from common.envs import VectorEnvironment
+from common.envs import StepResult, VectorEnvironment
 from common.spec import RunSpec
 from common.trajectory import Block, Episode, Trajectory
 from common.wire import Weights
@@ -339,6 +339,29 @@ def test_cartpoles_time_limit_keeps_its_bootstrap(acting: Make) -> None:
     assert not np.array_equal(rows.observations[500], rows.observations[501])
     episodes = [episode for block in one.blocks for episode in block.episodes]
     assert episodes == [Episode(500.0, 500)] * 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_spoils_its_own_episode_only(acting: Make, bad: float) -> None:
+    # given an environment whose first episode has such a reward
+    one = acting("OneStepEnd-v0", 2)
+    step = one.environment.step
+
+    def first_step(actions: NDArray[np.int64]) -> StepResult:
+        one.environment.step = step  # type: ignore[method-assign]
+        result = step(actions)
+        return result._replace(rewards=np.full_like(result.rewards, bad))
+
+    one.environment.step = first_step  # type: ignore[method-assign]
+
+    # when it is played on
+    one.play(3)
+
+    # then the episodes of all later unrolls have their own returns
+    returns = [[e.episode_return for e in block.episodes] for block in one.blocks]
+    assert not np.isfinite(returns[0][0])
+    rewards = [block.trajectory.rewards[block.trajectory.mask] for block in one.blocks]
+    assert returns[1:] == [row.tolist() for row in rewards[1:]]
 
 
 def test_an_unroll_goes_on_where_the_last_one_ended(acting: Make) -> None:

@@ -24,14 +24,19 @@ from chaos.servers import OwnServer
 from common import checkpoint, wire
 from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
-from common.spec import RunSpec
+from common.spec import WIRE_VERSION, RunSpec
 from common.trajectory import Block
 from common.transport import ActorSide
 from support import Program, Programs, eventually
 
-ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
+# A block is a batch.
+ENDLESS = (
+    *("--preset", "cartpole", "--envs-per-actor", "32"),
+    *("--total-frames", "500_000_000", "--stop-at-return", "none"),
+)
 # Long enough that nothing is dropped as the oldest: every block must then end in its counter.
 LONG_LIST = ("--queue-blocks", "2000")
+OTHER_VERSIONS = (0, WIRE_VERSION - 1, WIRE_VERSION + 1, 65_535)
 # What is promised of one input, and of the fault's end.
 CPU_S, GROWTH_MB, PROGRESS_S = 0.05, 50.0, 15.0
 START_S = 60.0  # of a program, on a machine with much else to do
@@ -145,7 +150,9 @@ def kinds(spec: RunSpec) -> list[Kind]:
     flipped[-5] ^= 4
     bombs = fuzz.frame_bombs()
 
-    def sealed(changes: dict[str, Any] | None = None, raw: bytes = body, version: int = 1) -> bytes:
+    def sealed(
+        changes: dict[str, Any] | None = None, raw: bytes = body, version: int = WIRE_VERSION
+    ) -> bytes:
         packed: bytes = msgpack.packb(header | (changes or {}))
         return fuzz.seal(1, packed, raw, version)
 
@@ -206,7 +213,7 @@ def kinds(spec: RunSpec) -> list[Kind]:
         Kind(
             28, "a flag of 2", "range", sealed(raw=body[:episodes] + b"\2" + body[episodes + 1 :])
         ),
-        *(Kind(30, f"version {v}", "version", sealed(version=v)) for v in (0, 2, 65_535)),
+        *(Kind(30, f"version {v}", "version", sealed(version=v)) for v in OTHER_VERSIONS),
         Kind(31, "another environment", "spec", of_another(of(env="Acrobot-v1"))),
         Kind(31, "another observation space", "spec", of_another(of(observation=wide))),
         Kind(31, "another action space", "spec", of_another(of(num_actions=3))),
@@ -443,7 +450,7 @@ def test_an_actor_of_a_run_that_speaks_another_version_says_upgrade_and_ends(
 
     # when the run is opened by a program of another version (this learner would put it right)
     learner.send(signal.SIGSTOP)
-    newer = json.loads(run.spec.to_json()) | {"wire_version": 2, "unheard_of": 1}
+    newer = json.loads(run.spec.to_json()) | {"wire_version": WIRE_VERSION + 1, "unheard_of": 1}
     run.operator.hset(run.key("spec"), mapping={"json": json.dumps(newer), "digest": "another"})
 
     # then it ends with its own code and the remedy, and so does one that comes later

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.errors import FrameRefused, NotFinite
-from common.spec import ObservationSpec, RunSpec
+from common.spec import WIRE_VERSION, ObservationSpec, RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory, empty_trajectory
 from common.wire import (
     MAX_ENVS,
@@ -115,7 +115,7 @@ def flat(weights: Weights) -> NDArray[np.float32]:
 
 
 def seal(
-    header: Any, body: bytes, kind: int = BLOCK, version: int = 1, magic: bytes = b"IMPA"
+    header: Any, body: bytes, kind: int = BLOCK, version: int = WIRE_VERSION, magic: bytes = b"IMPA"
 ) -> bytes:
     """A frame with right lengths and a right checksum, whatever is in it."""
     packed = header if isinstance(header, bytes) else msgpack.packb(header)
@@ -321,9 +321,9 @@ def test_arrays_of_another_memory_order_are_written_alike() -> None:
 
 
 GOLDEN_BLOCK = bytes.fromhex("""
-    494d5041 0100 0100 71000000 3300000000000000 db33c8d8
+    494d5041 0200 0100 71000000 3300000000000000 e21dc5b9
     88
-      a473706563 b030323533343335356234333935633463
+      a473706563 b036636136383363613161643239646133
       a56163746f72 a161
       ab696e6361726e6174696f6e 07
       a873657175656e6365 01
@@ -343,9 +343,9 @@ GOLDEN_BLOCK = bytes.fromhex("""
 """)
 
 GOLDEN_WEIGHTS = bytes.fromhex("""
-    494d5041 0100 0200 20000000 1800000000000000 d8a427a5
+    494d5041 0200 0200 20000000 1800000000000000 d09a74de
     82
-      a473706563 b037653064353063343236313062383636
+      a473706563 b063313662626237383664656135306637
       a776657273696f6e 05
     0000803f 000000c0
     0000003f 0000803e
@@ -354,9 +354,9 @@ GOLDEN_WEIGHTS = bytes.fromhex("""
 """)
 
 GOLDEN_WEIGHTS_IN_BFLOAT16 = bytes.fromhex("""
-    494d5041 0100 0200 20000000 0c00000000000000 626a0e7f
+    494d5041 0200 0200 20000000 0c00000000000000 91e6df64
     82
-      a473706563 b036663439303338313930346266306431
+      a473706563 b065326637613733376161316337653162
       a776657273696f6e 05
     803f 00c0
     003f 803e
@@ -427,8 +427,8 @@ def test_the_bytes_of_weights_are_the_golden_ones(dtype: str, golden: bytes) -> 
         WEIGHTS_FRAME,
         FRAME + b"\x00",
         FRAME + FRAME,
-        PREFIX.pack(b"IMPA", 1, 1, 2**32 - 1, 2**64 - 1, 0),
-        PREFIX.pack(b"IMPA", 1, 1, 0, 0, 0),
+        PREFIX.pack(b"IMPA", WIRE_VERSION, 1, 2**32 - 1, 2**64 - 1, 0),
+        PREFIX.pack(b"IMPA", WIRE_VERSION, 1, 0, 0, 0),
     ],
     ids=lambda frame: frame[:28].hex(),
 )
@@ -490,7 +490,7 @@ def test_a_header_that_is_no_small_map_is_malformed(header: bytes) -> None:
     assert refusal(seal(header, BODY)) == "malformed"
 
 
-@pytest.mark.parametrize("version", [0, 2, 255, 65_535])
+@pytest.mark.parametrize("version", [0, WIRE_VERSION - 1, WIRE_VERSION + 1, 255, 65_535])
 def test_another_wire_version_is_told_apart_from_damage(version: int) -> None:
     assert refusal(seal(HEADER, BODY, version=version)) == "version"
 

@@ -6,6 +6,7 @@ The loop is `_act`: new weights, an unroll, hand it over. The network belongs to
 
 import logging
 import os
+import random
 import re
 import secrets
 import socket
@@ -159,7 +160,8 @@ class ActorProgram:
             if (not told and waited_s >= SAY_SO_AFTER_S) or notice_due():
                 log.info("waiting: %s", why)
                 told = True
-            self._stop.wait(min(max(FIRST_POLL_S, waited_s / 20), LAST_POLL_S))
+            pause_s = min(max(FIRST_POLL_S, waited_s / 20), LAST_POLL_S)
+            self._stop.wait(pause_s * random.uniform(0.5, 1.0))  # not all actors at once
         return None
 
     def _look_for_run(self) -> tuple[tuple[RunSpec, str, Fresh] | None, str]:

@@ -43,7 +43,8 @@ def take(
 
     Raises UnsuitableServer, RunHeld, RedisUnreachable or RedisDenied.
     """
-    # Two batches may be claimed and not committed, and a block that lies across both.
+    # The blocks of the last claim, and those of the next while they are copied: at most as many as
+    # are claimed and not committed, two batches and a block across both.
     in_flight = 2 * -(-config.training.batch_size // spec.envs_per_actor) + 1
     check_room(
         patiently(side.check_server),

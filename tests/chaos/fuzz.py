@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import FrameRefused, SpecMismatch
-from common.spec import OBSERVATION_DTYPES, ObservationSpec, RunSpec
+from common.spec import OBSERVATION_DTYPES, WIRE_VERSION, ObservationSpec, RunSpec
 from common.trajectory import Block, Episode, Origin, empty_trajectory
 from common.wire import pack_block, pack_weights, unpack_block, unpack_weights
 
@@ -80,7 +80,7 @@ class Sealed(NamedTuple):
     frame: bytes
 
 
-def seal(kind: int, header: bytes, body: bytes, version: int = 1) -> bytes:
+def seal(kind: int, header: bytes, body: bytes, version: int = WIRE_VERSION) -> bytes:
     """A frame with right lengths and a right checksum, whatever is in it."""
     checksum = zlib.crc32(header + body)
     return PREFIX.pack(b"IMPA", version, kind, len(header), len(body), checksum) + header + body
@@ -495,7 +495,9 @@ def frame_bombs() -> dict[str, Case]:
         )
         for name, frame in {
             "the most environments": seal(number, most, good.body),
-            "the largest lengths": PREFIX.pack(b"IMPA", 1, number, 2**32 - 1, 2**64 - 1, 0),
+            "the largest lengths": PREFIX.pack(
+                b"IMPA", WIRE_VERSION, number, 2**32 - 1, 2**64 - 1, 0
+            ),
             "50 MB of zeros": seal(number, packed, bytes(50_000_000)),
         }.items():
             made[f"{good.kind}, {name}"] = Case(good.kind, spec, frame)
