@@ -46,7 +46,7 @@ class Part(NamedTuple):
 class Sequences:
     """The last sequence number of each producer: a block that a plain push repeated is refused.
 
-    The push function refuses them already; this is for blocks that came around it, and for a
+    The push functions refuse them already; this is for blocks that came around it, and for a
     server that forgot what it had stored.
     """
 

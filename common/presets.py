@@ -55,7 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stop_at_return": None,
         "total_frames": 20_000_000,
         "learning_rate_schedule": "linear",
-        "log_interval_s": 1.0,
+        "log_interval_s": 1.0,  # it takes half a minute
     },
     # 200 steps at most. Not stopped at a return: that a sampled policy earns 195 says little of
     # the greedy one, and the falling rate ends with one that earns 200 each time.

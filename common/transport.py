@@ -154,23 +154,9 @@ class ActorSide(Side):
         A block of the same sequence is stored once however often it is pushed.
         Raises RunMissing when no learner has opened the run (or the server lost it).
         """
-        keys = self.keys
-        books = [keys.trajectories, keys.pushing, keys.stats, keys.seq]
+        commands = push_commands(self.keys, producer, sequence, payload, queue_blocks)
         with self._asking():
-            *_, executed = without_errors(
-                round_trip(
-                    self.client,
-                    [
-                        ("MULTI",),
-                        fcall("push_begin", books, producer, sequence),
-                        ("RPUSHX", keys.pushing, payload),
-                        fcall("push_end", books, producer, sequence, queue_blocks),
-                        ("HGET", keys.weights, "version"),
-                        ("HMGET", keys.spec, "digest", "state"),
-                        ("EXEC",),
-                    ],
-                )
-            )
+            *_, executed = without_errors(round_trip(self.client, commands))
             *_, stored, version, (digest, state) = without_errors(executed)
         if digest is None or state is None:
             raise RunMissing(f"the run {self.run!r} has no spec any more")
@@ -344,6 +330,22 @@ class LearnerSide(Side):
             if error.token.partition(":")[2] == self.holder:
                 raise OutOfStep("the reply to an opening of the run was lost") from error
             raise
+
+
+def push_commands(
+    keys: Keys, producer: str, sequence: int, payload: bytes, queue_blocks: int
+) -> list[tuple[Any, ...]]:
+    """The transaction of a push, which also reads what is new."""
+    books = [keys.trajectories, keys.pushing, keys.stats, keys.seq]
+    return [
+        ("MULTI",),
+        fcall("push_begin", books, producer, sequence),
+        ("RPUSHX", keys.pushing, payload),
+        fcall("push_end", books, producer, sequence, queue_blocks),
+        ("HGET", keys.weights, "version"),
+        ("HMGET", keys.spec, "digest", "state"),
+        ("EXEC",),
+    ]
 
 
 def fcall(function: str, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:

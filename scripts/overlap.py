@@ -92,6 +92,7 @@ def start(
     if program == "learner":
         options += ["--preset", "cartpole", "--run-dir", str(folder / "run")]
         options += ["--stop-at-return", "none", "--total-frames", "500_000_000"]
+        options += ["--envs-per-actor", "32"]
     else:
         options += ["--actor-id", name]
     notes = str(folder / f"{name}.times")

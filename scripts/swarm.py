@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from common import transport
 from common.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, translated
 from common.courier import BEAT_INTERVAL_S, LONGEST_PAUSE_S
 from common.errors import RedisUnreachable, RunMissing
@@ -152,16 +153,7 @@ def push_commands(
     spec: RunSpec, producer: str, sequence: int, frame: bytes
 ) -> list[tuple[Any, ...]]:
     """What `ActorSide.push` sends."""
-    keys = Keys(RUN)
-    books = (4, keys.trajectories, keys.pushing, keys.stats, keys.seq, producer, sequence)
-    return [
-        ("MULTI",),
-        ("FCALL", "impala2_push_begin", *books),
-        ("RPUSHX", keys.pushing, frame),
-        ("FCALL", "impala2_push_end", *books, spec.queue_blocks),
-        *news_commands(),
-        ("EXEC",),
-    ]
+    return transport.push_commands(Keys(RUN), producer, sequence, frame, spec.queue_blocks)
 
 
 def beat_commands(

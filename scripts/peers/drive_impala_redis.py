@@ -51,14 +51,15 @@ def solving(options: Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    options, folder = read_options(), Path(tempfile.mkdtemp())
-    try:
-        if options.what == "fps":
-            tell(f"impala-train {options.ours}", steady_rate(options, folder), *PACKAGES)
-        else:
-            tell("impala-train --preset cartpole", solving(options, folder), *PACKAGES)
-    except ImpalaError as error:
-        raise SystemExit(f"error: {error}") from None
+    options = read_options()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if options.what == "fps":
+                tell(f"impala-train {options.ours}", steady_rate(options, Path(folder)), *PACKAGES)
+            else:
+                tell("impala-train --preset cartpole", solving(options, Path(folder)), *PACKAGES)
+        except ImpalaError as error:
+            raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

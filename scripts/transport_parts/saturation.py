@@ -16,7 +16,7 @@ FEW_BLOCKS, FEW = 16, 8
 
 
 def specs() -> dict[str, RunSpec]:
-    """The kinds of blocks, T=20: CartPole's preset, a grey Atari screen, eight of them."""
+    """The kinds of blocks, T=20: 32 CartPoles, a grey Atari screen, eight of them."""
     screen = (84, 84, 1)
     return {
         "cartpole": load.spec_of((4,), "float32", envs=32, queue_blocks=QUEUE_BLOCKS),
