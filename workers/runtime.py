@@ -198,7 +198,7 @@ def keep_memory() -> None:
 def keeping_all() -> Iterator[None]:
     """For a large import: nothing of it is garbage, so it is searched neither now nor later.
 
-    That takes a sixth off torch's time, and tenths of a second off the training's pauses.
+    That takes a sixth off torch's time.
     """
     gc.disable()
     try:
