@@ -18,6 +18,7 @@ import redis
 from common import children
 from common.server import find_server
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # No role runs longer than this, whatever becomes of those who should stop it.
 LIMIT_S = 900.0
 Figures = dict[str, Any]

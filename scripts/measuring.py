@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import platform
 import signal
 import statistics
@@ -22,12 +21,11 @@ from common.envs import VectorEnvironment
 from common.errors import ImpalaError
 from common.presets import preset
 from common.spec import RunSpec, make_spec
-from crew import cpu_s
+from crew import CORES, cpu_s
 from workers import runtime
 
 # What is measured unless another one is named.
 PRESET = "cartpole-throughput"
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # Where no terminal says how wide it is: as wide as a table gets.
 WIDTH = 200
 # What is timed side by side takes so many turns.

@@ -1,6 +1,5 @@
 """What every part stands on: a server, a learner at work on it, and whoever pushes."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +13,11 @@ import load
 from common.monitor import MonitorSide
 from common.spec import RunSpec
 from common.transport import Keys
-from crew import Crew, Server
+from crew import CORES, Crew, Server
 from flood import flood
 from load import RUN
 from targets import Grid, Target
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # One thread floods while server and learner have a core each; no more than this are needed.
 MOST_FLOODERS = 8
 # A flood runs for so much of its time before it is measured.
