@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from common.errors import ConfigError
 from common.settings import MAX_ENVS, Setting, declared_in, setting
+from common.spaces import MAX_FRAME_STACK
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,33 @@ class EnvironmentSettings:
         1, "actors that impala-train starts; others may join by hand", at_least=0, at_most=1024
     )
     unroll_length: int = setting(20, "steps in one trajectory (T)", at_least=1, at_most=10_000)
+    frame_stack: int = setting(
+        1,
+        "last observations that the network sees at once; each travels once",
+        at_least=1,
+        at_most=MAX_FRAME_STACK,
+    )
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """The network."""
 
+    network: Literal["mlp", "shallow", "nature", "deep"] = setting(
+        "mlp",
+        "mlp: hidden layers alone; before them shallow: two convolutions, nature: three, deep: "
+        "the paper's fifteen in residual blocks",
+    )
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64), "widths of the hidden layers, comma-separated", at_least=1, at_most=65_536
     )
-    activation: Literal["tanh", "relu"] = setting("tanh", "between the layers")
+    activation: Literal["tanh", "relu"] = setting("tanh", "after each hidden layer")
+    lstm_size: int = setting(
+        0, "width of an LSTM core after the hidden layers; 0 for none", at_least=0, at_most=65_536
+    )
+    extra_inputs: Literal["none", "last_action_reward"] = setting(
+        "none", "what else the core, or without one the heads, are told; rewards clipped to [-1, 1]"
+    )
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,11 @@ class TrainingSettings:
     batch_size: int = setting(32, "trajectories in one update (B)", at_least=1, at_most=65_536)
     seed: int = setting(
         0, "seed of weights, environments and actions", at_least=0, at_most=2**63 - 1
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32",
+        "of the network's products on the learner: bfloat16 is quicker on a GPU; sums, weights and "
+        "what travels stay float32",
     )
     checkpoint_interval_s: float = setting(10.0, "seconds between checkpoints", above=0)
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", at_least=1)
@@ -139,6 +162,9 @@ class TransportSettings:
     )
     weights_dtype: Literal["float32", "bfloat16"] = setting(
         "float32", "as published; bfloat16 halves the bytes, and actors act with rounded weights"
+    )
+    compression: Literal["none", "lz4"] = setting(
+        "none", "of blocks on the wire; lz4 pays for pictures, and needs its package on both sides"
     )
     max_policy_lag: int | None = setting(
         None, "blocks older than this many updates are rejected, and counted", at_least=0

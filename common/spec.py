@@ -12,44 +12,44 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+import numpy as np
+
+from common.architecture import NETWORKS, memory_size, parameter_shapes
 from common.config import Config
 from common.errors import SpecMismatch
 from common.settings import MAX_ENVS
+from common.spaces import (
+    MAX_CHOICES,
+    MAX_FRAME_STACK,
+    MAX_OBSERVATION_SIZE,
+    MAX_PARTS,
+    OBSERVATION_DTYPES,
+    ActionSpec,
+    ObservationSpec,
+    Part,
+)
 
 # Raised by one whenever a frame's or the spec's form changes.
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 
-OBSERVATION_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
 WEIGHTS_DTYPES = ("float32", "bfloat16")
+COMPRESSIONS = ("none", "lz4")
 # The fields that data and weights depend on; the others may differ between programs.
 _FITTING = (
     "env",
     "observation",
-    "num_actions",
+    "action",
+    "network",
     "hidden_sizes",
     "activation",
+    "lstm_size",
+    "extra_inputs",
     "unroll_length",
     "weights_dtype",
     "wire_version",
 )
-# A spec takes some hundred characters.
+# A spec takes some hundred characters, and some hundred more for each part of an observation.
 MAX_SPEC_LENGTH = 65_536
-# A run with larger observations than this is refused rather than tried.
-MAX_OBSERVATION_SIZE = 16_777_216
-
-
-@dataclass(frozen=True)
-class ObservationSpec:
-    """One environment's observation: an array, or an index when `num_values` is set."""
-
-    shape: tuple[int, ...]  # [] for an index
-    dtype: str  # one of OBSERVATION_DTYPES
-    num_values: int | None = None  # a Discrete space's size; indices are 0 .. num_values - 1
-
-    @property
-    def num_features(self) -> int:
-        """Inputs of the network: the array flattened, or one per value."""
-        return self.num_values or prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RunSpec:
     run: str
     env: str
     observation: ObservationSpec
-    num_actions: int
+    action: ActionSpec
     hidden_sizes: tuple[int, ...]
     activation: str
     unroll_length: int  # T
@@ -67,7 +67,11 @@ class RunSpec:
     queue_blocks: int
     max_policy_age_s: float
     seed: int
+    network: str = "mlp"  # one of NETWORKS
+    lstm_size: int = 0
+    extra_inputs: str = "none"  # or last_action_reward
     weights_dtype: str = "float32"  # as they travel: one of WEIGHTS_DTYPES
+    compression: str = "none"  # of blocks as they travel: one of COMPRESSIONS
     start_frames: int = 0  # of this part of the run: a resumed part plays other episodes
     wire_version: int = WIRE_VERSION
 
@@ -80,18 +84,17 @@ class RunSpec:
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every parameter of the network, in the order they travel."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        width = self.observation.num_features
-        for index, size in enumerate(self.hidden_sizes):
-            shapes |= {f"torso.{index}.weight": (size, width), f"torso.{index}.bias": (size,)}
-            width = size
-        shapes |= {"policy.weight": (self.num_actions, width), "policy.bias": (self.num_actions,)}
-        return shapes | {"baseline.weight": (1, width), "baseline.bias": (1,)}
+        return parameter_shapes(self)
 
     @property
     def num_parameters(self) -> int:
         """How many numbers the network's parameters are."""
         return sum(map(prod, self.parameter_shapes().values()))
+
+    @cached_property
+    def memory_size(self) -> int:
+        """How many numbers the policy remembers of each environment from row to row (M)."""
+        return memory_size(self)
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back."""
@@ -130,13 +133,15 @@ def module_of(env_id: str) -> str:
     return env_id.rpartition(":")[0]
 
 
-def make_spec(run: str, config: Config, observation: ObservationSpec, num_actions: int) -> RunSpec:
+def make_spec(
+    run: str, config: Config, observation: ObservationSpec, action: ActionSpec
+) -> RunSpec:
     """The spec of a run with that config in an environment of those spaces."""
     return RunSpec(
         run=run,
         env=config.environment.env,
         observation=observation,
-        num_actions=num_actions,
+        action=action,
         hidden_sizes=config.model.hidden_sizes,
         activation=config.model.activation,
         unroll_length=config.environment.unroll_length,
@@ -144,7 +149,11 @@ def make_spec(run: str, config: Config, observation: ObservationSpec, num_action
         queue_blocks=config.transport.queue_blocks,
         max_policy_age_s=config.transport.max_policy_age_s,
         seed=config.training.seed,
+        network=config.model.network,
+        lstm_size=config.model.lstm_size,
+        extra_inputs=config.model.extra_inputs,
         weights_dtype=config.transport.weights_dtype,
+        compression=config.transport.compression,
     )
 
 
@@ -154,28 +163,14 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
     if set(document) != expected:
         odd = ", ".join(sorted(str(name)[:40] for name in set(document) ^ expected)[:5])
         raise SpecMismatch(f"the run's spec has missing or unknown fields: {odd}")
-    observation = document["observation"]
-    if not isinstance(observation, dict) or set(observation) != {"shape", "dtype", "num_values"}:
-        raise SpecMismatch("the run's spec has an observation without shape, dtype, num_values")
-    shape = _whole_numbers("observation.shape", observation["shape"], 0, MAX_OBSERVATION_SIZE)
-    if len(shape) > 8 or not 0 < prod(shape) <= MAX_OBSERVATION_SIZE:
-        raise SpecMismatch(
-            f"the run's spec has an observation of shape {shape}: empty or too large"
-        )
-    dtype = _text("dtype", observation["dtype"], OBSERVATION_DTYPES)
-    values = observation["num_values"]
-    if values is not None:
-        values = _whole_number("observation.num_values", values, 1, 65_536)
-        if shape or dtype != "int64":
-            raise SpecMismatch("the run's spec has num_values for what is not an int64 index")
     age = document["max_policy_age_s"]
     if isinstance(age, bool) or not isinstance(age, int | float) or not 0 < age <= 1e9:
         raise SpecMismatch(f"the run's spec has max_policy_age_s {str(age)[:40]}")
     return RunSpec(
         run=_text("run", document["run"]),
         env=_text("env", document["env"]),
-        observation=ObservationSpec(shape, dtype, values),
-        num_actions=_whole_number("num_actions", document["num_actions"], 1, 65_536),
+        observation=_observation_from(document["observation"]),
+        action=_action_from(document["action"]),
         hidden_sizes=_whole_numbers("hidden_sizes", document["hidden_sizes"], 1, 65_536),
         activation=_text("activation", document["activation"], ("tanh", "relu")),
         unroll_length=_whole_number("unroll_length", document["unroll_length"], 1, 10_000),
@@ -183,9 +178,75 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
         queue_blocks=_whole_number("queue_blocks", document["queue_blocks"], 1, 1_000_000_000),
         max_policy_age_s=float(age),
         seed=_whole_number("seed", document["seed"], 0, 2**63),
+        network=_text("network", document["network"], NETWORKS),
+        lstm_size=_whole_number("lstm_size", document["lstm_size"], 0, 65_536),
+        extra_inputs=_text(
+            "extra_inputs", document["extra_inputs"], ("none", "last_action_reward")
+        ),
         weights_dtype=_text("weights_dtype", document["weights_dtype"], WEIGHTS_DTYPES),
+        compression=_text("compression", document["compression"], COMPRESSIONS),
         start_frames=_whole_number("start_frames", document["start_frames"], 0, 2**63),
     )
+
+
+def _observation_from(document: Any) -> ObservationSpec:
+    fields = _fields("observation", document, ObservationSpec)
+    shape, dtype = _array_from("observation", fields)
+    values = fields["num_values"]
+    if values is not None:
+        values = _whole_number("observation.num_values", values, 1, MAX_CHOICES)
+        if shape or dtype != "int64":
+            raise SpecMismatch("the run's spec has num_values for what is not an int64 index")
+    found = fields["parts"]
+    if not isinstance(found, list) or len(found) > MAX_PARTS:
+        raise SpecMismatch(f"the run's spec has observation.parts {str(found)[:60]}, not a list")
+    parts = tuple(map(_part_from, found))
+    if parts and (dtype, values, len(shape)) != ("uint8", None, 1):
+        raise SpecMismatch("the run's spec has parts of what is not a row of bytes")
+    if parts and shape[0] < max(part.start + part.num_bytes for part in parts):
+        raise SpecMismatch("the run's spec has parts that are not inside their row")
+    stack = _whole_number("observation.frame_stack", fields["frame_stack"], 1, MAX_FRAME_STACK)
+    return ObservationSpec(shape, dtype, values, parts, stack)
+
+
+def _part_from(document: Any) -> Part:
+    fields = _fields("observation.parts", document, Part)
+    shape, dtype = _array_from("observation.parts", fields)
+    values = _whole_numbers(
+        "num_values", fields["num_values"], 1, MAX_CHOICES, longest=MAX_OBSERVATION_SIZE
+    )
+    if values and (len(values) != prod(shape) or "int" not in dtype):
+        raise SpecMismatch("the run's spec has num_values that do not fit their part")
+    start = _whole_number("start", fields["start"], 0, MAX_OBSERVATION_SIZE)
+    if start % np.dtype(dtype).itemsize:
+        raise SpecMismatch("the run's spec has a part that does not start at a whole item")
+    return Part(_text("name", fields["name"]), shape, dtype, values, start)
+
+
+def _array_from(name: str, fields: dict[str, Any]) -> tuple[tuple[int, ...], str]:
+    shape = _whole_numbers(f"{name}.shape", fields["shape"], 0, MAX_OBSERVATION_SIZE)
+    if len(shape) > 8 or not 0 < prod(shape) <= MAX_OBSERVATION_SIZE:
+        raise SpecMismatch(
+            f"the run's spec has an observation of shape {shape}: empty or too large"
+        )
+    return shape, _text("dtype", fields["dtype"], OBSERVATION_DTYPES)
+
+
+def _action_from(document: Any) -> ActionSpec:
+    fields = _fields("action", document, ActionSpec)
+    kind = _text("action.kind", fields["kind"], ("discrete", "multi_discrete", "continuous"))
+    sizes = _whole_numbers("action.sizes", fields["sizes"], 1, MAX_CHOICES)
+    if not sizes or (len(sizes) > 1 and kind != "multi_discrete") or sum(sizes) > MAX_CHOICES:
+        raise SpecMismatch(f"the run's spec has action.sizes {str(sizes)[:60]}")
+    return ActionSpec(kind, sizes)  # type: ignore[arg-type]
+
+
+def _fields(name: str, document: Any, of: type) -> dict[str, Any]:
+    """The fields of a part of the spec, all of them and no others."""
+    expected = [item.name for item in dataclasses.fields(of)]
+    if not isinstance(document, dict) or set(document) != set(expected):
+        raise SpecMismatch(f"the run's spec has {name} without {', '.join(expected)}")
+    return document
 
 
 def _text(name: str, value: Any, choices: tuple[str, ...] = ()) -> str:
@@ -200,7 +261,9 @@ def _whole_number(name: str, value: Any, least: int, most: int) -> int:
     return value
 
 
-def _whole_numbers(name: str, value: Any, least: int, most: int) -> tuple[int, ...]:
-    if not isinstance(value, list) or len(value) > 64:
+def _whole_numbers(
+    name: str, value: Any, least: int, most: int, longest: int = 64
+) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > longest:
         raise SpecMismatch(f"the run's spec has {name} {str(value)[:60]}, not a list")
     return tuple(_whole_number(name, item, least, most) for item in value)

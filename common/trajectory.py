@@ -4,6 +4,8 @@ Row t holds the action taken at observation t and what it led to. Gymnasium's ne
 adds one fake row after an episode's last: its observation is the true final one (so that a
 truncated episode's bootstrap value is simply there), its action does nothing, and its `mask` is
 False: it counts in no loss, trace or frame.
+
+The second axis is the environment in every array, so that columns are taken from all alike.
 """
 
 from typing import NamedTuple
@@ -11,17 +13,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from common.spec import RunSpec
+
 
 class Trajectory(NamedTuple):
-    """The rows: `observations` and `is_first` have T+1 of them, the others T."""
+    """The rows: `observations` and `is_first` have T+1 of them, `memory` one, the others T."""
 
-    observations: NDArray[np.generic]  # [T+1, N, ...] in the environment's dtype
+    # [H+T+1, N, ...] in the environment's dtype; H rows of history come first if frames are stacked
+    observations: NDArray[np.generic]
     is_first: NDArray[np.bool_]  # [T+1, N] an episode's first observation
-    actions: NDArray[np.int32]  # [T, N] 0 .. num_actions - 1
+    actions: NDArray[np.generic]  # [T, N, ...] of the spec's action: int32 choices or float32
     rewards: NDArray[np.float32]  # [T, N] as the environment gave them
     discounts: NDArray[np.float32]  # [T, N] 0 where the environment terminated, else 1
     behaviour_log_probs: NDArray[np.float32]  # [T, N] log mu(a|x) of the action taken
     mask: NDArray[np.bool_]  # [T, N] False on fake rows
+    memory: NDArray[np.float32]  # [1, N, M] the policy's, before row 0 (`RunSpec.memory_size`)
 
     @property
     def frames(self) -> int:
@@ -54,17 +60,21 @@ class Block(NamedTuple):
     unroll_s: float  # seconds the actor took for the unroll
 
 
-def empty_trajectory(
-    unroll_length: int, num_envs: int, shape: tuple[int, ...], dtype: str
-) -> Trajectory:
-    """Uninitialised rows for `[T, N]` of observations of that shape and dtype."""
-    t, n = unroll_length, num_envs
-    return Trajectory(
-        observations=np.empty((t + 1, n, *shape), dtype),
-        is_first=np.empty((t + 1, n), np.bool_),
-        actions=np.empty((t, n), np.int32),
-        rewards=np.empty((t, n), np.float32),
-        discounts=np.empty((t, n), np.float32),
-        behaviour_log_probs=np.empty((t, n), np.float32),
-        mask=np.empty((t, n), np.bool_),
-    )
+def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of each array of a trajectory of the run, in the order of its fields."""
+    t, n, seen, action = spec.unroll_length, num_envs, spec.observation, spec.action
+    return [
+        (seen.dtype, (seen.history + t + 1, n, *seen.shape)),
+        ("bool", (t + 1, n)),
+        (action.dtype, (t, n, *action.shape)),
+        ("float32", (t, n)),
+        ("float32", (t, n)),
+        ("float32", (t, n)),
+        ("bool", (t, n)),
+        ("float32", (1, n, spec.memory_size)),
+    ]
+
+
+def empty_trajectory(spec: RunSpec, num_envs: int) -> Trajectory:
+    """Uninitialised rows for one unroll of `num_envs` environments of the run."""
+    return Trajectory(*(np.empty(shape, dtype) for dtype, shape in layout(spec, num_envs)))

@@ -16,8 +16,8 @@ Shapes and dtypes are never taken from the message: the reader derives them from
 and from the number of environments, and the lengths must then agree to the byte. Arrays are made
 only after that.
 
-A block's body: observations, is_first, actions, rewards, discounts, behaviour_log_probs, mask (see
-`Trajectory`), then float32 episode returns [K] and int32 episode lengths [K]. A weights body: the
+A block's body: the arrays of a `Trajectory` in their order, then float32 episode returns [K] and
+int32 episode lengths [K]; all of it as one LZ4 block if the header says so. A weights body: the
 spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the upper half of a
 float32.
 """
@@ -32,12 +32,15 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from common import compression
+from common.checks import check_block
 from common.errors import FrameRefused, NotFinite
 from common.settings import MAX_ENVS
 from common.spec import WIRE_VERSION, RunSpec
-from common.trajectory import Block, Episode, Origin, Trajectory
+from common.trajectory import Block, Episode, Origin, Trajectory, layout
 
 Weights = dict[str, NDArray[np.float32]]
+Array = tuple[str, tuple[int, ...]]  # its dtype and shape
 
 MAGIC = b"IMPA"
 BLOCK, WEIGHTS = 1, 2
@@ -71,10 +74,11 @@ def pack_block(block: Block, spec: RunSpec) -> bytes:
         "num_envs": rows.actions.shape[1],
         "num_episodes": len(block.episodes),
         "unroll_s": float(block.unroll_s),
+        "codec": spec.compression,
     }
     returns = np.array([e.episode_return for e in block.episodes], "<f4")
     lengths = np.array([e.length for e in block.episodes], "<i4")
-    return _pack(BLOCK, header, [*rows, returns, lengths])
+    return _pack(BLOCK, header, [*rows, returns, lengths], spec.compression)
 
 
 def unpack_block(frame: bytes, spec: RunSpec) -> Block:
@@ -87,23 +91,16 @@ def unpack_block(frame: bytes, spec: RunSpec) -> Block:
     header, body = _unpack(frame, BLOCK, spec)
     num_envs = _count(header, "num_envs", 1, MAX_ENVS)
     num_episodes = _count(header, "num_episodes", 0, num_envs * spec.unroll_length)
-    t, n, observation = spec.unroll_length, num_envs, spec.observation
-    layout: list[tuple[str, tuple[int, ...]]] = [
-        (observation.dtype, (t + 1, n, *observation.shape)),
-        ("bool", (t + 1, n)),
-        ("int32", (t, n)),
-        ("float32", (t, n)),
-        ("float32", (t, n)),
-        ("float32", (t, n)),
-        ("bool", (t, n)),
+    parts = [
+        *layout(spec, num_envs),
         ("float32", (num_episodes,)),
         ("int32", (num_episodes,)),
     ]
-    *rows, returns, lengths = _split(body, layout)
+    if _text(header, "codec") != "none":
+        body = compression.decompressed(body, header["codec"], _size(parts))
+    *rows, returns, lengths = _split(body, parts)
     trajectory = Trajectory(*rows)
-    _check_values(trajectory, returns, spec)
-    if lengths.min(initial=1) < 1:
-        raise FrameRefused("range", "an episode's length is not above 0")
+    check_block(trajectory, returns, lengths, spec)
     return Block(
         origin=Origin(
             actor=_text(header, "actor"),
@@ -149,9 +146,10 @@ def unpack_weights(frame: bytes, spec: RunSpec) -> tuple[int, Weights]:
 def block_nbytes(spec: RunSpec, num_envs: int) -> int:
     """An upper bound of the frame of one block of `num_envs` environments, in bytes."""
     t, n = spec.unroll_length, num_envs
-    observation = prod(spec.observation.shape) * np.dtype(spec.observation.dtype).itemsize
-    rows = (t + 1) * n * (observation + 1) + t * n * (4 * 4 + 1)
-    return PREFIX.size + 1024 + rows + 8 * t * n  # the last term: episodes of one step
+    body = _size(layout(spec, n)) + 8 * t * n  # the last: episodes of one step
+    if spec.compression != "none":
+        body = compression.most_bytes(body)
+    return PREFIX.size + 1024 + body
 
 
 def weights_nbytes(spec: RunSpec) -> int:
@@ -183,16 +181,20 @@ def _widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
     return bits.view("<f4")
 
 
-def _pack(kind: int, header: dict[str, Any], tensors: list[NDArray[Any]]) -> bytes:
+def _pack(
+    kind: int, header: dict[str, Any], tensors: list[NDArray[Any]], codec: str = "none"
+) -> bytes:
     packed: bytes = msgpack.packb(header)
-    body = [
+    body: list[memoryview | bytes] = [
         memoryview(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
         for tensor in tensors
     ]
+    if codec != "none":
+        body = [compression.compressed(b"".join(body))]
     checksum = zlib.crc32(packed)
     for part in body:
         checksum = zlib.crc32(part, checksum)
-    length = sum(part.nbytes for part in body)
+    length = sum(map(len, body))
     prefix = PREFIX.pack(MAGIC, WIRE_VERSION, kind, len(packed), length, checksum)
     return b"".join([prefix, packed, *body])
 
@@ -223,43 +225,24 @@ def _unpack(frame: bytes, kind: int, spec: RunSpec) -> tuple[dict[str, Any], mem
     return header, rest[header_length:]
 
 
-def _split(body: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> list[NDArray[Any]]:
+def _split(body: memoryview, parts: list[Array]) -> list[NDArray[Any]]:
     """The body cut into arrays; it must be used up to the byte."""
-    sizes = [np.dtype(dtype).itemsize * prod(shape) for dtype, shape in layout]
-    if sum(sizes) != len(body):
-        raise FrameRefused("schema", f"the body has {len(body)} bytes, the spec asks {sum(sizes)}")
+    if _size(parts) != len(body):
+        raise FrameRefused(
+            "schema", f"the body has {len(body)} bytes, the spec asks {_size(parts)}"
+        )
     arrays, start = [], 0
-    for (dtype, shape), size in zip(layout, sizes, strict=True):
+    for dtype, shape in parts:
+        size = np.dtype(dtype).itemsize * prod(shape)
         part = np.frombuffer(body[start : start + size], np.dtype(dtype).newbyteorder("<"))
         arrays.append(part.reshape(shape))
         start += size
     return arrays
 
 
-def _check_values(rows: Trajectory, returns: NDArray[np.float32], spec: RunSpec) -> None:
-    floats = (rows.rewards, rows.discounts, rows.behaviour_log_probs, returns)
-    if not all(np.isfinite(values).all() for values in floats):
-        raise FrameRefused("nonfinite", "rewards, discounts or log-probabilities are not finite")
-    observations = rows.observations
-    if observations.dtype.kind == "f" and not np.isfinite(observations).all():
-        raise FrameRefused("nonfinite", "observations are not finite")
-    limit = spec.observation.num_values
-    if limit is not None and not _within(observations, limit):
-        raise FrameRefused("range", f"an observation is not in 0 .. {limit - 1}")
-    if not _within(rows.actions, spec.num_actions):
-        raise FrameRefused("range", f"an action is not in 0 .. {spec.num_actions - 1}")
-    # A bool made of another byte than 0 and 1 would be undefined behaviour further on.
-    for flags in (rows.is_first, rows.mask):
-        if flags.view(np.uint8).max(initial=0) > 1:
-            raise FrameRefused("range", "a flag is neither 0 nor 1")
-    if not ((rows.discounts >= 0) & (rows.discounts <= 1)).all():
-        raise FrameRefused("range", "a discount is not in 0 .. 1")
-    if rows.behaviour_log_probs.max(initial=0) > 0:
-        raise FrameRefused("range", "a log-probability is above 0")
-
-
-def _within(values: NDArray[Any], limit: int) -> bool:
-    return bool(values.min() >= 0 and values.max() < limit)
+def _size(parts: list[Array]) -> int:
+    """Bytes of such arrays."""
+    return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in parts)
 
 
 def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:

@@ -2,7 +2,7 @@
 # Sets up .venv if need be, and runs format, lint, types and tests. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/setup.sh dev,report,video
+scripts/setup.sh atari,box2d,dev,minigrid,report,video
 
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .

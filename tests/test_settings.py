@@ -74,7 +74,7 @@ def test_every_preset_resolves(name: str) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"no preset 'pong'; there are: acrobot, cartpole"):
+    with pytest.raises(ConfigError, match=r"no preset 'pong'; there are: acrobot, atari"):
         preset("pong")
 
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from common.config import Config
 from common.errors import ConfigError, SpecMismatch
-from common.spec import MAX_OBSERVATION_SIZE, WIRE_VERSION, ObservationSpec, RunSpec, make_spec
+from common.spaces import MAX_OBSERVATION_SIZE, ActionSpec, ObservationSpec, Part, discrete
+from common.spec import WIRE_VERSION, RunSpec, make_spec
 
 quick = settings(max_examples=200, deadline=None, derandomize=True)
 
-SPEC = make_spec("cartpole", Config(), ObservationSpec((4,), "float32"), 2)
+SPEC = make_spec("cartpole", Config(), ObservationSpec((4,), "float32"), discrete(2))
 INDEX = dataclasses.replace(SPEC, observation=ObservationSpec((), "int64", 16), hidden_sizes=())
 FIELDS = [field.name for field in dataclasses.fields(RunSpec)]
 PARTS = [field.name for field in dataclasses.fields(ObservationSpec)]
@@ -66,14 +67,14 @@ def test_a_spec_takes_its_figures_from_the_config() -> None:
     )
 
     # when
-    spec = make_spec("mine", config, ObservationSpec((6,), "float32"), 3)
+    spec = make_spec("mine", config, ObservationSpec((6,), "float32"), discrete(3))
 
     # then
     assert spec == RunSpec(
         run="mine",
         env="Acrobot-v1",
         observation=ObservationSpec((6,), "float32"),
-        num_actions=3,
+        action=discrete(3),
         hidden_sizes=(8,),
         activation="relu",
         unroll_length=5,
@@ -94,8 +95,19 @@ FITTING: dict[str, list[Any]] = {
         ObservationSpec((4,), "float64"),
         ObservationSpec((), "int64", 4),
         ObservationSpec((), "int64", 5),
+        ObservationSpec((8,), "uint8", parts=(Part("a", (2,), "float32"),)),
+        ObservationSpec((8,), "uint8", parts=(Part("b", (2,), "float32"),)),
+        ObservationSpec((4,), "float32", frame_stack=4),
     ],
-    "num_actions": [3],
+    "action": [
+        discrete(3),
+        ActionSpec("multi_discrete", (2,)),
+        ActionSpec("multi_discrete", (2, 3)),
+        ActionSpec("continuous", (2,)),
+    ],
+    "network": ["shallow", "nature", "deep"],
+    "lstm_size": [1, 256],
+    "extra_inputs": ["last_action_reward"],
     "hidden_sizes": [(), (64,), (64, 65)],
     "activation": ["relu"],
     "unroll_length": [21],
@@ -109,6 +121,7 @@ FREE: dict[str, Any] = {
     "start_frames": 9,
     "max_policy_age_s": 1.0,
     "seed": 5,
+    "compression": "lz4",
 }
 
 
@@ -142,7 +155,7 @@ def test_the_fingerprint_does_not_change_with_anything_else(name: str) -> None:
 
 
 def test_the_fingerprint_of_a_spec_is_the_same_on_every_machine() -> None:
-    assert SPEC.fingerprint == "94219391dd799e76"
+    assert SPEC.fingerprint == "761561a7706bcad9"
 
 
 def test_a_spec_that_was_made_from_another_has_a_fingerprint_of_its_own() -> None:
@@ -159,11 +172,13 @@ def test_a_spec_that_was_made_from_another_has_a_fingerprint_of_its_own() -> Non
 
 def test_all_differences_are_told_together() -> None:
     # given
-    other = dataclasses.replace(SPEC, env="Acrobot-v1", num_actions=3)
+    other = dataclasses.replace(SPEC, env="Acrobot-v1", action=discrete(3))
 
     # when / then
     assert SPEC.difference(other) == (
-        "env is CartPole-v1 here and Acrobot-v1 there; num_actions is 2 here and 3 there"
+        "env is CartPole-v1 here and Acrobot-v1 there; action is "
+        "ActionSpec(kind='discrete', sizes=(2,)) here and ActionSpec(kind='discrete', sizes=(3,)) "
+        "there"
     )
 
 
@@ -224,21 +239,28 @@ def test_an_unknown_field_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_an_observation_must_have_its_three_fields(name: str) -> None:
+def test_an_observation_must_have_all_its_fields(name: str) -> None:
     # given
     observation = document()["observation"]
     missing = {key: value for key, value in observation.items() if key != name}
 
     # when / then
     for wrong in (missing, observation | {"color": 1}, None, [], "float32", 4):
-        assert "shape, dtype, num_values" in refusal(json.dumps(document(observation=wrong)))
+        assert "shape, dtype, num_values, parts, frame_stack" in refusal(
+            json.dumps(document(observation=wrong))
+        )
 
 
 LONG = "x" * 257
+PART = {"name": "a", "shape": [2], "dtype": "int16", "num_values": [3, 3], "start": 4}
 WRONG: dict[str, list[Any]] = {
     "run": [None, 1, True, [], {}, LONG],
     "env": [None, 1, True, [], {}, LONG],
-    "num_actions": [None, "2", 2.0, True, [2], {}, 0, -1, 65_537, 10**30, float("nan")],
+    "action": [None, "2", 2, True, [2], {}, {"kind": "discrete"}],
+    "network": [None, 1, True, [], {}, "vgg", "", LONG],
+    "lstm_size": [None, "1", 1.0, True, [], {}, -1, 65_537],
+    "extra_inputs": [None, 1, True, [], {}, "last", "", LONG],
+    "compression": [None, 1, True, [], {}, "zip", "", LONG],
     "hidden_sizes": [None, 64, "64", {}, [0], [-1], [65_537], [1.0], [True], [None], [[1]]],
     "activation": [None, 1, True, [], {}, "gelu", "", LONG],
     "unroll_length": [None, "20", 20.0, True, [], {}, 0, -1, 10_001, 10**30],
@@ -297,6 +319,15 @@ def test_a_wrong_type_or_a_value_out_of_range_is_refused_by_name(name: str, valu
         ("num_values", True),
         ("num_values", 4.0),
         ("num_values", [4]),
+        ("frame_stack", 0),
+        ("frame_stack", 17),
+        ("frame_stack", 4.0),
+        ("frame_stack", None),
+        ("parts", None),
+        ("parts", {}),
+        ("parts", [None]),
+        ("parts", [{}]),
+        ("parts", [PART] * 2),  # of what is not a row of bytes
     ],
 )
 def test_a_wrong_observation_is_refused(name: str, value: Any) -> None:
@@ -313,6 +344,65 @@ def test_a_wrong_observation_is_refused(name: str, value: Any) -> None:
 )
 def test_an_index_that_is_an_array_or_a_fraction_is_refused(observation: dict[str, Any]) -> None:
     assert refusal(json.dumps(document(observation=observation))).startswith("the run's spec has")
+
+
+def of_parts(**changes: Any) -> str:
+    """A document of eight bytes with one part, which is changed."""
+    row = {"shape": [8], "dtype": "uint8", "parts": [PART | changes]}
+    return json.dumps(with_observation(**row))
+
+
+def test_parts_come_back_as_they_were() -> None:
+    spec = RunSpec.from_json(of_parts())
+    assert spec.observation.parts == (Part("a", (2,), "int16", (3, 3), 4),)
+    assert RunSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", 1),
+        ("name", LONG),
+        ("shape", [3]),  # three values, two limits
+        ("shape", [0]),
+        ("dtype", "object"),
+        ("dtype", "float32"),  # a category is a whole number
+        ("num_values", None),
+        ("num_values", [3]),
+        ("num_values", [0, 3]),
+        ("num_values", [3, 65_537]),
+        ("start", 3),  # not at a whole item
+        ("start", 6),  # past the end of the row
+        ("start", -2),
+        ("start", 10**30),
+        ("color", 1),
+    ],
+)
+def test_a_wrong_part_is_refused(name: str, value: Any) -> None:
+    assert refusal(of_parts(**{name: value})).startswith("the run's spec has ")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"kind": "box", "sizes": [2]},
+        {"kind": None, "sizes": [2]},
+        {"kind": "discrete", "sizes": []},
+        {"kind": "discrete", "sizes": [2, 2]},
+        {"kind": "discrete", "sizes": [0]},
+        {"kind": "discrete", "sizes": [65_537]},
+        {"kind": "discrete", "sizes": [True]},
+        {"kind": "discrete", "sizes": [float("nan")]},
+        {"kind": "discrete", "sizes": 2},
+        {"kind": "continuous", "sizes": [2, 2]},
+        {"kind": "multi_discrete", "sizes": [65_536, 1]},
+        {"kind": "multi_discrete", "sizes": [1] * 65},
+        {"kind": "discrete", "sizes": [2], "low": 0},
+    ],
+    ids=str,
+)
+def test_a_wrong_action_is_refused(action: dict[str, Any]) -> None:
+    assert refusal(json.dumps(document(action=action))).startswith("the run's spec has action")
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
@@ -379,7 +469,7 @@ def test_any_value_in_any_field_gives_a_spec_or_a_mismatch_and_nothing_else(
     assert RunSpec.from_json(spec.to_json()) == spec
     assert isinstance(spec.run, str)
     assert all(type(size) is int for size in (*spec.hidden_sizes, *spec.observation.shape))
-    for number in (spec.num_actions, spec.unroll_length, spec.seed, spec.wire_version):
+    for number in (spec.action.sizes[0], spec.unroll_length, spec.seed, spec.wire_version):
         assert type(number) is int
 
 
@@ -405,7 +495,7 @@ def test_a_config_that_is_taken_makes_a_spec_that_actors_can_read(values: dict[s
         return
 
     # when
-    spec = make_spec("run", config, ObservationSpec((4,), "float32"), 2)
+    spec = make_spec("run", config, ObservationSpec((4,), "float32"), discrete(2))
 
     # then
     assert RunSpec.from_json(spec.to_json()) == spec

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from common.errors import FrameRefused, NotFinite
-from common.spec import WIRE_VERSION, ObservationSpec, RunSpec
+from common.spaces import ObservationSpec, discrete
+from common.spec import WIRE_VERSION, RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory, empty_trajectory
 from common.wire import (
     MAX_ENVS,
@@ -46,7 +47,7 @@ def make_spec(
         run="golden",
         env="Golden-v0",
         observation=observation,
-        num_actions=3,
+        action=discrete(3),
         hidden_sizes=hidden_sizes,
         activation="tanh",
         unroll_length=unroll_length,
@@ -68,14 +69,14 @@ def make_block(
     """Valid rows of random numbers."""
     rng = np.random.default_rng(seed)
     observation, t = spec.observation, spec.unroll_length
-    rows = empty_trajectory(t, num_envs, observation.shape, observation.dtype)
+    rows = empty_trajectory(spec, num_envs)
     if observation.num_values is not None:
         rows.observations[:] = rng.integers(0, observation.num_values, (t + 1, num_envs))
     else:
         numbers = rng.normal(0.0, 50.0, rows.observations.shape)
         rows.observations[:] = np.abs(numbers) if observation.dtype == "uint8" else numbers
     rows.is_first[:] = rng.random((t + 1, num_envs)) < 0.5
-    rows.actions[:] = rng.integers(0, spec.num_actions, (t, num_envs))
+    rows.actions[:] = rng.integers(0, spec.action.sizes[0], (t, num_envs))
     rows.rewards[:] = rng.normal(0.0, 10.0, (t, num_envs))
     rows.discounts[:] = rng.random((t, num_envs)) < 0.5
     rows.behaviour_log_probs[:] = -rng.exponential(1.0, (t, num_envs))
@@ -261,7 +262,9 @@ def test_every_bfloat16_is_met_from_both_sides_and_from_half_way(lower: int) -> 
     # given all that begin with the bits of a finite one, subnormals and both zeros among them
     upper = np.arange(0x7F7F, dtype=np.uint32)
     bits = np.concatenate([upper, upper | 0x8000]) << 16 | np.uint32(lower)
-    spec = dataclasses.replace(HALF, num_actions=1, observation=ObservationSpec((32_638,), "int8"))
+    spec = dataclasses.replace(
+        HALF, action=discrete(1), observation=ObservationSpec((32_638,), "int8")
+    )
     assert spec.num_parameters == len(bits) == 2 * 0x7F7F
 
     # when / then
@@ -321,9 +324,9 @@ def test_arrays_of_another_memory_order_are_written_alike() -> None:
 
 
 GOLDEN_BLOCK = bytes.fromhex("""
-    494d5041 0200 0100 71000000 3300000000000000 e21dc5b9
-    88
-      a473706563 b036636136383363613161643239646133
+    494d5041 0300 0100 7c000000 3300000000000000 1f73f43b
+    89
+      a473706563 b066396433623062323638353038613239
       a56163746f72 a161
       ab696e6361726e6174696f6e 07
       a873657175656e6365 01
@@ -331,6 +334,7 @@ GOLDEN_BLOCK = bytes.fromhex("""
       a86e756d5f656e7673 01
       ac6e756d5f657069736f646573 01
       a8756e726f6c6c5f73 cb3fd0000000000000
+      a5636f646563 a46e6f6e65
     0102 0304 0506
     01 00 00
     02000000 01000000
@@ -343,9 +347,9 @@ GOLDEN_BLOCK = bytes.fromhex("""
 """)
 
 GOLDEN_WEIGHTS = bytes.fromhex("""
-    494d5041 0200 0200 20000000 1800000000000000 d09a74de
+    494d5041 0300 0200 20000000 1800000000000000 88d9ea52
     82
-      a473706563 b063313662626237383664656135306637
+      a473706563 b065656464323664663236383534643461
       a776657273696f6e 05
     0000803f 000000c0
     0000003f 0000803e
@@ -354,9 +358,9 @@ GOLDEN_WEIGHTS = bytes.fromhex("""
 """)
 
 GOLDEN_WEIGHTS_IN_BFLOAT16 = bytes.fromhex("""
-    494d5041 0200 0200 20000000 0c00000000000000 91e6df64
+    494d5041 0300 0200 20000000 0c00000000000000 126aa133
     82
-      a473706563 b065326637613733376161316337653162
+      a473706563 b065393831646165616433313266323161
       a776657273696f6e 05
     803f 00c0
     003f 803e
@@ -376,6 +380,7 @@ def test_the_bytes_of_a_block_are_the_golden_ones() -> None:
         discounts=np.array([[1.0], [0.0]], np.float32),
         behaviour_log_probs=np.array([[-1.0], [-0.25]], np.float32),
         mask=np.array([[True], [True]]),
+        memory=np.empty((1, 1, 0), np.float32),
     )
     block = Block(Origin("a", 7, 1, 3), rows, (Episode(0.5, 2),), 0.25)
 
@@ -392,7 +397,7 @@ def test_the_bytes_of_a_block_are_the_golden_ones() -> None:
 def test_the_bytes_of_weights_are_the_golden_ones(dtype: str, golden: bytes) -> None:
     # given
     spec = make_spec(ObservationSpec((1,), "float32"))
-    spec = dataclasses.replace(spec, num_actions=2, weights_dtype=dtype)
+    spec = dataclasses.replace(spec, action=discrete(2), weights_dtype=dtype)
     weights: Weights = {
         "policy.weight": np.array([[1.0], [-2.0]], np.float32),
         "policy.bias": np.array([0.5, 0.25], np.float32),
@@ -617,7 +622,7 @@ def test_fields_that_a_header_has_beyond_ours_are_not_looked_at() -> None:
     ("name", "value", "reason"),
     [
         ("actions", -1, "range"),
-        ("actions", SPEC.num_actions, "range"),
+        ("actions", SPEC.action.sizes[0], "range"),
         ("actions", 2**31 - 1, "range"),
         ("discounts", -0.1, "range"),
         ("discounts", 1.1, "range"),
@@ -820,7 +825,7 @@ def test_thousands_of_damaged_frames_are_refused_or_valid_and_nothing_else() -> 
         seen["taken"] = seen.get("taken", 0) + 1
         rows = block.trajectory
         assert rows.actions.min() >= 0
-        assert rows.actions.max() < SPEC.num_actions
+        assert rows.actions.max() < SPEC.action.sizes[0]
         assert all(np.isfinite(array).all() for array in rows)
         assert_same_block(unpack_block(pack_block(block, SPEC), SPEC), block)
 

@@ -1,0 +1,152 @@
+"""Which parameters a run's network has and how much it remembers, without torch.
+
+The wire needs their names and shapes, and so does an actor that acts in numpy. `common.models`
+builds what is described here, and compares.
+"""
+
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+from common.errors import ConfigError
+from common.spaces import ActionSpec, ObservationSpec, Part
+
+if TYPE_CHECKING:
+    from common.spec import RunSpec
+
+Shapes = dict[str, tuple[int, ...]]
+
+NETWORKS = ("mlp", "shallow", "nature", "deep")
+# Channels, kernel and stride of each convolution; none is padded.
+CONVOLUTIONS = {
+    "shallow": ((16, 8, 4), (32, 4, 2)),
+    "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+}
+# Channels of the deep network's sections: a convolution, a pool by 2 and two residual blocks of two
+# convolutions each, all 3x3 and padded to keep the size.
+SECTIONS = (16, 32, 32)
+BLOCKS = 2
+
+
+class Picture(NamedTuple):
+    """A picture as convolutions see it: the frames of a stack are further channels."""
+
+    channels: int
+    height: int
+    width: int
+    channels_first: bool  # in the observation; False too for a picture without colours
+
+
+def picture(part: Part, frame_stack: int) -> Picture:
+    """The part's measures; its colours are the shorter of its first and last axis."""
+    if len(part.shape) == 2:
+        return Picture(frame_stack, *part.shape, channels_first=False)
+    first, middle, last = part.shape
+    if first < last:
+        return Picture(frame_stack * first, middle, last, channels_first=True)
+    return Picture(frame_stack * last, first, middle, channels_first=False)
+
+
+def is_convolved(network: str, part: Part) -> bool:
+    """Whether that part of an observation goes to convolutions; else it is flattened."""
+    return network != "mlp" and part.is_picture
+
+
+def parameter_shapes(spec: "RunSpec") -> Shapes:
+    """Name and shape of every parameter, in the order they travel.
+
+    Raises ConfigError if the run's network does not fit its observations.
+    """
+    shapes: Shapes = {}
+    if spec.action.kind == "continuous":
+        shapes["log_std"] = spec.action.sizes
+    convolutions, width = _convolutions(spec.network, spec.observation)
+    shapes |= convolutions
+    for index, size in enumerate(spec.hidden_sizes):
+        shapes |= _linear(f"torso.{index}", size, width)
+        width = size
+    width += _told_size(spec)
+    if spec.lstm_size:
+        gates = 4 * spec.lstm_size
+        shapes |= {
+            "core.weight_ih": (gates, width),
+            "core.weight_hh": (gates, spec.lstm_size),
+            "core.bias": (gates,),
+        }
+        width = spec.lstm_size
+    shapes |= _linear("policy", policy_head_size(spec.action), width)
+    return shapes | _linear("baseline", 1, width)
+
+
+def memory_size(spec: "RunSpec") -> int:
+    """M: the LSTM's h and c, then with `extra_inputs` the last action's features and the reward."""
+    return 2 * spec.lstm_size + _told_size(spec)
+
+
+def policy_head_size(action: ActionSpec) -> int:
+    """Logits, or means alone: the deviations are a parameter, the same in every state."""
+    return sum(action.sizes)
+
+
+def _told_size(spec: "RunSpec") -> int:
+    return spec.action.num_features + 1 if spec.extra_inputs != "none" else 0
+
+
+def _linear(name: str, outputs: int, inputs: int) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, int]:
+    """The convolutions' parameters, and the width of all that the hidden layers are told."""
+    if network == "mlp":
+        return {}, observation.num_features
+    shapes: Shapes = {}
+    width = 0
+    pictures = 0
+    for part in observation.leaves:
+        if is_convolved(network, part):
+            seen = picture(part, observation.frame_stack)
+            found, size = _torso(network, seen)
+            shapes |= {f"convolutions.{pictures}.{name}": shape for name, shape in found.items()}
+            pictures += 1
+        else:
+            size = observation.frame_stack * part.num_features
+        width += size
+    if pictures == 0:
+        raise ConfigError(
+            f"--network {network} needs a picture (bytes of 2 or 3 dimensions), and the "
+            "observation has none; use --network mlp"
+        )
+    return shapes, width
+
+
+def _torso(network: str, seen: Picture) -> tuple[Shapes, int]:
+    """The parameters of one picture's convolutions, and how many numbers they give."""
+    shapes: Shapes = {}
+    channels, sides = seen.channels, (seen.height, seen.width)
+    layers: list[tuple[int, int]] = []  # channels and kernel
+    if network == "deep":
+        for wide in SECTIONS:
+            layers += [(wide, 3)] * (1 + 2 * BLOCKS)
+            sides = ((sides[0] + 1) // 2, (sides[1] + 1) // 2)
+    else:
+        if min(sides) < least_side(network):
+            least = least_side(network)
+            raise ConfigError(
+                f"--network {network} needs a picture of at least {least}x{least}, the "
+                f"observation has {sides[0]}x{sides[1]}; use --network mlp or deep"
+            )
+        for wide, kernel, stride in CONVOLUTIONS[network]:
+            layers.append((wide, kernel))
+            sides = ((sides[0] - kernel) // stride + 1, (sides[1] - kernel) // stride + 1)
+    for index, (wide, kernel) in enumerate(layers):
+        shapes |= {f"{index}.weight": (wide, channels, kernel, kernel), f"{index}.bias": (wide,)}
+        channels = wide
+    return shapes, channels * prod(sides)
+
+
+def least_side(network: str) -> int:
+    """Of a picture in pixels, so that each convolution finds enough to look at."""
+    side = 1
+    for _, kernel, stride in reversed(CONVOLUTIONS.get(network, ())):
+        side = (side - 1) * stride + kernel
+    return side

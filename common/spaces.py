@@ -1,0 +1,127 @@
+"""What is observed and what is done, as the spec, the wire and the networks see it; no Gymnasium.
+
+An observation is one array: a Box as it is, or the index of a Discrete. What has several parts (a
+Dict, a Tuple), or parts that are categories (MultiDiscrete, MultiBinary, Text), travels as one row
+of bytes in which each part has its place; `common.encoding` fills it, the network takes it apart.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+OBSERVATION_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
+# A run with larger observations than this is refused rather than tried.
+MAX_OBSERVATION_SIZE = 16_777_216
+MAX_PARTS = 64
+# The largest space of choices: values of an index, actions, or one of several of either.
+MAX_CHOICES = 65_536
+MAX_FRAME_STACK = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of an observation: numbers, or categories if `num_values` says how many of each."""
+
+    name: str  # where it is in the space, such as "image" or "hands.left"; empty for all of it
+    shape: tuple[int, ...]
+    dtype: str  # one of OBSERVATION_DTYPES
+    num_values: tuple[int, ...] = ()  # one for each element, flattened: each is 0 .. that - 1
+    start: int = 0  # its first byte in the row; a multiple of its items' size
+
+    @property
+    def num_features(self) -> int:
+        """Inputs of a network: one for each number, or for each value of each category."""
+        return sum(self.num_values) or prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes in a row."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def values_in(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The part in rows of bytes [..., bytes]: [..., *shape] in its own dtype."""
+        place = np.ascontiguousarray(rows[..., self.start : self.start + self.num_bytes])
+        return place.view(self.dtype).reshape(*rows.shape[:-1], *self.shape)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether convolutions make sense of it: bytes in two dimensions, or three with colours."""
+        return self.dtype == "uint8" and not self.num_values and len(self.shape) in (2, 3)
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """One environment's observation: an array, an index when `num_values` is set, or parts."""
+
+    shape: tuple[int, ...]  # [] for an index, [bytes] for parts
+    dtype: str  # one of OBSERVATION_DTYPES
+    num_values: int | None = None  # a Discrete space's size; indices are 0 .. num_values - 1
+    parts: tuple[Part, ...] = ()  # of a row of bytes
+    # The network sees so many of the last observations (frames) of the episode, oldest first.
+    frame_stack: int = 1
+
+    @property
+    def leaves(self) -> tuple[Part, ...]:
+        """Its parts; the array itself where it has none."""
+        if self.parts:
+            return self.parts
+        values = () if self.num_values is None else (self.num_values,)
+        return (Part("", self.shape, self.dtype, values),)
+
+    @property
+    def num_features(self) -> int:
+        """Inputs of a network without convolutions."""
+        return self.frame_stack * sum(leaf.num_features for leaf in self.leaves)
+
+    @property
+    def history(self) -> int:
+        """Rows before an unroll's first that are needed to see what the network sees there."""
+        return self.frame_stack - 1
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What an action is: one choice, several choices, or numbers."""
+
+    # "continuous": numbers drawn from Gaussians, where -1 .. 1 is the space's low .. high.
+    kind: Literal["discrete", "multi_discrete", "continuous"]
+    sizes: tuple[int, ...]  # choices of each; for continuous, one entry: how many numbers
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one action in a trajectory."""
+        if self.kind == "discrete":
+            return ()
+        return (len(self.sizes),) if self.kind == "multi_discrete" else self.sizes
+
+    @property
+    def dtype(self) -> str:
+        """Of actions in a trajectory."""
+        return "float32" if self.kind == "continuous" else "int32"
+
+    @property
+    def num_outputs(self) -> int:
+        """Of the network's policy head: logits, or means and then logarithms of deviations."""
+        return 2 * self.sizes[0] if self.kind == "continuous" else sum(self.sizes)
+
+    @property
+    def num_features(self) -> int:
+        """Inputs of a network that is told the last action: one-hot choices, or the numbers."""
+        return sum(self.sizes)
+
+
+def discrete(num_actions: int) -> ActionSpec:
+    """One of so many."""
+    return ActionSpec("discrete", (num_actions,))
+
+
+def shown(observation: ObservationSpec, action: ActionSpec) -> str:
+    """Both in a few words, for a person."""
+    seen = ", ".join(
+        f"{leaf.name or 'observation'} {leaf.dtype}{list(leaf.shape)}"
+        for leaf in observation.leaves
+    )
+    return f"{seen[:200]} and {action.kind} actions of {list(action.sizes[:8])}"
