@@ -8,26 +8,25 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from math import prod
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from common import corridor
+from common import atari, corridor, gridworld, masked
+from common.encoding import ActionDecoder, Encoder, action_spec, observation_spec
 from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
-from common.spec import MAX_OBSERVATION_SIZE, OBSERVATION_DTYPES, ObservationSpec, module_of
+from common.sampling import Actions
+from common.spec import module_of
 
 log = logging.getLogger(__name__)
 
-gymnasium.register_envs(corridor)  # its import has done so: every program knows our own
+for _ours in (corridor, masked):  # their import has done so: every program knows our own
+    gymnasium.register_envs(_ours)
 
 Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
-
-SUPPORTED = "supported are Box or Discrete observations and a Discrete action space"
 
 
 class StepResult(NamedTuple):
@@ -37,15 +36,19 @@ class StepResult(NamedTuple):
     rewards: NDArray[np.float32]  # [N]
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
+    over: NDArray[np.bool_]  # [N] a score is final: not after each life of a game, for one
 
 
 class VectorEnvironment:
-    """N environments stepped together, with actions and indices counted from 0."""
+    """N environments stepped together; observations and actions are as the run's spec says."""
 
-    def __init__(self, env_id: str, num_envs: int, recorder: Wrapper | None = None) -> None:
+    def __init__(
+        self, env_id: str, num_envs: int, recorder: Wrapper | None = None, frame_stack: int = 1
+    ) -> None:
         """Makes them, in the environment's own vector form where it has one.
 
-        A recorder wraps each of them, which then draw pictures and are stepped one by one.
+        A recorder wraps each of them, which then draw pictures and are stepped one by one. Their
+        observations are single ones: `frame_stack` is only noted in the spec of them.
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces we cannot take.
         """
         self._env_id = env_id
@@ -59,35 +62,28 @@ class VectorEnvironment:
             )
         self.num_envs = num_envs
         observations, actions = self._env.single_observation_space, self._env.single_action_space
-        self.observation = _observation_spec(env_id, observations)
-        if not isinstance(actions, spaces.Discrete):
-            raise UnsupportedEnvironment(
-                f"{env_id} has the action space {_in_a_line(actions)}; {SUPPORTED}"
-            )
-        self.num_actions = int(actions.n)
-        self._shape = (num_envs, *self.observation.shape)
-        self._dtype = np.dtype(self.observation.dtype)
-        self._first_action = int(actions.start)
-        self._first_value = (
-            int(observations.start) if isinstance(observations, spaces.Discrete) else 0
-        )
+        self.observation = observation_spec(env_id, observations, frame_stack)
+        self.action = action_spec(env_id, actions)
+        self._encoder = Encoder(observations, self.observation, num_envs)
+        self._decoder = ActionDecoder(actions)
 
     def reset(self, seed: int) -> NDArray[np.generic]:
         """First observations [N, ...]; environment i plays with a seed derived from `seed`."""
         with self._failures("reset"):
-            return self._observations(self._env.reset(seed=seed)[0])
+            return self._encoder.encode(self._env.reset(seed=seed)[0])
 
-    def step(self, actions: NDArray[np.int64]) -> StepResult:
-        """Takes actions [N], each 0 .. num_actions - 1."""
+    def step(self, actions: Actions) -> StepResult:
+        """Takes actions [N, ...] of the spec's `action`."""
         with self._failures("step"):
-            observations, rewards, terminated, truncated, _ = self._env.step(
-                actions + self._first_action if self._first_action else actions
-            )
+            observations, rewards, ended, cut, infos = self._env.step(self._decoder.decode(actions))
+            terminated = np.asarray(ended, np.bool_).reshape(self.num_envs)
+            truncated = np.asarray(cut, np.bool_).reshape(self.num_envs)
             return StepResult(
-                self._observations(observations),
+                self._encoder.encode(observations),
                 np.asarray(rewards, np.float32).reshape(self.num_envs),
-                np.asarray(terminated, np.bool_).reshape(self.num_envs),
-                np.asarray(truncated, np.bool_).reshape(self.num_envs),
+                terminated,
+                truncated,
+                over=infos.get("game_over", terminated | truncated),
             )
 
     def close(self) -> None:
@@ -107,16 +103,6 @@ class VectorEnvironment:
                 f"{self._env_id} failed in {doing}: {type(error).__name__}: {_line(error)}"
             ) from error
 
-    def _observations(self, observations: Any) -> NDArray[np.generic]:
-        """As the spec says [N, ...]. Raises ValueError: numpy would stretch or cut in silence."""
-        array = np.asarray(observations - self._first_value if self._first_value else observations)
-        if array.shape != self._shape or array.dtype != self._dtype:
-            raise ValueError(
-                f"observations are {array.dtype}{list(array.shape)}, not "
-                f"{self._dtype}{list(self._shape)}"
-            )
-        return array
-
 
 def check_module(env_id: str, trusted: Collection[str]) -> None:
     """Refuses to import a module that only Redis or a checkpoint has named. Raises ConfigError."""
@@ -128,16 +114,53 @@ def check_module(env_id: str, trusted: Collection[str]) -> None:
         )
 
 
-def _make(
-    env_id: str, num_envs: int, doing: str = "made", **options: Any
-) -> VectorEnv[Any, Any, Any]:
+def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    """In the environment's own vector form where it has one, and as it is usually prepared."""
+    if atari.is_atari(env_id):
+        return atari.make(env_id, num_envs)
+    wrappers = _wrappers(env_id)
+    with _refusals(env_id, "made"):
+        # Without a wrapper it may be made in its own vector form.
+        return gymnasium.make_vec(env_id, num_envs, wrappers=wrappers)
+
+
+def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any, Any]:
+    """The same environments, each drawing pictures inside a recorder, stepped one by one."""
+    wrappers = [recorder, *_wrappers(env_id)]
+    with _refusals(env_id, "recorded"):
+        if atari.is_atari(env_id):
+            return SyncVectorEnv([lambda: recorder(atari.make_single(env_id, "rgb_array"))])
+        return gymnasium.make_vec(
+            env_id,
+            num_envs,
+            vectorization_mode="sync",
+            wrappers=wrappers,
+            render_mode="rgb_array",
+        )
+
+
+def _wrappers(env_id: str) -> list[Any]:
+    """What single environments of a family need, to say what their observations are."""
+    if not gridworld.is_gridworld(env_id):
+        return []
+    gridworld.register(env_id)
+    return [gridworld.Categories]
+
+
+@contextlib.contextmanager
+def _refusals(env_id: str, doing: str) -> Iterator[None]:
+    """Turns what goes wrong in making an environment into one sentence of ours."""
     try:
         with warnings.catch_warnings():
-            # Gymnasium warns about spaces and versions; what matters to us is checked below.
+            # Gymnasium warns about spaces and versions; what matters to us is checked elsewhere.
             warnings.simplefilter("ignore")
-            return gymnasium.make_vec(env_id, num_envs=num_envs, **options)
+            yield
     except gymnasium.error.DependencyNotInstalled as error:
-        raise UnsupportedEnvironment(f"{env_id} lacks a package: {_line(error)}") from error
+        lacks = (
+            "Box2D: run pip install 'impala-redis[box2d]', or in a checkout scripts/setup.sh box2d"
+        )
+        told = lacks if "Box2D" in str(error) else f"a package: {_line(error)}"
+        raise UnsupportedEnvironment(f"{env_id} lacks {told}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironment(
             f"there is no environment {env_id!r}: {_line(error)}; --env takes a Gymnasium id such "
@@ -147,40 +170,12 @@ def _make(
         raise UnsupportedEnvironment(f"{env_id} cannot be {doing}: {_cause(error)}") from error
 
 
-def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any, Any]:
-    """The same environments, each drawing pictures inside a recorder."""
-    return _make(
-        env_id,
-        num_envs,
-        "recorded",
-        vectorization_mode="sync",
-        wrappers=[recorder],
-        render_mode="rgb_array",
-    )
-
-
 def _cause(error: Exception) -> str:
     if isinstance(error, UnsupportedEnvironment):  # the recorder's own words
         return str(error)
     if isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
         return "it draws no pictures (it takes no render_mode)"
     return f"{type(error).__name__}: {_line(error)}"
-
-
-def _observation_spec(env_id: str, space: spaces.Space[Any]) -> ObservationSpec:
-    if isinstance(space, spaces.Discrete) and 0 < space.n <= 65_536:
-        return ObservationSpec((), "int64", int(space.n))
-    if isinstance(space, spaces.Box) and str(space.dtype) in OBSERVATION_DTYPES:
-        shape = tuple(int(size) for size in space.shape)
-        if 0 < prod(shape) <= MAX_OBSERVATION_SIZE:
-            return ObservationSpec(shape, str(space.dtype))
-    raise UnsupportedEnvironment(
-        f"{env_id} has the observation space {_in_a_line(space)}; {SUPPORTED}"
-    )
-
-
-def _in_a_line(space: spaces.Space[Any]) -> str:
-    return " ".join(str(space).split())[:200]
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,248 @@
+"""Atari: frames equal the references', lives are episodes, and no point of a game is lost."""
+
+import sys
+import types
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.wrappers import AtariPreprocessing
+from numpy.typing import NDArray
+
+from common import atari
+from common.errors import UnsupportedEnvironment
+
+ale_vector = pytest.importorskip("ale_py.vector_env")
+
+PONG, BREAKOUT, INVADERS = "ALE/Pong-v5", "ALE/Breakout-v5", "ALE/SpaceInvaders-v5"
+SEED = 2**32 - 1  # the greatest that an actor gives; ALE itself takes none above 2**31
+
+
+def stacks_of_ale(game: str, num_envs: int) -> Any:
+    """ALE's own stacks of four frames, whole games, from the same seeds."""
+    stacks = ale_vector.AtariVectorEnv(
+        game, num_envs, num_threads=1, noop_max=31, reward_clipping=False, use_fire_reset=False
+    )
+    stacks.first, _ = stacks.reset(seed=atari.game_seeds(SEED, num_envs))
+    return stacks
+
+
+def random_actions(env: Any, steps: int) -> NDArray[np.int64]:
+    shape = (steps, env.num_envs)
+    return np.random.default_rng(0).integers(env.single_action_space.n, size=shape)
+
+
+def area_resize(image: NDArray[np.uint8], size: tuple[int, int], **_: Any) -> NDArray[np.uint8]:
+    """Each pixel the mean of what it covers; in the form of OpenCV's `resize`."""
+
+    def shares(new: int, old: int) -> NDArray[np.float64]:  # [new, old]
+        edges, lines = np.arange(new + 1) * old / new, np.arange(old)
+        covered = np.minimum(edges[1:, None], lines + 1) - np.maximum(edges[:-1, None], lines)
+        return np.maximum(covered, 0.0) * new / old
+
+    width, height = size
+    if image.shape[:2] == (height, width):
+        return image.copy()
+    means = shares(height, image.shape[0]) @ image @ shares(width, image.shape[1]).T
+    return np.rint(means).astype(np.uint8)
+
+
+@pytest.fixture
+def as_gymnasium_plays(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A game in Gymnasium's own wrapper; it takes from OpenCV only this one function."""
+    stand_in: Any = types.ModuleType("cv2")
+    stand_in.resize, stand_in.INTER_AREA = area_resize, None
+    monkeypatch.setitem(sys.modules, "cv2", stand_in)
+
+    def play(env_id: str, **options: Any) -> AtariPreprocessing:
+        env = gymnasium.make(env_id, frameskip=1, repeat_action_probability=0.0)
+        return AtariPreprocessing(env, noop_max=0, **options)
+
+    return play
+
+
+def test_frames_are_the_newest_of_ales_own_stacks_which_start_from_zeros() -> None:
+    # given the same games, frame by frame and in stacks
+    env, ale = atari.make(BREAKOUT, 2, whole_games=True), stacks_of_ale("breakout", 2)
+    frames, _ = env.reset(seed=SEED)
+    stack = np.zeros_like(ale.first)
+    stack[:, -1] = frames
+    np.testing.assert_array_equal(stack, ale.first)
+    over, games = np.zeros(2, np.bool_), 0
+
+    # when they are played, and the frames stacked
+    for actions in random_actions(env, 400):
+        frames, *ours, _ = env.step(actions)
+        theirs = ale.step(actions)
+        stack[over] = 0
+        stack = np.concatenate([stack[:, 1:], frames[:, None]], axis=1)
+
+        # then stacks, rewards and ends are the same
+        np.testing.assert_array_equal(stack, theirs[0])
+        for mine, other in zip(ours, theirs[1:4], strict=True):
+            np.testing.assert_array_equal(mine, other)
+        over = ours[1] | ours[2]
+        games += int(over.sum())
+    assert games >= 2
+
+
+def test_frames_and_pictures_are_those_of_gymnasiums_wrapper(as_gymnasium_plays: Any) -> None:
+    # given the same game, in one form that draws and in the form of an actor
+    env = atari.make_single(BREAKOUT, render_mode="rgb_array")
+    frame, _ = env.reset(seed=SEED)
+    vector = atari.make(BREAKOUT, 1)
+    frames, infos = vector.reset(seed=SEED)
+    np.testing.assert_array_equal(frames[0], frame)
+
+    # and twice more, in grey and in colour, from the same no-op on
+    grey = as_gymnasium_plays(BREAKOUT)
+    colour = as_gymnasium_plays(BREAKOUT, grayscale_obs=False, screen_size=(160, 210))
+    for reference in (grey, colour):
+        reference.reset()
+        for _ in range(infos["episode_frame_number"][0]):
+            reference.env.step(0)
+
+    # when it is played
+    for (action,) in random_actions(vector, 100):
+        frame, *ours = env.step(action)
+        expected, *theirs = grey.step(action)
+
+        # then frames are the same but for rounding, and the rest is the same
+        assert np.abs(frame.astype(int) - expected).max() <= 1
+        assert ours[:3] == theirs[:3]
+        np.testing.assert_array_equal(env.render(), colour.step(action)[0])
+
+
+def test_a_lost_life_ends_an_episode_and_not_the_game_and_no_point_is_lost() -> None:
+    # given the same games three times, one of them as ALE plays them
+    env, same, ale = (
+        atari.make(INVADERS, 2),
+        atari.make(INVADERS, 2),
+        stacks_of_ale("space_invaders", 2),
+    )
+    env.reset(seed=SEED)
+    same.reset(seed=SEED)
+    ended = over = np.zeros(2, np.bool_)
+    score = true_score = np.zeros(2)
+    episodes, games, rewards_seen = 0, [], set()
+    for actions in random_actions(env, 500):
+        # when the step after an episode's end has other actions, and ALE's a no-op in their place
+        frames, rewards, terminated, truncated, infos = env.step(actions)
+        repeated = same.step(np.where(ended, actions[::-1], actions))
+        theirs = ale.step(np.where(ended & ~over, 0, actions))
+
+        # then the actions did nothing, and the row says nothing
+        for mine, other in zip((frames, rewards, terminated, truncated), repeated, strict=False):
+            np.testing.assert_array_equal(mine, other)
+        np.testing.assert_array_equal(frames, theirs[0][:, -1])
+        assert not (rewards[ended].any() or terminated[ended].any() or truncated[ended].any())
+
+        # and the games are ALE's
+        np.testing.assert_array_equal(infos["game_over"], theirs[2] | theirs[3])
+        ended, over = terminated | truncated, infos["game_over"]
+        assert (ended | ~over).all()
+        score, true_score = score + rewards, true_score + theirs[1]
+        games += list(score[over])
+        np.testing.assert_array_equal(score[over], true_score[over])
+        score, true_score = score * ~over, true_score * ~over
+        episodes += int(ended.sum())
+        rewards_seen |= set(rewards)
+
+    # and there were several lives in a game, and rewards that are not clipped
+    assert games and episodes >= 2 * len(games)
+    assert max(games) > 20 and max(rewards_seen) > 1
+
+
+class OneLifeLost:
+    """A stand-in for ALE: a life is lost, and in the next step come points and the game's end."""
+
+    num_envs = 1
+    single_observation_space = spaces.Box(0, 255, (1, 84, 84), np.uint8)
+    single_action_space = spaces.Discrete(3)
+    action_space = spaces.MultiDiscrete([3])
+
+    def reset(self, seed: Any = None) -> Any:
+        self.actions: list[int] = []
+        return self._frames(), {"lives": np.array([2], np.int32)}
+
+    def step(self, actions: NDArray[np.int64]) -> Any:
+        self.actions.append(int(actions[0]))
+        # rewards, terminated, lives in the steps to come; the third is ALE's own reset
+        reward, terminated, lives = [(1, 0, 1), (30, 1, 0), (0, 0, 2), (0, 0, 2), (5, 0, 2)][
+            len(self.actions) - 1
+        ]
+        ended = np.array([terminated], np.bool_)
+        infos = {"lives": np.array([lives], np.int32)}
+        return self._frames(), np.array([reward], np.int32), ended, np.zeros(1, np.bool_), infos
+
+    def _frames(self) -> NDArray[np.uint8]:
+        return np.zeros((1, 1, 84, 84), np.uint8)
+
+
+def test_what_happens_in_the_no_op_that_begins_a_life_is_told_by_the_next_step() -> None:
+    # given a game that ends, with points, right after a life
+    ale: Any = OneLifeLost()
+    env = atari.AtariVector(ale, whole_games=False)
+    env.reset(seed=0)
+
+    # when it is played with action 2
+    steps = [env.step(np.array([2])) for _ in range(5)]
+
+    # then no row after an end tells anything, and nothing is lost
+    assert ale.actions == [2, 0, 2, 0, 2]
+    assert [float(step[1][0]) for step in steps] == [1, 0, 30, 0, 5]
+    assert [bool(step[2][0]) for step in steps] == [True, False, True, False, False]
+    assert [bool(step[4]["game_over"][0]) for step in steps] == [False, False, True, False, False]
+
+
+def test_a_game_starts_with_up_to_thirty_no_ops() -> None:
+    env = atari.make(PONG, 1)
+    env.reset(seed=SEED)
+    no_ops = {int(env.reset()[1]["episode_frame_number"][0]) for _ in range(100)}
+    assert len(no_ops) > 20
+    assert (min(no_ops), max(no_ops)) == (0, 30)
+
+
+def test_the_time_limit_truncates_a_game(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a limit of three steps, in emulator frames
+    assert atari.TIME_LIMIT_FRAMES == 4 * 27_000
+    monkeypatch.setattr(atari, "TIME_LIMIT_FRAMES", 3 * atari.ACTION_REPEAT)
+    env = atari.make(PONG, 1)
+    env.reset(seed=SEED)
+
+    # when
+    steps = [env.step(np.zeros(1, np.int64)) for _ in range(7)]
+
+    # then the third step ends it, the fourth begins the next one
+    assert [bool(step[3][0]) for step in steps] == [False, False, True, False, False, False, True]
+    assert [bool(step[4]["game_over"][0]) for step in steps] == [bool(s[3][0]) for s in steps]
+    assert not any(step[2][0] for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "is_one"),
+    [
+        (PONG, True),
+        ("ale_py:ALE/Pong-v5", True),
+        ("CartPole-v1", False),
+        ("impala/ShortCorridor-v0", False),
+        ("mine:ALE/Pong-v5", False),
+    ],
+)
+def test_a_game_is_told_by_its_id(env_id: str, is_one: bool) -> None:
+    assert atari.is_atari(env_id) == is_one
+
+
+def test_an_unknown_game_names_a_near_one() -> None:
+    sentence = r"no Atari game 'ALE/MsPackman-v5'; ids look like .* nearest is ALE/MsPacman-v5"
+    with pytest.raises(UnsupportedEnvironment, match=sentence):
+        atari.make("ALE/MsPackman-v5", 1)
+
+
+def test_without_ale_py_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ale_py.vector_env", None)
+    sentence = r"ALE/Pong-v5 needs ale-py: run pip install 'impala-redis\[atari\]'"
+    with pytest.raises(UnsupportedEnvironment, match=sentence):
+        atari.make(PONG, 1)
