@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 
 from common.envs import VectorEnvironment
-from common.policy import Policy
+from common.policy import make_policy
 from common.spec import RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory, empty_trajectory
 
@@ -23,7 +23,7 @@ class Actor:
         name = zlib.crc32(actor.encode())
         seeds = np.random.SeedSequence([spec.seed, name, spec.start_frames])
         self._environment_seeds, policy_seed = seeds.spawn(2)
-        self.policy = Policy(spec, np.random.Generator(np.random.SFC64(policy_seed)))
+        self.policy = make_policy(spec, np.random.Generator(np.random.SFC64(policy_seed)))
         self.frames = 0
         self.episodes = 0
         self.begin(environment)
@@ -36,37 +36,40 @@ class Actor:
         self._environment_seeds = self._environment_seeds.spawn(1)[0]
         n = environment.num_envs
         self._observations = environment.reset(int(seed))
+        self.policy.begin(n)
         self._is_first = np.ones(n, np.bool_)
         # [T+1, N]: where True, the row before ended an episode, so this one is a fake one.
         self._ended = np.zeros((self._spec.unroll_length + 1, n), np.bool_)
+        self._over = np.zeros((self._spec.unroll_length, n), np.bool_)  # where a score is final
         self._returns = np.zeros(n, np.float64)
         self._lengths = np.zeros(n, np.int64)
 
     def unroll(self) -> Block:
         """Plays T steps of every environment with the policy as it is now."""
         started = time.perf_counter()
-        spec, ended = self._spec, self._ended
-        rows = empty_trajectory(
-            spec.unroll_length,
-            self._environment.num_envs,
-            spec.observation.shape,
-            spec.observation.dtype,
-        )
+        spec, ended, policy = self._spec, self._ended, self.policy
+        rows = empty_trajectory(spec, self._environment.num_envs)
+        history = spec.observation.history
+        rows.memory[0] = policy.memory
+        rows.observations[:history] = policy.history
         ended[0] = ended[-1]
+        rows.is_first[0] = self._is_first
         for t in range(spec.unroll_length):
-            rows.observations[t] = self._observations  # before the step, which may reuse the memory
-            actions, log_probs = self.policy.sample(self._observations)
+            # Before the step, which may reuse the memory.
+            rows.observations[history + t] = self._observations
+            actions, log_probs = policy.sample(self._observations, rows.is_first[t])
             step = self._environment.step(actions)
+            policy.remember(actions, step.rewards)
             rows.actions[t] = actions
             rows.rewards[t] = step.rewards
             rows.behaviour_log_probs[t] = log_probs
             np.logical_not(step.terminated, out=rows.discounts[t], casting="unsafe")
             np.logical_or(step.terminated, step.truncated, out=ended[t + 1])
+            rows.is_first[t + 1] = ended[t]
+            self._over[t] = step.over
             self._observations = step.observations
         rows.observations[-1] = self._observations
         np.logical_not(ended[:-1], out=rows.mask)
-        rows.is_first[0] = self._is_first
-        rows.is_first[1:] = ended[:-1]
         self._is_first = rows.is_first[-1]
         episodes = self._follow_episodes(rows)
         self.frames += rows.frames
@@ -86,12 +89,12 @@ class Actor:
         # Of each environment: what of these sums belongs to episodes that are over.
         past_return, past_length = np.zeros_like(self._returns), np.zeros_like(self._lengths)
         episodes = []
-        for t, i in np.argwhere(self._ended[1:]):
+        for t, i in np.argwhere(self._over):
             length = int(lengths[t, i] - past_length[i])
             episodes.append(Episode(float(returns[t, i] - past_return[i]), length))
             past_return[i], past_length[i] = returns[t, i], lengths[t, i]
         self._returns, self._lengths = returns[-1] - past_return, lengths[-1] - past_length
         for i in np.flatnonzero(~np.isfinite(past_return)):  # else it would never be finite again
-            last = np.flatnonzero(self._ended[1:, i])[-1]
+            last = np.flatnonzero(self._over[:, i])[-1]
             self._returns[i] = rows.rewards[last + 1 :, i].sum(dtype=np.float64)
         return tuple(episodes)

@@ -8,6 +8,8 @@
 A row whose log_rho is -inf counts for nothing under each of them (`common.vtrace`).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from common.config import LossSettings
 from common.vtrace import VTraceReturns, clip, from_importance_weights
 
 EPSILON = 1e-6
+_LOG_EPSILON = math.log(EPSILON)
 
 
 def corrected_returns(
@@ -63,7 +66,8 @@ def corrected_returns(
 def log_probs_to_learn(target_log_probs: Tensor, settings: LossSettings) -> Tensor:
     """What the policy gradient is taken of: log pi, or with epsilon log(pi + EPSILON)."""
     if settings.correction == "epsilon":
-        return (target_log_probs.exp() + EPSILON).log()
+        # Not by way of pi: a density may be larger than any float.
+        return torch.logaddexp(target_log_probs, torch.full_like(target_log_probs, _LOG_EPSILON))
     return target_log_probs
 
 

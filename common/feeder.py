@@ -15,6 +15,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
+
 from common import wire
 from common.batch import Batch, Played, make_batch
 from common.errors import FrameRefused, OutOfStep, RedisUnreachable, RunMissing
@@ -75,13 +77,13 @@ class Feeder:
         side: LearnerSide,
         spec: RunSpec,
         batch_size: int,
-        pinned: bool,
+        device: torch.device,
         max_policy_lag: int | None,
         learner_version: Callable[[], int],
         reopen: Callable[[], None],
         replay: Replay | None = None,
     ) -> None:
-        self._side, self._spec = side, spec
+        self._side, self._spec, self._device = side, spec, device
         self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
         self._reopen, self._replay = reopen, replay
         self._ledger = Ledger()
@@ -95,12 +97,14 @@ class Feeder:
         self._free: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         for _ in range(BATCHES):
-            self._free.put(make_batch(spec, batch_size, pinned))
+            self._free.put(make_batch(spec, batch_size, pinned=device.type == "cuda"))
         self._away = False  # the server did not answer the last time
         self.refused: Counter[str] = Counter()
         self._say_refused_at = 0.0
         self.reopened = 0  # times the server had lost the run, or a part of it
         self.bytes_received = 0
+        self.rows_received = 0  # steps of environments in the blocks that were fit to be read
+        self.row_bytes = 0  # what those blocks took
         self.queued = 0  # blocks that were found in the list, when it was last asked
         self.asked = self.queued_in_all = 0  # times, and the sum of what was found
         self.claimed = 0  # blocks
@@ -157,6 +161,7 @@ class Feeder:
     def _work(self) -> None:
         try:
             while (batch := self._free.get()) is not None and self._fill(batch):
+                batch.stage(self._device)
                 self._ready.put(batch)
             if not self._away:
                 self._talk(0)
@@ -206,6 +211,8 @@ class Feeder:
                 claimed.outcome = Dead(error.reason, str(error), frame)
                 self._say_refused(error)
                 continue
+            self.rows_received += block.trajectory.mask.size
+            self.row_bytes += len(frame)
             lag = self._learner_version() - block.origin.weights_version
             if self._max_policy_lag is not None and lag > self._max_policy_lag:
                 claimed.outcome = "stale"

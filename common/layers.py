@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 
 def tanh_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """tanh(x W^T + b): inputs `[R, in]`, weight `[out, in]`, bias `[out]` to `[R, out]`."""
+    if torch.is_autocast_enabled(x.device.type):  # its products are of mixed types
+        return torch.nn.functional.linear(x, weight, bias).tanh()
     y: Tensor = _TanhLayer.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return y
 

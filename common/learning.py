@@ -4,13 +4,14 @@ To change the loss see `common.losses`, the network `common.models`, the step `c
 """
 
 import itertools
-import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.batch import Batch
 from common.checkpoint import Checkpoint, Tensors
@@ -18,7 +19,7 @@ from common.config import Config
 from common.errors import CheckpointError, ConfigError, NotFinite
 from common.losses import Figures, Losses, impala_loss
 from common.metrics import EpisodeWindow
-from common.models import make_model
+from common.models import ModelOutput, make_model
 from common.optimizers import Optimizer, scheduled
 from common.spec import RunSpec
 from common.wire import Weights
@@ -34,9 +35,11 @@ class Learner:
         torch.manual_seed(config.training.seed)
         self.device = device
         self.model = make_model(spec, config.training.seed).to(device)
-        self._config = config
+        self._config, self._action = config, spec.action
         self._parameters = dict(self.model.named_parameters())
-        self._optimizer = Optimizer(self._parameters.items(), config.optimizer)
+        self._optimizer = Optimizer(
+            self._parameters.items(), config.optimizer, branch_free=device.type == "cuda"
+        )
         # Of each parameter: its name, its part of the optimizer's vector, its shape.
         ends = itertools.accumulate(p.numel() for p in self._parameters.values())
         self._layout = [
@@ -51,13 +54,19 @@ class Learner:
         self.skipped_in_a_row = 0
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One step on a batch; returns its figures by name, stages in seconds."""
+        """One step on a batch; returns its figures by name, stages in seconds.
+
+        A GPU is waited for once, when the figures are fetched: then it is done with the batch.
+        """
         config, stages = self._config, Stages(self.device)
-        observations, rows = batch.on(self.device)
+        seen, rows = batch.on(self.device)
         stages.end("transfer_s")
-        logits, values = self.model(observations)  # [T+1, B, A], [T+1, B]
+        with self._products():
+            output: ModelOutput = self.model(seen)  # of T+1 rows
         entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
-        losses, figures = impala_loss(logits[:-1], values, rows, config.loss, entropy_cost)
+        losses, figures = impala_loss(
+            self._action, output.policy[:-1], output.baseline, rows, config.loss, entropy_cost
+        )
         stages.end("forward_s")
         losses.total.backward()  # type: ignore[no-untyped-call]
         stages.end("backward_s")
@@ -65,9 +74,9 @@ class Learner:
         learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
         grad_norm = self._optimizer.step(learning_rate)
         stages.end("optimizer_s")
-        self._count(batch, math.isfinite(grad_norm))
-        told = {"grad_norm": grad_norm, "learning_rate": learning_rate}
-        return told | _told(losses, figures) | stages.seconds
+        told = _told(losses, figures, grad_norm)
+        self._count(batch, self._optimizer.count(told["grad_norm"]))
+        return told | {"learning_rate": learning_rate} | stages.seconds()
 
     def weights(self) -> Weights:
         """A copy of the network's parameters on the host, to publish or save.
@@ -121,6 +130,12 @@ class Learner:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
 
+    def _products(self) -> AbstractContextManager[None]:
+        """Under which the network is computed: with products as precise as the settings say."""
+        if self._config.training.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
     def _scheduled(self, value: float, schedule: str) -> float:
         return scheduled(value, schedule, self.frames, self._config.training.total_frames)
 
@@ -134,20 +149,37 @@ class Learner:
 
 
 class Stages:
-    """Seconds that the stages of an update took, one after the other."""
+    """How long the stages of an update took, one after the other.
+
+    Of a GPU it is the GPU's own time, in its order of work: nothing waits for it to be taken.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds: dict[str, float] = {}
-        self._began = time.perf_counter()
+        self._on_gpu = device.type == "cuda"
+        self._names: list[str] = []
+        self._moments = [self._now()]
 
     def end(self, stage: str) -> None:
         """Ends a stage, and begins the next."""
-        if self._device.type == "cuda":  # else only the launch of its kernels would be timed
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._began
-        self._began = now
+        self._names.append(stage)
+        self._moments.append(self._now())
+
+    def seconds(self) -> dict[str, float]:
+        """By stage; waits until a GPU has ended the last."""
+        if self._on_gpu:
+            self._moments[-1].synchronize()
+            took = [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(self._moments)]
+        else:
+            took = [b - a for a, b in itertools.pairwise(self._moments)]
+        return dict(zip(self._names, took, strict=True))
+
+    def _now(self) -> Any:
+        """A moment: of the clock, or an event in the GPU's order of work."""
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -159,17 +191,20 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda")
 
 
-def _told(losses: Losses, figures: Figures) -> dict[str, float]:
-    """Both as numbers by name, in one transfer from the device."""
+def _told(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, float]:
+    """All of them as numbers by name, in one transfer from the device."""
+    several = figures._asdict()
+    shares: Tensor | None = several.pop("pi_mean")
     scalars = {
         "total_loss": losses.total.detach(),
         "policy_loss": losses.policy,
         "baseline_loss": losses.baseline,
         "entropy": losses.entropy,
-        **{name: value for name, value in figures._asdict().items() if name != "pi_mean"},
+        "grad_norm": grad_norm,
+        **{name: value for name, value in several.items() if value is not None},
     }
-    if len(figures.pi_mean) <= MOST_ACTIONS_TOLD:
-        scalars |= {f"pi_mean_{a}": share for a, share in enumerate(figures.pi_mean)}
+    if shares is not None and len(shares) <= MOST_ACTIONS_TOLD:
+        scalars |= {f"pi_mean_{a}": share for a, share in enumerate(shares)}
     return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
 
 

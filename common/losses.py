@@ -7,16 +7,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from common.config import LossSettings
 from common.corrections import corrected_returns, log_probs_to_learn, whole_returns
+from common.distributions import Judgement, judge
+from common.spaces import ActionSpec
+
+# Of densities, pi/mu may be larger than any float; e^20 is far beyond every sensible clip, and
+# still finite when it is squared or summed.
+MAX_LOG_RHO = 20.0
 
 
 class Rows(NamedTuple):
     """What a batch of trajectories brings to the loss."""
 
-    actions: Tensor  # [T, B] int64
+    actions: Tensor  # [T, B, ...] int64 choices, or float32 numbers
     rewards: Tensor  # [T, B] float32, as the environment gave them
     discounts: Tensor  # [T, B] float32, 0 where the environment terminated, else 1
     behaviour_log_probs: Tensor  # [T, B] float32
@@ -33,9 +38,10 @@ class Losses(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What a batch tells of the two policies, over the rows that count; scalars but for the last.
+    """What a batch tells of the two policies, over the rows that count; scalars but for pi_mean.
 
-    rho is the importance ratio pi/mu. A figure is not finite where there is nothing to tell.
+    rho is the importance ratio pi/mu, at most e^20. A figure is not finite where there is nothing
+    to tell, and None where the kind of action has no such figure.
     """
 
     rho_mean: Tensor
@@ -44,16 +50,23 @@ class Figures(NamedTuple):
     rho_clipped_share: Tensor  # of the rows: with rho above rho-bar
     c_clipped_share: Tensor  # of the rows: with rho above c-bar
     learned_share: Tensor  # of the real rows: those that count
-    pi_mean: Tensor  # [A] mean probability of each action
+    pi_mean: Tensor | None  # [A] mean probability of each action, if an action is one choice
+    policy_std: Tensor | None  # mean standard deviation, if an action is numbers
 
 
 def impala_loss(
-    logits: Tensor, values: Tensor, rows: Rows, settings: LossSettings, entropy_cost: float
+    action: ActionSpec,
+    outputs: Tensor,
+    values: Tensor,
+    rows: Rows,
+    settings: LossSettings,
+    entropy_cost: float,
 ) -> tuple[Losses, Figures]:
     """The weighted sum of the three losses, and what the batch tells.
 
     Args:
-      logits: [T, B, A] of the target policy.
+      action: what an action is.
+      outputs: [T, B, P] of the target policy.
       values: [T+1, B] baselines; the last row is the bootstrap.
       rows: the batch.
       settings: costs, clips, discount and reductions.
@@ -63,12 +76,9 @@ def impala_loss(
     if settings.returns == "monte_carlo":
         mask = whole_returns(rows.discounts, rows.mask)
     weights = mask.to(values.dtype)
-    log_policy = functional.log_softmax(logits, dim=-1)  # [T, B, A]
-    policy = log_policy.exp()
-    target_log_probs = log_policy.gather(-1, rows.actions.unsqueeze(-1)).squeeze(-1)  # [T, B]
-    log_rhos = (target_log_probs.detach() - rows.behaviour_log_probs).masked_fill(
-        ~mask, float("-inf")
-    )
+    target = judge(action, outputs, rows.actions)
+    log_rhos = (target.log_probs.detach() - rows.behaviour_log_probs).clamp_(max=MAX_LOG_RHO)
+    log_rhos = log_rhos.masked_fill_(~mask, float("-inf"))  # [T, B]
     returns = corrected_returns(
         log_rhos,
         rows.discounts * settings.discounting,
@@ -78,16 +88,16 @@ def impala_loss(
     )
     count = weights.sum().clamp(min=1.0)
     scale = count.reciprocal() if settings.reduction == "mean" else 1.0
-    entropies = -(policy * log_policy).sum(-1) * weights  # [T, B]
+    entropies = target.entropies * weights  # [T, B]
     # On rows that do not count the advantage and the target's distance are exactly zero.
-    learned = log_probs_to_learn(target_log_probs, settings)
+    learned = log_probs_to_learn(target.log_probs, settings)
     policy_loss = -(learned * returns.pg_advantages).sum() * scale
     baseline = 0.5 * (returns.vs - values[:-1]).mul(weights).square().sum() * scale
     total = policy_loss + settings.baseline_cost * baseline - entropy_cost * entropies.sum() * scale
     losses = Losses(
         total, policy_loss.detach(), baseline.detach(), entropies.detach().sum() / count
     )
-    return losses, _figures(policy.detach(), log_rhos, mask, rows.mask, settings)
+    return losses, _figures(target, log_rhos, mask, rows.mask, settings)
 
 
 def shape_rewards(rewards: Tensor, settings: LossSettings) -> Tensor:
@@ -109,7 +119,7 @@ def _baselines(values: Tensor, settings: LossSettings) -> Tensor:
 
 
 def _figures(
-    policy: Tensor, log_rhos: Tensor, mask: Tensor, real: Tensor, settings: LossSettings
+    target: Judgement, log_rhos: Tensor, mask: Tensor, real: Tensor, settings: LossSettings
 ) -> Figures:
     rhos = log_rhos.exp()  # 0 on rows that do not count
     count = mask.sum()  # with none of them, what follows is not finite
@@ -117,6 +127,10 @@ def _figures(
     def share_above(clip: float | None) -> Tensor:
         return torch.count_nonzero(rhos > (float("inf") if clip is None else clip)) / count
 
+    def mean(of: Tensor | None) -> Tensor | None:
+        return None if of is None else (of.detach() * mask.unsqueeze(-1)).sum((0, 1)) / count
+
+    stds = mean(target.stds)  # [D]
     return Figures(
         rho_mean=rhos.sum() / count,
         rho_min=rhos.masked_fill(~mask, float("inf")).min(),
@@ -124,5 +138,6 @@ def _figures(
         rho_clipped_share=share_above(settings.clip_rho),
         c_clipped_share=share_above(settings.clip_c),
         learned_share=count / real.sum(),
-        pi_mean=(policy * mask.unsqueeze(-1)).sum((0, 1)) / count,  # [A]
+        pi_mean=mean(target.probabilities),
+        policy_std=None if stds is None else stds.mean(),
     )

@@ -1,73 +1,130 @@
-"""The networks: observations in, policy logits and a baseline out. They never sample."""
+"""The networks: observations in, a policy's outputs and a baseline out. They never sample.
+
+What an observation is made into (`common.torsos`): pictures go through convolutions, if the network
+has some; everything else is laid flat beside what comes out of them, categories one-hot, bytes
+divided by 255. Then come the hidden layers, the last action and reward if they are told, an LSTM
+core if there is one, and two linear heads.
+"""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from common.core import LstmCore
 from common.layers import tanh_layer
+from common.spaces import ActionSpec
 from common.spec import RunSpec
+from common.torsos import features, torsos
+
+
+class Seen(NamedTuple):
+    """What the network is told: R rows of B environments, one row of them when acting."""
+
+    observations: Tensor  # [R, B, ...] in the run's dtype, [R, B, S, ...] if frames are stacked
+    is_first: Tensor  # [R, B] bool: the memory is empty before these rows
+    actions: Tensor  # [R-1, B, ...] int64 or float32: what was done after each row but the last
+    rewards: Tensor  # [R-1, B] float32: what that brought
+    memory: Tensor  # [B, M] float32, before row 0
 
 
 class ModelOutput(NamedTuple):
-    """Leading dimensions are the observations'."""
+    """What the network makes of it."""
 
-    logits: Tensor  # [..., A]
-    baseline: Tensor  # [...]
+    policy: Tensor  # [R, B, P] outputs that `common.distributions` makes a policy of
+    baseline: Tensor  # [R, B]
+    memory: Tensor  # [B, 2 * lstm_size]: the core's h and c after the last row
 
 
-class MlpModel(nn.Module):
-    """Hidden layers shared by two linear heads, on a flattened or one-hot observation."""
+class Network(nn.Module):
+    """Torso, perhaps a core, and the heads of policy and baseline."""
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
-        self._observation = spec.observation
+        self._observation, self._action, self._network = spec.observation, spec.action, spec.network
+        self._is_told = spec.extra_inputs != "none"
+        self._core_size = spec.lstm_size
         self._activated = tanh_layer if spec.activation == "tanh" else _relu_layer
-        width = spec.observation.num_features
-        layers: list[nn.Linear] = []
-        for size in spec.hidden_sizes:
-            layers.append(_orthogonal(nn.Linear(width, size), gain=2**0.5))
-            width = size
-        self.torso = nn.ModuleList(layers)
+        shapes = spec.parameter_shapes()
+        self.convolutions = torsos(spec.network, spec.observation)
+        self.torso = nn.ModuleList(
+            _orthogonal(shapes[f"torso.{index}.weight"], gain=2**0.5)
+            for index in range(len(spec.hidden_sizes))
+        )
+        self.core: LstmCore | None = None
+        if spec.lstm_size:
+            self.core = LstmCore(shapes["core.weight_ih"][1], spec.lstm_size)
         # A small policy head starts near uniform: the first unrolls explore.
-        self.policy = _orthogonal(nn.Linear(width, spec.num_actions), gain=0.01)
-        self.baseline = _orthogonal(nn.Linear(width, 1), gain=1.0)
+        self.policy = _orthogonal(shapes["policy.weight"], gain=0.01)
+        self.baseline = _orthogonal(shapes["baseline.weight"], gain=1.0)
+        self.log_std = (
+            nn.Parameter(torch.zeros(spec.action.sizes))
+            if spec.action.kind == "continuous"
+            else None
+        )
 
-    def forward(self, observations: Tensor) -> ModelOutput:
-        """Observations `[..., *shape]` in the run's dtype to logits and baseline, float32."""
-        leading = observations.shape[: observations.dim() - len(self._observation.shape)]
+    def forward(self, seen: Seen) -> ModelOutput:
+        """Policy and baseline of every row, float32; the core's state is emptied on `is_first`."""
+        leading = seen.is_first.shape
         # One flat batch: a layer is then a single fused product.
-        x = self._features(observations)  # [rows, F]
+        x = features(
+            self._observation, self._network, self.convolutions, seen.observations.flatten(0, 1)
+        )  # [R * B, F]
         for layer in self.torso:
             assert isinstance(layer, nn.Linear)
             x = self._activated(x, layer.weight, layer.bias)
-        logits = self.policy(x).reshape(*leading, -1)
-        return ModelOutput(logits, self.baseline(x).reshape(leading))
+        if self._is_told:
+            x = torch.cat([x, self._told(seen).flatten(0, 1)], -1)
+        memory = seen.memory[:, : 2 * self._core_size]
+        if self.core is not None:
+            h, c = memory.chunk(2, -1)
+            x, memory = self.core(x.view(*leading, -1), seen.is_first, h, c)
+            x = x.flatten(0, 1)
+        policy = self.policy(x).float()
+        if self.log_std is not None:
+            policy = torch.cat([policy, self.log_std.expand_as(policy)], -1)
+        baseline = self.baseline(x).float()
+        return ModelOutput(policy.view(*leading, -1), baseline.view(leading), memory)
 
-    def _features(self, observations: Tensor) -> Tensor:
-        spec = self._observation
-        if spec.num_values is not None:
-            indices = observations.reshape(-1).long()
-            return nn.functional.one_hot(indices, spec.num_values).float()
-        x = observations.reshape(-1, spec.num_features).float()
-        return x / 255.0 if spec.dtype == "uint8" else x
+    def _told(self, seen: Seen) -> Tensor:
+        """[R, B, K]: of each row the last action's features and the last reward, 0 at a start."""
+        before = seen.memory[None, :, 2 * self._core_size :]
+        rewards = seen.rewards.clamp(-1.0, 1.0).unsqueeze(-1)
+        within = torch.cat([action_features(self._action, seen.actions), rewards], -1)
+        return torch.cat([before, within]) * ~seen.is_first.unsqueeze(-1)
 
 
-def make_model(spec: RunSpec, seed: int) -> MlpModel:
+def make_model(spec: RunSpec, seed: int) -> Network:
     """A new network of the run's spec; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MlpModel(spec)
+        model = Network(spec)
     found = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert found == spec.parameter_shapes(), "the network and the spec's list of it differ"
     return model
+
+
+def action_features(action: ActionSpec, actions: Tensor) -> Tensor:
+    """Actions [...], as they stand in a trajectory, to [..., K]: one-hot choices, or numbers."""
+    if action.kind == "continuous":
+        return actions
+    choices = actions.unsqueeze(-1) if action.kind == "discrete" else actions
+    return torch.cat(
+        [
+            functional.one_hot(choice, size).float()
+            for choice, size in zip(choices.unbind(-1), action.sizes, strict=True)
+        ],
+        -1,
+    )
 
 
 def _relu_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return nn.functional.linear(x, weight, bias).relu_()
 
 
-def _orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
+def _orthogonal(shape: tuple[int, ...], gain: float) -> nn.Linear:
+    layer = nn.Linear(shape[1], shape[0])
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer

@@ -19,10 +19,18 @@ from common.config import OptimizerSettings
 class Optimizer:
     """Gradient clipping, then one step over all parameters; its state is plain tensors."""
 
-    def __init__(self, parameters: Iterable[tuple[str, Tensor]], settings: OptimizerSettings):
-        """Takes the parameters over: from now on they are views of `self.flat`."""
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, Tensor]],
+        settings: OptimizerSettings,
+        branch_free: bool = False,
+    ) -> None:
+        """Takes the parameters over: from now on they are views of `self.flat`.
+
+        Branch-free, a step is never waited for: that pays on a GPU, and costs on a CPU.
+        """
         self._parameters = dict(parameters)
-        self._settings = settings
+        self._settings, self._branch_free = settings, branch_free
         self.steps = 0
         self.flat = torch.cat([p.data.reshape(-1) for p in self._parameters.values()])
         for name, view in self.views(self.flat).items():
@@ -39,27 +47,32 @@ class Optimizer:
         named = zip(self._parameters.items(), parts, strict=True)
         return {name: part.view(p.shape) for (name, p), part in named}
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float) -> Tensor:
         """Clips the gradients, steps, clears them; returns the norm before the clip.
 
-        A norm that is not finite leaves everything as it was.
+        A norm that is not finite leaves everything as it was. `count` must be told the norm
+        before the next step.
         """
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         assert len(gradients) == len(self._parameters), "a parameter has no gradient"
         gradient = torch.cat([g.reshape(-1) for g in gradients])
-        norm = float(torch.linalg.vector_norm(gradient))
-        if math.isfinite(norm):
+        norm: Tensor = torch.linalg.vector_norm(gradient)
+        if self._branch_free:
+            self._step_or_undo(gradient, norm, learning_rate)
+        elif math.isfinite(on_host := norm.item()):
             bound = self._settings.grad_norm_clipping
-            if bound is not None and norm > bound:
-                gradient *= bound / norm
-            self.steps += 1
-            if self._settings.optimizer == "adam":
-                self._adam(gradient, learning_rate)
-            else:
-                self._rmsprop(gradient, learning_rate)
+            if bound is not None and on_host > bound:
+                gradient *= bound / on_host
+            self._step(gradient, learning_rate)
         for parameter in self._parameters.values():
             parameter.grad = None
         return norm
+
+    def count(self, norm: float) -> bool:
+        """Counts the step of that norm, if it was one; returns whether it was."""
+        stepped = math.isfinite(norm)
+        self.steps += stepped
+        return stepped
 
     def state(self) -> dict[str, Tensor]:
         """Every state tensor by its name, such as "square.policy.weight"."""
@@ -69,14 +82,33 @@ class Optimizer:
             for name, view in self.views(flat).items()
         }
 
+    def _step_or_undo(self, gradient: Tensor, norm: Tensor, learning_rate: float) -> None:
+        """The same without a look at the norm; what must not have been is put back."""
+        bound = self._settings.grad_norm_clipping
+        if bound is not None:
+            gradient *= (bound / norm).clamp_(max=1.0)
+        changing = (self.flat, *self._slots.values())
+        before = [tensor.clone() for tensor in changing]
+        self._step(gradient, learning_rate)
+        finite = norm.isfinite()
+        for tensor, old in zip(changing, before, strict=True):
+            tensor.copy_(torch.where(finite, tensor, old))
+
+    def _step(self, gradient: Tensor, learning_rate: float) -> None:
+        if self._settings.optimizer == "adam":
+            self._adam(gradient, learning_rate)
+        else:
+            self._rmsprop(gradient, learning_rate)
+
     def _adam(self, gradient: Tensor, learning_rate: float) -> None:
         """Kingma and Ba 2015, algorithm 1."""
         s, (average, square) = self._settings, self._slots.values()
         average.lerp_(gradient, 1 - s.adam_beta1)
         square.mul_(s.adam_beta2).addcmul_(gradient, gradient, value=1 - s.adam_beta2)
-        correction = (1 - s.adam_beta2**self.steps) ** 0.5
+        steps = self.steps + 1  # with this one
+        correction = (1 - s.adam_beta2**steps) ** 0.5
         denominator = square.sqrt().div_(correction).add_(s.adam_epsilon)
-        size = learning_rate / (1 - s.adam_beta1**self.steps)
+        size = learning_rate / (1 - s.adam_beta1**steps)
         self.flat.addcdiv_(average, denominator, value=-size)
 
     def _rmsprop(self, gradient: Tensor, learning_rate: float) -> None:

@@ -17,9 +17,7 @@ class Replay:
     def __init__(self, spec: RunSpec, capacity: int, columns: int, seed: int) -> None:
         """Draws `columns` trajectories for each batch. Raises ConfigError: no room for so many."""
         try:
-            self._rows = empty_trajectory(
-                spec.unroll_length, capacity, spec.observation.shape, spec.observation.dtype
-            )
+            self._rows = empty_trajectory(spec, capacity)
         except (MemoryError, ValueError) as error:
             raise ConfigError(
                 f"there is no memory for a replay_capacity of {capacity:,} trajectories; lower it"

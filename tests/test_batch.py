@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.batch import Batch, make_batch
-from common.spec import ObservationSpec, RunSpec
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec
 from common.trajectory import Episode, Trajectory, empty_trajectory
 
 T = 3
@@ -20,7 +21,7 @@ def make_spec(observation: ObservationSpec, unroll_length: int = T) -> RunSpec:
         run="test",
         env="Test-v0",
         observation=observation,
-        num_actions=1000,
+        action=discrete(1000),
         hidden_sizes=(4,),
         activation="tanh",
         unroll_length=unroll_length,
@@ -28,6 +29,7 @@ def make_spec(observation: ObservationSpec, unroll_length: int = T) -> RunSpec:
         queue_blocks=1,
         max_policy_age_s=600.0,
         seed=0,
+        lstm_size=1,  # so that there is some memory
     )
 
 
@@ -36,7 +38,7 @@ SPEC = make_spec(ObservationSpec((2,), "float32"))
 
 def numbered(first_column: int, columns: int) -> Trajectory:
     """Rows in which every number names its column (and row, where there is room for it)."""
-    rows = empty_trajectory(T, columns, (2,), "float32")
+    rows = empty_trajectory(SPEC, columns)
     column = np.arange(first_column, first_column + columns)
     row = np.arange(T + 1)[:, None]
     rows.observations[:] = (column + 0.1 * row)[..., None] + [0.0, 0.05]
@@ -46,6 +48,7 @@ def numbered(first_column: int, columns: int) -> Trajectory:
     rows.discounts[:] = (column + row[:-1]) % 2
     rows.behaviour_log_probs[:] = -column - 0.1 * row[:-1]
     rows.mask[:] = (column + row[:-1]) % 4 > 0
+    rows.memory[:] = column[:, None] + [0.0, 0.5]
     return rows
 
 
@@ -219,6 +222,7 @@ def test_a_batch_has_the_runs_shapes_and_dtypes(observation: ObservationSpec) ->
         "discounts": ((5, 7), "float32"),
         "behaviour_log_probs": ((5, 7), "float32"),
         "mask": ((5, 7), "bool"),
+        "memory": ((1, 7, 2), "float32"),
     }
 
 
@@ -229,11 +233,27 @@ def test_the_loss_gets_the_rows_in_its_own_dtypes() -> None:
     batch.take(expected, 0, version=1)
 
     # when
-    observations, rows = batch.on(torch.device("cpu"))
+    seen, rows = batch.on(torch.device("cpu"))
 
     # then
-    np.testing.assert_array_equal(observations.numpy(), expected.observations)
+    for name in ("observations", "is_first", "actions", "rewards"):
+        np.testing.assert_array_equal(getattr(seen, name), getattr(expected, name), err_msg=name)
+    np.testing.assert_array_equal(seen.memory, expected.memory[0])
     assert rows.actions.dtype == torch.int64
     assert rows.mask.dtype == torch.bool
     for name, tensor in rows._asdict().items():
         np.testing.assert_array_equal(tensor.numpy(), getattr(expected, name))
+
+
+def test_on_a_cpu_there_is_nothing_to_stage() -> None:
+    # given
+    batch = make_batch(SPEC, 4, pinned=False)
+    batch.take(numbered(3, 4), 0, version=1)
+
+    # when
+    batch.stage(torch.device("cpu"))
+    batch.take(numbered(9, 4), 0, version=1)
+    _, rows = batch.on(torch.device("cpu"))
+
+    # then: the learner sees the host's own memory
+    assert rows.rewards.data_ptr() == batch.tensors["rewards"].data_ptr()

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from common.config import LossSettings
 from common.corrections import corrected_returns, whole_returns
 from common.losses import Rows, impala_loss
+from common.spaces import discrete
 
 Floats = NDArray[np.float64]
 
 T, B, A = 7, 4, 3
+ACTION = discrete(A)
 GAMMA = 0.9
 
 
@@ -170,7 +172,7 @@ def test_epsilon_bounds_the_gradient_of_an_action_that_is_all_but_given_up() -> 
 
         # when
         losses, _ = impala_loss(
-            case.logits, case.values, case.rows, settings(correction=correction), 0.0
+            ACTION, case.logits, case.values, case.rows, settings(correction=correction), 0.0
         )
         losses.total.backward()  # type: ignore[no-untyped-call]
         assert case.logits.grad is not None
@@ -220,7 +222,7 @@ def test_reinforce_learns_from_whole_returns_alone(
         expected[t, b] += entropy_cost * pi[t, b] * (np.log(pi[t, b]) + entropies[t, b])
 
     # when
-    losses, figures = impala_loss(case.logits, case.values, case.rows, s, entropy_cost)
+    losses, figures = impala_loss(ACTION, case.logits, case.values, case.rows, s, entropy_cost)
     (gradient,) = torch.autograd.grad(losses.total, [case.logits])
 
     # then

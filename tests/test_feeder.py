@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+import torch
 
 from common import wire
 from common.batch import Batch, Played
@@ -18,7 +19,8 @@ from common.feeder import Feeder
 from common.ledger import Settled
 from common.monitor import MonitorSide, residual
 from common.replay import Replay
-from common.spec import ObservationSpec, RunSpec
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec
 from common.trajectory import Block, Episode, Origin, Trajectory
 from common.transport import ActorSide, LearnerSide
 from support import eventually
@@ -28,7 +30,7 @@ SPEC = RunSpec(
     run="test",
     env="Test-v0",
     observation=ObservationSpec((3,), "float32"),
-    num_actions=4,
+    action=discrete(4),
     hidden_sizes=(4,),
     activation="tanh",
     unroll_length=T,
@@ -46,11 +48,12 @@ def random_block(rng: np.random.Generator, columns: int, spec: RunSpec = SPEC) -
     return Trajectory(
         observations=rng.normal(size=(t + 1, n, 3)).astype(np.float32),
         is_first=rng.random((t + 1, n)) < 0.3,
-        actions=rng.integers(0, spec.num_actions, (t, n)).astype(np.int32),
+        actions=rng.integers(0, spec.action.sizes[0], (t, n)).astype(np.int32),
         rewards=rng.normal(size=(t, n)).astype(np.float32),
         discounts=(rng.random((t, n)) < 0.7).astype(np.float32),
         behaviour_log_probs=-rng.exponential(size=(t, n)).astype(np.float32),
         mask=rng.random((t, n)) < 0.8,
+        memory=np.empty((1, n, 0), np.float32),
     )
 
 
@@ -91,7 +94,7 @@ class Run:
             side or self.learner,
             SPEC,
             batch_size,
-            False,
+            torch.device("cpu"),
             max_policy_lag,
             lambda: self.version,
             reopen or self.reopen,
@@ -285,7 +288,7 @@ def test_garbage_is_buried_with_its_reason_and_the_loop_goes_on(
 
     # given good blocks with all kinds of bad ones between them
     good = wire.pack_block(Block(Origin("a", 1, 1, 0), random_block(run.rng, 2), (), 0.1), SPEC)
-    other = dataclasses.replace(SPEC, num_actions=5)
+    other = dataclasses.replace(SPEC, action=discrete(5))
     foreign = wire.pack_block(
         Block(Origin("a", 1, 1, 0), random_block(run.rng, 2, other), (), 0.1), other
     )

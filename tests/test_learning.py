@@ -15,7 +15,8 @@ from common.batch import Batch, make_batch
 from common.config import Config
 from common.errors import CheckpointError, ConfigError, NotFinite
 from common.learning import Learner, Stages, choose_device
-from common.spec import ObservationSpec, RunSpec, make_spec
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec, make_spec
 from common.trajectory import Episode
 
 CPU = torch.device("cpu")
@@ -28,25 +29,27 @@ def make_config(**changes: Any) -> Config:
 
 
 def spec_of(config: Config, features: int = 2, num_actions: int = 3) -> RunSpec:
-    return make_spec("test", config, ObservationSpec((features,), "float32"), num_actions)
+    observation = ObservationSpec((features,), "float32")
+    return make_spec("test", config, observation, discrete(num_actions))
 
 
 def make_learner(config: Config) -> Learner:
     return Learner(spec_of(config), config, CPU)
 
 
-def make_data(spec: RunSpec, seed: int, version: int = 0) -> Batch:
+def make_data(spec: RunSpec, seed: int, version: int = 0, pinned: bool = False) -> Batch:
     """A full batch of random but valid rows, with two ended episodes."""
     rng = np.random.default_rng(seed)
-    batch = make_batch(spec, B, pinned=False)
+    batch = make_batch(spec, B, pinned)
     rows = batch.rows
     rows.observations[:] = rng.normal(size=rows.observations.shape)
     rows.is_first[:] = False
-    rows.actions[:] = rng.integers(0, spec.num_actions, rows.actions.shape)
+    rows.actions[:] = rng.integers(0, spec.action.num_outputs, rows.actions.shape)
     rows.rewards[:] = rng.normal(size=rows.rewards.shape)
     rows.discounts[:] = rng.random(rows.discounts.shape) < 0.8
     rows.behaviour_log_probs[:] = np.log(rng.uniform(0.1, 0.9, rows.discounts.shape))
     rows.mask[:] = rng.random(rows.mask.shape) < 0.8
+    rows.memory[:] = 0.0
     batch.filled, batch.frames = B, rows.frames
     batch.versions = [version] * B
     batch.episodes = [Episode(float(np.float32(r)), 5) for r in rng.normal(size=2)]
@@ -381,7 +384,102 @@ def test_a_stage_lasts_from_the_end_of_the_one_before(monkeypatch: pytest.Monkey
         stages.end(stage)
 
     # then
-    assert stages.seconds == {"first_s": 1.0, "second_s": 2.0, "third_s": 4.0}
+    assert stages.seconds() == {"first_s": 1.0, "second_s": 2.0, "third_s": 4.0}
+
+
+def test_the_stages_of_a_gpu_are_timed_by_its_events_and_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given events that the device comes to at these milliseconds, once it is waited for
+    waited_for = []
+    moments = iter([10.0, 11.0, 13.0, 17.0])
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at_ms = next(moments)
+
+        def synchronize(self) -> None:
+            waited_for.append(self)
+
+        def elapsed_time(self, later: "Event") -> float:
+            assert waited_for and waited_for[0].at_ms >= later.at_ms
+            return later.at_ms - self.at_ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+
+    # when
+    stages = Stages(torch.device("cuda"))
+    for stage in ("first_s", "second_s", "third_s"):
+        stages.end(stage)
+    assert not waited_for
+    seconds = stages.seconds()
+
+    # then
+    assert seconds == pytest.approx({"first_s": 0.001, "second_s": 0.002, "third_s": 0.004})
+    assert len(waited_for) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"activation": "relu"}, {"lstm_size": 8, "extra_inputs": "last_action_reward"}],
+    ids=str,
+)
+def test_bfloat16_products_learn_nearly_what_float32_ones_do(changes: dict[str, Any]) -> None:
+    # given: a step of plain SGD's direction
+    rule = {"optimizer": "adam", "adam_beta1": 0.0, "adam_beta2": 0.0, "adam_epsilon": 1e6}
+    exact = make_config(**rule, learning_rate=1e3, hidden_sizes=[32], **changes)
+    rough = exact.replace({"precision": "bfloat16"})
+    figures, steps = [], []
+
+    # when
+    for config in (exact, rough):
+        learner = make_learner(config)
+        before = learner.weights()
+        figures.append(learner.update(make_data(spec_of(config), seed=1)))
+        after = learner.weights()
+        steps.append(np.concatenate([(after[n] - before[n]).ravel() for n in before]))
+
+    # then: rounded, and no more than rounded
+    one, other = steps
+    assert (one != other).any()
+    assert one @ other > 0.99 * np.linalg.norm(one) * np.linalg.norm(other)
+    assert all(np.isfinite(value) for value in figures[1].values())
+    for name in ("total_loss", "policy_loss", "baseline_loss", "entropy", "rho_mean"):
+        assert figures[1][name] == pytest.approx(figures[0][name], rel=0.05, abs=0.05), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_gpu_learns_what_a_cpu_learns(optimizer: str, staged: bool) -> None:
+    # given
+    config = make_config(optimizer=optimizer, hidden_sizes=[32])
+    spec, gpu = spec_of(config), choose_device("cuda")
+    on_cpu, on_gpu = make_learner(config), Learner(spec, config, gpu)
+
+    # when: the third batch is refused
+    for seed in range(6):
+        batch, same = make_data(spec, seed), make_data(spec, seed, pinned=True)
+        if seed == 2:
+            batch.rows.rewards[:] = same.rows.rewards[:] = np.nan
+        if staged:
+            same.stage(gpu)
+        expected, found = on_cpu.update(batch), on_gpu.update(same)
+        same.clear()
+
+        # then
+        timeless = [name for name in expected if not name.endswith("_s")]
+        np.testing.assert_allclose(
+            [found[n] for n in timeless], [expected[n] for n in timeless], rtol=1e-3, atol=1e-4
+        )
+        assert min(found[f"{s}_s"] for s in ("forward", "backward", "optimizer")) > 0
+    assert on_gpu.skipped == on_cpu.skipped == 1
+    weights = on_cpu.weights()
+    for name, array in on_gpu.weights().items():
+        np.testing.assert_allclose(array, weights[name], rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_the_stages_of_an_update_are_no_longer_than_the_update() -> None:

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config import LossSettings
-from common.losses import Losses, Rows, impala_loss, shape_rewards
+from common.losses import MAX_LOG_RHO, Losses, Rows, impala_loss, shape_rewards
+from common.spaces import ActionSpec, discrete
+from common.vtrace import from_importance_weights
 
 Floats = NDArray[np.float64]
 
 T, B, A = 6, 3, 4
+ACTION = discrete(A)
 
 
 class Case(NamedTuple):
@@ -105,7 +108,7 @@ def slow_loss(case: Case, s: LossSettings, entropy_cost: float) -> Slow:
 def loss_and_gradients(
     case: Case, s: LossSettings, entropy_cost: float = 0.01
 ) -> tuple[Losses, Tensor, Tensor]:
-    losses, _ = impala_loss(case.logits, case.values, case.rows, s, entropy_cost)
+    losses, _ = impala_loss(ACTION, case.logits, case.values, case.rows, s, entropy_cost)
     gradients = torch.autograd.grad(losses.total, [case.logits, case.values])
     return losses, gradients[0], gradients[1]
 
@@ -144,13 +147,14 @@ def test_only_the_total_carries_a_gradient() -> None:
     case = make_case()
 
     # when
-    losses, figures = impala_loss(case.logits, case.values, case.rows, settings(), 0.01)
+    losses, figures = impala_loss(ACTION, case.logits, case.values, case.rows, settings(), 0.01)
 
     # then
     assert losses.total.requires_grad
-    assert not any(figure.requires_grad for figure in (*losses[1:], *figures))
-    assert all(figure.shape == () for figure in (*losses, *figures[:-1]))
-    assert figures.pi_mean.shape == (A,)
+    told = [figure for figure in figures if figure is not None]
+    assert not any(figure.requires_grad for figure in (*losses[1:], *told))
+    assert all(figure.shape == () for figure in (*losses, *told[:-1]))
+    assert figures.pi_mean is not None and figures.pi_mean.shape == (A,)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -315,7 +319,7 @@ def test_the_entropy_figure_is_the_mean_over_real_rows_in_nats() -> None:
     logits[certain] = torch.tensor([1000.0, 0.0, 0.0, 0.0], dtype=torch.float64)
 
     # when
-    losses, _ = impala_loss(logits, case.values, case.rows, settings(), 0.01)
+    losses, _ = impala_loss(ACTION, logits, case.values, case.rows, settings(), 0.01)
 
     # then
     real = T * B - 2
@@ -333,7 +337,7 @@ def test_the_entropy_bonus_pushes_towards_the_uniform_policy() -> None:
         case._replace(values=values), settings(), entropy_cost=1.0
     )
     stepped = case.logits.detach() - 0.01 * logits_gradient
-    after, _ = impala_loss(stepped, values, case.rows, settings(), 1.0)
+    after, _ = impala_loss(ACTION, stepped, values, case.rows, settings(), 1.0)
 
     # then: down for the likeliest action of every real row, up for the least likely
     mask, logits = case.rows.mask, case.logits.detach()
@@ -356,7 +360,7 @@ def test_the_ratio_figures_are_of_real_rows_only() -> None:
 
     # when
     clips = settings(clip_rho=1.5, clip_c=0.75)
-    _, figures = impala_loss(logits, case.values, case.rows, clips, 0.01)
+    _, figures = impala_loss(ACTION, logits, case.values, case.rows, clips, 0.01)
 
     # then
     real = T * B - 2
@@ -365,13 +369,13 @@ def test_the_ratio_figures_are_of_real_rows_only() -> None:
     assert figures.rho_clipped_share.item() == pytest.approx(1 / real)
     assert figures.c_clipped_share.item() == pytest.approx((real - 1) / real)
     assert figures.learned_share.item() == 1.0
-    assert figures.pi_mean.tolist() == pytest.approx([0.25] * A)
+    assert figures.pi_mean is not None and figures.pi_mean.tolist() == pytest.approx([0.25] * A)
 
 
 def test_without_a_clip_nothing_is_clipped() -> None:
     case = make_case()
     none = settings(clip_rho=None, clip_c=None)
-    _, figures = impala_loss(case.logits, case.values, case.rows, none, 0.01)
+    _, figures = impala_loss(ACTION, case.logits, case.values, case.rows, none, 0.01)
     assert (figures.rho_clipped_share.item(), figures.c_clipped_share.item()) == (0.0, 0.0)
 
 
@@ -384,15 +388,15 @@ def test_a_batch_without_a_row_that_counts_has_a_loss_and_no_figures() -> None:
     whole = settings(returns="monte_carlo", correction="none", reduction="mean")
 
     # when
-    losses, figures = impala_loss(case.logits, case.values, rows, whole, 0.0)
+    losses, figures = impala_loss(ACTION, case.logits, case.values, rows, whole, 0.0)
     losses.total.backward()  # type: ignore[no-untyped-call]
 
     # then
     assert losses.total.item() == 0.0
     assert case.logits.grad is not None and not case.logits.grad.any()
     assert figures.learned_share.item() == 0.0
-    told = [*figures[:3], figures.pi_mean]
-    assert not any(torch.isfinite(figure).any() for figure in told)
+    assert figures.pi_mean is not None
+    assert not any(torch.isfinite(told).any() for told in (*figures[:3], figures.pi_mean))
 
 
 def test_the_ratio_figures_are_not_clipped() -> None:
@@ -402,10 +406,12 @@ def test_the_ratio_figures_are_not_clipped() -> None:
     logits = torch.zeros(T, B, A, dtype=torch.float64)
 
     # when
-    _, figures = impala_loss(logits, case.values, case.rows, settings(), 0.01)
+    _, figures = impala_loss(ACTION, logits, case.values, case.rows, settings(), 0.01)
 
     # then
-    np.testing.assert_allclose([float(r) for r in figures[:3]], [10.0] * 3, rtol=1e-12)
+    np.testing.assert_allclose(
+        [float(r) for r in figures[:3] if r is not None], [10.0] * 3, rtol=1e-12
+    )
 
 
 def test_a_ratio_too_small_for_a_float_is_still_the_least() -> None:
@@ -417,7 +423,154 @@ def test_a_ratio_too_small_for_a_float_is_still_the_least() -> None:
     logits[0, 0, 0] = -200.0  # exp(-200) is 0 in float32
 
     # when
-    _, figures = impala_loss(logits, case.values.float(), rows, settings(), 0.01)
+    _, figures = impala_loss(ACTION, logits, case.values.float(), rows, settings(), 0.01)
 
     # then
     assert float(figures.rho_min) == 0.0
+
+
+# What is not one choice: the same loss over other log-probabilities and entropies.
+
+D = 2
+CHOICES = ActionSpec("multi_discrete", (2, 4, 3))
+NUMBERS = ActionSpec("continuous", (D,))
+
+
+def make_other_case(action: ActionSpec, seed: int = 0) -> Case:
+    """`make_case` with actions of another kind."""
+    rng = np.random.default_rng(seed + 100)
+    case = make_case(seed)
+    drawn = [rng.integers(0, size, (T, B)) for size in action.sizes]
+    if action.kind == "continuous":
+        drawn = list(rng.normal(0.0, 1.5, (D, T, B)))
+    outputs = torch.tensor(rng.normal(0.0, 0.7, (T, B, action.num_outputs)), requires_grad=True)
+    rows = case.rows._replace(actions=torch.tensor(np.stack(drawn, axis=-1)))
+    return Case(outputs, case.values, rows)
+
+
+def slow_log_prob_and_entropy(action: ActionSpec, outputs: Floats, taken: Any) -> tuple[float, ...]:
+    """Of one row, from the definitions."""
+    log_prob = entropy = 0.0
+    if action.kind == "continuous":
+        for mean, log_std, number in zip(outputs[:D], outputs[D:], taken, strict=True):
+            variance = np.exp(2 * log_std)
+            log_prob -= (number - mean) ** 2 / (2 * variance) + np.log(2 * np.pi * variance) / 2
+            entropy += np.log(2 * np.pi * np.e * variance) / 2
+        return log_prob, entropy
+    ends = np.cumsum(action.sizes)
+    for start, end, choice in zip(ends - action.sizes, ends, taken, strict=True):
+        p = np.exp(outputs[start:end]) / np.exp(outputs[start:end]).sum()
+        log_prob += np.log(p[choice])
+        entropy -= (p * np.log(p)).sum()
+    return log_prob, entropy
+
+
+def slow_parts(action: ActionSpec, case: Case, outputs: Floats) -> tuple[Floats, Floats]:
+    """Log-probabilities and entropies [T, B]."""
+    parts = np.zeros((2, T, B))
+    for t, b in np.ndindex(T, B):
+        taken = case.rows.actions[t, b].numpy()
+        parts[:, t, b] = slow_log_prob_and_entropy(action, outputs[t, b], taken)
+    return parts[0], parts[1]
+
+
+@pytest.mark.parametrize("action", [CHOICES, NUMBERS], ids=lambda action: action.kind)
+@pytest.mark.parametrize("changes", [{}, {"reduction": "mean"}, {"clip_rho": None, "clip_c": None}])
+def test_the_loss_of_other_actions_and_its_gradient_equal_the_slow_computation(
+    changes: dict[str, Any], action: ActionSpec
+) -> None:
+    # given: what a loss of one choice has for advantages depends on log-probabilities alone
+    case, s, entropy_cost = make_other_case(action), settings(**changes), 0.3
+    outputs = case.logits.detach().numpy().copy()
+    log_probs, _ = slow_parts(action, case, outputs)
+    log_rhos = torch.tensor(log_probs) - case.rows.behaviour_log_probs
+    returns = from_importance_weights(
+        log_rhos.masked_fill(~case.rows.mask, float("-inf")),
+        case.rows.discounts * s.discounting,
+        case.rows.rewards,
+        case.values[:-1].detach(),
+        case.values[-1].detach(),
+        s.clip_rho,
+        s.clip_c,
+        s.clip_pg_rho,
+    )
+    mask = case.rows.mask.numpy()
+    scale = 1 / mask.sum() if s.reduction == "mean" else 1.0
+
+    def slow_total(outputs: Floats) -> float:
+        """Of the two losses that the outputs are learned by; advantages are no function of them."""
+        log_probs, entropies = slow_parts(action, case, outputs)
+        weighted = log_probs * returns.pg_advantages.numpy() + entropy_cost * entropies
+        return float(-scale * weighted[mask].sum())
+
+    expected = np.zeros_like(outputs)
+    for place in np.ndindex(outputs.shape):
+        there, step = outputs.copy(), 1e-5
+        there[place] += step
+        above = slow_total(there)
+        there[place] -= 2 * step
+        expected[place] = (above - slow_total(there)) / (2 * step)
+
+    # when
+    losses, _ = impala_loss(action, case.logits, case.values, case.rows, s, entropy_cost)
+    (gradient,) = torch.autograd.grad(losses.total, [case.logits])
+
+    # then
+    found = losses.total.item() - s.baseline_cost * losses.baseline.item()
+    assert found == pytest.approx(slow_total(outputs), rel=1e-9)
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-7)
+    assert (gradient[~case.rows.mask] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"clip_pg_rho": None},
+        {"correction": "one_step", "clip_pg_rho": None},
+        {"correction": "epsilon"},
+        {"correction": "none"},
+    ],
+)
+def test_a_ratio_too_large_for_a_float_leaves_the_loss_finite(changes: dict[str, Any]) -> None:
+    # given: a narrow policy meets an action that was a wonder when it was taken; no advantage
+    s, values = settings(**changes), torch.zeros(T + 1, B, requires_grad=True)
+    outputs = torch.zeros(T, B, 2 * D)
+    outputs[0, 0, D:] = -60.0  # log-densities of 118: e^118 is no float32
+    outputs.requires_grad_()
+    rows = Rows(
+        actions=torch.zeros(T, B, D),
+        rewards=torch.zeros(T, B),
+        discounts=torch.ones(T, B),
+        behaviour_log_probs=torch.full((T, B), -2.0),
+        mask=torch.ones(T, B, dtype=torch.bool),
+    )
+    rows.behaviour_log_probs[0, 0] = -80.0
+
+    # when
+    losses, figures = impala_loss(NUMBERS, outputs, values, rows, s, 0.01)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+
+    # then
+    assert outputs.grad is not None and outputs.grad.isfinite().all()
+    assert values.grad is not None and values.grad.isfinite().all()
+    told = [figure for figure in figures if figure is not None]
+    assert all(figure.isfinite().all() for figure in (*losses, *told))
+    assert figures.rho_max.item() == pytest.approx(np.exp(MAX_LOG_RHO), rel=1e-5)
+
+
+def test_of_numbers_the_mean_deviation_is_told_and_of_choices_neither_figure() -> None:
+    # given
+    numbers, choices = make_other_case(NUMBERS), make_other_case(CHOICES)
+    with torch.no_grad():
+        numbers.logits[..., D:] = torch.tensor([0.5, 1.5], dtype=torch.float64).log()
+        numbers.logits[~numbers.rows.mask] = 9.0
+
+    # when
+    _, of_numbers = impala_loss(NUMBERS, *numbers, settings(), 0.01)
+    _, of_choices = impala_loss(CHOICES, *choices, settings(), 0.01)
+
+    # then
+    assert of_numbers.pi_mean is None and of_numbers.policy_std is not None
+    assert of_numbers.policy_std.item() == pytest.approx(1.0)
+    assert of_choices.pi_mean is None and of_choices.policy_std is None

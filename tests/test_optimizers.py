@@ -45,6 +45,13 @@ def snapshot(named: Named, optimizer: Optimizer) -> dict[str, Tensor]:
     return parts | {name: tensor.clone() for name, tensor in optimizer.state().items()}
 
 
+def step(optimizer: Optimizer, learning_rate: float) -> float:
+    """A step as the learner takes it; returns the norm."""
+    norm = optimizer.step(learning_rate).item()
+    assert optimizer.count(norm) == math.isfinite(norm)
+    return norm
+
+
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
@@ -63,10 +70,10 @@ def test_adam_takes_the_steps_of_torchs_adam(beta1: float, beta2: float, epsilon
     )
 
     # when
-    for step in range(50):
-        give_gradients(ours, step)
-        give_gradients(theirs, step)
-        optimizer.step(1e-3)
+    for number in range(50):
+        give_gradients(ours, number)
+        give_gradients(theirs, number)
+        step(optimizer, 1e-3)
         reference.step()
 
     # then
@@ -92,15 +99,15 @@ def test_rmsprop_takes_the_steps_of_tensorflows(
     moment = {name: np.zeros_like(value) for name, value in expected.items()}
 
     # when
-    for step in range(20):
-        give_gradients(named, step)
+    for number in range(20):
+        give_gradients(named, number)
         for name, parameter in named:
             assert parameter.grad is not None
             g = parameter.grad.double().numpy()
             mean_square[name] = decay * mean_square[name] + (1 - decay) * g**2
             moment[name] = momentum * moment[name] + 1e-3 * g / np.sqrt(mean_square[name] + epsilon)
             expected[name] = expected[name] - moment[name]
-        optimizer.step(1e-3)
+        step(optimizer, 1e-3)
 
     # then
     for name, parameter in named:
@@ -117,7 +124,7 @@ def test_rmsprops_squared_average_starts_at_one() -> None:
 
     # when
     named[0][1].grad = torch.tensor([6.0])
-    optimizer.step(1.0)
+    step(optimizer, 1.0)
 
     # then: 0.75 * 1 + 0.25 * 36 = 9.75, and 0.25 joins it under the root
     assert optimizer.state()["square.w"].item() == pytest.approx(9.75)
@@ -136,8 +143,8 @@ def test_gradients_above_the_bound_are_scaled_down_together(kind: str) -> None:
     plain = Optimizer(scaled, settings(kind))
 
     # when
-    reported = clipping.step(1e-2)
-    plain.step(1e-2)
+    reported = step(clipping, 1e-2)
+    step(plain, 1e-2)
 
     # then
     assert reported == pytest.approx(norm, rel=1e-6)  # before the clip
@@ -156,22 +163,49 @@ def test_gradients_within_the_bound_are_left_alone(kind: str) -> None:
     # when
     for named, optimizer in ((bounded, bounding), (free, plain)):
         give_gradients(named, 0)
-        optimizer.step(1e-2)
+        step(optimizer, 1e-2)
 
     # then
     assert same(snapshot(bounded, bounding), snapshot(free, plain))
 
 
+@pytest.mark.parametrize("bound", [None, 1.0, 1e6])
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("adam", {}), ("rmsprop", {"rmsprop_momentum": 0.9})]
+)
+def test_steps_that_look_at_no_norm_are_the_same_steps(
+    kind: str, changes: dict[str, float], bound: float | None
+) -> None:
+    # given: a refused gradient among good ones, the first of them zero
+    looking, blind = parameters(), parameters()
+    chosen = settings(kind, grad_norm_clipping=bound, **changes)
+    optimizers = [Optimizer(looking, chosen), Optimizer(blind, chosen, branch_free=True)]
+
+    # when
+    norms = []
+    for number, factor in enumerate((0.0, 1.0, float("nan"), 1.0)):
+        for named, optimizer in zip((looking, blind), optimizers, strict=True):
+            give_gradients(named, number, factor)
+            norms.append(step(optimizer, 1e-2))
+
+    # then
+    np.testing.assert_array_equal(norms[::2], norms[1::2])
+    expected = snapshot(looking, optimizers[0])
+    for name, tensor in snapshot(blind, optimizers[1]).items():
+        np.testing.assert_allclose(tensor, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("branch_free", [False, True])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38])
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
 def test_a_gradient_without_a_finite_norm_leaves_everything_as_it_was(
-    kind: str, bad: float
+    kind: str, bad: float, branch_free: bool
 ) -> None:
     # given: one bad number among good ones, after a good step
     named = parameters()
-    optimizer = Optimizer(named, settings(kind, grad_norm_clipping=1.0))
+    optimizer = Optimizer(named, settings(kind, grad_norm_clipping=1.0), branch_free)
     give_gradients(named, 0)
-    optimizer.step(1e-2)
+    step(optimizer, 1e-2)
     before, steps = snapshot(named, optimizer), optimizer.steps
 
     # when
@@ -179,7 +213,7 @@ def test_a_gradient_without_a_finite_norm_leaves_everything_as_it_was(
     gradient = named[0][1].grad
     assert gradient is not None
     gradient[2, 1] = gradient[3, 1] = bad
-    norm = optimizer.step(1e-2)
+    norm = step(optimizer, 1e-2)
 
     # then
     assert not math.isfinite(norm)
@@ -194,13 +228,13 @@ def test_training_goes_on_after_a_refused_gradient_as_if_it_had_not_been(kind: s
     optimizers = [Optimizer(disturbed, settings(kind)), Optimizer(calm, settings(kind))]
 
     # when
-    for step in range(3):
-        if step == 1:
+    for number in range(3):
+        if number == 1:
             give_gradients(disturbed, 77, factor=float("nan"))
-            optimizers[0].step(1e-2)
+            step(optimizers[0], 1e-2)
         for named, optimizer in zip((disturbed, calm), optimizers, strict=True):
-            give_gradients(named, step)
-            optimizer.step(1e-2)
+            give_gradients(named, number)
+            step(optimizer, 1e-2)
 
     # then
     assert same(snapshot(disturbed, optimizers[0]), snapshot(calm, optimizers[1]))
@@ -214,7 +248,7 @@ def test_gradients_are_cleared_by_every_step(factor: float) -> None:
     give_gradients(named, 0, factor)
 
     # when
-    optimizer.step(1e-2)
+    step(optimizer, 1e-2)
 
     # then
     assert all(parameter.grad is None for _, parameter in named)
@@ -243,9 +277,9 @@ def test_an_optimizer_given_anothers_state_goes_on_like_it(kind: str) -> None:
     # given
     first, second = parameters(), parameters()
     one, other = Optimizer(first, settings(kind)), Optimizer(second, settings(kind))
-    for step in range(3):
-        give_gradients(first, step)
-        one.step(1e-2)
+    for number in range(3):
+        give_gradients(first, number)
+        step(one, 1e-2)
 
     # when
     for name, tensor in other.state().items():
@@ -255,7 +289,7 @@ def test_an_optimizer_given_anothers_state_goes_on_like_it(kind: str) -> None:
     other.steps = one.steps
     for named, optimizer in ((first, one), (second, other)):
         give_gradients(named, 3)
-        optimizer.step(1e-2)
+        step(optimizer, 1e-2)
 
     # then
     assert same(snapshot(first, one), snapshot(second, other))

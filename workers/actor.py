@@ -15,9 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from threadpoolctl import threadpool_limits
 
-from common import wire
+from common import compression, wire
 from common.acting import Actor
 from common.courier import Courier, Fresh
 from common.envs import VectorEnvironment, check_module
@@ -30,6 +29,7 @@ from common.errors import (
     WaitedTooLong,
 )
 from common.plain import PlainActorSide
+from common.spaces import shown
 from common.spec import RunSpec
 from common.transport import ActorSide
 from workers import runtime
@@ -101,7 +101,7 @@ def main(
     runtime.share_the_interpreter()
     runtime.keep_memory()
     stop = runtime.StopFlag()
-    with runtime.exit_codes(stop), threadpool_limits(limits=1):
+    with runtime.exit_codes(stop), runtime.one_computing_thread():
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
             raise ConfigError(
                 f"{ascii(name)[:80]} cannot name an actor: give --actor-id with 1 to 64 letters, "
@@ -172,6 +172,8 @@ class ActorProgram:
         if reply.state != "running":
             return None, f"the run {self._run!r} is finished"
         spec = RunSpec.from_json(reply.json)
+        if spec.compression != "none":
+            compression.check_installed()
         fresh = self._read_weights(spec)
         if fresh is None:
             return None, "the learner has published no weights that fit"
@@ -262,14 +264,14 @@ class ActorProgram:
 
     def _make_environment(self, spec: RunSpec) -> VectorEnvironment:
         check_module(spec.env, self._trusted_modules)
-        environment = VectorEnvironment(spec.env, spec.envs_per_actor)
-        if environment.observation != spec.observation or environment.num_actions != (
-            spec.num_actions
-        ):
+        environment = VectorEnvironment(
+            spec.env, spec.envs_per_actor, frame_stack=spec.observation.frame_stack
+        )
+        here, there = (environment.observation, environment.action), (spec.observation, spec.action)
+        if here != there:
             raise UnsupportedEnvironment(
-                f"{spec.env} is another one on this machine: {environment.observation} and "
-                f"{environment.num_actions} actions, the run has {spec.observation} and "
-                f"{spec.num_actions}; install the learner's version of it"
+                f"{spec.env} is another one on this machine: {shown(*here)} here, and "
+                f"{shown(*there)} in the run; install the learner's version of it"
             )
         return environment
 

@@ -12,7 +12,6 @@ from typing import Any
 import click
 import numpy as np
 from click.core import ParameterSource
-from threadpoolctl import threadpool_limits
 
 from common import checkpoint, video, wire
 from common.envs import VectorEnvironment, check_module
@@ -25,7 +24,7 @@ from common.errors import (
     SpecMismatch,
 )
 from common.monitor import MonitorSide
-from common.policy import Policy
+from common.policy import Policy, make_policy
 from common.spec import RunSpec
 from common.wire import Weights
 from workers import runtime
@@ -126,7 +125,7 @@ def main(
     """Plays episodes with a run's weights (--run) or a checkpoint's (--checkpoint)."""
     runtime.set_up_logging(log_level, "eval")
     stop = runtime.StopFlag()
-    with runtime.exit_codes(stop), threadpool_limits(limits=1):
+    with runtime.exit_codes(stop), runtime.one_computing_thread():
         if checkpoint_path is not None and (
             context.get_parameter_source("run") is ParameterSource.ENVIRONMENT
         ):
@@ -140,12 +139,14 @@ def main(
         else:
             spec, version, weights = from_live_run(redis_url, run_name(run))
         check_module(spec.env, env_module)
-        policy = Policy(spec, np.random.default_rng([seed, 1]))
+        policy = make_policy(spec, np.random.default_rng([seed, 1]))
         policy.load(version, weights)
         how = Manner(greedy, max_steps, seed)
         videos: list[Path] = []
         if video_directory is None:
-            environment = VectorEnvironment(spec.env, episodes)
+            environment = VectorEnvironment(
+                spec.env, episodes, frame_stack=spec.observation.frame_stack
+            )
             played = play(policy, environment, how, stop)
             environment.close()
         else:
@@ -199,17 +200,23 @@ def play(
     """The first episode of each of the environments, all stepped together."""
     observations = environment.reset(how.seed)
     num_envs = environment.num_envs
+    policy.begin(num_envs)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     playing = np.ones(num_envs, np.bool_)
+    is_first, ended = np.ones(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
     for _ in range(how.max_steps):
         if not playing.any() or stop():
             break
-        actions = policy.greedy(observations) if how.greedy else policy.sample(observations)[0]
+        if how.greedy:
+            actions = policy.greedy(observations, is_first)
+        else:
+            actions, _ = policy.sample(observations, is_first)
         step = environment.step(actions)
+        policy.remember(actions, step.rewards)
         returns += np.where(playing, step.rewards, 0.0)
-        lengths += playing
-        playing &= ~(step.terminated | step.truncated)
-        observations = step.observations
+        lengths += playing & ~ended  # a row after the end of a life is no step
+        playing &= ~step.over
+        observations, is_first, ended = step.observations, ended, step.terminated | step.truncated
     return [
         Played(float(r), int(n), bool(cut))
         for r, n, cut in zip(returns, lengths, playing, strict=True)
@@ -234,7 +241,9 @@ def record(
     run = re.sub(r"[^A-Za-z0-9._-]", "-", spec.run)[:64]
     for number in range(episodes):
         with video.recording(directory) as recording:
-            environment = VectorEnvironment(spec.env, 1, recording.wrap)
+            environment = VectorEnvironment(
+                spec.env, 1, recording.wrap, spec.observation.frame_stack
+            )
             this = replace(how, seed=how.seed + number)
             (episode,) = play(policy, environment, this, stop)
             if not stop():

@@ -255,7 +255,7 @@ class LearnerProgram:
             self._side,
             self._spec,
             batch_size=self._config.training.batch_size,
-            pinned=device.type == "cuda",
+            device=device,
             max_policy_lag=transport.max_policy_lag,
             learner_version=lambda: learner.version,
             reopen=self._reopen,

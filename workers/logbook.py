@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from common import __version__, checkpoint
+from common.atari import action_repeat
 from common.errors import RunDirectoryError
 from common.metrics import Means, Recorder
 from common.publisher import Publisher
@@ -72,6 +73,7 @@ class Logbook:
         self._waited_s = 0.0  # since the last record
         self._first_batch: float | None = None
         self._totals: dict[str, float] = {}
+        self._action_repeat = action_repeat(spec.env)
 
     def note_wait(self, waited_s: float, batch_came: bool) -> None:
         """Counts time without a batch; `learner_s` begins when the first one has come."""
@@ -105,6 +107,7 @@ class Logbook:
             "unix_s": round(time.time(), 3),
             "time_s": round(now - self._opened, 3),
             "frames": learner.frames,
+            "game_frames": learner.frames * self._action_repeat,
             "updates": learner.updates,
             "episodes": learner.window.episodes,
             "weights_version": learner.version,
@@ -140,6 +143,8 @@ class Logbook:
             "feeder_cpu_s": feeder.cpu_s,
             "publisher_cpu_s": publisher.cpu_s,
             "bytes": feeder.bytes_received,
+            "row_bytes": feeder.row_bytes,
+            "rows": feeder.rows_received,
             "published": publisher.published,
             "asked": feeder.asked,
             "queued": feeder.queued_in_all,
@@ -154,6 +159,7 @@ class Logbook:
             "claim_share": did["claim_s"] / elapsed_s,  # of the feeder's time
             "publish_share": did["publish_s"] / elapsed_s,
             "received_bytes_per_s": did["bytes"] / elapsed_s,
+            "bytes_per_step": _ratio(did["row_bytes"], did["rows"]),
             "published_per_s": did["published"] / elapsed_s,
             "claim_s": _ratio(did["claim_s"], updates),
             "batch_s": _ratio(did["batch_s"], updates),
@@ -184,6 +190,7 @@ class Logbook:
         result = {
             "status": status,
             "frames": learner.frames,
+            "game_frames": learner.frames * self._action_repeat,
             "updates": learner.updates,
             "episodes": learner.window.episodes,
             "mean_return_100": learner.window.mean_return,
@@ -209,9 +216,12 @@ def _ratio(total: float, count: float) -> float | None:
 
 
 def _line(record: dict[str, Any]) -> str:
-    mean = record["mean_return_100"]
+    mean, frames, game_frames = (
+        record[name] for name in ("mean_return_100", "frames", "game_frames")
+    )
+    repeated = f" ({game_frames:,} of the game)" if game_frames != frames else ""
     return (
-        f"{record['frames']:,} frames, {record['frames_per_s']:,.0f}/s, "
+        f"{frames:,} frames{repeated}, {record['frames_per_s']:,.0f}/s, "
         f"return {'-' if mean is None else f'{mean:.1f}'}, "
         f"policy lag {record.get('policy_lag_mean', 0.0):.1f}, queue {record['queue_blocks']}"
     )

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from common import checkpoint, wire
+from common import checkpoint, compression, wire
 from common.checkpoint import Checkpoint
 from common.config import Config
 from common.connection import cli_command
@@ -26,9 +26,13 @@ def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
     Raises RunDirectoryError, UnsupportedEnvironment, CheckpointError or SpecMismatch.
     """
     plan.directory.prepare("learner", resume)
-    environment = VectorEnvironment(plan.config.environment.env, 1)
-    spec = make_spec(plan.run, plan.config, environment.observation, environment.num_actions)
+    wanted = plan.config.environment
+    environment = VectorEnvironment(wanted.env, 1, frame_stack=wanted.frame_stack)
+    spec = make_spec(plan.run, plan.config, environment.observation, environment.action)
     environment.close()
+    spec.parameter_shapes()
+    if spec.compression != "none":
+        compression.check_installed()
     return spec, _find_checkpoint(plan.directory, spec) if resume else None
 
 
@@ -46,10 +50,17 @@ def take(
     # The blocks of the last claim, and those of the next while they are copied: at most as many as
     # are claimed and not committed, two batches and a block across both.
     in_flight = 2 * -(-config.training.batch_size // spec.envs_per_actor) + 1
+    block_bytes = wire.block_nbytes(spec, spec.envs_per_actor)
+    log.info(
+        "a block of %d x %d steps takes %s bytes at most, %s a step%s",
+        *(spec.envs_per_actor, spec.unroll_length, f"{block_bytes:,}"),
+        f"{block_bytes / spec.envs_per_actor / spec.unroll_length:,.0f}",
+        "" if spec.compression == "none" else f" before {spec.compression}",
+    )
     check_room(
         patiently(side.check_server),
         side.url,
-        block_bytes=wire.block_nbytes(spec, spec.envs_per_actor),
+        block_bytes=block_bytes,
         weights_bytes=wire.weights_nbytes(spec),
         blocks=spec.queue_blocks + in_flight,
     )

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import click
+from threadpoolctl import threadpool_limits
 
 from common.connection import keep_trying
 from common.errors import EXIT_INTERRUPTED, ImpalaError, RedisUnreachable
@@ -186,7 +187,7 @@ def keep_memory() -> None:
     """Lets glibc keep what is freed for the next update, instead of giving it back to the system.
 
     Else every large array is new memory, which the system clears page by page: a third of an
-    update's time and more. Arrays above 32 MiB still are; other C libraries are left as they are.
+    update's time and more. Other C libraries are left as they are.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -208,6 +209,14 @@ def keeping_all() -> Iterator[None]:
         gc.enable()
 
 
+@contextlib.contextmanager
+def one_computing_thread() -> Iterator[None]:
+    """Keeps numpy, and torch if it is imported later, from using more than one processor."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when a library is loaded
+    with threadpool_limits(limits=1):  # of those that are
+        yield
+
+
 def share_the_interpreter() -> None:
     """Lets the threads of a program take turns sooner than Python's 5 ms.
 
@@ -217,8 +226,8 @@ def share_the_interpreter() -> None:
     sys.setswitchinterval(0.0005)
 
 
-# By their numbers in malloc.h: the trim threshold, the top pad and the mmap threshold, in bytes.
-_MALLOC = {-1: 256 << 20, -2: 16 << 20, -3: 32 << 20}
+# By their numbers in malloc.h: the trim threshold and the top pad in bytes, the number of mmaps.
+_MALLOC = {-1: 2047 << 20, -2: 16 << 20, -4: 0}
 
 CONTEXT: dict[str, Any] = {
     "auto_envvar_prefix": "IMPALA",

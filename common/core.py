@@ -1,0 +1,40 @@
+"""The recurrent core: an LSTM whose state is emptied where an episode begins.
+
+Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class LstmCore(nn.Module):
+    """One layer; gates in the order input, forget, cell, output, as in `torch.nn.LSTM`."""
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.weight_ih = nn.Parameter(torch.empty(4 * size, inputs))
+        self.weight_hh = nn.Parameter(torch.empty(4 * size, size))
+        self.bias = nn.Parameter(torch.zeros(4 * size))
+        for gate in range(4):
+            nn.init.orthogonal_(self.weight_ih.data[gate * size : (gate + 1) * size])
+            nn.init.orthogonal_(self.weight_hh.data[gate * size : (gate + 1) * size])
+        # It begins by remembering (Jozefowicz et al. 2015).
+        self.bias.data[size : 2 * size] = 1.0
+
+    def forward(self, x: Tensor, is_first: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs [R, B, I] and the state [B, L] before them to outputs [R, B, L] and [h, c] after.
+
+        The state is float32 and empty before each row that `is_first` [R, B].
+        """
+        # What does not wait for the state is one product for all rows.
+        projected = functional.linear(x, self.weight_ih, self.bias).float()  # [R, B, 4L]
+        kept = (~is_first).to(h.dtype).unsqueeze(-1)  # [R, B, 1]
+        outputs = []
+        for of_row, keep in zip(projected.unbind(), kept.unbind(), strict=True):
+            h, c = h * keep, c * keep
+            i, f, g, o = (of_row + functional.linear(h, self.weight_hh)).chunk(4, -1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            outputs.append(h)
+        return torch.stack(outputs), torch.cat([h, c], -1)
