@@ -24,7 +24,7 @@ class BareNetwork(nn.Module):
         sizes = [spec.observation.num_features, *spec.hidden_sizes]
         self._activation = torch.tanh if spec.activation == "tanh" else torch.relu
         self.torso = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        self.policy = nn.Linear(sizes[-1], spec.num_actions)
+        self.policy = nn.Linear(sizes[-1], spec.action.sizes[0])
         self.baseline = nn.Linear(sizes[-1], 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,9 @@ def environment_alone(spec: RunSpec, num_envs: int) -> Call:
     """An unroll's steps with random actions."""
     environment = VectorEnvironment(spec.env, num_envs)
     environment.reset(0)
-    drawn = np.random.default_rng(0).integers(spec.num_actions, size=(spec.unroll_length, num_envs))
+    drawn = np.random.default_rng(0).integers(
+        spec.action.sizes[0], size=(spec.unroll_length, num_envs)
+    )
 
     def step() -> None:
         for actions in drawn:

@@ -65,16 +65,19 @@ def acting(num_envs: int) -> None:
     from threadpoolctl import threadpool_limits
 
     from common.models import make_model
-    from common.policy import Policy
+    from common.policy import make_policy
     from common.presets import preset
-    from common.spec import ObservationSpec, make_spec
+    from common.spaces import ObservationSpec, discrete
+    from common.spec import make_spec
 
     torch.set_num_threads(1)
-    spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), 2)
+    spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
     model = make_model(spec, seed=0)
-    policy = Policy(spec, np.random.default_rng(0))
+    policy = make_policy(spec, np.random.default_rng(0))
     policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
+    policy.begin(num_envs)
     observations = np.random.default_rng(1).normal(size=(num_envs, 4)).astype(np.float32)
+    is_first = np.zeros(num_envs, np.bool_)
 
     @torch.no_grad()
     def in_torch() -> None:
@@ -83,7 +86,10 @@ def acting(num_envs: int) -> None:
         log_policy.gather(-1, actions).numpy()
 
     with threadpool_limits(limits=1):
-        for name, call in (("numpy", lambda: policy.sample(observations)), ("torch", in_torch)):
+        for name, call in (
+            ("numpy", lambda: policy.sample(observations, is_first)),
+            ("torch", in_torch),
+        ):
             show(f"policy call, {num_envs} environments, {name}", per_call_us(call), "us")
 
 
@@ -121,12 +127,13 @@ def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
     from common.ledger import Settled
     from common.presets import preset
     from common.server import EmbeddedServer
-    from common.spec import ObservationSpec, make_spec
+    from common.spaces import ObservationSpec, discrete
+    from common.spec import make_spec
     from common.trajectory import Block, Origin, empty_trajectory
     from common.transport import ActorSide, LearnerSide
 
-    spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), 2)
-    rows = empty_trajectory(spec.unroll_length, num_envs, (4,), "float32")
+    spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
+    rows = empty_trajectory(spec, num_envs)
     for array in rows:
         array.fill(0)
     frame = wire.pack_block(Block(Origin("bench", 1, 1, 1), rows, (), 0.0), spec)

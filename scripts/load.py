@@ -22,7 +22,8 @@ from common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
 from common.ledger import Settled
 from common.monitor import MonitorSide
 from common.presets import preset
-from common.spec import ObservationSpec, RunSpec, make_spec
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec, make_spec
 from common.trajectory import Block, Origin, empty_trajectory
 from common.transport import ActorSide, LearnerSide, Side
 from crew import LIMIT_S, Crew, Figures
@@ -40,7 +41,7 @@ def spec_of(
     shape: tuple[int, ...], dtype: str, envs: int, queue_blocks: int, weights_nbytes: int = 20_000
 ) -> RunSpec:
     """A run of T=20 of such observations, whose weights have about that many bytes."""
-    spec = make_spec(RUN, preset("cartpole"), ObservationSpec(shape, dtype), 2)
+    spec = make_spec(RUN, preset("cartpole"), ObservationSpec(shape, dtype), discrete(2))
     width = max(1, round((weights_nbytes / 4) ** 0.5))
     return replace(
         spec, envs_per_actor=envs, queue_blocks=queue_blocks, hidden_sizes=(width, width)
@@ -54,10 +55,7 @@ def spec_of_size(block_nbytes: int, queue_blocks: int) -> RunSpec:
 
 def frame_of(spec: RunSpec) -> bytes:
     """A real block of that run."""
-    observation = spec.observation
-    rows = empty_trajectory(
-        spec.unroll_length, spec.envs_per_actor, observation.shape, observation.dtype
-    )
+    rows = empty_trajectory(spec, spec.envs_per_actor)
     for array in rows:
         array.fill(0)
     return wire.pack_block(Block(Origin("bench", 1, 1, 1), rows, (), 0.0), spec)

@@ -173,7 +173,7 @@ def config_of(preset_name: str, config_file: Path | None, unroll_length: int | N
 def spec_of(config: Config) -> RunSpec:
     """The spec of a run of these settings. Raises UnsupportedEnvironment."""
     with contextlib.closing(VectorEnvironment(config.environment.env, 1)) as environment:
-        return make_spec("bench", config, environment.observation, environment.num_actions)
+        return make_spec("bench", config, environment.observation, environment.action)
 
 
 def about(spec: RunSpec, seconds: float, repeat: int, others: float) -> dict[str, Any]:

@@ -88,9 +88,21 @@ class Scripted:
     def __init__(self, rule: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> None:
         self._rule = rule
 
-    def sample(self, observations: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def load(self, version: int, weights: Weights) -> None:
+        pass
+
+    def begin(self, num_envs: int) -> None:
+        self.memory = np.empty((num_envs, 0), np.float32)
+        self.history = np.empty((0, num_envs, 4), np.float32)
+
+    def sample(
+        self, observations: NDArray[Any], is_first: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         actions = self._rule(observations).astype(np.int64)
         return actions, np.zeros(len(actions), np.float32)
+
+    def remember(self, actions: NDArray[Any], rewards: NDArray[np.float32]) -> None:
+        pass
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,7 +126,7 @@ def make_spec(environment: VectorEnvironment, env_id: str, seed: int) -> RunSpec
         run="test",
         env=env_id,
         observation=environment.observation,
-        num_actions=environment.num_actions,
+        action=environment.action,
         hidden_sizes=(8,),
         activation="tanh",
         unroll_length=T,
@@ -212,6 +224,7 @@ def replay(
         discounts=np.array(discounts, np.float32),
         behaviour_log_probs=np.zeros(len(actions), np.float32),
         mask=np.array(mask),
+        memory=np.empty((1, 0), np.float32),
     )
     return rows, episodes
 
@@ -324,6 +337,7 @@ def test_cartpoles_time_limit_keeps_its_bootstrap(acting: Make) -> None:
     # given a policy that balances the pole
     one = acting("CartPole-v1", 2)
     balancing = Scripted(lambda seen: seen @ np.array([0.1, 0.5, 5.0, 1.0]) > 0)
+    balancing.begin(one.environment.num_envs)
     one.actor.policy = balancing  # type: ignore[assignment]
 
     # when it reaches the limit of 500 steps
@@ -398,7 +412,8 @@ def test_log_probabilities_are_the_policys_of_the_actions_taken(acting: Make) ->
 
     # when the logits of the same observations are put through log-softmax, the slow way
     before_actions = rows.observations[:-1].reshape(-1, 4)
-    logits = one.actor.policy.logits(before_actions).astype(np.float64)
+    none_first = np.zeros(len(before_actions), np.bool_)
+    logits = one.actor.policy.outputs(before_actions, none_first).astype(np.float64)
     log_softmax = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
     # then those of the actions taken are in the rows
@@ -454,6 +469,7 @@ def test_a_block_says_where_it_comes_from(acting: Make) -> None:
         (T, 2),
         (T, 2),
         (T, 2),
+        (1, 2),
     ]
 
 

@@ -23,7 +23,8 @@ from common.corridor import (
     value,
 )
 from common.envs import VectorEnvironment
-from common.spec import ObservationSpec, make_spec
+from common.spaces import ObservationSpec, discrete
+from common.spec import make_spec
 from support import Programs
 
 PROBABILITIES = (0.2, 0.5, BEST_RIGHT_PROBABILITY, 0.8)
@@ -177,7 +178,7 @@ def test_our_vector_environment_finds_its_native_form() -> None:
     environment = VectorEnvironment(ENV_ID, 3)
     assert isinstance(environment._env.unwrapped, ShortCorridorVector)
     assert environment.observation == ObservationSpec((1,), "float32")
-    assert environment.num_actions == 2
+    assert environment.action == discrete(2)
     assert environment.reset(seed=0).tolist() == [[1.0]] * 3
 
 
@@ -196,7 +197,7 @@ def test_an_action_that_there_is_not_is_refused(bad: int) -> None:
 def test_a_program_finds_it_without_a_module(programs: Programs) -> None:
     # given a checkpoint of a network that goes left and right alike
     config = Config().replace({"env": ENV_ID})
-    spec = make_spec("corridor", config, ObservationSpec((1,), "float32"), 2)
+    spec = make_spec("corridor", config, ObservationSpec((1,), "float32"), discrete(2))
     tensors = {
         f"model.{name}": np.zeros(shape, np.float32)
         for name, shape in spec.parameter_shapes().items()

@@ -19,7 +19,8 @@ from common.courier import RING_BLOCKS, Courier, Fresh
 from common.errors import RedisDenied, RedisUnreachable
 from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
-from common.spec import ObservationSpec, RunSpec
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec
 from common.trajectory import Block, Origin, Trajectory
 from common.transport import ActorSide, LearnerSide, PushReply, WeightsReply
 from common.wire import Weights
@@ -30,7 +31,7 @@ SPEC = RunSpec(
     run="test",
     env="Test-v0",
     observation=ObservationSpec((3,), "float32"),
-    num_actions=2,
+    action=discrete(2),
     hidden_sizes=(4,),
     activation="tanh",
     unroll_length=T,
@@ -52,6 +53,7 @@ def numbered(number: int) -> Block:
         discounts=np.ones((T, N), np.float32),
         behaviour_log_probs=np.zeros((T, N), np.float32),
         mask=np.ones((T, N), np.bool_),
+        memory=np.empty((1, N, 0), np.float32),
     )
     return Block(Origin("host-7", 12345, 0, 1), rows, (), 0.01)
 

@@ -24,6 +24,7 @@ from chaos.servers import OwnServer
 from common import checkpoint, wire
 from common.monitor import MonitorSide, residual
 from common.server import EmbeddedServer
+from common.spaces import discrete
 from common.spec import WIRE_VERSION, RunSpec
 from common.trajectory import Block
 from common.transport import ActorSide
@@ -206,7 +207,7 @@ def kinds(spec: RunSpec) -> list[Kind]:
             for name in ("observations", "rewards", "discounts", "behaviour_log_probs")
             for value in (math.nan, math.inf, -math.inf)
         ),
-        Kind(28, "an action too high", "range", with_value("actions", spec.num_actions)),
+        Kind(28, "an action too high", "range", with_value("actions", spec.action.sizes[0])),
         Kind(28, "an action too low", "range", with_value("actions", -1)),
         Kind(28, "a probability above 1", "range", with_value("behaviour_log_probs", 0.1)),
         Kind(28, "a discount above 1", "range", with_value("discounts", 1.5)),
@@ -216,7 +217,7 @@ def kinds(spec: RunSpec) -> list[Kind]:
         *(Kind(30, f"version {v}", "version", sealed(version=v)) for v in OTHER_VERSIONS),
         Kind(31, "another environment", "spec", of_another(of(env="Acrobot-v1"))),
         Kind(31, "another observation space", "spec", of_another(of(observation=wide))),
-        Kind(31, "another action space", "spec", of_another(of(num_actions=3))),
+        Kind(31, "another action space", "spec", of_another(of(action=discrete(3)))),
         Kind(31, "another network", "spec", of_another(of(hidden_sizes=(8,)))),
         Kind(31, "another unroll length", "spec", of_another(of(unroll_length=3))),
         Kind(31, "no fingerprint", "spec", sealed({"spec": None})),

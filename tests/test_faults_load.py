@@ -30,7 +30,8 @@ from common import wire
 from common.courier import Courier, Fresh
 from common.ledger import Settled
 from common.monitor import MonitorSide, residual
-from common.spec import ObservationSpec, RunSpec
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec
 from common.trajectory import Block, Origin, empty_trajectory
 from common.transport import ActorSide, LearnerSide
 from support import Programs, eventually
@@ -127,10 +128,7 @@ def push_for_ever(couriers: list[Courier], blocks: list[Block], stop: threading.
 
 def some_block(spec: RunSpec, origin: Origin) -> Block:
     """A valid block in which nothing happens."""
-    observation = spec.observation
-    rows = empty_trajectory(
-        spec.unroll_length, spec.envs_per_actor, observation.shape, observation.dtype
-    )
+    rows = empty_trajectory(spec, spec.envs_per_actor)
     for array in rows:
         array.fill(0)
     rows.mask.fill(True)
@@ -191,7 +189,7 @@ def test_with_many_actors_the_learner_still_claims_without_delay(
         run=run_name,
         env="Test-v0",
         observation=ObservationSpec((4,), "float32"),
-        num_actions=2,
+        action=discrete(2),
         hidden_sizes=(8,),
         activation="tanh",
         unroll_length=20,

@@ -21,7 +21,8 @@ from chaos.servers import DURABLE, OwnServer
 from common.courier import Courier, Fresh
 from common.functions import LIBRARY
 from common.monitor import MonitorSide, residual
-from common.spec import ObservationSpec, RunSpec
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec
 from common.trajectory import Block, Origin, empty_trajectory
 from common.transport import ActorSide
 from support import Program, Programs, eventually
@@ -192,7 +193,7 @@ SPEC = RunSpec(
     run="frozen",
     env="Test-v0",
     observation=ObservationSpec((4,), "float32"),
-    num_actions=2,
+    action=discrete(2),
     hidden_sizes=(4,),
     activation="tanh",
     unroll_length=20,
@@ -209,7 +210,7 @@ def test_handing_a_block_over_takes_no_longer_when_the_server_is_frozen(
 ) -> None:
     # given an actor's courier, and a frozen server
     side = ActorSide(own_server.url, SPEC.run, "test")
-    rows = empty_trajectory(SPEC.unroll_length, SPEC.envs_per_actor, (4,), "float32")
+    rows = empty_trajectory(SPEC, SPEC.envs_per_actor)
     courier = Courier(side, SPEC, "digest", "actor#1", dict)
     with own_server.frozen():
         courier.start(Fresh(1, {}))

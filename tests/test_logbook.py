@@ -12,13 +12,14 @@ from common.batch import Batch, make_batch
 from common.config import Config
 from common.metrics import Recorder
 from common.rundir import RunDirectory
-from common.spec import ObservationSpec, make_spec
+from common.spaces import ObservationSpec, discrete
+from common.spec import make_spec
 from workers import logbook as logbook_module
 from workers.logbook import Logbook
 from workers.plan import Plan
 
 CONFIG = Config().replace({"unroll_length": 2})
-SPEC = make_spec("test", CONFIG, ObservationSpec((), "float32"), 2)
+SPEC = make_spec("test", CONFIG, ObservationSpec((), "float32"), discrete(2))
 
 
 class Bench:
@@ -39,6 +40,8 @@ class Bench:
             queued_in_all=0,
             claimed=0,
             bytes_received=0,
+            row_bytes=0,
+            rows_received=0,
             busy_s=0.0,
             batching_s=0.0,
             cpu_s=0.0,

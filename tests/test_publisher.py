@@ -19,7 +19,8 @@ from common.errors import Fenced, NotFinite, RedisUnreachable, RunHeld
 from common.monitor import MonitorSide
 from common.publisher import Publisher
 from common.server import EmbeddedServer
-from common.spec import ObservationSpec, RunSpec
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec
 from common.transport import ActorSide, LearnerSide
 from common.wire import Weights
 from support import eventually
@@ -28,7 +29,7 @@ SPEC = RunSpec(
     run="test",
     env="Test-v0",
     observation=ObservationSpec((3,), "float32"),
-    num_actions=2,
+    action=discrete(2),
     hidden_sizes=(4,),
     activation="tanh",
     unroll_length=2,

@@ -11,11 +11,12 @@ from common.batch import Batch, make_batch
 from common.config import Config
 from common.errors import ConfigError
 from common.replay import Replay
-from common.spec import ObservationSpec, make_spec
+from common.spaces import ObservationSpec, discrete
+from common.spec import make_spec
 
 T, B = 3, 4
 SPEC = make_spec(
-    "test", Config().replace({"unroll_length": T}), ObservationSpec((2,), "float32"), 2
+    "test", Config().replace({"unroll_length": T}), ObservationSpec((2,), "float32"), discrete(2)
 )
 
 

@@ -5,11 +5,14 @@ import pytest
 
 from common.batch import Batch, Played, make_batch
 from common.config import Config
-from common.spec import ObservationSpec, make_spec
+from common.spaces import ObservationSpec, discrete
+from common.spec import make_spec
 from common.tally import MOST_RETURNS, VERSIONS, Tally
 from common.trajectory import Episode
 
-SPEC = make_spec("test", Config().replace({"unroll_length": 2}), ObservationSpec((), "float32"), 2)
+SPEC = make_spec(
+    "test", Config().replace({"unroll_length": 2}), ObservationSpec((), "float32"), discrete(2)
+)
 
 
 def batch_of(versions: list[int], replayed: int = 0) -> Batch:

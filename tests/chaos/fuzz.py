@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import FrameRefused, SpecMismatch
-from common.spec import OBSERVATION_DTYPES, WIRE_VERSION, ObservationSpec, RunSpec
+from common.spaces import OBSERVATION_DTYPES, ObservationSpec, discrete
+from common.spec import WIRE_VERSION, RunSpec
 from common.trajectory import Block, Episode, Origin, empty_trajectory
 from common.wire import pack_block, pack_weights, unpack_block, unpack_weights
 
@@ -92,7 +93,7 @@ def make_spec(observation: ObservationSpec, hidden_sizes: tuple[int, ...] = ()) 
         run="fuzz",
         env="Fuzz-v0",
         observation=observation,
-        num_actions=2,
+        action=discrete(2),
         hidden_sizes=hidden_sizes,
         activation="tanh",
         unroll_length=2,
@@ -105,9 +106,7 @@ def make_spec(observation: ObservationSpec, hidden_sizes: tuple[int, ...] = ()) 
 
 def make_block(spec: RunSpec, num_envs: int, sequence: int = 1, actor: str = "fuzz") -> Block:
     """Valid rows: zeros where nothing else is asked, one episode."""
-    rows = empty_trajectory(
-        spec.unroll_length, num_envs, spec.observation.shape, spec.observation.dtype
-    )
+    rows = empty_trajectory(spec, num_envs)
     for array in rows:
         array[:] = 0
     rows.behaviour_log_probs[:] = -0.5
@@ -371,7 +370,7 @@ def _check_block(block: Block, spec: RunSpec) -> None:
     for array, length in zip(rows[1:], (t + 1, t, t, t, t, t), strict=True):
         assert array.shape == (length, n)
     assert all(np.isfinite(array).all() for array in rows)
-    assert rows.actions.min() >= 0 and rows.actions.max() < spec.num_actions
+    assert rows.actions.min() >= 0 and rows.actions.max() < spec.action.sizes[0]
     assert rows.discounts.min() >= 0 and rows.discounts.max() <= 1
     assert rows.behaviour_log_probs.max() <= 0
     if spec.observation.num_values:
@@ -392,7 +391,7 @@ def _check_size(frame: bytes, arrays: list[NDArray[Any]]) -> None:
 
 def _check_spec(spec: RunSpec) -> None:
     assert RunSpec.from_json(spec.to_json()) == spec
-    counts = (*spec.hidden_sizes, *spec.observation.shape, spec.num_actions, spec.unroll_length)
+    counts = (*spec.hidden_sizes, *spec.observation.shape, spec.action.sizes[0], spec.unroll_length)
     assert all(type(count) is int for count in counts)
     assert 0 < spec.observation.num_features <= 16_777_216
     assert 0 < spec.max_policy_age_s < float("inf")

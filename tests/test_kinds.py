@@ -1,0 +1,124 @@
+"""Every kind of network, observation and action, through the real programs for some seconds."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import Programs
+
+pytestmark = pytest.mark.processes
+
+# Two parts, one of them a picture, and two choices at once.
+MODULE = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Rooms(gymnasium.Env):
+    observation_space = spaces.Dict(
+        {
+            "map": spaces.Box(0, 255, (40, 40, 3), np.uint8),
+            "bag": spaces.Tuple([spaces.Discrete(3), spaces.MultiBinary(2)]),
+            "told": spaces.Text(20),
+        }
+    )
+    action_space = spaces.MultiDiscrete([2, 3])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._seen(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(np.asarray(action)), action
+        self.steps += 1
+        return self._seen(), float(action[1]), self.steps == 7, self.steps == 5, {}
+
+    def _seen(self):
+        bag = (self.np_random.integers(3), np.zeros(2, np.int8))
+        return {"map": np.full((40, 40, 3), self.steps, np.uint8), "bag": bag, "told": "go left"}
+
+
+gymnasium.register("Rooms-v0", entry_point=Rooms)
+"""
+
+SMALL = ("--envs-per-actor", "4", "--batch-size", "4", "--unroll-length", "8")
+LSTM = ("--lstm-size", "8", "--extra-inputs", "last_action_reward")
+KINDS: dict[str, tuple[str, ...]] = {
+    "frames of Atari, three convolutions": ("--preset", "atari"),
+    "frames of Atari, two convolutions": ("--preset", "atari-fast"),
+    "frames of Atari, the deep network with a memory, in bfloat16": (
+        *("--preset", "atari", "--network", "deep", "--hidden-sizes", "32"),
+        *("--precision", "bfloat16", *LSTM),
+    ),
+    "a world of cells, with a mission and a memory": ("--preset", "minigrid"),
+    "a memory where velocities are masked": ("--preset", "masked-cartpole"),
+    "numbers as actions": ("--preset", "pendulum"),
+    "numbers as actions, with a memory": ("--preset", "pendulum", *LSTM),
+    "Box2D": ("--preset", "lunarlander"),
+    "parts, a picture among them, and two choices": (
+        *("--env", "rooms:Rooms-v0", "--network", "shallow", *LSTM, "--compression", "lz4"),
+        *("--frame-stack", "2"),
+    ),
+}
+
+
+def records_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_trains_and_its_policy_can_be_played(
+    programs: Programs, tmp_path: Path, kind: str
+) -> None:
+    # given a module of the user's own, for one of them
+    (tmp_path / "rooms.py").write_text(MODULE)
+    here = {"PYTHONPATH": str(tmp_path)}
+
+    # when it is trained for some updates, and played
+    code, output = programs.run(
+        *("impala-train", *KINDS[kind], *SMALL, "--total-frames", "640", "--run-dir", "run"),
+        *("--stop-at-return", "none"),
+        **here,
+    )
+    assert code == 0, output
+    played, said = programs.run(
+        *("impala-eval", "--checkpoint", "run", "--episodes", "2", "--max-steps", "20", "--json"),
+        *("--env-module", "rooms"),
+        **here,
+    )
+
+    # then it was trained on all it should, with finite figures, and no gradient was thrown away
+    result = json.loads((programs.folder / "run" / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["frames"] >= 640
+    last = records_of(programs.folder / "run")[-1]
+    assert last["updates_skipped"] == 0
+    assert last["blocks_refused"] == 0
+    assert math.isfinite(last["total_loss"])
+    assert played == 0, said
+    assert json.loads(said.splitlines()[-1])["episodes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("--env", "CartPole-v1", "--network", "shallow"),
+            "--network mlp",
+        ),
+        (("--env", "ALE/Pang-v5"), "the nearest is ALE/Pong-v5"),
+        (("--env", "FrozenLake-v1", "--network", "deep"), "--network mlp"),
+    ],
+)
+def test_what_cannot_be_learned_on_is_refused_with_the_remedy(
+    programs: Programs, options: tuple[str, ...], sentence: str
+) -> None:
+    code, output = programs.run("impala-train", *options, "--run-dir", "run")
+    assert code in (2, 3), output
+    assert sentence in output
+    assert "Traceback" not in output
