@@ -33,17 +33,17 @@ class Picture(NamedTuple):
     channels: int
     height: int
     width: int
-    channels_first: bool  # in the observation; False too for a picture without colours
+    colours_last: bool  # in the observation, behind the two dimensions
 
 
 def picture(part: Part, frame_stack: int) -> Picture:
     """The part's measures; its colours are the shorter of its first and last axis."""
     if len(part.shape) == 2:
-        return Picture(frame_stack, *part.shape, channels_first=False)
+        return Picture(frame_stack, *part.shape, colours_last=False)
     first, middle, last = part.shape
     if first < last:
-        return Picture(frame_stack * first, middle, last, channels_first=True)
-    return Picture(frame_stack * last, first, middle, channels_first=False)
+        return Picture(frame_stack * first, middle, last, colours_last=False)
+    return Picture(frame_stack * last, first, middle, colours_last=True)
 
 
 def is_convolved(network: str, part: Part) -> bool:

@@ -40,7 +40,7 @@ TIME_LIMIT_FRAMES = 108_000
 EMULATOR_FRAMES_PER_S = 60
 # As drawn: few games have more lines, which are then squeezed.
 SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
-# The first of the action set is the no-op in each game that has lives.
+# The first of the action set; in games without lives it may be another action.
 NO_OP = 0
 
 
@@ -78,9 +78,9 @@ def game_seeds(seed: int, num_envs: int) -> NDArray[np.int64]:
 class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
     """N games with next-step autoreset. `infos["game_over"]` [N] tells where a true score ends.
 
-    ALE resets a game that is over by itself. A life's end it only tells, so the step after one is
-    ours: a no-op whatever the action, as in OpenAI Baselines. Should it bring points, or the game's
-    end, then the life's first real step tells them.
+    The step after an episode's last is a no-op whatever its action, as in OpenAI Baselines. ALE
+    makes a reset of it where the game is over. After a lost life it is played; should it bring
+    points, or the game's end, then the life's first real step tells them.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -88,7 +88,7 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
     _lives: NDArray[np.int32]  # [N]
-    _life_over: NDArray[np.bool_]  # [N], in a game that goes on: the next step is the no-op
+    _ended: NDArray[np.bool_]  # [N], in the last step: the next one is the no-op
     _put_off: NDArray[np.int32]  # [3, N], what the no-op brought: reward, terminated, truncated
 
     def __init__(self, emulators: VectorEnv[Any, Any, Any], whole_games: bool) -> None:
@@ -109,7 +109,7 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
         seeds = None if seed is None else game_seeds(seed, self.num_envs)
         frames, infos = self._emulators.reset(seed=seeds)  # type: ignore[arg-type]
         self._lives = infos["lives"]
-        self._life_over = np.zeros(self.num_envs, np.bool_)
+        self._ended = np.zeros(self.num_envs, np.bool_)
         self._put_off = np.zeros((3, self.num_envs), np.int32)
         return frames[:, 0], infos | {"game_over": np.zeros(self.num_envs, np.bool_)}
 
@@ -117,23 +117,21 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
         self, actions: NDArray[np.int64]
     ) -> tuple[Frames, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Plays an action in each, or resets where an episode was over."""
-        begins = self._life_over
+        begins = self._ended
         frames, rewards, terminated, truncated, infos = self._emulators.step(
             np.where(begins, NO_OP, actions)
         )
-        resets = terminated | truncated  # by ALE, in the next step
-
         told = np.stack([rewards, terminated, truncated]) + self._put_off
         self._put_off = told * begins
         told *= ~begins
         rewards, (terminated, truncated) = told[0].astype(np.float32), told[1:] > 0
         game_over = terminated | truncated
-
         if not self._whole_games:
             lives = infos["lives"]
+            # Without lives a game may go on: until ALE says that it is over, that is the last one.
             terminated |= (lives < self._lives) & (lives > 0) & ~begins
             self._lives = lives
-        self._life_over = (terminated | truncated) & ~resets
+        self._ended = terminated | truncated
         return frames[:, 0], rewards, terminated, truncated, infos | {"game_over": game_over}
 
     def close_extras(self, **kwargs: Any) -> None:

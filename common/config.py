@@ -163,8 +163,8 @@ class TransportSettings:
     weights_dtype: Literal["float32", "bfloat16"] = setting(
         "float32", "as published; bfloat16 halves the bytes, and actors act with rounded weights"
     )
-    compression: Literal["none", "lz4"] = setting(
-        "none", "of blocks on the wire; lz4 pays for pictures, and needs its package on both sides"
+    compression: Literal["none", "zstd"] = setting(
+        "none", "of blocks on the wire; zstd pays for pictures, and needs its package on both sides"
     )
     max_policy_lag: int | None = setting(
         None, "blocks older than this many updates are rejected, and counted", at_least=0

@@ -276,7 +276,7 @@ def _action_spec(space: Space) -> ActionSpec | None:
     if isinstance(space, spaces.MultiBinary):
         return ActionSpec("multi_discrete", (2,) * prod(space.shape))
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        return ActionSpec("continuous", (prod(space.shape),))
+        return ActionSpec("continuous", (prod(space.shape),), space.is_bounded())
     return None
 
 

@@ -1,9 +1,11 @@
 """The networks: observations in, a policy's outputs and a baseline out. They never sample.
 
-What an observation is made into (`common.torsos`): pictures go through convolutions, if the network
-has some; everything else is laid flat beside what comes out of them, categories one-hot, bytes
-divided by 255. Then come the hidden layers, the last action and reward if they are told, an LSTM
-core if there is one, and two linear heads.
+What an observation is made into (`common.torsos`): each of its pictures goes through convolutions
+of its own, if the network has some; all else is laid flat beside what comes out of them, categories
+one-hot, bytes divided by 255, in the observation's order. A picture's colours are the shorter of
+its first and last axis, the last if they are alike; the frames of a stack are further channels of
+it. Then come the hidden layers, the last action and reward if they are told, an LSTM core if there
+is one, and two linear heads.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,7 @@ from common.core import LstmCore
 from common.layers import tanh_layer
 from common.spaces import ActionSpec
 from common.spec import RunSpec
-from common.torsos import features, torsos
+from common.torsos import Observed
 
 
 class Seen(NamedTuple):
@@ -42,12 +44,12 @@ class Network(nn.Module):
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
-        self._observation, self._action, self._network = spec.observation, spec.action, spec.network
+        self._action = spec.action
         self._is_told = spec.extra_inputs != "none"
         self._core_size = spec.lstm_size
         self._activated = tanh_layer if spec.activation == "tanh" else _relu_layer
         shapes = spec.parameter_shapes()
-        self.convolutions = torsos(spec.network, spec.observation)
+        self.convolutions = Observed(spec.network, spec.observation)
         self.torso = nn.ModuleList(
             _orthogonal(shapes[f"torso.{index}.weight"], gain=2**0.5)
             for index in range(len(spec.hidden_sizes))
@@ -68,9 +70,7 @@ class Network(nn.Module):
         """Policy and baseline of every row, float32; the core's state is emptied on `is_first`."""
         leading = seen.is_first.shape
         # One flat batch: a layer is then a single fused product.
-        x = features(
-            self._observation, self._network, self.convolutions, seen.observations.flatten(0, 1)
-        )  # [R * B, F]
+        x = self.convolutions(seen.observations.flatten(0, 1))  # [R * B, F]
         for layer in self.torso:
             assert isinstance(layer, nn.Linear)
             x = self._activated(x, layer.weight, layer.bias)
@@ -82,6 +82,9 @@ class Network(nn.Module):
             x, memory = self.core(x.view(*leading, -1), seen.is_first, h, c)
             x = x.flatten(0, 1)
         policy = self.policy(x).float()
+        if self._action.bounded:
+            # Else one large step throws them where every action is cut alike, and stays there.
+            policy = policy.tanh()
         if self.log_std is not None:
             policy = torch.cat([policy, self.log_std.expand_as(policy)], -1)
         baseline = self.baseline(x).float()
@@ -100,8 +103,9 @@ def make_model(spec: RunSpec, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Network(spec)
-    found = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    assert found == spec.parameter_shapes(), "the network and the spec's list of it differ"
+    found = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    listed = list(spec.parameter_shapes().items())
+    assert found == listed, "the network and the spec's list of it differ"
     return model
 
 

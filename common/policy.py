@@ -102,6 +102,8 @@ class MlpPolicy(Policy):
         outputs = x @ weight + bias
         if self._log_stds is None:
             return outputs
+        if self._spec.action.bounded:
+            outputs = np.tanh(outputs, out=outputs)
         return np.hstack([outputs, np.broadcast_to(self._log_stds, outputs.shape)])
 
 

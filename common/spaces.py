@@ -89,6 +89,8 @@ class ActionSpec:
     # "continuous": numbers drawn from Gaussians, where -1 .. 1 is the space's low .. high.
     kind: Literal["discrete", "multi_discrete", "continuous"]
     sizes: tuple[int, ...]  # choices of each; for continuous, one entry: how many numbers
+    # Of numbers that all have both bounds, the Gaussians' means are kept between them.
+    bounded: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

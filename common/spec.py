@@ -33,7 +33,7 @@ from common.spaces import (
 WIRE_VERSION = 3
 
 WEIGHTS_DTYPES = ("float32", "bfloat16")
-COMPRESSIONS = ("none", "lz4")
+COMPRESSIONS = ("none", "zstd")
 # The fields that data and weights depend on; the others may differ between programs.
 _FITTING = (
     "env",
@@ -236,9 +236,12 @@ def _action_from(document: Any) -> ActionSpec:
     fields = _fields("action", document, ActionSpec)
     kind = _text("action.kind", fields["kind"], ("discrete", "multi_discrete", "continuous"))
     sizes = _whole_numbers("action.sizes", fields["sizes"], 1, MAX_CHOICES)
+    bounded = fields["bounded"]
+    if not isinstance(bounded, bool) or (bounded and kind != "continuous"):
+        raise SpecMismatch(f"the run's spec has action.bounded {str(bounded)[:60]}")
     if not sizes or (len(sizes) > 1 and kind != "multi_discrete") or sum(sizes) > MAX_CHOICES:
         raise SpecMismatch(f"the run's spec has action.sizes {str(sizes)[:60]}")
-    return ActionSpec(kind, sizes)  # type: ignore[arg-type]
+    return ActionSpec(kind, sizes, bounded)  # type: ignore[arg-type]
 
 
 def _fields(name: str, document: Any, of: type) -> dict[str, Any]:

@@ -17,9 +17,9 @@ and from the number of environments, and the lengths must then agree to the byte
 only after that.
 
 A block's body: the arrays of a `Trajectory` in their order, then float32 episode returns [K] and
-int32 episode lengths [K]; all of it as one LZ4 block if the header says so. A weights body: the
-spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the upper half of a
-float32.
+int32 episode lengths [K]; all of it as one Zstandard frame if the header says so. A weights body:
+the spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the upper half of
+a float32.
 """
 
 import re

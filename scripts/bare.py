@@ -1,6 +1,8 @@
 """The learner's computation in plain PyTorch, as one would write it down: what it is measured by.
 
-The same network, loss and step; nothing is checked, told or timed.
+The same network, loss and step; nothing is checked, told or timed, and the inputs lie ready on the
+device: features as floats for a plain network (hidden layers, one choice as an action), and for
+every other the stacks that the project's own `Network` sees, which is then computed as it is.
 """
 
 import itertools
@@ -12,12 +14,29 @@ from torch.nn import functional
 
 from common.batch import Batch
 from common.config import Config, LossSettings, OptimizerSettings
+from common.distributions import judge
 from common.losses import Rows, shape_rewards
+from common.models import Seen, make_model
+from common.spaces import ActionSpec
 from common.spec import RunSpec
+
+# A network's outputs for the policy [R, B, P] and values [R, B].
+Outputs = tuple[Tensor, Tensor]
+
+
+def is_plain(spec: RunSpec) -> bool:
+    """Whether `BareNetwork` is the run's network."""
+    return (
+        spec.network == "mlp"
+        and spec.memory_size == 0
+        and spec.action.kind == "discrete"
+        and spec.observation.frame_stack == 1
+        and not spec.observation.parts
+    )
 
 
 class BareNetwork(nn.Module):
-    """The network of `common.models`, its parameters under the same names."""
+    """A plain network of `common.models`, its parameters under the same names."""
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
@@ -27,7 +46,7 @@ class BareNetwork(nn.Module):
         self.policy = nn.Linear(sizes[-1], spec.action.sizes[0])
         self.baseline = nn.Linear(sizes[-1], 1)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor) -> Outputs:
         """Features [..., F] to logits [..., A] and values [...]."""
         x = features
         for layer in self.torso:
@@ -35,12 +54,34 @@ class BareNetwork(nn.Module):
         return self.policy(x), self.baseline(x).squeeze(-1)
 
 
-def bare_loss(logits: Tensor, values: Tensor, rows: Rows, settings: LossSettings) -> Tensor:
-    """The sum of the three losses with V-trace; every row counts."""
-    log_policy = functional.log_softmax(logits[:-1], -1)  # [T, B, A]
-    log_probs = log_policy.gather(-1, rows.actions.unsqueeze(-1)).squeeze(-1)  # [T, B]
+class OwnNetwork(nn.Module):
+    """The project's own network, of any kind."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__()
+        self.network = make_model(spec, seed=0)
+
+    def forward(self, seen: Seen) -> Outputs:
+        """What it makes of R rows of B environments."""
+        output = self.network(seen)
+        return output.policy, output.baseline
+
+
+def bare_loss(
+    action: ActionSpec, outputs: Tensor, values: Tensor, rows: Rows, settings: LossSettings
+) -> Tensor:
+    """The mean of the three losses with V-trace; every row counts.
+
+    Args:
+      action: what an action is.
+      outputs: [T+1, B, P] of the policy.
+      values: [T+1, B]
+      rows: the batch.
+      settings: costs and discount.
+    """
+    policy = judge(action, outputs[:-1], rows.actions)  # of [T, B]
     with torch.no_grad():
-        rhos = (log_probs - rows.behaviour_log_probs).exp().clamp(max=1.0)
+        rhos = (policy.log_probs - rows.behaviour_log_probs).exp().clamp(max=1.0)
         discounts = rows.discounts * settings.discounting
         rewards = shape_rewards(rows.rewards, settings)
         deltas = rhos * (rewards + discounts * values[1:] - values[:-1])
@@ -52,10 +93,10 @@ def bare_loss(logits: Tensor, values: Tensor, rows: Rows, settings: LossSettings
         targets = torch.stack(differences[::-1]) + values[:-1]  # [T, B]
         following = torch.cat([targets[1:], values[-1:]])
         advantages = rhos * (rewards + discounts * following - values[:-1])
-    policy = -(log_probs * advantages).mean()
+    gain = (policy.log_probs * advantages).mean()
     baseline = 0.5 * (targets - values[:-1]).square().mean()
-    negative_entropy = (log_policy.exp() * log_policy).sum(-1).mean()
-    return policy + settings.baseline_cost * baseline + settings.entropy_cost * negative_entropy
+    entropy = policy.entropies.mean()
+    return settings.baseline_cost * baseline - gain - settings.entropy_cost * entropy
 
 
 def plain_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -69,17 +110,17 @@ def bare_update(
     spec: RunSpec, config: Config, batches: Sequence[Batch], compiled: bool = False
 ) -> Callable[[], None]:
     """A function that makes the bare update on the next batch."""
-    network = BareNetwork(spec)
+    network = BareNetwork(spec) if is_plain(spec) else OwnNetwork(spec)
     forward = torch.compile(network) if compiled else network
     optimizer = plain_optimizer(network, config.optimizer)
     bound = config.optimizer.grad_norm_clipping
     on_cpu = (batch.on(torch.device("cpu")) for batch in batches)
-    ready = itertools.cycle([(features_of(spec, seen), rows) for seen, rows in on_cpu])
+    ready = itertools.cycle([(inputs_of(spec, seen), rows) for seen, rows in on_cpu])
 
     def update() -> None:
-        features, rows = next(ready)
-        logits, values = forward(features)
-        loss = bare_loss(logits, values, rows, config.loss)
+        inputs, rows = next(ready)
+        outputs, values = forward(inputs)
+        loss = bare_loss(spec.action, outputs, values, rows, config.loss)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if bound is not None:
@@ -89,8 +130,13 @@ def bare_update(
     return update
 
 
+def inputs_of(spec: RunSpec, seen: Seen) -> Tensor | Seen:
+    """What the bare update's network takes."""
+    return features_of(spec, seen.observations) if is_plain(spec) else seen
+
+
 def features_of(spec: RunSpec, observations: Tensor) -> Tensor:
-    """Observations [..., *shape] as the network's inputs [..., F]."""
+    """Observations [..., *shape] as a plain network's inputs [..., F]."""
     if spec.observation.num_values is not None:
         return functional.one_hot(observations.long(), spec.observation.num_values).float()
     x = observations.flatten(observations.dim() - len(spec.observation.shape)).float()

@@ -1,32 +1,43 @@
 """Measures `Actor.unroll` without Redis: the whole, its parts, and the policy in numpy and torch.
 
     .venv/bin/python scripts/bench_acting.py [--envs-per-actor 32,256,1024]
+    .venv/bin/python scripts/bench_acting.py --preset atari-fast
 
 The limit is what an unroll cannot do without: the vector environment stepped alone with actions
 that were drawn before, and the policy asked alone about observations that were seen before. The
 share of it that is reached is their time over the unroll's; the rest is rows copied and episodes
-followed. Packing to bytes is beside it: the sender's thread does that. Each step of an environment
-counts as a frame, the fake one after an episode included. The last line is JSON.
+followed. Packing to bytes is beside it, compressed if the settings say so: the sender's thread does
+that. The bytes a step are those of the last block that was played, for a step of one environment;
+games that have just begun look alike and compress better than later in a run, whose records tell.
+Each step counts as a frame, the fake one after an episode included. A policy in PyTorch stands
+beside the one in numpy where only hidden layers choose one action. The last line is JSON.
 """
 
+import contextlib
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import measuring
-from common import wire
+from bare import BareNetwork, features_of, is_plain
+from common import compression, wire
 from common.acting import Actor
 from common.envs import VectorEnvironment
-from common.policy import Policy
-from common.spec import RunSpec
+from common.errors import ConfigError
+from common.models import make_model
+from common.policy import make_policy
+from common.sampling import Actions
+from common.spaces import ActionSpec
+from common.spec import COMPRESSIONS, RunSpec
+from common.trajectory import Block, Trajectory
 from common.wire import Weights
-from load import weights_of
 from measuring import Figures, Spreads
 from workers import runtime
 
@@ -34,16 +45,13 @@ from workers import runtime
 PARTS = ("environment_s", "policy_s")
 POLICIES = ("policy_s", "torch_s", "traced_s")
 Call = Callable[[], object]
-Observations = NDArray[np.generic]
 
 
 def environment_alone(spec: RunSpec, num_envs: int) -> Call:
     """An unroll's steps with random actions."""
     environment = VectorEnvironment(spec.env, num_envs)
     environment.reset(0)
-    drawn = np.random.default_rng(0).integers(
-        spec.action.sizes[0], size=(spec.unroll_length, num_envs)
-    )
+    drawn = random_actions(spec.action, spec.unroll_length, num_envs)
 
     def step() -> None:
         for actions in drawn:
@@ -52,20 +60,34 @@ def environment_alone(spec: RunSpec, num_envs: int) -> Call:
     return step
 
 
-def policy_alone(spec: RunSpec, weights: Weights, seen: Observations) -> Call:
-    """An unroll's actions."""
-    policy = Policy(spec, np.random.default_rng(0))
+def random_actions(action: ActionSpec, steps: int, num_envs: int) -> Actions:
+    """Actions [T, N, ...] of any kind; numbers of deviation 1, as a new policy draws them."""
+    rng = np.random.default_rng(0)
+    if action.kind == "continuous":
+        return rng.standard_normal((steps, num_envs, *action.shape), np.float32)
+    choices = rng.integers(action.sizes, size=(steps, num_envs, len(action.sizes)))
+    return choices[..., 0] if action.kind == "discrete" else choices
+
+
+def policy_alone(spec: RunSpec, weights: Weights, played: Trajectory) -> Call:
+    """An unroll's actions, frames stacked and what is told remembered."""
+    policy = make_policy(spec, np.random.default_rng(0))
     policy.load(1, weights)
-    return lambda: [policy.sample(observations) for observations in seen]
+    policy.begin(played.actions.shape[1])
+    seen = played.observations[spec.observation.history : -1]  # [T, N, ...]
+    rows = list(zip(seen, played.is_first[:-1], played.rewards, strict=True))
+
+    def act() -> None:
+        for observations, is_first, rewards in rows:
+            actions, _ = policy.sample(observations, is_first)
+            policy.remember(actions, rewards)
+
+    return act
 
 
-def policies_in_torch(spec: RunSpec, weights: Weights, seen: Observations) -> dict[str, Call]:
-    """The same by PyTorch: as it is written, and traced."""
-    import torch
-
-    from bare import BareNetwork, features_of
-
-    torch.set_num_threads(1)
+def policies_in_torch(spec: RunSpec, weights: Weights, played: Trajectory) -> dict[str, Call]:
+    """The same of a plain network by PyTorch: as it is written, and traced."""
+    seen = played.observations[:-1]
     network = BareNetwork(spec)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
 
@@ -100,23 +122,27 @@ class Acting:
     """What is measured for a number of environments, each as one unroll's work."""
 
     def __init__(self, spec: RunSpec, num_envs: int, with_torch: bool) -> None:
-        self._rows = num_envs * spec.unroll_length
-        weights = weights_of(spec)
-        actor = Actor(spec, VectorEnvironment(spec.env, num_envs), "bench", 0)
-        actor.policy.load(1, weights)
-        block = actor.unroll()
-        seen = block.trajectory.observations[:-1].copy()
+        self._spec, self._rows = spec, num_envs * spec.unroll_length
+        model = make_model(spec, seed=0)
+        weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+        self._actor = Actor(spec, VectorEnvironment(spec.env, num_envs), "bench", 0)
+        self._actor.policy.load(1, weights)
+        self._play()
+        played = self._block.trajectory
         self._calls: dict[str, Call] = {
-            "unroll_s": actor.unroll,
+            "unroll_s": self._play,
             "environment_s": environment_alone(spec, num_envs),
-            "policy_s": policy_alone(spec, weights, seen),
-            "pack_s": lambda: wire.pack_block(block, spec),
+            "policy_s": policy_alone(spec, weights, played),
+            "pack_s": lambda: wire.pack_block(self._block, spec),
         }
         if with_torch:
-            self._calls |= policies_in_torch(spec, weights, seen)
+            self._calls |= policies_in_torch(spec, weights, played)
+
+    def _play(self) -> None:
+        self._block = self._actor.unroll()
 
     def measured(self, seconds: float) -> Figures:
-        """How long each takes for an unroll."""
+        """How long each takes for an unroll, and the bytes of a step."""
         measuring.side_by_side(self._calls, measuring.WARM_UP_SHARE * seconds)
         times = measuring.side_by_side(self._calls, seconds)
         limit_s = sum(times[part] for part in PARTS)
@@ -126,12 +152,33 @@ class Acting:
             "share": limit_s / times["unroll_s"],
             "rest_s": times["unroll_s"] - limit_s,
             **times,
+            **bytes_a_step(self._block, self._spec),
         }
 
 
+def bytes_a_step(block: Block, spec: RunSpec) -> Figures:
+    """Of a block on the wire for a step of one environment, in each way that works here."""
+    found = {}
+    for codec in COMPRESSIONS:
+        if codec == "none" or is_installed():
+            frame = wire.pack_block(block, dataclasses.replace(spec, compression=codec))
+            found[f"bytes_{codec}"] = len(frame) / block.trajectory.mask.size
+    return found
+
+
+def is_installed() -> bool:
+    """Whether blocks can be compressed here."""
+    with contextlib.suppress(ConfigError):
+        compression.check_installed()
+        return True
+    return False
+
+
 def tables(figures: dict[str, Spreads], unroll_length: int, with_torch: bool) -> list[Table]:
-    """For people: how fast, where an unroll's time goes, and the policies."""
+    """For people: how fast, where an unroll's time goes, its bytes, and the policies."""
     names = ("unroll_s", *PARTS, "rest_s", "pack_s")
+    codecs = [codec for codec in COMPRESSIONS if is_installed() or codec == "none"]
+    size = measuring.table("bytes a step, on the wire", *codecs)
     speed = measuring.table("Actor.unroll, without Redis", "frames/s", "limit", "share of it")
     times = measuring.table("an unroll, ms", *(name.removesuffix("_s") for name in names))
     policies = measuring.table("a call of the policy, us", "numpy", "torch", "torch, traced")
@@ -139,10 +186,11 @@ def tables(figures: dict[str, Spreads], unroll_length: int, with_torch: bool) ->
         reached, limit = of["frames_per_s"].shown(), of["limit_frames_per_s"].shown()
         speed.add_row(case, reached, limit, of["share"].shown(".2f"))
         times.add_row(case, *(f"{1e3 * of[name].median:.3f}" for name in names))
+        size.add_row(case, *(of[f"bytes_{codec}"].shown() for codec in codecs))
         if with_torch:
             calls = (of[name].shown(".0f", 1e6 / unroll_length) for name in POLICIES)
             policies.add_row(case, *calls)
-    return [speed, times, policies] if with_torch else [speed, times]
+    return [speed, times, size, *([policies] if with_torch else [])]
 
 
 @click.command(help=__doc__, context_settings=runtime.CONTEXT)
@@ -150,9 +198,9 @@ def tables(figures: dict[str, Spreads], unroll_length: int, with_torch: bool) ->
 @click.option(
     "--envs-per-actor",
     "numbers",
-    default="32,256,1024",
     callback=measuring.whole_numbers,
-    help="Environments that the actor steps as one vector; several with commas.",
+    help="Environments that the actor steps as one vector, several with commas: 32,256,1024 if "
+    "nothing else is said, with convolutions the settings' own.",
 )
 @click.option("--torch/--no-torch", "with_torch", default=True, help="Policies in torch, too.")
 @measuring.timing_options(1.0, "How long each part is measured.")
@@ -168,10 +216,15 @@ def main(
 ) -> None:
     measuring.begin()
     others_cores = measuring.others_cores()
+    torch.set_num_threads(1)
     # As the actor's program does.
     with measuring.one_sentence(), threadpool_limits(limits=1):
         config = measuring.config_of(preset_name, config_file, unroll_length)
+        if config.transport.compression != "none":
+            compression.check_installed()
         spec = measuring.spec_of(config)
+        with_torch = with_torch and is_plain(spec)
+        numbers = measuring.sizes_of(spec, numbers, spec.envs_per_actor)
         actings = {number: Acting(spec, number, with_torch) for number in numbers}
         runs: dict[int, list[Figures]] = {number: [] for number in numbers}
         for repetition in range(repeat):

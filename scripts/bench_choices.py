@@ -64,7 +64,7 @@ def acting(num_envs: int) -> None:
     import torch
     from threadpoolctl import threadpool_limits
 
-    from common.models import make_model
+    from common.models import Seen, make_model
     from common.policy import make_policy
     from common.presets import preset
     from common.spaces import ObservationSpec, discrete
@@ -79,9 +79,18 @@ def acting(num_envs: int) -> None:
     observations = np.random.default_rng(1).normal(size=(num_envs, 4)).astype(np.float32)
     is_first = np.zeros(num_envs, np.bool_)
 
+    # One row: nothing was done within it, and nothing is remembered.
+    seen = Seen(
+        torch.from_numpy(observations)[None],
+        torch.from_numpy(is_first)[None],
+        actions=torch.empty(0, num_envs),
+        rewards=torch.empty(0, num_envs),
+        memory=torch.empty(num_envs, 0),
+    )
+
     @torch.no_grad()
     def in_torch() -> None:
-        log_policy = torch.log_softmax(model(torch.from_numpy(observations)).logits, -1)
+        log_policy = torch.log_softmax(model(seen).policy[0], -1)
         actions = torch.multinomial(log_policy.exp(), 1)
         log_policy.gather(-1, actions).numpy()
 

@@ -1,11 +1,15 @@
 """Measures `Learner.update` from memory: no Redis, no other thread, batches played before.
 
     .venv/bin/python scripts/bench_learning.py [--batch-size 32,256,1024] [--threads 1,2]
+    .venv/bin/python scripts/bench_learning.py --preset atari-fast
 
 The limit is the bare computation: the same network, V-trace, gradients and step on the same rows in
-plain PyTorch, of which nothing is checked, told or timed, and whose inputs lie ready. The share of
-it that is reached is the bare update's time over ours; it is above 1 where ours computes something
-faster than plain PyTorch does. Every row counts as a frame. The last line is JSON.
+plain PyTorch, of which nothing is checked, told or timed, and whose inputs lie ready: floats, or
+for convolutions, memory and other kinds of actions what the project's own network sees, frames
+stacked. That network is then computed as it is, with an optimizer of PyTorch's. The share of the
+limit that is reached is the bare update's time over ours; it is above 1 where ours computes
+something faster than plain PyTorch does. Every row counts as a frame: a step of an environment. The
+last line is JSON.
 """
 
 import itertools
@@ -50,6 +54,7 @@ class Case(NamedTuple):
 
 def play(spec: RunSpec, learner: Learner, batch_size: int) -> list[Batch]:
     """Batches out of unrolls of as many environments, with the learner's weights."""
+    torch.set_num_threads(1)
     actor = Actor(spec, VectorEnvironment(spec.env, batch_size), "bench", 0)
     actor.policy.load(1, learner.weights())
     batches = []
@@ -124,9 +129,9 @@ def tables(figures: dict[str, Spreads]) -> list[Table]:
 @click.option(
     "--batch-size",
     "batch_sizes",
-    default="32,256,1024",
     callback=measuring.whole_numbers,
-    help="Trajectories in an update; several with commas.",
+    help="Trajectories in an update, several with commas: 32,256,1024 if nothing else is said, "
+    "with convolutions the settings' own.",
 )
 @click.option(
     "--threads",
@@ -154,7 +159,8 @@ def main(
         # Nothing drifts, whatever the number of updates: each of them costs the same.
         config = config.replace({"learning_rate": 0.0})
         spec = measuring.spec_of(config)
-        cases = [Case(b, n) for b in batch_sizes for n in threads]
+        sizes = measuring.sizes_of(spec, batch_sizes, config.training.batch_size)
+        cases = [Case(b, n) for b in sizes for n in threads]
         contests = [Contest(spec, config, case, compiled) for case in cases]
         runs: list[list[Figures]] = [[] for _ in cases]
         for number in range(repeat):

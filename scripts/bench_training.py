@@ -10,7 +10,12 @@ first, repeat by repeat; all trainings take turns. The limit is measured with th
 training, without Redis: of the learner on one core (bench_learning.py; ours or the bare
 computation, what is faster) and, at the same time, an actor on another (bench_acting.py:
 environment and policy alone; counted for each core that the learner leaves) it is the slower one.
-Its frames are those of as many fake rows as were trained on. The last line is JSON.
+Its frames are those of as many fake rows as were trained on. Where actors are slower than their
+learner, or the other way round, a core waits; what the system could reach at best if the cores that
+it works on were shared perfectly stands beside the environment, the policy and the update, each
+alone on a core: a frame then takes all three of their times (of the update as above) on one of the
+cores. Frames are steps of an environment; Atari's own, four to a step, are told apart. The last
+line is JSON.
 """
 
 import json
@@ -43,6 +48,8 @@ TARGETS = (
 )
 # Of an update from memory, beside those of the training.
 ALONE = ("update_s", "transfer_s", *COMPUTING, "other_s")
+# In frames/s, each on a core of its own.
+PARTS = ("environment", "policy", "update", "bare")
 
 
 def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> Figures:
@@ -63,12 +70,21 @@ def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> 
     learner_limit = real_share * max(learner["frames_per_s"], learner["limit_frames_per_s"])
     actors_limit = real_share * actor["limit_frames_per_s"] * at_once
     limit = min(learner_limit, actors_limit)
+    steps = settings["envs_per_actor"] * settings["unroll_length"]
+    frame_s = 1 / (real_share * actor["limit_frames_per_s"]) + 1 / learner_limit
+    shared = min(CORES, settings["num_actors"] + 1) / frame_s
     computing_s, alone_s = (sum(of[name] for name in COMPUTING) for of in (trained, learner))
     return {
         "learner_limit_frames_per_s": learner_limit,
         "actors_limit_frames_per_s": actors_limit,
         "limit_frames_per_s": limit,
         "share": trained["frames_per_s"] / limit,
+        "environment_frames_per_s": real_share * steps / actor["environment_s"],
+        "policy_frames_per_s": real_share * steps / actor["policy_s"],
+        "update_frames_per_s": real_share * learner["frames_per_s"],
+        "bare_frames_per_s": real_share * learner["limit_frames_per_s"],
+        "shared_frames_per_s": shared,
+        "share_of_shared": trained["frames_per_s"] / shared,
         # What it costs the computation itself that it is not alone.
         "computing_stretch": computing_s / alone_s,
         **{f"alone_{name}": learner[name] for name in ALONE},
@@ -129,16 +145,31 @@ def speeds(figures: dict[str, Spreads], ratios: dict[str, Spread]) -> Table:
     limited = all("share" in of for of in figures.values())
     heads = ["frames/s trained", *(["ratio"] if len(figures) > 1 else [])]
     heads += ["limit", "share of it"] if limited else []
+    in_games = any(of["game_frames_per_s"] != of["frames_per_s"] for of in figures.values())
+    heads += ["of the game"] if in_games else []
     shown = measuring.table("training", *heads, "played", "lag mean", "p95", "dropped")
     for name, of in figures.items():
         cells = [name, of["frames_per_s"].shown()]
         cells += [ratios[name].shown(".3f")] if len(figures) > 1 else []
         cells += [of["limit_frames_per_s"].shown(), of["share"].shown(".2f")] if limited else []
+        cells += [of["game_frames_per_s"].shown()] if in_games else []
         cells += [f"{of['played_per_s'].median:,.0f}", of["policy_lag_mean"].shown(".1f")]
         cells += [f"{of['policy_lag_p95'].median:.1f}", f"{of['dropped_share'].median:.3f}"]
         shown.add_row(*cells)
     others = (f"{of['others_cores'].high:.1f}" for of in figures.values())
     shown.caption = f"cores that other programs had meanwhile: {', '.join(others)}"
+    return shown
+
+
+def limits_of(figures: dict[str, Spreads]) -> Table:
+    """What each part reaches alone, and all of them at best, for people."""
+    heads = [*PARTS, "shared perfectly", "trained", "share of it"]
+    shown = measuring.table("frames/s, each alone on a core, and on all at best", *heads)
+    for name, of in figures.items():
+        if "share_of_shared" in of:
+            names = [f"{part}_frames_per_s" for part in (*PARTS, "shared")]
+            cells = [of[name].shown() for name in (*names, "frames_per_s")]
+            shown.add_row(name, *cells, of["share_of_shared"].shown(".2f"))
     return shown
 
 
@@ -241,7 +272,8 @@ def main(
         ratios={name: ratio._asdict() for name, ratio in ratios.items()},
         targets=rows,
     )
-    tables = [speeds(figures, ratios), stages(figures), in_words(rows)]
+    tables = [speeds(figures, ratios), *([limits_of(figures)] if with_limits else [])]
+    tables += [stages(figures), in_words(rows)]
     measuring.show(tables, document, only_json)
 
 

@@ -26,6 +26,8 @@ from workers import runtime
 
 # What is measured unless another one is named.
 PRESET = "cartpole-throughput"
+# So much at once where nothing else is asked for: sizes of updates, and numbers of environments.
+SMALL_NETWORKS = [32, 256, 1024]
 # Where no terminal says how wide it is: as wide as a table gets.
 WIDTH = 200
 # What is timed side by side takes so many turns.
@@ -65,17 +67,18 @@ def spreads(repeats: Sequence[Figures]) -> Spreads:
 def side_by_side(calls: Mapping[str, Callable[[], object]], seconds: float) -> Figures:
     """What a call of each takes in the mean, in seconds; each is called for about `seconds`.
 
-    They take turns in short slices: what disturbs the machine for a while disturbs all of them.
+    They take turns in short slices: what disturbs the machine for a while disturbs all of them. A
+    call that takes longer than a slice waits until the others have caught up.
     """
     spent_s, made = dict.fromkeys(calls, 0.0), dict.fromkeys(calls, 0)
     for number in range(SLICES):
+        due_s = seconds * (number + 1) / SLICES
         for name in taking_turns(list(calls), number):
-            call, began, elapsed_s = calls[name], time.perf_counter(), 0.0
-            while not elapsed_s or elapsed_s < seconds / SLICES:
+            call, before_s, began = calls[name], spent_s[name], time.perf_counter()
+            while spent_s[name] < due_s:
                 call()
                 made[name] += 1
-                elapsed_s = time.perf_counter() - began
-            spent_s[name] += elapsed_s
+                spent_s[name] = before_s + time.perf_counter() - began
     return {name: spent_s[name] / made[name] for name in calls}
 
 
@@ -170,9 +173,17 @@ def config_of(preset_name: str, config_file: Path | None, unroll_length: int | N
     return config.replace({"unroll_length": unroll_length} if unroll_length else {})
 
 
+def sizes_of(spec: RunSpec, asked: list[int], own: int) -> list[int]:
+    """What is asked for, else several; with convolutions, which take long, the settings' own."""
+    return asked or (SMALL_NETWORKS if spec.network == "mlp" else [own])
+
+
 def spec_of(config: Config) -> RunSpec:
     """The spec of a run of these settings. Raises UnsupportedEnvironment."""
-    with contextlib.closing(VectorEnvironment(config.environment.env, 1)) as environment:
+    wanted = config.environment
+    with contextlib.closing(
+        VectorEnvironment(wanted.env, 1, frame_stack=wanted.frame_stack)
+    ) as environment:
         return make_spec("bench", config, environment.observation, environment.action)
 
 
@@ -181,7 +192,11 @@ def about(spec: RunSpec, seconds: float, repeat: int, others: float) -> dict[str
     return {
         "env": spec.env,
         "unroll_length": spec.unroll_length,
+        "network": spec.network,
         "hidden_sizes": list(spec.hidden_sizes),
+        "lstm_size": spec.lstm_size,
+        "frame_stack": spec.observation.frame_stack,
+        "compression": spec.compression,
         "seconds": seconds,
         "repeat": repeat,
         "others_cores": round(others, 2),

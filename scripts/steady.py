@@ -19,6 +19,7 @@ import numpy as np
 
 import measuring
 from common import children
+from common.atari import action_repeat
 from common.errors import ImpalaError, RunUnreadable
 from common.history import Records, Run, mean, read_run
 from measuring import Figures
@@ -177,6 +178,7 @@ def figures_of(window: Records, run: Run) -> Figures:
     stages = {name: per_update(name) for name in STAGES}
     return {
         "frames_per_s": rise("frames") / seconds,
+        "game_frames_per_s": rise("frames") / seconds * action_repeat(settings["env"]),
         "played_per_s": _blocks_per_s(window) * rows_of_block * real_share,
         "updates_per_s": updates / seconds,
         "real_share": real_share,

@@ -65,6 +65,7 @@ def test_the_bare_loss_is_the_learners_own(scripts: Any) -> None:
     # given a batch of which every row counts, and a network's answers
     from common.config import Config
     from common.losses import Rows, impala_loss
+    from common.spaces import discrete
 
     bare = scripts("bare")
     draw = torch.Generator().manual_seed(0)
@@ -81,10 +82,10 @@ def test_the_bare_loss_is_the_learners_own(scripts: Any) -> None:
     settings = Config().replace({"reduction": "mean"}).loss
 
     # then it is the same number
-    losses, _ = impala_loss(logits[:-1], values, rows, settings, settings.entropy_cost)
-    assert bare.bare_loss(logits, values, rows, settings).item() == pytest.approx(
-        losses.total.item(), rel=1e-5
-    )
+    action, cost = discrete(a), settings.entropy_cost
+    losses, _ = impala_loss(action, logits[:-1], values, rows, settings, cost)
+    found = bare.bare_loss(action, logits, values, rows, settings)
+    assert found.item() == pytest.approx(losses.total.item(), rel=1e-5)
 
 
 def test_acting_is_measured_by_part_and_in_torch_too(scripts: Any) -> None:
@@ -97,9 +98,35 @@ def test_acting_is_measured_by_part_and_in_torch_too(scripts: Any) -> None:
     assert list(document["figures"]) == ["1 environments", "3 environments"]
     for figures in document["figures"].values():
         assert_finite(figures)
-        parts = {"unroll_s", "environment_s", "policy_s", "rest_s", "pack_s"}
+        parts = {"unroll_s", "environment_s", "policy_s", "rest_s", "pack_s", "bytes_none"}
         assert figures.keys() >= {"share", "limit_frames_per_s", "torch_s", "traced_s", *parts}
     assert "torch, traced" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["bench_acting", "bench_learning"])
+@pytest.mark.parametrize("preset", ["atari-fast", "masked-cartpole", "pendulum"])
+def test_pictures_memory_and_numbers_as_actions_are_measured_too(
+    scripts: Any, script: str, preset: str
+) -> None:
+    if preset == "atari-fast":
+        pytest.importorskip("ale_py")
+        pytest.importorskip("zstandard")
+    # when
+    size = {"bench_acting": "--envs-per-actor", "bench_learning": "--batch-size"}[script]
+    options = ["--preset", preset, "--seconds", "0.01", "--repeat", "1", "--unroll-length", "4"]
+    threads = ["--threads", "1"] if script == "bench_learning" else []
+    done = CliRunner().invoke(scripts(script).main, [*options, size, "2", *threads])
+
+    # then all figures are there; those of a policy written anew in PyTorch are for small networks
+    (figures,) = document_of(done)["figures"].values()
+    assert_finite(figures)
+    assert "traced_s" not in figures
+    assert figures.keys() >= {"frames_per_s", "limit_frames_per_s", "share"}
+    if (script, preset) == ("bench_acting", "atari-fast"):
+        # a frame of 84 by 84 travels once a step, and three more before the first
+        frames = 84 * 84 * (4 + 1 + 3) / 4
+        assert frames < figures["bytes_none"]["median"] < frames + 300
+        assert figures["bytes_zstd"]["median"] < frames / 4
 
 
 @pytest.mark.parametrize("script", ["bench_acting", "bench_learning"])
@@ -128,7 +155,9 @@ def test_training_is_measured_beside_its_limit(tmp_path: Path) -> None:
     queue = ("played_per_s", "policy_lag_mean", "policy_lag_p95", "dropped_share")
     stages = ("wait_s", "forward_s", "weights_s", "other_s", "alone_forward_s")
     beside = ("feeder_cpu_s", "publisher_cpu_s", "updates_per_s", "non_compute_share")
-    assert figures.keys() >= {"share", *speeds, *queue, *stages, *beside}
+    alone = ("environment_frames_per_s", "policy_frames_per_s", "shared_frames_per_s")
+    assert figures.keys() >= {"share", *speeds, *queue, *stages, *beside, *alone}
+    assert "shared perfectly" in program.output
     assert [row["figure"] for row in document["targets"]] == ["share", "non_compute_share"]
 
     # and it was trained, and the limit taken, with these settings
@@ -136,6 +165,13 @@ def test_training_is_measured_beside_its_limit(tmp_path: Path) -> None:
     frames = median["frames_per_s"] * median["update_s"]
     assert frames == pytest.approx(16 * 10 * median["real_share"])
     assert median["share"] == pytest.approx(median["frames_per_s"] / median["limit_frames_per_s"])
+
+    # and the cores shared perfectly give no more than each part could on all of them
+    cores = min(document["about"]["cores"], 2)
+    parts = ("environment", "policy")
+    assert all(
+        median["shared_frames_per_s"] < cores * median[f"{part}_frames_per_s"] for part in parts
+    )
 
 
 def test_two_settings_take_turns_and_are_compared_repeat_by_repeat(
@@ -150,7 +186,8 @@ def test_two_settings_take_turns_and_are_compared_repeat_by_repeat(
         names = ("update_s", *steady.STAGES, "other_s", *steady.BESIDE, "non_compute_share")
         queue = ("played_per_s", "policy_lag_mean", "policy_lag_p95", "dropped_share")
         others = dict.fromkeys((*names, *queue, "others_cores"), 0.0)
-        return others | {"frames_per_s": next(speeds)}
+        speed = next(speeds)
+        return others | {"frames_per_s": speed, "game_frames_per_s": 4 * speed}
 
     steady = scripts("steady")
     monkeypatch.setattr(steady, "measured", measured)
@@ -169,6 +206,9 @@ def test_two_settings_take_turns_and_are_compared_repeat_by_repeat(
     ratio = document_of(done)["ratios"][versus]
     assert ratio == {"median": 2.25, "low": 1.5, "high": 3.0}
     assert "2.250 (1.500 to 3.000)" in done.stdout
+
+    # and the frames of the game, which are four to a step, are told apart
+    assert "of the game" in done.stdout and "900 (600 to 1,200)" in done.stdout
 
 
 def test_the_steady_part_is_after_the_warm_up(scripts: Any) -> None:

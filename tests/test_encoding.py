@@ -335,7 +335,7 @@ def test_numbers_between_one_and_minus_one_cover_a_bounded_box(dtype: Any, bound
     low = np.stack([-high[0], high[1] * np.array([-0.25, 0.5], dtype)])
     space = spaces.Box(low, high, dtype=dtype)
     spec, decoder = action_spec("MyEnv-v0", space), ActionDecoder(space)
-    assert spec == ActionSpec("continuous", (4,))
+    assert spec == ActionSpec("continuous", (4,), bounded=True)
 
     # when
     ours = np.array([-1, 1, 0, -7, 7], np.float32)[:, None] * np.ones(4, np.float32)
@@ -359,7 +359,7 @@ def test_numbers_without_two_bounds_are_taken_as_they_are_and_cut_to_one() -> No
 
 def test_one_number_alone_is_an_action() -> None:
     space = spaces.Box(0, 4, ())
-    assert action_spec("MyEnv-v0", space) == ActionSpec("continuous", (1,))
+    assert action_spec("MyEnv-v0", space) == ActionSpec("continuous", (1,), bounded=True)
     found = ActionDecoder(space).decode(np.array([[-1], [0.5]], np.float32))
     assert (found.tolist(), found.dtype) == ([0, 3], np.float32)
 

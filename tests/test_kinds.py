@@ -61,7 +61,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "numbers as actions, with a memory": ("--preset", "pendulum", *LSTM),
     "Box2D": ("--preset", "lunarlander"),
     "parts, a picture among them, and two choices": (
-        *("--env", "rooms:Rooms-v0", "--network", "shallow", *LSTM, "--compression", "lz4"),
+        *("--env", "rooms:Rooms-v0", "--network", "shallow", *LSTM, "--compression", "zstd"),
         *("--frame-stack", "2"),
     ),
 }

@@ -1,5 +1,6 @@
 """The network, and that acting in numpy is the same policy as learning in torch."""
 
+import dataclasses
 import tracemalloc
 from typing import Any
 
@@ -8,120 +9,126 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.models import MlpModel, make_model
-from common.policy import Policy
-from common.spec import ObservationSpec, RunSpec
-
-FLOATS = ObservationSpec((3,), "float32")
-PIXELS = ObservationSpec((4, 5, 2), "uint8")
-INDEX = ObservationSpec((), "int64", 7)
-
-
-def make_spec(observation: ObservationSpec = FLOATS, **changes: Any) -> RunSpec:
-    fields: dict[str, Any] = {
-        "run": "test",
-        "env": "Test-v0",
-        "observation": observation,
-        "num_actions": 4,
-        "hidden_sizes": (16, 8),
-        "activation": "tanh",
-        "unroll_length": 5,
-        "envs_per_actor": 2,
-        "queue_blocks": 4,
-        "max_policy_age_s": 600.0,
-        "seed": 0,
-    }
-    return RunSpec(**(fields | changes))
+from common.models import Network, make_model
+from common.policy import MlpPolicy, Policy
+from common.spaces import ObservationSpec, discrete
+from common.spec import RunSpec
+from networks import (
+    ACTIONS,
+    FLOATS,
+    INDEX,
+    PARTS,
+    PIXELS,
+    lively_model,
+    make_spec,
+    policy_of,
+    seen_by,
+    some_observations,
+)
 
 
-def some_observations(observation: ObservationSpec, *leading: int) -> NDArray[np.generic]:
-    rng = np.random.default_rng(3)
-    shape = (*leading, *observation.shape)
-    if observation.num_values is not None:
-        return rng.integers(0, observation.num_values, shape).astype(observation.dtype)
-    if observation.dtype == "uint8":
-        return rng.integers(0, 256, shape).astype(np.uint8)
-    return rng.normal(0.0, 2.0, shape).astype(observation.dtype)
+def acting(policy: Policy, observations: NDArray[np.generic]) -> NDArray[np.float32]:
+    """The policy's outputs in the first row of episodes."""
+    policy.begin(len(observations))
+    return policy.outputs(observations, np.ones(len(observations), np.bool_))
 
 
-def lively_model(spec: RunSpec) -> MlpModel:
-    """A network whose logits differ by more than a fresh one's."""
-    model = make_model(spec, seed=0)
-    generator = torch.Generator().manual_seed(5)
-    for parameter in model.parameters():
-        parameter.data.normal_(0.0, 0.5, generator=generator)
-    return model
+def learning(
+    model: Network, spec: RunSpec, observations: NDArray[np.generic]
+) -> NDArray[np.float32]:
+    """The network's outputs of one row of first observations."""
+    is_first = np.ones((1, len(observations)), np.bool_)
+    missing = np.zeros((spec.observation.history, *observations.shape), observations.dtype)
+    rows = np.concatenate([missing, observations[None]])
+    with torch.no_grad():
+        return model(seen_by(spec, rows, is_first)).policy[0].numpy()
 
 
-def policy_of(model: MlpModel, spec: RunSpec, seed: int = 0) -> Policy:
-    policy = Policy(spec, np.random.default_rng(seed))
-    policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
-    return policy
+def drawn(policy: Policy, observations: NDArray[np.generic]) -> tuple[NDArray[Any], NDArray[Any]]:
+    policy.begin(len(observations))
+    return policy.sample(observations, np.ones(len(observations), np.bool_))
 
 
-@pytest.mark.parametrize("hidden_sizes", [(), (16,), (16, 8, 8)])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize(
+    ("kind", "frame_stack", "activation", "hidden_sizes"),
+    [
+        ("one choice", 1, "tanh", (16, 8, 8)),
+        ("one choice", 3, "relu", (16,)),
+        ("several choices", 1, "relu", ()),
+        ("numbers", 1, "relu", (16, 8)),
+        ("numbers", 3, "tanh", ()),
+    ],
+)
 @pytest.mark.parametrize(
     "observation",
     [
         FLOATS,
         PIXELS,
         INDEX,
+        PARTS,
         ObservationSpec((2, 3), "float64"),
         ObservationSpec((), "float32"),
         ObservationSpec((3,), "int16"),
         ObservationSpec((), "int64", 1),
     ],
 )
-def test_the_actors_policy_and_the_learners_network_give_the_same_logits(
-    observation: ObservationSpec, activation: str, hidden_sizes: tuple[int, ...]
+def test_the_actors_policy_and_the_learners_network_give_the_same_outputs(
+    observation: ObservationSpec,
+    kind: str,
+    frame_stack: int,
+    activation: str,
+    hidden_sizes: tuple[int, ...],
 ) -> None:
     # given
-    spec = make_spec(observation, activation=activation, hidden_sizes=hidden_sizes)
+    spec = make_spec(
+        dataclasses.replace(observation, frame_stack=frame_stack),
+        action=ACTIONS[kind],
+        activation=activation,
+        hidden_sizes=hidden_sizes,
+    )
     model = lively_model(spec)
     policy = policy_of(model, spec)
     observations = some_observations(observation, 32)
 
     # when
-    with torch.no_grad():
-        learners = model(torch.from_numpy(observations)).logits
-    actors = policy.logits(observations)
+    learners, actors = learning(model, spec, observations), acting(policy, observations)
 
     # then
+    assert isinstance(policy, MlpPolicy)  # which is written in numpy
     assert actors.dtype == np.float32
-    assert actors.shape == (32, 4)
-    np.testing.assert_allclose(actors, learners.numpy(), rtol=1e-5, atol=1e-5)
+    assert actors.shape == (32, spec.action.num_outputs)
+    np.testing.assert_allclose(actors, learners, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("observation", [FLOATS, PIXELS, INDEX])
 def test_the_network_keeps_the_leading_dimensions(observation: ObservationSpec) -> None:
     # given
-    model = lively_model(make_spec(observation))
-    observations = torch.from_numpy(some_observations(observation, 6, 3))
+    spec = make_spec(observation)
+    model = lively_model(spec)
+    observations = some_observations(observation, 6, 3)
 
     # when
     with torch.no_grad():
-        output = model(observations)
-        row_by_row = [model(row) for row in observations]
+        output = model(seen_by(spec, observations))
+        row_by_row = [model(seen_by(spec, row[None])) for row in observations]
 
     # then
-    assert output.logits.shape == (6, 3, 4)
+    assert output.policy.shape == (6, 3, 4)
     assert output.baseline.shape == (6, 3)
-    assert output.logits.dtype == output.baseline.dtype == torch.float32
+    assert output.policy.dtype == output.baseline.dtype == torch.float32
     for t, row in enumerate(row_by_row):
-        np.testing.assert_allclose(output.logits[t], row.logits, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(output.baseline[t], row.baseline, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output.policy[t], row.policy[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(output.baseline[t], row.baseline[0], rtol=1e-5, atol=1e-5)
 
 
 def test_bytes_are_scaled_to_between_zero_and_one() -> None:
     # given: a network that adds up its inputs
-    spec = make_spec(ObservationSpec((2,), "uint8"), hidden_sizes=(), num_actions=1)
+    spec = make_spec(ObservationSpec((2,), "uint8"), hidden_sizes=(), action=discrete(1))
     model = make_model(spec, seed=0)
     model.policy.weight.data.fill_(1.0)
 
     # when
-    with torch.no_grad():
-        logits = model(torch.tensor([[255, 51]], dtype=torch.uint8)).logits
+    logits = learning(model, spec, np.array([[255, 51]], np.uint8))
 
     # then
     assert logits.item() == pytest.approx(1.2)
@@ -133,8 +140,7 @@ def test_an_index_selects_its_own_column_of_weights() -> None:
     model = lively_model(spec)
 
     # when
-    with torch.no_grad():
-        logits = model(torch.arange(7)).logits
+    logits = learning(model, spec, np.arange(7))
 
     # then
     weight, bias = model.policy.weight.detach(), model.policy.bias.detach()
@@ -150,11 +156,11 @@ def test_log_probs_are_the_log_softmax_at_the_action_taken(observation: Observat
     observations = some_observations(observation, 200)
 
     # when
-    actions, log_probs = policy.sample(observations)
+    actions, log_probs = drawn(policy, observations)
 
     # then
-    with torch.no_grad():
-        log_policy = torch.log_softmax(model(torch.from_numpy(observations)).logits, -1).numpy()
+    logits = torch.from_numpy(learning(model, spec, observations))
+    log_policy = torch.log_softmax(logits, -1).numpy()
     assert actions.shape == log_probs.shape == (200,)
     assert log_probs.dtype == np.float32
     np.testing.assert_allclose(log_probs, log_policy[np.arange(200), actions], rtol=0, atol=1e-5)
@@ -168,11 +174,11 @@ def test_actions_are_drawn_as_often_as_the_softmax_says() -> None:
     model = lively_model(spec)
     policy = policy_of(model, spec, seed=11)
     observation = some_observations(FLOATS, 1)
-    with torch.no_grad():
-        expected = torch.softmax(model(torch.from_numpy(observation)).logits[0], -1).numpy()
+    logits = torch.from_numpy(learning(model, spec, observation))
+    expected = torch.softmax(logits[0], -1).numpy()
 
     # when
-    actions, _ = policy.sample(np.repeat(observation, draws, axis=0))
+    actions, _ = drawn(policy, np.repeat(observation, draws, axis=0))
 
     # then: a share's standard error is sqrt(p (1 - p) / draws); four of them, for four actions
     shares = np.bincount(actions, minlength=4) / draws
@@ -183,13 +189,13 @@ def test_actions_are_drawn_as_often_as_the_softmax_says() -> None:
 
 def test_an_action_of_no_probability_is_never_drawn_and_its_log_prob_stays_finite() -> None:
     # given: a difference of 1000 in the logits
-    spec = make_spec(hidden_sizes=(), num_actions=3)
+    spec = make_spec(hidden_sizes=(), action=discrete(3))
     model = make_model(spec, seed=0)
     model.policy.weight.data.zero_()
     model.policy.bias.data.copy_(torch.tensor([-1000.0, 0.0, -1000.0]))
 
     # when
-    actions, log_probs = policy_of(model, spec).sample(some_observations(FLOATS, 1000))
+    actions, log_probs = drawn(policy_of(model, spec), some_observations(FLOATS, 1000))
 
     # then
     assert (actions == 1).all()
@@ -214,15 +220,15 @@ def test_the_least_and_the_greatest_draw_take_an_action_that_the_policy_may_take
     draw: float, expected: int
 ) -> None:
     # given: the first and the last action have no probability, the two between a half each
-    spec = make_spec(hidden_sizes=(), num_actions=4)
+    spec = make_spec(hidden_sizes=(), action=discrete(4))
     model = make_model(spec, seed=0)
     model.policy.weight.data.zero_()
     model.policy.bias.data.copy_(torch.tensor([-1000.0, 0.0, 0.0, -1000.0]))
-    policy = Policy(spec, Draws(draw))  # type: ignore[arg-type]
+    policy = MlpPolicy(spec, Draws(draw))  # type: ignore[arg-type]
     policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
 
     # when
-    actions, log_probs = policy.sample(some_observations(FLOATS, 3))
+    actions, log_probs = drawn(policy, some_observations(FLOATS, 3))
 
     # then
     assert actions.tolist() == [expected] * 3
@@ -231,12 +237,12 @@ def test_the_least_and_the_greatest_draw_take_an_action_that_the_policy_may_take
 
 def test_log_probs_are_never_above_zero() -> None:
     # given: near-certain policies, where rounding could go either way
-    spec = make_spec(hidden_sizes=(), num_actions=2)
+    spec = make_spec(hidden_sizes=(), action=discrete(2))
     model = make_model(spec, seed=0)
     model.policy.weight.data.normal_(0.0, 4.0, generator=torch.Generator().manual_seed(0))
 
     # when
-    _, log_probs = policy_of(model, spec).sample(some_observations(FLOATS, 5000))
+    _, log_probs = drawn(policy_of(model, spec), some_observations(FLOATS, 5000))
 
     # then
     assert (log_probs <= 0).all()
@@ -250,7 +256,7 @@ def test_the_same_seed_draws_the_same_actions() -> None:
     observations = some_observations(FLOATS, 100)
 
     # when
-    first, again, other = (policy_of(model, spec, s).sample(observations)[0] for s in (1, 1, 2))
+    first, again, other = (drawn(policy_of(model, spec, s), observations)[0] for s in (1, 1, 2))
 
     # then
     assert (first == again).all()
@@ -265,13 +271,13 @@ def test_greedy_takes_the_likeliest_action(observation: ObservationSpec) -> None
     observations = some_observations(observation, 50)
 
     # when
-    actions = policy_of(model, spec).greedy(observations)
+    policy = policy_of(model, spec)
+    policy.begin(50)
+    actions = policy.greedy(observations, np.ones(50, np.bool_))
 
     # then
-    with torch.no_grad():
-        expected = model(torch.from_numpy(observations)).logits.argmax(-1)
     assert actions.dtype == np.int64
-    np.testing.assert_array_equal(actions, expected.numpy())
+    np.testing.assert_array_equal(actions, learning(model, spec, observations).argmax(-1))
 
 
 def test_new_weights_are_acted_with_from_the_next_call_on() -> None:
@@ -280,7 +286,7 @@ def test_new_weights_are_acted_with_from_the_next_call_on() -> None:
     old, new = make_model(spec, seed=0), lively_model(spec)
     policy = policy_of(old, spec)
     observations = some_observations(FLOATS, 8)
-    before = policy.logits(observations)
+    before = acting(policy, observations)
 
     # when
     policy.load(9, {name: p.detach().numpy() for name, p in new.named_parameters()})
@@ -288,9 +294,9 @@ def test_new_weights_are_acted_with_from_the_next_call_on() -> None:
     # then
     assert policy.version == 9
     np.testing.assert_array_equal(
-        policy.logits(observations), policy_of(new, spec).logits(observations)
+        acting(policy, observations), acting(policy_of(new, spec), observations)
     )
-    assert np.abs(policy.logits(observations) - before).max() > 0.1
+    assert np.abs(acting(policy, observations) - before).max() > 0.1
 
 
 @pytest.mark.parametrize("observation", [FLOATS, PIXELS, INDEX])
@@ -305,16 +311,16 @@ def test_acting_changes_neither_the_observations_nor_the_weights(
     seen = observations.copy()
     for array in (observations, *weights.values()):
         array.flags.writeable = False  # as views into a frame are
-    policy = Policy(spec, np.random.default_rng(0))
+    policy = MlpPolicy(spec, np.random.default_rng(0))
     policy.load(1, weights)
 
     # when
-    first = policy.logits(observations)
-    policy.sample(observations)
-    policy.greedy(observations)
+    first = acting(policy, observations)
+    drawn(policy, observations)
+    policy.greedy(observations, np.ones(8, np.bool_))
 
     # then
-    np.testing.assert_array_equal(policy.logits(observations), first)
+    np.testing.assert_array_equal(acting(policy, observations), first)
     np.testing.assert_array_equal(observations, seen)
     assert all((weights[name] == before[name]).all() for name in weights)
 
@@ -327,29 +333,12 @@ def test_acting_on_an_index_takes_memory_by_its_width_and_not_by_its_square() ->
 
     # when
     tracemalloc.start()
-    policy.sample(observations)
+    drawn(policy, observations)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
     # then
     assert peak < 4_000_000
-
-
-@pytest.mark.parametrize("hidden_sizes", [(), (16,), (16, 8)])
-@pytest.mark.parametrize("observation", [FLOATS, PIXELS, INDEX])
-def test_the_specs_list_of_parameters_is_the_networks(
-    observation: ObservationSpec, hidden_sizes: tuple[int, ...]
-) -> None:
-    # given
-    spec = make_spec(observation, hidden_sizes=hidden_sizes)
-
-    # when
-    model = make_model(spec, seed=0)
-
-    # then: names, shapes and order, in which they travel
-    found = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
-    assert found == list(spec.parameter_shapes().items())
-    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
@@ -378,7 +367,7 @@ def test_a_fresh_policy_is_near_uniform() -> None:
     spec = make_spec()
 
     # when
-    logits = policy_of(make_model(spec, seed=0), spec).logits(some_observations(FLOATS, 100))
+    logits = acting(policy_of(make_model(spec, seed=0), spec), some_observations(FLOATS, 100))
 
     # then
     assert np.ptp(logits, axis=-1).max() < 0.1

@@ -104,6 +104,7 @@ FITTING: dict[str, list[Any]] = {
         ActionSpec("multi_discrete", (2,)),
         ActionSpec("multi_discrete", (2, 3)),
         ActionSpec("continuous", (2,)),
+        ActionSpec("continuous", (2,), bounded=True),
     ],
     "network": ["shallow", "nature", "deep"],
     "lstm_size": [1, 256],
@@ -121,7 +122,7 @@ FREE: dict[str, Any] = {
     "start_frames": 9,
     "max_policy_age_s": 1.0,
     "seed": 5,
-    "compression": "lz4",
+    "compression": "zstd",
 }
 
 
@@ -155,7 +156,7 @@ def test_the_fingerprint_does_not_change_with_anything_else(name: str) -> None:
 
 
 def test_the_fingerprint_of_a_spec_is_the_same_on_every_machine() -> None:
-    assert SPEC.fingerprint == "761561a7706bcad9"
+    assert SPEC.fingerprint == "f40d37887b78eacd"
 
 
 def test_a_spec_that_was_made_from_another_has_a_fingerprint_of_its_own() -> None:
@@ -177,8 +178,8 @@ def test_all_differences_are_told_together() -> None:
     # when / then
     assert SPEC.difference(other) == (
         "env is CartPole-v1 here and Acrobot-v1 there; action is "
-        "ActionSpec(kind='discrete', sizes=(2,)) here and ActionSpec(kind='discrete', sizes=(3,)) "
-        "there"
+        "ActionSpec(kind='discrete', sizes=(2,), bounded=False) here and "
+        "ActionSpec(kind='discrete', sizes=(3,), bounded=False) there"
     )
 
 
@@ -385,19 +386,21 @@ def test_a_wrong_part_is_refused(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "action",
     [
-        {"kind": "box", "sizes": [2]},
-        {"kind": None, "sizes": [2]},
-        {"kind": "discrete", "sizes": []},
-        {"kind": "discrete", "sizes": [2, 2]},
-        {"kind": "discrete", "sizes": [0]},
-        {"kind": "discrete", "sizes": [65_537]},
-        {"kind": "discrete", "sizes": [True]},
-        {"kind": "discrete", "sizes": [float("nan")]},
-        {"kind": "discrete", "sizes": 2},
-        {"kind": "continuous", "sizes": [2, 2]},
-        {"kind": "multi_discrete", "sizes": [65_536, 1]},
-        {"kind": "multi_discrete", "sizes": [1] * 65},
-        {"kind": "discrete", "sizes": [2], "low": 0},
+        {"kind": "box", "sizes": [2], "bounded": False},
+        {"kind": None, "sizes": [2], "bounded": False},
+        {"kind": "discrete", "sizes": [], "bounded": False},
+        {"kind": "discrete", "sizes": [2, 2], "bounded": False},
+        {"kind": "discrete", "sizes": [0], "bounded": False},
+        {"kind": "discrete", "sizes": [65_537], "bounded": False},
+        {"kind": "discrete", "sizes": [True], "bounded": False},
+        {"kind": "discrete", "sizes": [float("nan")], "bounded": False},
+        {"kind": "discrete", "sizes": 2, "bounded": False},
+        {"kind": "continuous", "sizes": [2, 2], "bounded": False},
+        {"kind": "multi_discrete", "sizes": [65_536, 1], "bounded": False},
+        {"kind": "multi_discrete", "sizes": [1] * 65, "bounded": False},
+        {"kind": "discrete", "sizes": [2], "low": 0, "bounded": False},
+        {"kind": "discrete", "sizes": [2], "bounded": True},
+        {"kind": "continuous", "sizes": [2], "bounded": 1},
     ],
     ids=str,
 )
