@@ -1,9 +1,11 @@
 """Trains CartPole-v1 (or another preset) once for each seed and says how long it took to solve it.
 
-    .venv/bin/python scripts/bench_solve.py [--seeds 10] [--preset cartpole]
+    .venv/bin/python scripts/bench_solve.py [--seeds 10] [--preset cartpole] [--episodes 20]
+    .venv/bin/python scripts/bench_solve.py --preset masked-cartpole --seeds 3 -- --lstm-size 0
 
-Seconds are from the command's start to the last update, start-up included; `command` is until it
-has ended. Greedy is the mean return of 20 evaluation episodes with the final checkpoint.
+What stands after `--` goes to impala-train. Seconds are from the command's start to the last
+update, start-up included; `command` is until it has ended. Greedy is the mean return of evaluation
+episodes with the final checkpoint. With `--keep` the run directories stay, for impala-report.
 """
 
 import argparse
@@ -19,16 +21,21 @@ from typing import Any
 BIN = Path(sys.executable).parent
 
 
-def run(seed: int, preset: str, folder: Path) -> dict[str, Any]:
+def run(seed: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One training and its evaluation."""
     started = time.monotonic()
-    train = [str(BIN / "impala-train"), "--preset", preset, "--seed", str(seed)]
+    train = [str(BIN / "impala-train"), "--preset", options.preset, "--seed", str(seed)]
     code = subprocess.run(
-        [*train, "--run-dir", str(folder)], stdout=subprocess.DEVNULL, timeout=300
+        [*train, "--run-dir", str(folder), *options.training],
+        stdout=subprocess.DEVNULL,
+        timeout=options.limit_s,
     ).returncode
     command_s = time.monotonic() - started
     evaluated = subprocess.run(
-        [str(BIN / "impala-eval"), "--checkpoint", str(folder), "--json"],
+        [
+            *(str(BIN / "impala-eval"), "--checkpoint", str(folder), "--json"),
+            *("--episodes", str(options.episodes)),
+        ],
         capture_output=True,
         check=True,
     )
@@ -44,12 +51,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--preset", default="cartpole")
+    parser.add_argument("--episodes", type=int, default=20, help="of each evaluation")
+    parser.add_argument("--limit-s", type=float, default=300.0, help="of each training")
+    parser.add_argument("--keep", type=Path, help="a directory for the run directories")
+    parser.add_argument("training", nargs="*", help="options of impala-train, after --")
     options = parser.parse_args()
     print("seed  status    wall_s  command_s  learner_s    frames  frames/s  greedy")
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seeds):
-            r = run(seed, options.preset, Path(folder) / str(seed))
+            r = run(seed, options, (options.keep or Path(folder)) / str(seed))
             results.append(r)
             print(
                 f"{seed:4}  {r['status']:<8} {r['wall_s']:7.2f} {r['command_s']:10.2f} "

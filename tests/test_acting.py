@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from common.acting import Actor
 from common.envs import StepResult, VectorEnvironment
+from common.spaces import ObservationSpec, discrete
 from common.spec import RunSpec
 from common.trajectory import Block, Episode, Trajectory
 from common.wire import Weights
@@ -400,6 +401,52 @@ def test_an_environment_may_reuse_its_memory_for_observations(acting: Make) -> N
 
     # then each row holds what was seen before its action
     assert rows.observations[:, 0, 0].tolist() == list(range(2 * T + 1))
+
+
+class Lives:
+    """A game of three lives of two steps each, a point a step; a fake row after each life."""
+
+    num_envs = 1
+    observation = ObservationSpec((1,), "float32")
+    action = discrete(2)
+
+    def reset(self, seed: int) -> NDArray[np.generic]:
+        self.steps = 0
+        return np.zeros((1, 1), np.float32)
+
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        self.steps += 1
+        fake, ends = self.steps % 3 == 0, self.steps % 3 == 2
+        one = np.array([ends])
+        return StepResult(
+            np.full((1, 1), self.steps, np.float32),
+            np.array([0.0 if fake else 1.0], np.float32),
+            terminated=one,
+            truncated=np.array([False]),
+            over=one & (self.steps % 9 == 8),
+        )
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_lost_life_ends_an_episode_and_a_score_goes_on_to_the_games_end() -> None:
+    # given an actor in a game of three lives
+    environment: Any = Lives()
+    spec = make_spec(environment, "Lives-v0", seed=1)
+    actor = Actor(spec, environment, "a", 1)
+    actor.policy.load(1, random_weights(spec))
+
+    # when it plays across two games
+    blocks = [actor.unroll() for _ in range(4)]  # 28 rows, a game takes 9
+
+    # then each life ends without a bootstrap, and each game is one episode of six steps
+    discounts = np.concatenate([block.trajectory.discounts[:, 0] for block in blocks])
+    assert np.flatnonzero(discounts == 0).tolist() == list(range(1, 28, 3))
+    mask = np.concatenate([block.trajectory.mask[:, 0] for block in blocks])
+    assert np.flatnonzero(~mask).tolist() == list(range(2, 28, 3))
+    episodes = [episode for block in blocks for episode in block.episodes]
+    assert episodes == [Episode(6.0, 6)] * 3
 
 
 # The policy's part.

@@ -651,7 +651,7 @@ class Build:
     """Runs the first stage's instructions on this machine, its absolute paths moved to `root`.
 
     Truly run, as they stand in the Dockerfile: every RUN, COPY (through .dockerignore), WORKDIR
-    and ENV, with TORCH_INDEX_URL empty as a user can build, because the wheel index cannot be
+    and ENV, its arguments empty as a user can build, because the wheel index cannot be
     reached from everywhere. Not run: the last stage's useradd, which needs root.
 
     Shared: once there is a virtual environment, a .pth file shows it the packages of the
@@ -697,8 +697,9 @@ class Build:
     _env = apply_env
 
     def _arg(self, instruction: Instruction) -> None:
-        assert list(instruction.pairs) == ["TORCH_INDEX_URL"]
-        self.environment["TORCH_INDEX_URL"] = ""
+        (name,) = instruction.pairs
+        assert name in ("TORCH_INDEX_URL", "EXTRAS")
+        self.environment[name] = ""
 
     def _workdir(self, instruction: Instruction) -> None:
         self.directory = Path(self.moved(instruction.text))
