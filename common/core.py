@@ -29,10 +29,11 @@ class LstmCore(nn.Module):
         """
         # What does not wait for the state is one product for all rows.
         projected = functional.linear(x, self.weight_ih, self.bias).float()  # [R, B, 4L]
-        kept = (~is_first).to(h.dtype).unsqueeze(-1)  # [R, B, 1]
+        begins = is_first.unsqueeze(-1)  # [R, B, 1]
         outputs = []
-        for of_row, keep in zip(projected.unbind(), kept.unbind(), strict=True):
-            h, c = h * keep, c * keep
+        for of_row, begin in zip(projected.unbind(), begins.unbind(), strict=True):
+            # Not a product: a NaN that an episode brought would outlive it.
+            h, c = h.masked_fill(begin, 0.0), c.masked_fill(begin, 0.0)
             i, f, g, o = (of_row + functional.linear(h, self.weight_hh)).chunk(4, -1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)

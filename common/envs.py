@@ -66,6 +66,8 @@ class VectorEnvironment:
         self.action = action_spec(env_id, actions)
         self._encoder = Encoder(observations, self.observation, num_envs)
         self._decoder = ActionDecoder(actions)
+        # Of ours only: what the infos of others mean by such a word, nobody knows.
+        self._tells_games = isinstance(self._env, atari.AtariVector)
 
     def reset(self, seed: int) -> NDArray[np.generic]:
         """First observations [N, ...]; environment i plays with a seed derived from `seed`."""
@@ -83,7 +85,7 @@ class VectorEnvironment:
                 np.asarray(rewards, np.float32).reshape(self.num_envs),
                 terminated,
                 truncated,
-                over=infos.get("game_over", terminated | truncated),
+                over=infos["game_over"] if self._tells_games else terminated | truncated,
             )
 
     def close(self) -> None:

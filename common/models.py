@@ -95,7 +95,7 @@ class Network(nn.Module):
         before = seen.memory[None, :, 2 * self._core_size :]
         rewards = seen.rewards.clamp(-1.0, 1.0).unsqueeze(-1)
         within = torch.cat([action_features(self._action, seen.actions), rewards], -1)
-        return torch.cat([before, within]) * ~seen.is_first.unsqueeze(-1)
+        return torch.cat([before, within]).masked_fill(seen.is_first.unsqueeze(-1), 0.0)
 
 
 def make_model(spec: RunSpec, seed: int) -> Network:

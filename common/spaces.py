@@ -6,6 +6,7 @@ of bytes in which each part has its place; `common.encoding` fills it, the netwo
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ class ObservationSpec:
     # The network sees so many of the last observations (frames) of the episode, oldest first.
     frame_stack: int = 1
 
-    @property
+    @cached_property  # asked for in every step
     def leaves(self) -> tuple[Part, ...]:
         """Its parts; the array itself where it has none."""
         if self.parts:

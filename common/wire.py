@@ -97,6 +97,8 @@ def unpack_block(frame: bytes, spec: RunSpec) -> Block:
         ("int32", (num_episodes,)),
     ]
     if _text(header, "codec") != "none":
+        if num_envs > spec.envs_per_actor:  # a few bytes could unpack to gigabytes
+            raise FrameRefused("schema", f"a packed block of more than {spec.envs_per_actor}")
         body = compression.decompressed(body, header["codec"], _size(parts))
     *rows, returns, lengths = _split(body, parts)
     trajectory = Trajectory(*rows)

@@ -437,6 +437,25 @@ def test_an_action_space_that_we_cannot_take_is_refused(
     assert "supported are Discrete, MultiDiscrete, MultiBinary and Box of floats" in said
 
 
+class Talkative(Counting):
+    """Says in its infos what means something else to us."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return *super().step(action)[:4], {"game_over": False}
+
+
+def test_what_an_environment_says_beside_does_not_decide_where_a_score_ends(
+    register: Register, make: Make
+) -> None:
+    # given
+    environment = make(register(Talkative, length=2), 1)
+    environment.reset(0)
+
+    # when / then
+    steps = [environment.step(np.zeros(1, np.int64)) for _ in range(3)]
+    assert [bool(step.over[0]) for step in steps] == [False, True, False]
+
+
 def test_an_environment_whose_constructor_raises_is_refused_with_its_words(
     register: Register,
 ) -> None:

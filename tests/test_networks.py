@@ -189,6 +189,26 @@ def test_what_the_second_unroll_gives_depends_on_the_memory_sent_with_it() -> No
     assert (differs[~goes_on] == 0).all()
 
 
+def test_a_number_that_is_none_does_not_outlive_its_episode() -> None:
+    # given a policy that was shown one, and told another
+    spec = spec_of("numbers", "an LSTM, told the last step")
+    policy = policy_of(lively_model(spec), spec)
+    policy.begin(2)
+    begins, goes_on = np.array([True, True]), np.array([False, False])
+    policy.sample(np.full((2, 3), np.nan, np.float32), begins)
+    policy.remember(np.zeros(2, np.int64), np.full(2, np.nan, np.float32))
+    assert np.isnan(policy.memory).any()
+
+    # when the next episode begins
+    outputs = policy.outputs(np.ones((2, 3), np.float32), begins)
+    policy.remember(np.zeros(2, np.int64), np.zeros(2, np.float32))
+
+    # then nothing is left of it
+    assert np.isfinite(outputs).all()
+    assert np.isfinite(policy.memory).all()
+    assert np.isfinite(policy.outputs(np.ones((2, 3), np.float32), goes_on)).all()
+
+
 @pytest.mark.parametrize("memory", ["an LSTM", "an LSTM, told the last step"])
 def test_nothing_passes_an_episodes_border(memory: str) -> None:
     # given a border in the middle of each column, and the same rows with another past

@@ -223,6 +223,17 @@ def test_a_body_that_unpacks_to_more_or_less_than_the_spec_asks_is_refused() -> 
     assert refusal(of_codec(frame, "zstd", said), spec).reason == "schema"
 
 
+def test_a_packed_block_of_more_environments_than_an_actor_has_is_refused_unread() -> None:
+    # given a few bytes that would unpack to many
+    spec = make_spec(compression="zstd")
+    larger = dataclasses.replace(spec, envs_per_actor=3)
+    frame = pack_block(make_block(larger, num_envs=3), larger)
+
+    # when / then
+    assert unpack_block(frame, larger).episodes
+    assert "more than 2" in str(refusal(frame, spec))
+
+
 def test_bytes_that_are_not_compressed_are_refused() -> None:
     # given
     spec = make_spec()
