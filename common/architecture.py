@@ -25,6 +25,8 @@ CONVOLUTIONS = {
 # convolutions each, all 3x3 and padded to keep the size.
 SECTIONS = (16, 32, 32)
 BLOCKS = 2
+# Of a Gaussian's standard deviation the logarithm: outside, densities lose their precision.
+LOG_STD_LEAST, LOG_STD_MOST = -5.0, 2.0
 
 
 class Picture(NamedTuple):
@@ -105,7 +107,7 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
     for part in observation.leaves:
         if is_convolved(network, part):
             seen = picture(part, observation.frame_stack)
-            found, size = _torso(network, seen)
+            found, size = _torso(network, seen, part.name)
             shapes |= {f"convolutions.{pictures}.{name}": shape for name, shape in found.items()}
             pictures += 1
         else:
@@ -119,7 +121,7 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
     return shapes, width
 
 
-def _torso(network: str, seen: Picture) -> tuple[Shapes, int]:
+def _torso(network: str, seen: Picture, name: str) -> tuple[Shapes, int]:
     """The parameters of one picture's convolutions, and how many numbers they give."""
     shapes: Shapes = {}
     channels, sides = seen.channels, (seen.height, seen.width)
@@ -133,7 +135,8 @@ def _torso(network: str, seen: Picture) -> tuple[Shapes, int]:
             least = least_side(network)
             raise ConfigError(
                 f"--network {network} needs a picture of at least {least}x{least}, the "
-                f"observation has {sides[0]}x{sides[1]}; use --network mlp or deep"
+                f"observation{f' ({name})' if name else ''} has {sides[0]}x{sides[1]}; use "
+                "--network mlp or deep"
             )
         for wide, kernel, stride in CONVOLUTIONS[network]:
             layers.append((wide, kernel))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from common.errors import FrameRefused
 from common.spaces import Part
 from common.spec import RunSpec
-from common.trajectory import Trajectory
+from common.trajectory import Trajectory, taken_out
 
 
 def check_block(
@@ -39,7 +39,7 @@ def _check_observations(rows: NDArray[Any], leaf: Part, in_bytes: bool) -> None:
     if leaf.dtype == "uint8" and not leaf.num_values:
         return  # any byte will do
     named = f" ({leaf.name})" if leaf.name else ""
-    values = leaf.values_in(rows) if in_bytes else rows
+    values = taken_out(leaf, rows) if in_bytes else rows
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise FrameRefused("nonfinite", f"observations{named} are not finite")
     if leaf.num_values and not _within(values.reshape(-1, len(leaf.num_values)), leaf.num_values):

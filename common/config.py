@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import ConfigError
-from common.settings import MAX_ENVS, Setting, declared_in, setting
-from common.spaces import MAX_FRAME_STACK
+from common.settings import MAX_ENVS, MAX_FRAME_STACK, Setting, declared_in, setting
 
 
 @dataclass(frozen=True)

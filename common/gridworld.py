@@ -40,8 +40,8 @@ def register(env_id: str) -> None:
         importlib.import_module("minigrid")
     except ImportError as error:
         raise UnsupportedEnvironment(
-            f"{env_id} needs the package minigrid ({error}); "
-            "install it with pip install 'impala-redis[minigrid]'"
+            f"{env_id} needs the package minigrid ({error}): run pip install "
+            "'impala-redis[minigrid]', or in a checkout scripts/setup.sh minigrid"
         ) from error
 
 

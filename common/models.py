@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.architecture import LOG_STD_LEAST, LOG_STD_MOST
 from common.core import LstmCore
 from common.layers import tanh_layer
 from common.spaces import ActionSpec
@@ -86,7 +87,8 @@ class Network(nn.Module):
             # Else one large step throws them where every action is cut alike, and stays there.
             policy = policy.tanh()
         if self.log_std is not None:
-            policy = torch.cat([policy, self.log_std.expand_as(policy)], -1)
+            log_std = self.log_std.clamp(LOG_STD_LEAST, LOG_STD_MOST)
+            policy = torch.cat([policy, log_std.expand_as(policy)], -1)
         baseline = self.baseline(x).float()
         return ModelOutput(policy.view(*leading, -1), baseline.view(leading), memory)
 

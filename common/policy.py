@@ -11,10 +11,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from common.architecture import LOG_STD_LEAST, LOG_STD_MOST
 from common.frames import FrameStack
 from common.sampling import Actions, Floats, likeliest, sample
 from common.spaces import ObservationSpec, Part
 from common.spec import RunSpec
+from common.trajectory import taken_out
 from common.wire import Weights
 
 Observations = NDArray[np.generic]
@@ -90,7 +92,9 @@ class MlpPolicy(Policy):
             (np.ascontiguousarray(weights[f"{name}.weight"].T), weights[f"{name}.bias"])
             for name in names
         ]
-        self._log_stds = weights.get("log_std")  # [D], of continuous actions
+        self._log_stds = None
+        if self._spec.action.kind == "continuous":
+            self._log_stds = weights["log_std"].clip(LOG_STD_LEAST, LOG_STD_MOST)  # [D]
 
     def _outputs(self, seen: Observations, is_first: Flags) -> Floats:
         x = features(self._spec.observation, seen)
@@ -113,7 +117,7 @@ def features(observation: ObservationSpec, seen: Observations) -> Floats:
     if not observation.parts:
         return _features(observation.leaves[0], seen.reshape(n, -1))
     return np.hstack(
-        [_features(part, part.values_in(seen).reshape(n, -1)) for part in observation.parts]
+        [_features(part, taken_out(part, seen).reshape(n, -1)) for part in observation.parts]
     )
 
 

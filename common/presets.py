@@ -154,7 +154,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 3e-3,
         "grad_norm_clipping": 0.1,
         "total_frames": 1_500_000,
-        "stop_at_return": 200.0,
         "log_interval_s": 1.0,
     },
     # Not stopped at a return: it ends when the rate has fallen to 0, and the policy has settled.

@@ -11,6 +11,8 @@ from common.errors import ConfigError
 
 # The most environments that one block may hold.
 MAX_ENVS = 4096
+# The most observations that a network sees at once.
+MAX_FRAME_STACK = 16
 # The longest text and the longest list that a run's spec carries.
 MAX_TEXT, MAX_ITEMS = 256, 64
 # Of numbers with a fraction: what is computed with them must still be finite in float32.

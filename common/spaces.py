@@ -1,4 +1,6 @@
-"""What is observed and what is done, as the spec, the wire and the networks see it; no Gymnasium.
+"""What is observed and what is done, as the spec, the wire and the networks see it.
+
+Without Gymnasium and numpy: programs that neither play nor learn import it, too.
 
 An observation is one array: a Box as it is, or the index of a Discrete. What has several parts (a
 Dict, a Tuple), or parts that are categories (MultiDiscrete, MultiBinary, Text), travels as one row
@@ -8,18 +10,24 @@ of bytes in which each part has its place; `common.encoding` fills it, the netwo
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-OBSERVATION_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
+# What numbers of an observation are, and the bytes that each takes.
+ITEM_BYTES = {
+    "uint8": 1,
+    "int8": 1,
+    "int16": 2,
+    "int32": 4,
+    "int64": 8,
+    "float32": 4,
+    "float64": 8,
+}
+OBSERVATION_DTYPES = tuple(ITEM_BYTES)
 # A run with larger observations than this is refused rather than tried.
 MAX_OBSERVATION_SIZE = 16_777_216
 MAX_PARTS = 64
 # The largest space of choices: values of an index, actions, or one of several of either.
 MAX_CHOICES = 65_536
-MAX_FRAME_STACK = 16
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,7 @@ class Part:
     @property
     def num_bytes(self) -> int:
         """What it takes in a row."""
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def values_in(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """The part in rows of bytes [..., bytes]: [..., *shape] in its own dtype."""
-        place = np.ascontiguousarray(rows[..., self.start : self.start + self.num_bytes])
-        return place.view(self.dtype).reshape(*rows.shape[:-1], *self.shape)
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
 
     @property
     def is_picture(self) -> bool:
@@ -123,8 +126,10 @@ def discrete(num_actions: int) -> ActionSpec:
 
 def shown(observation: ObservationSpec, action: ActionSpec) -> str:
     """Both in a few words, for a person."""
-    seen = ", ".join(
+    seen = [
         f"{leaf.name or 'observation'} {leaf.dtype}{list(leaf.shape)}"
+        + (f" of {sum(leaf.num_values)} values" if leaf.num_values else "")
         for leaf in observation.leaves
-    )
-    return f"{seen[:200]} and {action.kind} actions of {list(action.sizes[:8])}"
+    ]
+    bounded = " between bounds" if action.bounded else ""
+    return f"{', '.join(seen)[:400]} and {action.kind} actions {list(action.sizes[:8])}{bounded}"

@@ -12,15 +12,13 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from common.architecture import NETWORKS, memory_size, parameter_shapes
 from common.config import Config
 from common.errors import SpecMismatch
-from common.settings import MAX_ENVS
+from common.settings import MAX_ENVS, MAX_FRAME_STACK
 from common.spaces import (
+    ITEM_BYTES,
     MAX_CHOICES,
-    MAX_FRAME_STACK,
     MAX_OBSERVATION_SIZE,
     MAX_PARTS,
     OBSERVATION_DTYPES,
@@ -218,7 +216,7 @@ def _part_from(document: Any) -> Part:
     if values and (len(values) != prod(shape) or "int" not in dtype):
         raise SpecMismatch("the run's spec has num_values that do not fit their part")
     start = _whole_number("start", fields["start"], 0, MAX_OBSERVATION_SIZE)
-    if start % np.dtype(dtype).itemsize:
+    if start % ITEM_BYTES[dtype]:
         raise SpecMismatch("the run's spec has a part that does not start at a whole item")
     return Part(_text("name", fields["name"]), shape, dtype, values, start)
 

@@ -8,11 +8,12 @@ False: it counts in no loss, trace or frame.
 The second axis is the environment in every array, so that columns are taken from all alike.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.spaces import Part
 from common.spec import RunSpec
 
 
@@ -73,6 +74,12 @@ def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:
         ("bool", (t, n)),
         ("float32", (1, n, spec.memory_size)),
     ]
+
+
+def taken_out(part: Part, rows: NDArray[Any]) -> NDArray[Any]:
+    """A part of observations that are rows of bytes [..., bytes]: [..., *shape], of its dtype."""
+    place = np.ascontiguousarray(rows[..., part.start : part.start + part.num_bytes])
+    return place.view(part.dtype).reshape(*rows.shape[:-1], *part.shape)
 
 
 def empty_trajectory(spec: RunSpec, num_envs: int) -> Trajectory:

@@ -102,23 +102,3 @@ def test_a_run_trains_and_its_policy_can_be_played(
     assert math.isfinite(last["total_loss"])
     assert played == 0, said
     assert json.loads(said.splitlines()[-1])["episodes"] == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (
-            ("--env", "CartPole-v1", "--network", "shallow"),
-            "--network mlp",
-        ),
-        (("--env", "ALE/Pang-v5"), "the nearest is ALE/Pong-v5"),
-        (("--env", "FrozenLake-v1", "--network", "deep"), "--network mlp"),
-    ],
-)
-def test_what_cannot_be_learned_on_is_refused_with_the_remedy(
-    programs: Programs, options: tuple[str, ...], sentence: str
-) -> None:
-    code, output = programs.run("impala-train", *options, "--run-dir", "run")
-    assert code in (2, 3), output
-    assert sentence in output
-    assert "Traceback" not in output

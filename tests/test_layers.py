@@ -193,6 +193,18 @@ def test_the_mathematics_reaches_no_network_no_terminal_and_no_system(name: str)
         assert packages(path).isdisjoint(outside), path.name
 
 
+@pytest.mark.parametrize("program", ["status", "train"])
+def test_a_program_that_neither_plays_nor_learns_starts_without_numpy(program: str) -> None:
+    # when
+    code = f"import sys, workers.{program}; print('numpy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+
+    # then
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+
+
 @pytest.mark.parametrize("program", LIGHT)
 def test_a_program_starts_without_torch(program: str) -> None:
     # when

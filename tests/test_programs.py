@@ -511,7 +511,7 @@ def test_the_readmes_terminals_work_in_any_order(
 
 
 BAD_INPUT = {
-    "unknown preset": (("impala-train", "--preset", "cartpol"), 2, "there are: acrobot, cartpole"),
+    "unknown preset": (("impala-train", "--preset", "cartpol"), 2, "there are: acrobot, atari"),
     "unknown option": (("impala-train", "--learning-rat", "1"), 2, "--learning-rate"),
     "unknown environment": (("impala-train", "--env", "Nope-v1"), 3, "no environment 'Nope-v1'"),
     "environment without its package": (
@@ -519,7 +519,8 @@ BAD_INPUT = {
         3,
         "nopackage",
     ),
-    "unsupported spaces": (("impala-train", "--env", "Pendulum-v1"), 3, "Discrete action space"),
+    "no picture": (("impala-train", *SHORT, "--network", "shallow"), 2, "use --network mlp"),
+    "no such game": (("impala-train", "--env", "ALE/Pang-v5"), 3, "nearest is ALE/Pong-v5"),
     "value out of range": (("impala-learner", *SHORT, "--discounting", "1.5"), 2, "at most 1"),
     "value of the wrong kind": (("impala-train", "--batch-size", "many"), 2, "a whole number"),
     "clips that contradict": (

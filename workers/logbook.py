@@ -187,10 +187,9 @@ class Logbook:
         learner = self._learner
         learner_s = time.monotonic() - self._first_batch if self._first_batch else 0.0
         frames = learner.frames - self._first_frames
-        result = {
+        result: dict[str, Any] = {
             "status": status,
             "frames": learner.frames,
-            "game_frames": learner.frames * self._action_repeat,
             "updates": learner.updates,
             "episodes": learner.window.episodes,
             "mean_return_100": learner.window.mean_return,
@@ -201,6 +200,8 @@ class Logbook:
             "preset": self._plan.preset,
             "versions": _versions(),
         }
+        if self._action_repeat > 1:
+            result["game_frames"] = learner.frames * self._action_repeat
         try:
             self._directory.write_result(result | ({"error": error} if error else {}))
         except OSError as failure:

@@ -9,7 +9,7 @@ from common.checkpoint import Checkpoint
 from common.config import Config
 from common.connection import cli_command
 from common.envs import VectorEnvironment
-from common.errors import SpecMismatch
+from common.errors import SpecMismatch, UnsupportedEnvironment
 from common.rundir import RunDirectory
 from common.spec import RunSpec, make_spec
 from common.suitability import check_room
@@ -30,7 +30,11 @@ def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
     environment = VectorEnvironment(wanted.env, 1, frame_stack=wanted.frame_stack)
     spec = make_spec(plan.run, plan.config, environment.observation, environment.action)
     environment.close()
-    spec.parameter_shapes()
+    try:
+        RunSpec.from_json(spec.to_json())  # as actors will read it
+        spec.parameter_shapes()
+    except SpecMismatch as error:
+        raise UnsupportedEnvironment(f"no actor could join {wanted.env}: {error}") from error
     if spec.compression != "none":
         compression.check_installed()
     return spec, _find_checkpoint(plan.directory, spec) if resume else None
