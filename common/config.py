@@ -75,7 +75,7 @@ class TrainingSettings:
     )
     precision: Literal["float32", "bfloat16"] = setting(
         "float32",
-        "of the network's products on the learner: bfloat16 is quicker on a GPU; sums, weights and "
+        "of the network's products on the learner: bfloat16 is meant for GPUs; sums, weights and "
         "what travels stay float32",
     )
     checkpoint_interval_s: float = setting(10.0, "seconds between checkpoints", above=0)
