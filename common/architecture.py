@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import ConfigError
-from common.spaces import ActionSpec, ObservationSpec, Part
+from common.spaces import ObservationSpec, Part
 
 if TYPE_CHECKING:
     from common.spec import RunSpec
@@ -75,18 +75,14 @@ def parameter_shapes(spec: "RunSpec") -> Shapes:
             "core.bias": (gates,),
         }
         width = spec.lstm_size
-    shapes |= _linear("policy", policy_head_size(spec.action), width)
+    # Logits, or means alone: the deviations are `log_std`, the same in every state.
+    shapes |= _linear("policy", sum(spec.action.sizes), width)
     return shapes | _linear("baseline", 1, width)
 
 
 def memory_size(spec: "RunSpec") -> int:
     """M: the LSTM's h and c, then with `extra_inputs` the last action's features and the reward."""
     return 2 * spec.lstm_size + _told_size(spec)
-
-
-def policy_head_size(action: ActionSpec) -> int:
-    """Logits, or means alone: the deviations are a parameter, the same in every state."""
-    return sum(action.sizes)
 
 
 def _told_size(spec: "RunSpec") -> int:
