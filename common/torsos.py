@@ -90,8 +90,9 @@ class Convolutions(nn.ModuleList):
         if seen.colours_last:
             values = values.movedim(-1, -3)
         pixels = values.reshape(len(values), seen.channels, seen.height, seen.width)
-        # The channels of a pixel side by side: on a CPU too it takes a third of the time.
-        x = pixels.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 255)
+        # In the layout they come in. A batch has the channels of a pixel side by side, as
+        # convolutions like it best; an actor's stacks have not: rearranging them would cost more.
+        x = pixels.to(torch.float32).mul_(1 / 255)
         return self._convolved(x).flatten(1)
 
     def _convolved(self, x: Tensor) -> Tensor:
