@@ -80,7 +80,7 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
 
     The step after an episode's last is a no-op whatever its action, as in OpenAI Baselines. ALE
     makes a reset of it where the game is over. After a lost life it is played; should it bring
-    points, or the game's end, then the life's first real step tells them.
+    points, or the game's end with its last frame, then the life's first real step tells them.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -90,6 +90,7 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
     _lives: NDArray[np.int32]  # [N]
     _ended: NDArray[np.bool_]  # [N], in the last step: the next one is the no-op
     _put_off: NDArray[np.int32]  # [3, N], what the no-op brought: reward, terminated, truncated
+    _last_frames: Frames  # where the no-op brought the game's end: what was seen then
 
     def __init__(self, emulators: VectorEnv[Any, Any, Any], whole_games: bool) -> None:
         self._emulators = emulators
@@ -118,11 +119,17 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
     ) -> tuple[Frames, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Plays an action in each, or resets where an episode was over."""
         begins = self._ended
-        frames, rewards, terminated, truncated, infos = self._emulators.step(
+        stacks, rewards, terminated, truncated, infos = self._emulators.step(
             np.where(begins, NO_OP, actions)
         )
+        frames = stacks[:, 0]
+        ended = np.logical_or(*self._put_off[1:])  # [N] the game, in the no-op before
+        if ended.any():
+            frames = np.where(ended[:, None, None], self._last_frames, frames)
         told = np.stack([rewards, terminated, truncated]) + self._put_off
         self._put_off = told * begins
+        if self._put_off[1:].any():
+            self._last_frames = frames.copy()
         told *= ~begins
         rewards, (terminated, truncated) = told[0].astype(np.float32), told[1:] > 0
         game_over = terminated | truncated
@@ -132,7 +139,7 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
             terminated |= (lives < self._lives) & (lives > 0) & ~begins
             self._lives = lives
         self._ended = terminated | truncated
-        return frames[:, 0], rewards, terminated, truncated, infos | {"game_over": game_over}
+        return frames, rewards, terminated, truncated, infos | {"game_over": game_over}
 
     def close_extras(self, **kwargs: Any) -> None:
         """Ends the games."""

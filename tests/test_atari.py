@@ -148,9 +148,10 @@ def test_a_lost_life_ends_an_episode_and_not_the_game_and_no_point_is_lost() -> 
 
 
 class Scripted:
-    """A stand-in for ALE: one game of given rewards, ends and lives."""
+    """A stand-in for ALE: one game of given rewards, ends and lives; its frames are numbered."""
 
     num_envs = 1
+    truncates = False  # as the time limit does
     single_observation_space = spaces.Box(0, 255, (1, 84, 84), np.uint8)
     single_action_space = spaces.Discrete(3)
     action_space = spaces.MultiDiscrete([3])
@@ -163,18 +164,24 @@ class Scripted:
 
     def step(self, actions: NDArray[np.int64]) -> Any:
         self.actions.append(int(actions[0]))
-        reward, terminated, lives = (np.array([value]) for value in next(self.steps))
-        return self._frames(), reward, terminated, np.zeros(1, np.bool_), {"lives": lives}
+        reward, over, lives = (np.array([value]) for value in next(self.steps))
+        ends = (np.zeros(1, np.bool_), over) if self.truncates else (over, np.zeros(1, np.bool_))
+        return self._frames(), reward, *ends, {"lives": lives}
 
     def _frames(self) -> NDArray[np.uint8]:
-        return np.zeros((1, 1, 84, 84), np.uint8)
+        return np.full((1, 1, 84, 84), len(self.actions), np.uint8)
+
+
+def steps_of(ale: Any, steps: int) -> list[Any]:
+    """What steps with action 2 give."""
+    env = atari.AtariVector(ale, whole_games=False)
+    env.reset(seed=0)
+    return [env.step(np.array([2])) for _ in range(steps)]
 
 
 def played(ale: Any, steps: int) -> tuple[list[float], list[bool], list[bool]]:
     """Rewards, terminated and game_over of steps with action 2."""
-    env = atari.AtariVector(ale, whole_games=False)
-    env.reset(seed=0)
-    rows = [env.step(np.array([2])) for _ in range(steps)]
+    rows = steps_of(ale, steps)
     return (
         [float(row[1][0]) for row in rows],
         [bool(row[2][0]) for row in rows],
@@ -194,6 +201,19 @@ def test_what_happens_in_the_no_op_that_begins_a_life_is_told_by_the_next_step()
     assert rewards == [1, 0, 30, 0, 5]
     assert terminated == [True, False, True, False, False]
     assert game_over == [False, False, True, False, False]
+
+
+def test_a_game_that_the_time_limit_cuts_in_that_no_op_is_bootstrapped_from_its_own_end() -> None:
+    # given a limit that is reached right after a lost life; then ALE begins the next game
+    ale = Scripted(3, (1, False, 2), (0, True, 2), (0, False, 3), (0, False, 3), (5, False, 3))
+    ale.truncates = True
+
+    # when
+    rows = steps_of(ale, 5)
+
+    # then the row that tells so shows the last frame of that game, and the next one the new game's
+    assert [bool(row[3][0]) for row in rows] == [False, False, True, False, False]
+    assert [int(row[0][0, 0, 0]) for row in rows] == [1, 2, 2, 4, 5]
 
 
 def test_the_last_life_ends_with_the_game() -> None:
