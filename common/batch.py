@@ -1,11 +1,14 @@
 """A batch on the learner's side: preallocated tensors that blocks of any N are copied into."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from common.errors import DeviceFull
 from common.losses import Rows
 from common.models import Seen
 from common.spec import RunSpec
@@ -64,12 +67,12 @@ class Batch:
         """Begins to copy a full batch to a GPU, beside what that computes; on a CPU does nothing.
 
         The batch may be filled again when the figures of its update have been fetched: the update
-        waits for the copy, and they for the update.
+        waits for the copy, and they for the update. Raises DeviceFull.
         """
         if device.type == "cuda":
             if self._stream is None:
                 self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(self._stream), enough_memory():
                 self._copy = self._moved(device)
 
     def on(self, device: torch.device) -> tuple[Seen, Rows]:
@@ -119,6 +122,19 @@ def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
         return stacks
     # A pass over all of it, but one that does not wait to know what is missing.
     return stacks.masked_fill_(missing.view(*missing.shape, *[1] * (stacks.dim() - 3)), 0)
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """For what is done on a GPU. Raises DeviceFull where its memory does not suffice for it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        why = str(error).partition(". GPU")[0]  # the rest is about torch's own pools
+        raise DeviceFull(
+            f"the GPU has no memory left for an update ({why}); lower --batch-size, or take "
+            "--device cpu, and go on with --resume"
+        ) from error
 
 
 def make_batch(spec: RunSpec, batch_size: int, pinned: bool) -> Batch:

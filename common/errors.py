@@ -133,6 +133,12 @@ class RunUnreadable(ImpalaError):
     exit_code = 19
 
 
+class DeviceFull(ImpalaError):
+    """The GPU has no memory left for an update."""
+
+    exit_code = 20
+
+
 class FrameRefused(ImpalaError):
     """Bytes that are not a frame of this run. `reason` names the counter, e.g. "malformed"."""
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.batch import Batch
+from common.batch import Batch, enough_memory
 from common.checkpoint import Checkpoint, Tensors
 from common.config import Config
 from common.errors import CheckpointError, ConfigError, NotFinite
@@ -52,11 +52,14 @@ class Learner:
         self.frames = 0  # environment steps trained on
         self.skipped = 0  # updates whose loss or gradients were not finite, since the start
         self.skipped_in_a_row = 0
+        self.device_s = 0.0  # that the device had an update to compute, since the start
 
+    @enough_memory()
     def update(self, batch: Batch) -> dict[str, float]:
         """One step on a batch; returns its figures by name, stages in seconds.
 
         A GPU is waited for once, when the figures are fetched: then it is done with the batch.
+        Raises DeviceFull.
         """
         config, stages = self._config, Stages(self.device)
         seen, rows = batch.on(self.device)
@@ -76,7 +79,9 @@ class Learner:
         stages.end("optimizer_s")
         told = _told(losses, figures, grad_norm)
         self._count(batch, self._optimizer.count(told["grad_norm"]))
-        return told | {"learning_rate": learning_rate} | stages.seconds()
+        took = stages.seconds()
+        self.device_s += sum(took.values())
+        return told | {"learning_rate": learning_rate} | took
 
     def weights(self) -> Weights:
         """A copy of the network's parameters on the host, to publish or save.

@@ -1,9 +1,10 @@
 """The learner's state: one update, what it counts, and that a resume goes on bit for bit."""
 
+import dataclasses
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from common import checkpoint
 from common import learning as learning_module
 from common.batch import Batch, make_batch
 from common.config import Config
-from common.errors import CheckpointError, ConfigError, NotFinite
+from common.errors import CheckpointError, ConfigError, DeviceFull, NotFinite
 from common.learning import Learner, Stages, choose_device
-from common.spaces import ObservationSpec, discrete
+from common.spaces import ActionSpec, ObservationSpec, discrete
 from common.spec import RunSpec, make_spec
 from common.trajectory import Episode
+from networks import some_actions, some_observations
 
 CPU = torch.device("cpu")
 T, B = 4, 3
@@ -422,6 +424,42 @@ def test_the_stages_of_a_gpu_are_timed_by_its_events_and_waited_for_once(
     assert len(waited_for) == 1
 
 
+def test_the_device_was_busy_for_the_stages_of_all_updates() -> None:
+    # given
+    config = make_config()
+    learner, spec = make_learner(config), spec_of(config)
+    assert learner.device_s == 0.0
+
+    # when
+    updates = [learner.update(make_data(spec, seed)) for seed in range(3)]
+
+    # then
+    stages = ("transfer_s", "forward_s", "backward_s", "optimizer_s")
+    took_s = sum(figures[stage] for figures in updates for stage in stages)
+    assert learner.device_s == pytest.approx(took_s)
+
+
+def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given torch's own words, for an update
+    config = make_config()
+    learner = make_learner(config)
+
+    def forward(seen: Any) -> Any:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB"
+        )
+
+    monkeypatch.setattr(learner.model, "forward", forward)
+
+    # when / then
+    sentence = r"no memory left for an update \(CUDA .* allocate 2.00 GiB\); lower --batch-size"
+    with pytest.raises(DeviceFull, match=sentence):
+        learner.update(make_data(spec_of(config), seed=0))
+    assert learner.updates == 0
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"activation": "relu"}, {"lstm_size": 8, "extra_inputs": "last_action_reward"}],
@@ -451,35 +489,78 @@ def test_bfloat16_products_learn_nearly_what_float32_ones_do(changes: dict[str, 
         assert figures[1][name] == pytest.approx(figures[0][name], rel=0.05, abs=0.05), name
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+FRAMES = ObservationSpec((84, 84), "uint8")
+CONVOLVED = {"network": "shallow", "frame_stack": 4, "activation": "relu"}
+REMEMBERING = {"lstm_size": 8, "extra_inputs": "last_action_reward"}
+
+
+class Kind(NamedTuple):
+    changes: dict[str, Any]
+    observation: ObservationSpec = ObservationSpec((2,), "float32")
+    action: ActionSpec = discrete(3)
+    # Of figures, relative: convolutions of a GPU round their factors to TF32.
+    rounding: float = 1e-3
+
+
+KINDS = {
+    "a perceptron by Adam": Kind({"optimizer": "adam"}),
+    "a perceptron by RMSProp": Kind({"optimizer": "rmsprop"}),
+    "a memory": Kind(REMEMBERING),
+    "numbers": Kind({}, action=ActionSpec("continuous", (2,), bounded=True)),
+    "stacks of frames": Kind(CONVOLVED, FRAMES, rounding=2e-2),
+    "stacks of frames and a memory, in bfloat16": Kind(
+        {**CONVOLVED, **REMEMBERING, "precision": "bfloat16"}, FRAMES, rounding=0.1
+    ),
+    "the deep network": Kind(
+        {"network": "deep"}, ObservationSpec((72, 96, 3), "uint8"), rounding=2e-2
+    ),
+}
+
+
 @pytest.mark.parametrize("staged", [False, True])
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_a_gpu_learns_what_a_cpu_learns(optimizer: str, staged: bool) -> None:
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_learns_what_a_cpu_learns(name: str, staged: bool) -> None:
     # given
-    config = make_config(optimizer=optimizer, hidden_sizes=[32])
-    spec, gpu = spec_of(config), choose_device("cuda")
-    on_cpu, on_gpu = make_learner(config), Learner(spec, config, gpu)
+    kind = KINDS[name]
+    config = make_config(hidden_sizes=[32], learning_rate=1e-3, **kind.changes)
+    seen = dataclasses.replace(kind.observation, frame_stack=config.environment.frame_stack)
+    spec, gpu = make_spec("test", config, seen, kind.action), choose_device("cuda")
+    on_cpu, on_gpu = Learner(spec, config, CPU), Learner(spec, config, gpu)
+    before = on_cpu.weights()
 
     # when: the third batch is refused
     for seed in range(6):
-        batch, same = make_data(spec, seed), make_data(spec, seed, pinned=True)
-        if seed == 2:
-            batch.rows.rewards[:] = same.rows.rewards[:] = np.nan
+        batch, same = (make_data(spec, seed, pinned=pinned) for pinned in (False, True))
+        for rows in (batch.rows, same.rows):
+            shape = rows.observations.shape[:2]
+            rows.observations[:] = some_observations(spec.observation, *shape, seed=seed)
+            rows.actions[:] = some_actions(spec.action, *rows.actions.shape[:2], seed=seed)
+            rows.is_first[2, 1] = True
+            if seed == 2:
+                rows.rewards[:] = np.nan
         if staged:
             same.stage(gpu)
         expected, found = on_cpu.update(batch), on_gpu.update(same)
         same.clear()
 
         # then
-        timeless = [name for name in expected if not name.endswith("_s")]
+        timeless = [figure for figure in expected if not figure.endswith("_s")]
         np.testing.assert_allclose(
-            [found[n] for n in timeless], [expected[n] for n in timeless], rtol=1e-3, atol=1e-4
+            [found[figure] for figure in timeless],
+            [expected[figure] for figure in timeless],
+            rtol=kind.rounding,
+            atol=kind.rounding / 10,
         )
-        assert min(found[f"{s}_s"] for s in ("forward", "backward", "optimizer")) > 0
+        assert min(found[f"{stage}_s"] for stage in ("forward", "backward", "optimizer")) > 0
     assert on_gpu.skipped == on_cpu.skipped == 1
-    weights = on_cpu.weights()
-    for name, array in on_gpu.weights().items():
-        np.testing.assert_allclose(array, weights[name], rtol=0, atol=1e-4, err_msg=name)
+    after, other = on_cpu.weights(), on_gpu.weights()
+    step, other_step = (
+        np.concatenate([(weights[part] - before[part]).ravel() for part in before])
+        for weights in (after, other)
+    )
+    cosine = step @ other_step / np.linalg.norm(step) / np.linalg.norm(other_step)
+    assert cosine > 1.0 - kind.rounding
 
 
 def test_the_stages_of_an_update_are_no_longer_than_the_update() -> None:

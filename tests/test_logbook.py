@@ -32,6 +32,7 @@ class Bench:
             updates=0,
             frames=0,
             skipped=0,
+            device_s=0.0,
             window=SimpleNamespace(episodes=0, mean_return=None),
         )
         self.feeder: Any = SimpleNamespace(
@@ -116,6 +117,7 @@ def test_figures_are_per_update_per_version_and_per_second(bench: Bench) -> None
     for number in range(4):
         bench.update([10], at=100.5 + number / 4, forward_s=0.1 * number)
     bench.logbook.note_copy(0.01)
+    bench.add(bench.learner, device_s=1.2)
     bench.add(bench.feeder, busy_s=0.8, batching_s=0.4, cpu_s=0.2, bytes_received=3000)
     bench.add(bench.feeder, asked=10, queued_in_all=60, claimed=12, queued=5)
     bench.add(bench.publisher, busy_s=0.3, cpu_s=0.04, published=3)
@@ -129,7 +131,7 @@ def test_figures_are_per_update_per_version_and_per_second(bench: Bench) -> None
     assert_tells(record, updates_per_s=2.0, frames_per_s=200.0, published_per_s=1.5)
     assert_tells(record, wait_s=0.25, wait_share=0.5, claim_s=0.2, claim_share=0.4, batch_s=0.1)
     assert_tells(record, publish_s=0.1, publish_share=0.15, received_bytes_per_s=1500.0)
-    assert_tells(record, feeder_cpu_s=0.05, publisher_cpu_s=0.01)
+    assert_tells(record, feeder_cpu_s=0.05, publisher_cpu_s=0.01, device_busy_share=0.6)
     assert_tells(record, forward_s=0.15, weights_s=0.01, blocks_produced=20)
     # 6 blocks in the list, and 6 a second taken from it
     assert_tells(record, queue_wait_s=1.0)
@@ -139,6 +141,7 @@ def test_each_record_begins_anew(bench: Bench) -> None:
     # given a record
     bench.logbook.note_wait(1.5, batch_came=True)
     bench.update([10], at=101.0, forward_s=9.0)
+    bench.add(bench.learner, device_s=1.2)
     bench.add(bench.feeder, busy_s=0.8, batching_s=0.4, cpu_s=0.2, bytes_received=3000)
     bench.add(bench.feeder, asked=10, queued_in_all=60, claimed=12)
     bench.add(bench.publisher, busy_s=0.3, cpu_s=0.04, published=3)
@@ -148,6 +151,7 @@ def test_each_record_begins_anew(bench: Bench) -> None:
     bench.logbook.note_wait(0.2, batch_came=True)
     for at in (102.2, 102.4):
         bench.update([11], at=at, frames=50, forward_s=0.1)
+        bench.add(bench.learner, device_s=0.15)
     bench.add(bench.feeder, busy_s=0.4, batching_s=0.2, cpu_s=0.1, bytes_received=100)
     bench.add(bench.feeder, asked=2, queued_in_all=4, claimed=8)
     bench.add(bench.publisher, busy_s=0.2, cpu_s=0.01, published=1)
@@ -159,6 +163,7 @@ def test_each_record_begins_anew(bench: Bench) -> None:
     assert_tells(record, wait_s=0.1, wait_share=0.2, claim_s=0.2, claim_share=0.4, batch_s=0.1)
     assert_tells(record, publish_s=0.2, publish_share=0.2, received_bytes_per_s=100.0)
     assert_tells(record, feeder_cpu_s=0.05, publisher_cpu_s=0.005, forward_s=0.1)
+    assert_tells(record, device_busy_share=0.3)
     assert_tells(record, queue_wait_s=2 / 8)
 
 

@@ -35,6 +35,7 @@ STATUS_FIGURES = (
     "mean_return_100",
     "frames_per_s",
     "wait_share",
+    "device_busy_share",
     "claim_share",
     "policy_lag_mean",
     "policy_lag_p95",
@@ -135,7 +136,7 @@ class Logbook:
     def _beside(
         self, feeder: "Feeder", publisher: Publisher, elapsed_s: float, updates: int
     ) -> dict[str, Any]:
-        """What the threads beside the loop did since the last record."""
+        """What the device and the threads beside the loop did since the last record."""
         totals = {
             "claim_s": feeder.busy_s,
             "batch_s": feeder.batching_s,
@@ -149,6 +150,7 @@ class Logbook:
             "asked": feeder.asked,
             "queued": feeder.queued_in_all,
             "claimed": feeder.claimed,
+            "device_s": self._learner.device_s,
         }
         did = {name: total - self._totals.get(name, 0.0) for name, total in totals.items()}
         self._totals = totals
@@ -156,6 +158,7 @@ class Logbook:
         mean_queue = _ratio(did["queued"], did["asked"])
         return {
             **publisher.flow,
+            "device_busy_share": min(did["device_s"] / elapsed_s, 1.0),
             "claim_share": did["claim_s"] / elapsed_s,  # of the feeder's time
             "publish_share": did["publish_s"] / elapsed_s,
             "received_bytes_per_s": did["bytes"] / elapsed_s,

@@ -159,8 +159,10 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
     """Who it is, and its own figures; of one that is gone, the last."""
     holder, figures, now = learner["holder"], learner["figures"], are_of_now(learner)
     place = holder.partition("#")[0] if holder else "none: no lease is held"  # host:pid
-    waits = (
-        f"; waits {100 * figures['wait_share']:.0f} %" if now and "wait_share" in figures else ""
+    waits = "".join(
+        f"; {words} {100 * figures[name]:.0f} %"
+        for name, words in (("wait_share", "waits"), ("device_busy_share", "its device is busy"))
+        if now and name in figures
     )
     age = _age(learner["published_unix_s"])
     updates = f"; {figures['updates']:,.0f} updates" if "updates" in figures else ""

@@ -103,6 +103,12 @@ LEARNING = (
         unit="%",
     ),
     Chart(
+        "policy-std",
+        "Standard deviation of actions",
+        "Mean over the numbers of an action; at 0 the policy explores no more.",
+        (Line("policy_std"),),
+    ),
+    Chart(
         "grad-norm",
         "Gradient norm",
         "Before it is clipped.",
@@ -229,9 +235,10 @@ SPEED = (
     ),
     Chart(
         "learner-waits",
-        "The learner waits",
-        "Without a batch: for actors, or for its own intake. Without the first record.",
-        (Line("wait_share"),),
+        "Waiting and computing",
+        "Without a batch: waiting for actors, or for the learner's own intake. The device is busy "
+        "from an update's first operation to its last. Without the first record.",
+        (Line("wait_share", "without a batch"), Line("device_busy_share", "device busy")),
         over="time_s",
         factor=PERCENT,
         from_start=False,
