@@ -38,7 +38,7 @@ class Learner:
         self._config, self._action = config, spec.action
         self._parameters = dict(self.model.named_parameters())
         self._optimizer = Optimizer(
-            self._parameters.items(), config.optimizer, branch_free=device.type == "cuda"
+            self._parameters.items(), config.optimizer, branch_free=device.type != "cpu"
         )
         # Of each parameter: its name, its part of the optimizer's vector, its shape.
         ends = itertools.accumulate(p.numel() for p in self._parameters.values())

@@ -517,6 +517,39 @@ KINDS = {
 }
 
 
+def spec_of_kind(kind: Kind, config: Config) -> RunSpec:
+    seen = dataclasses.replace(kind.observation, frame_stack=config.environment.frame_stack)
+    return make_spec("test", config, seen, kind.action)
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if "bfloat16" not in name])
+def test_an_update_looks_at_nothing_on_the_device_before_its_figures(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # given a device whose tensors hold no numbers: whoever asks for one, or mixes them with the
+    # host's, raises
+    kind, nowhere = KINDS[name], torch.device("meta")
+    config = make_config(hidden_sizes=[32], **kind.changes)
+    spec = spec_of_kind(kind, config)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)  # not known there
+    fetched: list[Any] = []
+
+    def told(*figures: Any) -> dict[str, float]:
+        fetched.extend(figures)
+        return {"grad_norm": 1.0}
+
+    monkeypatch.setattr(learning_module, "_told", told)
+
+    # when
+    learner = Learner(spec, config, nowhere)
+    learner.update(make_data(spec, seed=0))
+
+    # then it has come to its figures, which are there
+    losses, _, grad_norm = fetched
+    assert losses.total.device == grad_norm.device == nowhere
+    assert learner.updates == 1
+
+
 @pytest.mark.parametrize("staged", [False, True])
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -524,8 +557,7 @@ def test_a_gpu_learns_what_a_cpu_learns(name: str, staged: bool) -> None:
     # given
     kind = KINDS[name]
     config = make_config(hidden_sizes=[32], learning_rate=1e-3, **kind.changes)
-    seen = dataclasses.replace(kind.observation, frame_stack=config.environment.frame_stack)
-    spec, gpu = make_spec("test", config, seen, kind.action), choose_device("cuda")
+    spec, gpu = spec_of_kind(kind, config), choose_device("cuda")
     on_cpu, on_gpu = Learner(spec, config, CPU), Learner(spec, config, gpu)
     before = on_cpu.weights()
 
