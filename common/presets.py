@@ -94,21 +94,30 @@ PRESETS: dict[str, dict[str, Any]] = {
         "grad_norm_clipping": 1.0,
     },
     "atari": _ATARI,
-    # More and smaller updates than the paper's, of a smaller network.
+    # More and smaller updates than the paper's, of a smaller network; half of each is replayed, for
+    # playing a step costs twice as much as learning from it.
     "atari-fast": _ATARI
     | {
         "network": "shallow",
         "hidden_sizes": (256,),
-        # The learner leaves a half of its core to one of them.
-        "num_actors": 2,
-        "batch_size": 16,
+        "envs_per_actor": 16,
+        "batch_size": 8,
+        "replay_share": 0.5,
+        "replay_capacity": 500,
+        # Little lag: with four blocks in the list the score rose half as fast.
+        "queue_blocks": 1,
+        "publish_interval_s": 0.2,
         "optimizer": "adam",
         "reduction": "mean",
+        # At a rate that stays, the score stays near 0 for a million steps.
         "learning_rate": 5e-4,
-        "learning_rate_schedule": "constant",
         "grad_norm_clipping": 0.5,
+        # A point is rare, so advantages are small: else the bonus and the values outweigh them.
+        "entropy_cost": 0.002,
+        "baseline_cost": 0.25,
+        "lambda": 0.95,
         "stop_at_return": 18.0,
-        "total_frames": 10_000_000,
+        "total_frames": 6_000_000,
     },
     # Only a network with memory can tell which way the pole is falling.
     # Not stopped at a return: with the rate falls what the policy leaves to chance.
