@@ -104,12 +104,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 8,
         "replay_share": 0.5,
         "replay_capacity": 500,
-        # Little lag: with four blocks in the list the score rose half as fast.
+        # Little lag: 12 updates; with four blocks in the list it is 24.
         "queue_blocks": 1,
         "publish_interval_s": 0.2,
         "optimizer": "adam",
         "reduction": "mean",
-        # At a rate that stays, the score stays near 0 for a million steps.
+        # It falls to 0: at a constant rate the score stayed near 0 from 2.2 to 3 million steps.
         "learning_rate": 5e-4,
         "grad_norm_clipping": 0.5,
         # A point is rare, so advantages are small: else the bonus and the values outweigh them.
