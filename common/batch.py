@@ -126,13 +126,13 @@ def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-    """For what is done on a GPU. Raises DeviceFull where its memory does not suffice for it."""
+    """For what is done on a GPU. Raises DeviceFull where its memory does not suffice."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         why = str(error).partition(". GPU")[0]  # the rest is about torch's own pools
         raise DeviceFull(
-            f"the GPU has no memory left for an update ({why}); lower --batch-size, or take "
+            f"the GPU has no memory left ({why}); end what else uses it, lower --batch-size, or take "
             "--device cpu, and go on with --resume"
         ) from error
 

@@ -134,7 +134,7 @@ class RunUnreadable(ImpalaError):
 
 
 class DeviceFull(ImpalaError):
-    """The GPU has no memory left for an update."""
+    """The GPU has no memory left for the learner."""
 
     exit_code = 20
 

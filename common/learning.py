@@ -31,7 +31,9 @@ MOST_ACTIONS_TOLD = 8
 class Learner:
     """The state of training, from the first update to the last, across resumes."""
 
+    @enough_memory()
     def __init__(self, spec: RunSpec, config: Config, device: torch.device) -> None:
+        """A fresh network on the device. Raises DeviceFull."""
         torch.manual_seed(config.training.seed)
         self.device = device
         self.model = make_model(spec, config.training.seed).to(device)

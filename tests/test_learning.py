@@ -442,21 +442,25 @@ def test_the_device_was_busy_for_the_stages_of_all_updates() -> None:
 def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # given torch's own words, for an update
+    # given torch's own words
     config = make_config()
     learner = make_learner(config)
 
-    def forward(seen: Any) -> Any:
+    def fails(*_: Any) -> Any:
         raise torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB"
         )
 
-    monkeypatch.setattr(learner.model, "forward", forward)
-
-    # when / then
-    sentence = r"no memory left for an update \(CUDA .* allocate 2.00 GiB\); lower --batch-size"
+    # when they come in an update, and when a network is made
+    sentence = r"no memory left \(CUDA .* allocate 2.00 GiB\); end .* lower --batch-size"
+    monkeypatch.setattr(learner.model, "forward", fails)
     with pytest.raises(DeviceFull, match=sentence):
         learner.update(make_data(spec_of(config), seed=0))
+    monkeypatch.setattr(learning_module, "make_model", fails)
+    with pytest.raises(DeviceFull, match=sentence):
+        make_learner(config)
+
+    # then no update was counted
     assert learner.updates == 0
 
 
