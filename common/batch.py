@@ -132,8 +132,8 @@ def enough_memory() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         why = str(error).partition(". GPU")[0]  # the rest is about torch's own pools
         raise DeviceFull(
-            f"the GPU has no memory left ({why}); end what else uses it, lower --batch-size, or take "
-            "--device cpu, and go on with --resume"
+            f"the GPU has no memory left ({why}); end what else uses it, lower --batch-size, or "
+            "take --device cpu, and go on with --resume"
         ) from error
 
 

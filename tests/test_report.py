@@ -521,6 +521,13 @@ def test_runs_and_choices_of_settings_have_labels_of_their_own(tmp_path: Path) -
     assert group_labels(grouped(runs)) == ["1: 1/x/run", "2: 2/x/run"]
 
 
+def test_every_figure_that_is_drawn_stands_on_the_page_of_figures() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    drawn = {line.name for chart in CHARTS for line in chart.lines}
+    assert drawn
+    assert not [name for name in drawn if f"`{name.replace('*', '0')}`" not in page]
+
+
 def test_every_chart_has_a_name_of_its_own_and_a_caption() -> None:
     assert len({chart.slug for chart in CHARTS}) == len(CHARTS)
     for chart in CHARTS:
