@@ -323,10 +323,31 @@ def test_the_parameters_become_views_of_one_vector() -> None:
 
     # then they are what they were
     assert all(torch.equal(parameter, before[name]) for name, parameter in named)
-    assert optimizer.flat.numel() == sum(parameter.numel() for _, parameter in named)
 
     # and what happens to the vector happens to them
     optimizer.flat.zero_()
     assert all(not parameter.any() for _, parameter in named)
     views = optimizer.views(optimizer.flat)
     assert {name: view.shape for name, view in views.items()} == {n: p.shape for n, p in named}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_every_parameter_begins_where_a_gpus_faster_kernels_want_it(optimizer: str) -> None:
+    # given parameters of sizes that are no multiple of anything
+    named = parameters()
+    made = Optimizer(named, settings(optimizer))
+
+    # when some steps are taken
+    for number in range(3):
+        give_gradients(named, number)
+        step(made, 1e-3)
+
+    # then each begins at a multiple of 64 bytes, and between them is nothing
+    whole, within = made.flat, torch.zeros_like(made.flat, dtype=torch.bool)
+    for name, parameter in named:
+        assert parameter.data.data_ptr() == whole[made.parts[name]].data_ptr()
+        assert (parameter.data.data_ptr() - whole.data_ptr()) % 64 == 0
+        within[made.parts[name]] = True
+    assert within.sum() == sum(parameter.numel() for _, parameter in named)
+    assert not whole[~within].any()
+    assert whole.data_ptr() % 64 == 0
