@@ -4,6 +4,7 @@ To change the loss see `common.losses`, the network `common.models`, the step `c
 """
 
 import itertools
+import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,6 +25,8 @@ from common.optimizers import Optimizer, scheduled
 from common.spec import RunSpec
 from common.wire import Weights
 
+log = logging.getLogger(__name__)
+
 # A larger action space's mean probabilities are not told one by one.
 MOST_ACTIONS_TOLD = 8
 
@@ -35,6 +38,8 @@ class Learner:
     def __init__(self, spec: RunSpec, config: Config, device: torch.device) -> None:
         """A fresh network on the device. Raises DeviceFull."""
         torch.manual_seed(config.training.seed)
+        # "float32" means it: cuDNN would round the factors of convolutions to ten bits.
+        torch.backends.cudnn.allow_tf32 = False
         self.device = device
         self.model = make_model(spec, config.training.seed).to(device)
         self._config, self._action = config, spec.action
@@ -43,10 +48,9 @@ class Learner:
             self._parameters.items(), config.optimizer, branch_free=device.type != "cpu"
         )
         # Of each parameter: its name, its part of the optimizer's vector, its shape.
-        ends = itertools.accumulate(p.numel() for p in self._parameters.values())
         self._layout = [
-            (name, slice(end - p.numel(), end), tuple(p.shape))
-            for (name, p), end in zip(self._parameters.items(), ends, strict=True)
+            (name, self._optimizer.parts[name], tuple(p.shape))
+            for name, p in self._parameters.items()
         ]
         self.window = EpisodeWindow()
         self.version = 0  # of the weights: grows by one with every update, never goes back
@@ -78,6 +82,7 @@ class Learner:
         optimizer = config.optimizer
         learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
         grad_norm = self._optimizer.step(learning_rate)
+        self.model.confine()
         stages.end("optimizer_s")
         told = _told(losses, figures, grad_norm)
         self._count(batch, self._optimizer.count(told["grad_norm"]))
@@ -190,11 +195,23 @@ class Stages:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" as a device. Raises ConfigError: no GPU that torch can use."""
+    """ "auto", "cpu" or "cuda" as a device.
+
+    Raises ConfigError, if a GPU is wanted and torch can use none, and DeviceFull.
+    """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError("this torch finds no GPU; use --device cpu, or install a CUDA build")
+    try:
+        with enough_memory():
+            torch.ones(1, device="cuda").add_(1).item()
+    except RuntimeError as error:  # of a GPU that is too old for this build, for one
+        why = str(error).partition("\n")[0]
+        if wanted == "cuda":
+            raise ConfigError(f"torch cannot use the GPU ({why}); use --device cpu") from error
+        log.warning("learning on the CPU, since torch cannot use the GPU: %s", why)
+        return torch.device("cpu")
     return torch.device("cuda")
 
 

@@ -92,6 +92,15 @@ class Network(nn.Module):
         baseline = self.baseline(x).float()
         return ModelOutput(policy.view(*leading, -1), baseline.view(leading), memory)
 
+    @torch.no_grad()
+    def confine(self) -> None:
+        """Brings back the deviations that a step took out of their range.
+
+        Outside it they have no gradient, so nothing else would.
+        """
+        if self.log_std is not None:
+            self.log_std.clamp_(LOG_STD_LEAST, LOG_STD_MOST)
+
     def _told(self, seen: Seen) -> Tensor:
         """[R, B, K]: of each row the last action's features and the last reward, 0 at a start."""
         before = seen.memory[None, :, 2 * self._core_size :]

@@ -67,6 +67,7 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith("IMPALA_"):
                 patch.delenv(name)
+        patch.setenv("IMPALA_DEVICE", "cpu")  # where there is a GPU too: many programs at once
         yield
 
 

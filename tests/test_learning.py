@@ -1,6 +1,9 @@
 """The learner's state: one update, what it counts, and that a resume goes on bit for bit."""
 
 import dataclasses
+import queue
+import re
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ import torch
 
 from common import checkpoint
 from common import learning as learning_module
+from common.architecture import LOG_STD_LEAST, LOG_STD_MOST
 from common.batch import Batch, make_batch
 from common.config import Config
 from common.errors import CheckpointError, ConfigError, DeviceFull, NotFinite
@@ -439,20 +443,38 @@ def test_the_device_was_busy_for_the_stages_of_all_updates() -> None:
     assert learner.device_s == pytest.approx(took_s)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 G"
+            ),
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"),
+            "CUDA error: out of memory",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(h)`"),
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(h)`",
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, told: str
 ) -> None:
-    # given torch's own words
+    # given the words of torch's own pools, of CUDA and of cuBLAS
     config = make_config()
     learner = make_learner(config)
 
     def fails(*_: Any) -> Any:
-        raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB"
-        )
+        raise error
 
     # when they come in an update, and when a network is made
-    sentence = r"no memory left \(CUDA .* allocate 2.00 GiB\); end .* lower --batch-size"
+    sentence = rf"no memory left \({re.escape(told)}\); end .* lower --batch-size"
     monkeypatch.setattr(learner.model, "forward", fails)
     with pytest.raises(DeviceFull, match=sentence):
         learner.update(make_data(spec_of(config), seed=0))
@@ -462,6 +484,36 @@ def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
 
     # then no update was counted
     assert learner.updates == 0
+
+
+def test_another_error_in_an_update_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config()
+    learner = make_learner(config)
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(learner.model, "forward", fails)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        learner.update(make_data(spec_of(config), seed=0))
+
+
+@pytest.mark.parametrize("out", [LOG_STD_LEAST - 1.0, LOG_STD_MOST + 1.0])
+def test_deviations_that_a_step_took_out_of_their_range_come_back(out: float) -> None:
+    # given
+    config = make_config(entropy_cost=10.0, learning_rate=0.01, optimizer="adam")
+    action = ActionSpec("continuous", (2,))
+    spec = make_spec("test", config, ObservationSpec((2,), "float32"), action)
+    learner = Learner(spec, config, CPU)
+    learner.model.get_parameter("log_std").data.fill_(out)
+
+    # when it is trained with a bonus for wide ones
+    for seed in range(5):
+        learner.update(make_data(spec, seed))
+
+    # then they are in it, and what is published says so
+    found = learner.weights()["log_std"]
+    assert ((found > LOG_STD_LEAST) & (found <= LOG_STD_MOST)).all()
 
 
 @pytest.mark.parametrize(
@@ -502,8 +554,7 @@ class Kind(NamedTuple):
     changes: dict[str, Any]
     observation: ObservationSpec = ObservationSpec((2,), "float32")
     action: ActionSpec = discrete(3)
-    # Of figures, relative: convolutions of a GPU round their factors to TF32.
-    rounding: float = 1e-3
+    rounding: float = 1e-3  # of figures, relative: a GPU adds up in another order
 
 
 KINDS = {
@@ -511,6 +562,7 @@ KINDS = {
     "a perceptron by RMSProp": Kind({"optimizer": "rmsprop"}),
     "a memory": Kind(REMEMBERING),
     "numbers": Kind({}, action=ActionSpec("continuous", (2,), bounded=True)),
+    "a number": Kind({}, action=ActionSpec("continuous", (1,))),
     "stacks of frames": Kind(CONVOLVED, FRAMES, rounding=2e-2),
     "stacks of frames and a memory, in bfloat16": Kind(
         {**CONVOLVED, **REMEMBERING, "precision": "bfloat16"}, FRAMES, rounding=0.1
@@ -648,3 +700,77 @@ def test_a_device_is_taken_as_named_or_the_best_there_is() -> None:
             choose_device("cuda")
     best = "cuda" if torch.cuda.is_available() else "cpu"
     assert choose_device("auto") == torch.device(best)
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_if_named_and_else_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given one that is too old for this build
+    def fails(*_: Any, **__: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: no kernel image is available\nmore words")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", fails)
+
+    # then
+    with pytest.raises(ConfigError, match=r"\(CUDA error: no kernel image is available\); use"):
+        choose_device("cuda")
+    assert choose_device("auto") == CPU
+    assert "on the CPU, since torch cannot use the GPU: CUDA error: no kernel" in caplog.text
+
+
+def test_a_gpu_that_is_full_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", fails)
+    with pytest.raises(DeviceFull):
+        choose_device("auto")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+        ),
+    ],
+)
+def test_two_batches_in_turns_filled_by_another_thread_teach_what_fresh_ones_do(
+    device: str,
+) -> None:
+    # given the feeder's way with batches
+    config = make_config(learning_rate=1e-3)
+    spec, where = spec_of(config), choose_device(device)
+    learner, expected = Learner(spec, config, where), Learner(spec, config, CPU)
+    free: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    ready: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    for _ in range(2):
+        free.put(make_batch(spec, B, pinned=device == "cuda"))
+
+    def fill() -> None:
+        for seed in range(20):
+            batch = free.get(timeout=10.0)
+            data = make_data(spec, seed)
+            batch.take(data.rows, 0, version=0)
+            batch.frames = data.frames
+            batch.stage(where)
+            ready.put(batch)
+
+    filling = threading.Thread(target=fill, daemon=True)
+    filling.start()
+
+    # when
+    for seed in range(20):
+        batch = ready.get(timeout=10.0)
+        figures = learner.update(batch)
+        batch.clear()
+        free.put(batch)
+
+        # then
+        wanted = expected.update(make_data(spec, seed))
+        assert figures["total_loss"] == pytest.approx(wanted["total_loss"], rel=1e-3)
+    filling.join(timeout=10.0)

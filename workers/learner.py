@@ -322,6 +322,8 @@ class LearnerProgram:
         """Writes the result of a run that ends by an error, unless the run is another's now."""
         if self._logbook and not isinstance(error, Fenced):
             self._logbook.write_result("failed", str(error))
+        if hasattr(self, "_feeder"):
+            self._feeder.close()  # or the interpreter might end while it copies to a GPU
         self._publisher.close()  # or it would renew the lease that is given back
         with contextlib.suppress(ImpalaError):
             self._side.release()
