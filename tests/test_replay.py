@@ -15,9 +15,9 @@ from common.spaces import ObservationSpec, discrete
 from common.spec import make_spec
 
 T, B = 3, 4
-SPEC = make_spec(
-    "test", Config().replace({"unroll_length": T}), ObservationSpec((2,), "float32"), discrete(2)
-)
+# With all that a block may carry: the frames before a stack, and a memory of 3.
+CONFIG = Config().replace({"unroll_length": T, "extra_inputs": "last_action_reward"})
+SPEC = make_spec("test", CONFIG, ObservationSpec((2,), "float32", frame_stack=3), discrete(2))
 
 
 def fill(batch: Batch, numbers: list[int]) -> None:
@@ -30,9 +30,11 @@ def fill(batch: Batch, numbers: list[int]) -> None:
 
 
 def numbers_in(batch: Batch) -> list[int]:
-    """The number of each column, from its observations; the actions must agree."""
-    found = batch.rows.observations[0, :, 0].astype(int).tolist()
-    assert found == batch.rows.actions[-1].tolist()
+    """The number of each column, which stands in each of its rows."""
+    found = batch.rows.actions[0].copy()
+    for name, row in batch.rows._asdict().items():
+        numbers = found.reshape(1, -1, *[1] * (row.ndim - 2)).astype(row.dtype)
+        assert row.size and (row == numbers).all(), name
     return [int(number) for number in found]
 
 
