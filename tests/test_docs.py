@@ -4,6 +4,8 @@ import ast
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -266,3 +268,17 @@ def test_a_sentence_that_the_diagnosing_page_quotes_is_in_the_code() -> None:
         pieces = re.split(r"\.\.\.|\bNAME\b|\d[\d.,]*|\b[a-z-]+[.:][\w.]*:?\w*|[(),;:%]", quote)
         for piece in (piece.strip(" '") for piece in pieces):
             assert len(piece) < 12 or any(piece in text for text in said), (quote, piece)
+
+
+def test_what_the_tuning_page_computes_gives_what_it_says() -> None:
+    # given the program on the page, and the sentence on what it prints
+    page = PAGES["tuning.md"]
+    (program,) = re.findall(r"^python - <<'END'\n(.*?)^END$", page, re.DOTALL | re.MULTILINE)
+    (told,) = re.findall(r"It prints ([^(]+) \(", page)
+
+    # when
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+
+    # then
+    assert re.findall(r"\d+", ran.stdout)[:3] == re.findall(r"\d+", told)

@@ -1,5 +1,6 @@
 """A learner's records: each tells of the time since the one before, per update and per second."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ from common.config import Config
 from common.metrics import Recorder
 from common.rundir import RunDirectory
 from common.spaces import ObservationSpec, discrete
-from common.spec import make_spec
+from common.spec import RunSpec, make_spec
 from workers import logbook as logbook_module
 from workers.logbook import Logbook
 from workers.plan import Plan
@@ -52,9 +53,9 @@ class Bench:
         self.publisher: Any = SimpleNamespace(busy_s=0.0, cpu_s=0.0, published=0, flow={})
         self.directory = RunDirectory(directory)
 
-    def open(self) -> Logbook:
+    def open(self, spec: RunSpec = SPEC) -> Logbook:
         plan = Plan("test", None, CONFIG, self.directory)
-        self.logbook = Logbook(plan, SPEC, self.learner)
+        self.logbook = Logbook(plan, spec, self.learner)
         return self.logbook
 
     def update(self, versions: list[int], at: float, frames: int = 100, **figures: float) -> None:
@@ -135,6 +136,34 @@ def test_figures_are_per_update_per_version_and_per_second(bench: Bench) -> None
     assert_tells(record, forward_s=0.15, weights_s=0.01, blocks_produced=20)
     # 6 blocks in the list, and 6 a second taken from it
     assert_tells(record, queue_wait_s=1.0)
+
+
+def test_bytes_are_per_row_of_the_blocks_since_the_last_record(bench: Bench) -> None:
+    # given blocks of an earlier record
+    bench.add(bench.feeder, row_bytes=9_000, rows_received=10, bytes_received=9_000)
+    bench.record(at=101.0)
+
+    # when some come, of which one was refused
+    bench.add(bench.feeder, row_bytes=16_940, rows_received=2, bytes_received=20_000)
+
+    # then
+    assert_tells(bench.record(at=102.0), bytes_per_step=8_470, received_bytes_per_s=20_000)
+    assert "bytes_per_step" not in bench.record(at=103.0)
+
+
+@pytest.mark.parametrize(("env", "repeat"), [("ALE/Pong-v5", 4), ("CartPole-v1", 1)])
+def test_frames_are_counted_as_steps_and_as_frames_of_the_game(
+    bench: Bench, env: str, repeat: int
+) -> None:
+    # given
+    bench.logbook.close()
+    bench.open(dataclasses.replace(SPEC, env=env))
+
+    # when
+    bench.update([10], at=101.0, frames=640)
+
+    # then
+    assert_tells(bench.record(at=102.0), frames=640, game_frames=640 * repeat)
 
 
 def test_each_record_begins_anew(bench: Bench) -> None:

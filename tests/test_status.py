@@ -144,7 +144,7 @@ def test_the_words_hold_all_that_is_known() -> None:
     figures = {"frames": 1e6, "total_frames": 2e6, "frames_per_s": 5e4, "updates": 99.0}
     figures |= {"mean_return_100": 12.34, "wait_share": 0.62, "policy_lag_mean": 3.0}
     figures |= {"policy_lag_p95": 4.0, "policy_lag_max": 6.0, "policy_lag_s_mean": 0.125}
-    figures |= {"device_busy_share": 0.36}
+    figures |= {"device_busy_share": 0.36, "game_frames": 4e6, "bytes_per_step": 8470.4}
     status = summary([reading(), reading(1.0, figures=figures, books={"produced": 3, "queued": 3})])
 
     assert in_words("cart", status).splitlines() == [
@@ -152,8 +152,8 @@ def test_the_words_hold_all_that_is_known() -> None:
         "verdict  actor-bound: the learner waits 62 %; add actors or environments",
         "learner  host:7, epoch 1; waits 62 %; its device is busy 36 %",
         "weights  version 10: none published; 99 updates, 0.0/s",
-        "training 1,000,000 of 2,000,000 frames, 50,000/s; return 12.3",
-        "data     policy lag 3.0 (p95 4, max 6) versions, 0.12 s",
+        "training 1,000,000 of 2,000,000 frames (4,000,000 of the game), 50,000/s; return 12.3",
+        "data     policy lag 3.0 (p95 4, max 6) versions, 0.12 s; 8,470 bytes a step",
         "queue    3 of 4 blocks, 0 in flight",
         "blocks/s 3.0 pushed, 0.0 consumed, 0.0 dropped",
         "memory   2 MB of 8 MB, 25 %",

@@ -29,6 +29,7 @@ LOG_LINE_INTERVAL_S = 5.0
 # Of a record, what the learner also leaves in Redis for impala-status.
 STATUS_FIGURES = (
     "frames",
+    "game_frames",
     "total_frames",
     "updates",
     "episodes",
@@ -37,6 +38,7 @@ STATUS_FIGURES = (
     "wait_share",
     "device_busy_share",
     "claim_share",
+    "bytes_per_step",
     "policy_lag_mean",
     "policy_lag_p95",
     "policy_lag_max",

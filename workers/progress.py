@@ -110,7 +110,9 @@ class Progress:
             "return, last 100",
             "-" if mean is None else f"{mean:.1f}" + (f" of {goal:g}" if goal else ""),
         )
-        table.add_row("frames", f"{frames:,} of {training.total_frames:,}")
+        game_frames = record.get("game_frames", 0)
+        repeated = f" ({game_frames:,} of the game)" if game_frames > frames else ""
+        table.add_row("frames", f"{frames:,} of {training.total_frames:,}{repeated}")
         table.add_row("frames/s", _figure(record, "frames_per_s", ",.0f"))
         table.add_row("updates", _figure(record, "updates", ",d"))
         table.add_row("policy lag", _figure(record, "policy_lag_mean", ".1f") + " updates")

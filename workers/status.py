@@ -173,14 +173,17 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
     ]
     if figures:
         mean_return = _figure(figures, "mean_return_100")
+        frames, game_frames = figures.get("frames", 0), figures.get("game_frames", 0)
         whole = f" of {figures['total_frames']:,.0f}" if "total_frames" in figures else ""
+        repeated = f" ({game_frames:,.0f} of the game)" if game_frames > frames else ""
+        size = _figure(figures, "bytes_per_step", ",.0f")
         told += [
             (
                 "training" if now else "last",
-                f"{figures.get('frames', 0):,.0f}{whole} frames, "
+                f"{frames:,.0f}{whole} frames{repeated}, "
                 f"{figures.get('frames_per_s', 0):,.0f}/s; return {mean_return}",
             ),
-            ("data", f"policy lag {_lag(figures)}"),
+            ("data", f"policy lag {_lag(figures)}; {size} bytes a step"),
         ]
     return told
 
