@@ -54,12 +54,12 @@ def action_repeat(env_id: str) -> int:
     return ACTION_REPEAT if is_atari(env_id) else 1
 
 
-def make(env_id: str, num_envs: int, whole_games: bool = False, threads: int = 1) -> "AtariVector":
-    """N games on so many threads; lives are episodes unless `whole_games` are.
+def make(env_id: str, num_envs: int, whole_games: bool = False) -> "AtariVector":
+    """N games; lives are episodes unless `whole_games` are.
 
     Raises UnsupportedEnvironment: ale-py is missing, or has no such game.
     """
-    return AtariVector(_emulators(env_id, num_envs, threads), whole_games)
+    return AtariVector(_emulators(env_id, num_envs), whole_games)
 
 
 def make_single(env_id: str, render_mode: str | None = None) -> "AtariGame":
@@ -80,7 +80,8 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
 
     The step after an episode's last is a no-op whatever its action, as in OpenAI Baselines. ALE
     makes a reset of it where the game is over. After a lost life it is played; should it bring
-    points, or the game's end with its last frame, then the life's first real step tells them.
+    points, the loss of another life, or the game's end with its last frame, then the life's first
+    real step tells them.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -137,7 +138,8 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
             lives = infos["lives"]
             # Without lives a game may go on: until ALE says that it is over, that is the last one.
             terminated |= (lives < self._lives) & (lives > 0) & ~begins
-            self._lives = lives
+            # One that the no-op lost is missed in the next step.
+            self._lives = np.where(begins, np.maximum(lives, self._lives), lives)
         self._ended = terminated | truncated
         return frames, rewards, terminated, truncated, infos | {"game_over": game_over}
 
@@ -161,7 +163,7 @@ class AtariGame(gymnasium.Env[Frames, np.int64]):
         # ALE's vector form draws in one size, so a second emulator plays the same game for the
         # screen: of the same seed and actions comes the same game.
         self._screen = (
-            AtariVector(_emulators(env_id, 1, 1, screen=True), True) if render_mode else None
+            AtariVector(_emulators(env_id, 1, screen=True), True) if render_mode else None
         )
         self._picture: Frames | None = None
         self.observation_space = self._game.single_observation_space
@@ -197,9 +199,7 @@ class AtariGame(gymnasium.Env[Frames, np.int64]):
             self._screen.close()
 
 
-def _emulators(
-    env_id: str, num_envs: int, threads: int, screen: bool = False
-) -> VectorEnv[Any, Any, Any]:
+def _emulators(env_id: str, num_envs: int, screen: bool = False) -> VectorEnv[Any, Any, Any]:
     """ALE's own N games: the agent's frames, or the whole screen in colour."""
     try:
         from ale_py.vector_env import AtariVectorEnv
@@ -211,7 +211,7 @@ def _emulators(
     emulators: VectorEnv[Any, Any, Any] = AtariVectorEnv(
         _rom(env_id),
         num_envs,
-        num_threads=threads,
+        num_threads=1,  # an actor is a core's worth of work: more cores take more actors
         grayscale=not screen,
         img_height=SCREEN_HEIGHT if screen else FRAME_SIZE,
         img_width=SCREEN_WIDTH if screen else FRAME_SIZE,

@@ -131,7 +131,8 @@ def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any
     wrappers = [recorder, *_wrappers(env_id)]
     with _refusals(env_id, "recorded"):
         if atari.is_atari(env_id):
-            return SyncVectorEnv([lambda: recorder(atari.make_single(env_id, "rgb_array"))])
+            games = [lambda: recorder(atari.make_single(env_id, "rgb_array"))] * num_envs
+            return SyncVectorEnv(games)
         return gymnasium.make_vec(
             env_id,
             num_envs,

@@ -46,13 +46,14 @@ class Flattened(nn.Module):
         super().__init__()
         self._num_features, self._is_bytes = part.num_features, part.dtype == "uint8"
         sizes = torch.tensor(part.num_values, dtype=torch.int64)
-        self._first = sizes.cumsum(0) - sizes  # [E] where the features of each category begin
+        # [E] where the features of each category begin
+        self._first: Tensor
+        self.register_buffer("_first", sizes.cumsum(0) - sizes, persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """Values [rows, ...] to [rows, F] float32."""
         x = values.flatten(1) if values.dim() > 1 else values[:, None]
         if len(self._first):
-            self._first = self._first.to(x.device)
             places = x.reshape(-1, len(self._first)).long() + self._first
             one_hot = torch.zeros(len(places), self._num_features, device=x.device)
             return one_hot.scatter_(1, places, 1.0).reshape(len(x), -1)

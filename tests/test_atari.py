@@ -203,6 +203,18 @@ def test_what_happens_in_the_no_op_that_begins_a_life_is_told_by_the_next_step()
     assert game_over == [False, False, True, False, False]
 
 
+def test_a_life_that_is_lost_in_that_no_op_ends_with_the_next_step() -> None:
+    # given a game that loses the second life right after the first
+    ale = Scripted(4, (1, False, 3), (0, False, 2), (2, False, 2), (0, False, 2), (5, False, 2))
+
+    # when / then
+    assert played(ale, 5) == (
+        [1, 0, 2, 0, 5],
+        [True, False, True, False, False],
+        [False] * 5,
+    )
+
+
 def test_a_game_that_the_time_limit_cuts_in_that_no_op_is_bootstrapped_from_its_own_end() -> None:
     # given a limit that is reached right after a lost life; then ALE begins the next game
     ale = Scripted(3, (1, False, 2), (0, True, 2), (0, False, 3), (0, False, 3), (5, False, 3))
