@@ -4,7 +4,6 @@ The wire needs their names and shapes, and so does an actor that acts in numpy. 
 builds what is described here, and compares.
 """
 
-from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import ConfigError
@@ -16,15 +15,28 @@ if TYPE_CHECKING:
 Shapes = dict[str, tuple[int, ...]]
 
 NETWORKS = ("mlp", "shallow", "nature", "deep")
-# Channels, kernel and stride of each convolution; none is padded.
-CONVOLUTIONS = {
-    "shallow": ((16, 8, 4), (32, 4, 2)),
-    "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
-}
+
+
+class Convolution(NamedTuple):
+    """One convolution: what it gives, and how it looks."""
+
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+
+
 # Channels of the deep network's sections: a convolution, a pool by 2 and two residual blocks of two
-# convolutions each, all 3x3 and padded to keep the size.
+# convolutions each, all padded to keep the size.
 SECTIONS = (16, 32, 32)
 BLOCKS = 2
+CONVOLUTIONS = {
+    "shallow": (Convolution(16, 8, 4), Convolution(32, 4, 2)),
+    "nature": (Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3)),
+    "deep": tuple(
+        Convolution(channels, 3, padding=1) for channels in SECTIONS for _ in range(1 + 2 * BLOCKS)
+    ),
+}
 # Of a Gaussian's standard deviation the logarithm: outside, densities lose their precision.
 LOG_STD_LEAST, LOG_STD_MOST = -5.0, 2.0
 
@@ -119,33 +131,37 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
 
 def _torso(network: str, seen: Picture, name: str) -> tuple[Shapes, int]:
     """The parameters of one picture's convolutions, and how many numbers they give."""
+    sides = (seen.height, seen.width)
+    if min(sides) < (least := least_side(network)):
+        raise ConfigError(
+            f"--network {network} needs a picture of at least {least}x{least}, the "
+            f"observation{f' ({name})' if name else ''} has {sides[0]}x{sides[1]}; use "
+            "--network mlp or deep"
+        )
     shapes: Shapes = {}
-    channels, sides = seen.channels, (seen.height, seen.width)
-    layers: list[tuple[int, int]] = []  # channels and kernel
+    channels = seen.channels
+    for index, layer in enumerate(CONVOLUTIONS[network]):
+        kernel = (layer.channels, channels, layer.kernel, layer.kernel)
+        shapes |= {f"{index}.weight": kernel, f"{index}.bias": (layer.channels,)}
+        channels = layer.channels
+    height, width = (_side_after(network, side) for side in sides)
+    return shapes, channels * height * width
+
+
+def _side_after(network: str, side: int) -> int:
+    """Of a picture's side in pixels, what its convolutions leave."""
     if network == "deep":
-        for wide in SECTIONS:
-            layers += [(wide, 3)] * (1 + 2 * BLOCKS)
-            sides = ((sides[0] + 1) // 2, (sides[1] + 1) // 2)
-    else:
-        if min(sides) < least_side(network):
-            least = least_side(network)
-            raise ConfigError(
-                f"--network {network} needs a picture of at least {least}x{least}, the "
-                f"observation{f' ({name})' if name else ''} has {sides[0]}x{sides[1]}; use "
-                "--network mlp or deep"
-            )
-        for wide, kernel, stride in CONVOLUTIONS[network]:
-            layers.append((wide, kernel))
-            sides = ((sides[0] - kernel) // stride + 1, (sides[1] - kernel) // stride + 1)
-    for index, (wide, kernel) in enumerate(layers):
-        shapes |= {f"{index}.weight": (wide, channels, kernel, kernel), f"{index}.bias": (wide,)}
-        channels = wide
-    return shapes, channels * prod(sides)
+        for _ in SECTIONS:
+            side = (side + 1) // 2  # the pools alone make it smaller
+        return side
+    for layer in CONVOLUTIONS[network]:
+        side = (side - layer.kernel) // layer.stride + 1
+    return side
 
 
 def least_side(network: str) -> int:
     """Of a picture in pixels, so that each convolution finds enough to look at."""
     side = 1
-    for _, kernel, stride in reversed(CONVOLUTIONS.get(network, ())):
-        side = (side - 1) * stride + kernel
+    for layer in reversed(CONVOLUTIONS.get(network, ())):
+        side = max((side - 1) * layer.stride + layer.kernel - 2 * layer.padding, 1)
     return side

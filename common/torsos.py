@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.architecture import BLOCKS, CONVOLUTIONS, SECTIONS, Picture, is_convolved, picture
+from common.architecture import (
+    BLOCKS,
+    CONVOLUTIONS,
+    SECTIONS,
+    Convolution,
+    Picture,
+    is_convolved,
+    picture,
+)
 from common.spaces import ObservationSpec, Part
 
 
@@ -71,19 +79,11 @@ class Convolutions(nn.ModuleList):
     @staticmethod
     def of(network: str, seen: Picture) -> "Convolutions":
         """Those of a network, for pictures like that."""
-        if network == "deep":
-            ways = itertools.pairwise([seen.channels, *SECTIONS])
-            layers = [
-                _convolution(inputs if first else outputs, outputs, 3, padding=1)
-                for inputs, outputs in ways
-                for first in (True, *[False] * (2 * BLOCKS))
-            ]
-            return Residual(seen, layers)
-        wide = [seen.channels, *(channels for channels, _, _ in CONVOLUTIONS[network])]
-        steps = zip(itertools.pairwise(wide), CONVOLUTIONS[network], strict=True)
-        return Convolutions(
-            seen, [_convolution(a, b, kernel, stride=by) for (a, b), (_, kernel, by) in steps]
-        )
+        layers, channels = [], seen.channels
+        for layer in CONVOLUTIONS[network]:
+            layers.append(_convolution(channels, layer))
+            channels = layer.channels
+        return (Residual if network == "deep" else Convolutions)(seen, layers)
 
     def forward(self, values: Tensor) -> Tensor:
         """Pictures of bytes [rows, ...], or stacks of them [rows, S, ...], to [rows, F]."""
@@ -115,9 +115,9 @@ class Residual(Convolutions):
         return functional.relu(x)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, **options: int) -> nn.Conv2d:
+def _convolution(inputs: int, of: Convolution) -> nn.Conv2d:
     """One with orthogonal weights for a rectifier behind it."""
-    layer = nn.Conv2d(inputs, outputs, kernel, **options)  # type: ignore[arg-type]
+    layer = nn.Conv2d(inputs, of.channels, of.kernel, of.stride, of.padding)
     nn.init.orthogonal_(layer.weight, 2**0.5)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
