@@ -138,7 +138,7 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
             lives = infos["lives"]
             # Without lives a game may go on: until ALE says that it is over, that is the last one.
             terminated |= (lives < self._lives) & (lives > 0) & ~begins
-            # One that the no-op lost is missed in the next step.
+            # One that the no-op lost is found missing in the next step.
             self._lives = np.where(begins, np.maximum(lives, self._lives), lives)
         self._ended = terminated | truncated
         return frames, rewards, terminated, truncated, infos | {"game_over": game_over}

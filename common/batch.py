@@ -1,24 +1,16 @@
 """A batch on the learner's side: preallocated tensors that blocks of any N are copied into."""
 
-import contextlib
-import logging
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from common.errors import DeviceFull
+from common.device import enough_memory, pinned_if_possible
 from common.losses import Rows
 from common.models import Seen
 from common.spec import RunSpec
 from common.trajectory import Episode, Trajectory, empty_trajectory
-
-log = logging.getLogger(__name__)
-
-SAYS_FULL = re.compile("out of memory|ALLOC_FAILED")
 
 
 class Played(NamedTuple):
@@ -130,41 +122,11 @@ def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
     return stacks.masked_fill_(missing.view(*missing.shape, *[1] * (stacks.dim() - 3)), 0)
 
 
-@contextlib.contextmanager
-def enough_memory() -> Iterator[None]:
-    """For what is done on a GPU. Raises DeviceFull where its memory does not suffice."""
-    try:
-        yield
-    except RuntimeError as error:
-        # Only torch's own pools raise OutOfMemoryError; CUDA itself and cuBLAS have but words.
-        if not isinstance(error, torch.OutOfMemoryError) and not SAYS_FULL.search(str(error)):
-            raise
-        why = _first_words(error)
-        raise DeviceFull(
-            f"the GPU has no memory left ({why}); end what else uses it, lower --batch-size, or "
-            "take --device cpu, and go on with --resume"
-        ) from error
-
-
 def make_batch(spec: RunSpec, batch_size: int, pinned: bool) -> Batch:
     """An empty batch of `batch_size` trajectories of the run, pinned for copies to a GPU."""
-    tensors = {
-        name: _pinned(torch.from_numpy(array)) if pinned else torch.from_numpy(array)
-        for name, array in empty_trajectory(spec, batch_size)._asdict().items()
-    }
+    arrays = empty_trajectory(spec, batch_size)._asdict()
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    if pinned:
+        tensors = pinned_if_possible(tensors)
     rows = Trajectory(**{name: tensor.numpy() for name, tensor in tensors.items()})
     return Batch(rows, tensors)
-
-
-def _pinned(tensor: Tensor) -> Tensor:
-    """The same in memory that a GPU copies from in the background, if the system gives any."""
-    try:
-        return tensor.pin_memory()
-    except RuntimeError as error:
-        log.warning("no pinned memory, so updates wait for copies (%s)", _first_words(error))
-        return tensor
-
-
-def _first_words(error: RuntimeError) -> str:
-    """What torch says; the rest is about its own pools and how to debug kernels."""
-    return str(error).partition(". GPU")[0].partition("\n")[0]

@@ -3,9 +3,6 @@
 To change the loss see `common.losses`, the network `common.models`, the step `common.optimizers`.
 """
 
-import itertools
-import logging
-import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,18 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.batch import Batch, enough_memory
+from common.batch import Batch
 from common.checkpoint import Checkpoint, Tensors
 from common.config import Config
-from common.errors import CheckpointError, ConfigError, NotFinite
+from common.device import Stages, enough_memory
+from common.errors import CheckpointError, NotFinite
 from common.losses import Figures, Losses, impala_loss
 from common.metrics import EpisodeWindow
 from common.models import ModelOutput, make_model
 from common.optimizers import Optimizer, scheduled
 from common.spec import RunSpec
 from common.wire import Weights
-
-log = logging.getLogger(__name__)
 
 # A larger action space's mean probabilities are not told one by one.
 MOST_ACTIONS_TOLD = 8
@@ -38,7 +34,8 @@ class Learner:
     def __init__(self, spec: RunSpec, config: Config, device: torch.device) -> None:
         """A fresh network on the device. Raises DeviceFull."""
         torch.manual_seed(config.training.seed)
-        # "float32" means it: cuDNN would round the factors of convolutions to ten bits.
+        # "float32" means it: cuDNN would round the factors of convolutions to ten bits. For the
+        # whole process, since the gradients are computed on a thread of torch's own.
         torch.backends.cudnn.allow_tf32 = False
         self.device = device
         self.model = make_model(spec, config.training.seed).to(device)
@@ -158,61 +155,6 @@ class Learner:
         self.updates += 1
         self.frames += batch.frames
         self.window.add(batch.episodes)
-
-
-class Stages:
-    """How long the stages of an update took, one after the other.
-
-    Of a GPU it is the GPU's own time, in its order of work: nothing waits for it to be taken.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._names: list[str] = []
-        self._moments = [self._now()]
-
-    def end(self, stage: str) -> None:
-        """Ends a stage, and begins the next."""
-        self._names.append(stage)
-        self._moments.append(self._now())
-
-    def seconds(self) -> dict[str, float]:
-        """By stage; waits until a GPU has ended the last."""
-        if self._on_gpu:
-            self._moments[-1].synchronize()
-            took = [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(self._moments)]
-        else:
-            took = [b - a for a, b in itertools.pairwise(self._moments)]
-        return dict(zip(self._names, took, strict=True))
-
-    def _now(self) -> Any:
-        """A moment: of the clock, or an event in the GPU's order of work."""
-        if not self._on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
-
-
-def choose_device(wanted: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" as a device.
-
-    Raises ConfigError, if a GPU is wanted and torch can use none, and DeviceFull.
-    """
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError("this torch finds no GPU; use --device cpu, or install a CUDA build")
-    try:
-        with enough_memory():
-            torch.ones(1, device="cuda").add_(1).item()
-    except RuntimeError as error:  # of a GPU that is too old for this build, for one
-        why = str(error).partition("\n")[0]
-        if wanted == "cuda":
-            raise ConfigError(f"torch cannot use the GPU ({why}); use --device cpu") from error
-        log.warning("learning on the CPU, since torch cannot use the GPU: %s", why)
-        return torch.device("cpu")
-    return torch.device("cuda")
 
 
 def _told(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Actor and learner of every kind in one process: they agree about the policy, and they learn.
 
-Each task is solved in a few hundred updates by the kind of network or action it is made for, and by
-chance or without that kind it is not.
+Each task is solved in a few hundred updates by the kind of network or action it is made for.
 """
 
 from collections import deque

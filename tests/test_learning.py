@@ -6,7 +6,6 @@ import re
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +17,9 @@ from common import learning as learning_module
 from common.architecture import LOG_STD_LEAST, LOG_STD_MOST
 from common.batch import Batch, make_batch
 from common.config import Config
-from common.errors import CheckpointError, ConfigError, DeviceFull, NotFinite
-from common.learning import Learner, Stages, choose_device
+from common.device import choose_device
+from common.errors import CheckpointError, DeviceFull, NotFinite
+from common.learning import Learner
 from common.spaces import ActionSpec, ObservationSpec, discrete
 from common.spec import RunSpec, make_spec
 from common.trajectory import Episode
@@ -379,55 +379,6 @@ def test_the_figures_of_an_update_are_plain_numbers() -> None:
     assert sum(figures[f"pi_mean_{a}"] for a in range(3)) == pytest.approx(1.0)
 
 
-def test_a_stage_lasts_from_the_end_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    # given a clock
-    moments = iter([10.0, 11.0, 13.0, 17.0])
-    monkeypatch.setattr(learning_module, "time", SimpleNamespace(perf_counter=moments.__next__))
-
-    # when
-    stages = Stages(CPU)
-    for stage in ("first_s", "second_s", "third_s"):
-        stages.end(stage)
-
-    # then
-    assert stages.seconds() == {"first_s": 1.0, "second_s": 2.0, "third_s": 4.0}
-
-
-def test_the_stages_of_a_gpu_are_timed_by_its_events_and_waited_for_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # given events that the device comes to at these milliseconds, once it is waited for
-    waited_for = []
-    moments = iter([10.0, 11.0, 13.0, 17.0])
-
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            assert enable_timing
-
-        def record(self) -> None:
-            self.at_ms = next(moments)
-
-        def synchronize(self) -> None:
-            waited_for.append(self)
-
-        def elapsed_time(self, later: "Event") -> float:
-            assert waited_for and waited_for[0].at_ms >= later.at_ms
-            return later.at_ms - self.at_ms
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-
-    # when
-    stages = Stages(torch.device("cuda"))
-    for stage in ("first_s", "second_s", "third_s"):
-        stages.end(stage)
-    assert not waited_for
-    seconds = stages.seconds()
-
-    # then
-    assert seconds == pytest.approx({"first_s": 0.001, "second_s": 0.002, "third_s": 0.004})
-    assert len(waited_for) == 1
-
-
 def test_the_device_was_busy_for_the_stages_of_all_updates() -> None:
     # given
     config = make_config()
@@ -689,44 +640,6 @@ def test_the_same_seed_and_data_give_the_same_training() -> None:
     assert figures == other_figures
     assert weights_of(one) == weights_of(other)
     assert weights_of(make_learner(make_config(seed=6))) != weights_of(make_learner(config))
-
-
-def test_a_device_is_taken_as_named_or_the_best_there_is() -> None:
-    assert choose_device("cpu") == CPU
-    if torch.cuda.is_available():
-        assert choose_device("cuda") == torch.device("cuda")
-    else:
-        with pytest.raises(ConfigError, match="finds no GPU"):
-            choose_device("cuda")
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    assert choose_device("auto") == torch.device(best)
-
-
-def test_a_gpu_that_torch_cannot_use_is_refused_if_named_and_else_passed_over(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    # given one that is too old for this build
-    def fails(*_: Any, **__: Any) -> Any:
-        raise torch.AcceleratorError("CUDA error: no kernel image is available\nmore words")
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "ones", fails)
-
-    # then
-    with pytest.raises(ConfigError, match=r"\(CUDA error: no kernel image is available\); use"):
-        choose_device("cuda")
-    assert choose_device("auto") == CPU
-    assert "on the CPU, since torch cannot use the GPU: CUDA error: no kernel" in caplog.text
-
-
-def test_a_gpu_that_is_full_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any, **__: Any) -> Any:
-        raise torch.AcceleratorError("CUDA error: out of memory")
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "ones", fails)
-    with pytest.raises(DeviceFull):
-        choose_device("auto")
 
 
 @pytest.mark.parametrize(

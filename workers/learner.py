@@ -236,8 +236,9 @@ class LearnerProgram:
         with runtime.keeping_all():
             import torch
 
+            from common.device import choose_device
             from common.feeder import Feeder
-            from common.learning import Learner, choose_device
+            from common.learning import Learner
 
         torch.set_num_threads(job.threads)
         device = choose_device(job.device)
