@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.batch import Batch
-from common.config import Config, LossSettings, OptimizerSettings
-from common.distributions import judge
-from common.losses import Rows, shape_rewards
-from common.models import Seen, make_model
-from common.spaces import ActionSpec
-from common.spec import RunSpec
+from common.learning.batch import Batch
+from common.loss.distributions import judge
+from common.loss.impala import Rows, shape_rewards
+from common.networks.network import Seen, make_model
+from common.run.config import Config, LossSettings, OptimizerSettings
+from common.run.spaces import ActionSpec
+from common.run.spec import RunSpec
 
 # A network's outputs for the policy [R, B, P] and values [R, B].
 Outputs = tuple[Tensor, Tensor]
@@ -36,7 +36,7 @@ def is_plain(spec: RunSpec) -> bool:
 
 
 class BareNetwork(nn.Module):
-    """A plain network of `common.models`, its parameters under the same names."""
+    """A plain network of `common.networks.network`, its parameters under the same names."""
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()

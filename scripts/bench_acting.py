@@ -27,17 +27,17 @@ from threadpoolctl import threadpool_limits
 
 import measuring
 from bare import BareNetwork, features_of, is_plain
-from common import compression, wire
-from common.acting import Actor
-from common.envs import VectorEnvironment
+from common.acting.policies import make_policy
+from common.acting.sampling import Actions
+from common.acting.unroll import Actor
+from common.blocks import compression, wire
+from common.blocks.trajectory import Block, Trajectory
+from common.blocks.wire import Weights
+from common.envs.vector import VectorEnvironment
 from common.errors import ConfigError
-from common.models import make_model
-from common.policy import make_policy
-from common.sampling import Actions
-from common.spaces import ActionSpec
-from common.spec import COMPRESSIONS, RunSpec
-from common.trajectory import Block, Trajectory
-from common.wire import Weights
+from common.networks.network import make_model
+from common.run.spaces import ActionSpec
+from common.run.spec import COMPRESSIONS, RunSpec
 from measuring import Figures, Spreads
 from workers import runtime
 

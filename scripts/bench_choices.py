@@ -64,11 +64,11 @@ def acting(num_envs: int) -> None:
     import torch
     from threadpoolctl import threadpool_limits
 
-    from common.models import Seen, make_model
-    from common.policy import make_policy
-    from common.presets import preset
-    from common.spaces import ObservationSpec, discrete
-    from common.spec import make_spec
+    from common.acting.policies import make_policy
+    from common.networks.network import Seen, make_model
+    from common.run.presets import preset
+    from common.run.spaces import ObservationSpec, discrete
+    from common.run.spec import make_spec
 
     torch.set_num_threads(1)
     spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
@@ -121,7 +121,7 @@ def speak_as(resp: str) -> None:
     if resp != "ours":
         import redis
 
-        from common import resp as ours
+        from common.server import resp as ours
 
         plain: Any = redis.Connection(protocol=2)  # never connected
         ours.LargeReplies = type(plain._parser)  # type: ignore[misc]
@@ -132,14 +132,14 @@ def speak_as(resp: str) -> None:
 def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
     """Push by an actor and claim by the learner of one block, through a real server."""
     speak_as(resp)
-    from common import wire
-    from common.ledger import Settled
-    from common.presets import preset
-    from common.server import EmbeddedServer
-    from common.spaces import ObservationSpec, discrete
-    from common.spec import make_spec
-    from common.trajectory import Block, Origin, empty_trajectory
-    from common.transport import ActorSide, LearnerSide
+    from common.blocks import wire
+    from common.blocks.trajectory import Block, Origin, empty_trajectory
+    from common.run.presets import preset
+    from common.run.spaces import ObservationSpec, discrete
+    from common.run.spec import make_spec
+    from common.server.embedded import EmbeddedServer
+    from common.transport.ledger import Settled
+    from common.transport.side import ActorSide, LearnerSide
 
     spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
     rows = empty_trajectory(spec, num_envs)

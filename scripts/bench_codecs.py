@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import measuring
-from common import atari
+from common.envs import atari
 from measuring import Figures, Spreads
 from workers import runtime
 

@@ -24,13 +24,13 @@ from rich.table import Table
 
 import measuring
 from bare import bare_update
-from common.acting import Actor
-from common.batch import Batch, make_batch
-from common.config import Config
-from common.envs import VectorEnvironment
+from common.acting.unroll import Actor
+from common.envs.vector import VectorEnvironment
 from common.errors import ConfigError
-from common.learning import Learner
-from common.spec import RunSpec
+from common.learning.batch import Batch, make_batch
+from common.learning.learner import Learner
+from common.run.config import Config
+from common.run.spec import RunSpec
 from measuring import Figures, Spreads
 from workers import runtime
 

@@ -33,8 +33,8 @@ from rich.table import Table
 
 import measuring
 import steady
-from common import children
-from common.history import read_run
+from common.records.history import read_run
+from common.server import children
 from measuring import CORES, Figures, Spread, Spreads
 from steady import BESIDE, COMPUTING, STAGES, Clock, TrainingFailed, Variant, variant_of
 from targets import Target, judged

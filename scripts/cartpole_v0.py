@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import RunMissing
-from common.server import EmbeddedServer
+from common.server.embedded import EmbeddedServer
 
 BIN = Path(sys.executable).parent
 RUN = "cartpole-v0"

@@ -13,8 +13,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from common.corridor import BEST_RIGHT_PROBABILITY
-from common.history import Run, series
+from common.envs.corridor import BEST_RIGHT_PROBABILITY
+from common.records.history import Run, series
 from trials import train
 
 PRESETS = ("corridor-reinforce", "corridor-vtrace")

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import redis
 
-from common import children
-from common.server import find_server
+from common.server import children
+from common.server.embedded import find_server
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # No role runs longer than this, whatever becomes of those who should stop it.

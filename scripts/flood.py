@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.connection import CONNECT_TIMEOUT_S
-from common.spec import RunSpec
-from common.transport import Keys
+from common.run.spec import RunSpec
+from common.server.connection import CONNECT_TIMEOUT_S
+from common.transport.side import Keys
 from crew import LIMIT_S, Figures, Signals
 from load import RUN, frame_of
 from swarm import PACKER, push_commands

@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from common import wire
-from common.connection import keep_trying
-from common.courier import BEAT_EXPIRES_S
+from common.acting.courier import BEAT_EXPIRES_S
+from common.blocks import wire
+from common.blocks.trajectory import Block, Origin, empty_trajectory
 from common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
-from common.ledger import Settled
-from common.monitor import MonitorSide
-from common.presets import preset
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec, make_spec
-from common.trajectory import Block, Origin, empty_trajectory
-from common.transport import ActorSide, LearnerSide, Side
+from common.run.presets import preset
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec, make_spec
+from common.server.connection import keep_trying
+from common.transport.ledger import Settled
+from common.transport.monitor import MonitorSide
+from common.transport.side import ActorSide, LearnerSide, Side
 from crew import LIMIT_S, Crew, Figures
 
 RUN = "bench"
-# How an empty list is asked again: as `common.feeder` does, which would import torch.
+# How an empty list is asked again: as `common.learning.feeder` does, which would import torch.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 # Who is not back this long after a restart is not waited for.
 STORM_LIMIT_S = 60.0

@@ -16,11 +16,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from common.config import Config, read_toml
-from common.envs import VectorEnvironment
+from common.envs.vector import VectorEnvironment
 from common.errors import ImpalaError
-from common.presets import preset
-from common.spec import RunSpec, make_spec
+from common.run.config import Config, read_toml
+from common.run.presets import preset
+from common.run.spec import RunSpec, make_spec
 from crew import CORES, cpu_s
 from workers import runtime
 

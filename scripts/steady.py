@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 import measuring
-from common import children
-from common.atari import action_repeat
+from common.envs.atari import action_repeat
 from common.errors import ImpalaError, RunUnreadable
-from common.history import Records, Run, mean, read_run
+from common.records.history import Records, Run, mean, read_run
+from common.server import children
 from measuring import Figures
 
 TRAIN = Path(sys.executable).parent / "impala-train"

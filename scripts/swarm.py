@@ -8,12 +8,12 @@ from typing import Any
 
 import redis
 
-from common import transport
-from common.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, translated
-from common.courier import BEAT_INTERVAL_S, LONGEST_PAUSE_S
+from common.acting.courier import BEAT_INTERVAL_S, LONGEST_PAUSE_S
 from common.errors import RedisUnreachable, RunMissing
-from common.spec import RunSpec
-from common.transport import Keys
+from common.run.spec import RunSpec
+from common.server.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, translated
+from common.transport import side as transport
+from common.transport.side import Keys
 from crew import LIMIT_S, Crew, Figures
 from load import FIGURES, RUN, STORM_LIMIT_S, frame_of
 

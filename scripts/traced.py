@@ -23,10 +23,10 @@ def become(program: str, file: str, sleep_s: str, *options: str) -> None:
     notes = Notes()
     atexit.register(notes.write, Path(file))
     if program == "actor":
-        envs: Any = importlib.import_module("common.envs")
+        envs: Any = importlib.import_module("common.envs.vector")
         envs.VectorEnvironment.step = notes.taken_of(envs.VectorEnvironment.step, 0.0)
     else:
-        learning: Any = importlib.import_module("common.learning")
+        learning: Any = importlib.import_module("common.learning.learner")
         learning.Learner.update = notes.taken_of(learning.Learner.update, float(sleep_s))
     sys.argv = [f"impala-{program}", *options]
     importlib.import_module(f"workers.{program}").main()

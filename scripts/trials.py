@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.history import Run, read_run
-from common.rundir import RunDirectory
+from common.records.history import Run, read_run
+from common.records.rundir import RunDirectory
 
 TRAIN = Path(sys.executable).parent / "impala-train"
 LIMIT_S = 600.0

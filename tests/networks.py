@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.batch import stacked
-from common.models import Network, Seen, make_model
-from common.policy import Policy, make_policy
-from common.spaces import ActionSpec, ObservationSpec, Part, discrete
-from common.spec import RunSpec
+from common.acting.policies import make_policy
+from common.acting.policy import Policy
+from common.learning.batch import stacked
+from common.networks.network import Network, Seen, make_model
+from common.run.spaces import ActionSpec, ObservationSpec, Part, discrete
+from common.run.spec import RunSpec
 
 FLOATS = ObservationSpec((3,), "float32")
 PIXELS = ObservationSpec((4, 5, 2), "uint8")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from common import children
+from common.server import children
 
 Value = TypeVar("Value")
 

@@ -10,12 +10,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from common.acting import Actor
-from common.envs import StepResult, VectorEnvironment
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
-from common.trajectory import Block, Episode, Trajectory
-from common.wire import Weights
+from common.acting.unroll import Actor
+from common.blocks.trajectory import Block, Episode, Trajectory
+from common.blocks.wire import Weights
+from common.envs.vector import StepResult, VectorEnvironment
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
 
 T = 7
 

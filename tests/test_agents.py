@@ -14,13 +14,13 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from common.acting import Actor
-from common.batch import Batch, make_batch
-from common.config import Config
-from common.distributions import judge
-from common.envs import VectorEnvironment
-from common.learning import Learner
-from common.spec import RunSpec, make_spec
+from common.acting.unroll import Actor
+from common.envs.vector import VectorEnvironment
+from common.learning.batch import Batch, make_batch
+from common.learning.learner import Learner
+from common.loss.distributions import judge
+from common.run.config import Config
+from common.run.spec import RunSpec, make_spec
 from networks import lively_model
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import AtariPreprocessing
 from numpy.typing import NDArray
 
-from common import atari
+from common.envs import atari
 from common.errors import UnsupportedEnvironment
 
 ale_vector = pytest.importorskip("ale_py.vector_env")

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.batch import Batch, make_batch
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
-from common.trajectory import Episode, Trajectory, empty_trajectory
+from common.blocks.trajectory import Episode, Trajectory, empty_trajectory
+from common.learning.batch import Batch, make_batch
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
 
 T = 3
 

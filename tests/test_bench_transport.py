@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 from chaos.servers import OwnServer
-from common.ledger import Settled
-from common.monitor import MonitorSide
-from common.server import find_server
-from common.transport import ActorSide, LearnerSide
+from common.server.embedded import find_server
+from common.transport.ledger import Settled
+from common.transport.monitor import MonitorSide
+from common.transport.side import ActorSide, LearnerSide
 from support import Program, eventually, is_running
 
 ROOT = Path(__file__).parents[1]

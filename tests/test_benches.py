@@ -63,9 +63,9 @@ def test_learning_is_measured_by_stage_beside_the_bare_computation(scripts: Any)
 
 def test_the_bare_loss_is_the_learners_own(scripts: Any) -> None:
     # given a batch of which every row counts, and a network's answers
-    from common.config import Config
-    from common.losses import Rows, impala_loss
-    from common.spaces import discrete
+    from common.loss.impala import Rows, impala_loss
+    from common.run.config import Config
+    from common.run.spaces import discrete
 
     bare = scripts("bare")
     draw = torch.Generator().manual_seed(0)
@@ -213,7 +213,10 @@ def test_two_settings_take_turns_and_are_compared_repeat_by_repeat(
 
 def test_the_steady_part_is_after_the_warm_up(scripts: Any) -> None:
     # given records of a training whose first update came after a second
-    numpy, history = importlib.import_module("numpy"), importlib.import_module("common.history")
+    numpy, history = (
+        importlib.import_module("numpy"),
+        importlib.import_module("common.records.history"),
+    )
     times = numpy.arange(1.0, 9.0)  # [8]
     numbers = {"time_s": times, "updates": numpy.maximum(times - 2.0, 0.0)}
     records = history.Records(len(times), numbers, {})

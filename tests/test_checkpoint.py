@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import checkpoint
-from common.checkpoint import CheckpointError, Tensors, discard_after, load, save
-from common.files import write_atomically
+from common.records import checkpoint
+from common.records.checkpoint import CheckpointError, Tensors, discard_after, load, save
+from common.records.files import write_atomically
 
 TENSORS: Tensors = {
     "model.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from common import connection
-from common.connection import (
+from common.errors import Fenced, ImpalaError, RedisDenied, RedisUnreachable, UnsuitableServer
+from common.server import connection
+from common.server.connection import (
     connect,
     has_password,
     keep_trying,
@@ -18,9 +19,8 @@ from common.connection import (
     with_password,
     without_password,
 )
-from common.errors import Fenced, ImpalaError, RedisDenied, RedisUnreachable, UnsuitableServer
-from common.server import EmbeddedServer
-from common.suitability import ServerLimits, check_server
+from common.server.embedded import EmbeddedServer
+from common.server.suitability import ServerLimits, check_server
 
 # What a fake server answers to one command, None to hang up without an answer.
 Answer = Callable[[list[bytes]], bytes | None]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.config import LossSettings
-from common.corrections import corrected_returns, whole_returns
-from common.losses import Rows, impala_loss
-from common.spaces import discrete
+from common.loss.corrections import corrected_returns, whole_returns
+from common.loss.impala import Rows, impala_loss
+from common.run.config import LossSettings
+from common.run.spaces import discrete
 
 Floats = NDArray[np.float64]
 

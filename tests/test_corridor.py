@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from common import checkpoint
-from common.config import Config
-from common.corridor import (
+from common.envs.corridor import (
     BEST_RIGHT_PROBABILITY,
     ENV_ID,
     GOAL,
@@ -22,9 +20,11 @@ from common.corridor import (
     ShortCorridorVector,
     value,
 )
-from common.envs import VectorEnvironment
-from common.spaces import ObservationSpec, discrete
-from common.spec import make_spec
+from common.envs.vector import VectorEnvironment
+from common.records import checkpoint
+from common.run.config import Config
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import make_spec
 from support import Programs
 
 PROBABILITIES = (0.2, 0.5, BEST_RIGHT_PROBABILITY, 0.8)

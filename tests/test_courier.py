@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 import redis
 
-from common import connection, courier, wire
-from common.courier import RING_BLOCKS, Courier, Fresh
+from common.acting import courier
+from common.acting.courier import RING_BLOCKS, Courier, Fresh
+from common.blocks import wire
+from common.blocks.trajectory import Block, Origin, Trajectory
+from common.blocks.wire import Weights
 from common.errors import RedisDenied, RedisUnreachable
-from common.monitor import MonitorSide, residual
-from common.server import EmbeddedServer
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
-from common.trajectory import Block, Origin, Trajectory
-from common.transport import ActorSide, LearnerSide, PushReply, WeightsReply
-from common.wire import Weights
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
+from common.server import connection
+from common.server.embedded import EmbeddedServer
+from common.transport.monitor import MonitorSide, residual
+from common.transport.side import ActorSide, LearnerSide, PushReply, WeightsReply
 from support import eventually
 
 T, N = 2, 2

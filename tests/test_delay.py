@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.delay import Delay
+from common.learning.delay import Delay
 
 
 def weights(version: int) -> dict[str, Any]:

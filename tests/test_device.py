@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from common import device as device_module
-from common.device import Stages, choose_device, pinned_if_possible
 from common.errors import ConfigError, DeviceFull
+from common.learning import device as device_module
+from common.learning.device import Stages, choose_device, pinned_if_possible
 
 CPU = torch.device("cpu")
 

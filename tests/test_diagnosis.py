@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.diagnosis import (
+from common.transport.diagnosis import (
     INTAKE_IS_SLOW,
     LEARNER_WAITS,
     MEMORY_IS_FULL,

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal
 
-from common.distributions import judge
-from common.sampling import sample
-from common.spaces import ActionSpec, discrete
+from common.acting.sampling import sample
+from common.loss.distributions import judge
+from common.run.spaces import ActionSpec, discrete
 
 T, B = 5, 7
 

@@ -23,11 +23,11 @@ import pytest
 import yaml
 from click.core import ParameterSource
 
-from common.connection import connect, keep_trying
-from common.presets import PRESETS
-from common.server import find_server
-from common.suitability import ServerLimits, check_server
-from common.transport import Keys
+from common.run.presets import PRESETS
+from common.server.connection import connect, keep_trying
+from common.server.embedded import find_server
+from common.server.suitability import ServerLimits, check_server
+from common.transport.side import Keys
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
@@ -756,7 +756,9 @@ def test_the_build_steps_of_the_image_make_an_environment_with_working_programs(
     where = _output(build, runs, "python", "-c", "import common; print(common.__file__)")
     package = Path(where.strip()).parent
     assert package.is_relative_to(tmp_path / "opt" / "venv")
-    assert (package / "transport.lua").read_bytes() == (ROOT / "common/transport.lua").read_bytes()
+    assert (package / "transport/functions.lua").read_bytes() == (
+        ROOT / "common/transport/functions.lua"
+    ).read_bytes()
 
     # and the programs start
     for name in ("impala-learner", "impala-actor"):

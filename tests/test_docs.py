@@ -14,9 +14,9 @@ import click
 import pytest
 
 from common import errors
-from common.config import settings
-from common.presets import PRESETS
-from common.transport import Keys
+from common.run.config import settings
+from common.run.presets import PRESETS
+from common.transport.side import Keys
 from workers.options import shown
 
 ROOT = Path(__file__).parent.parent
@@ -185,7 +185,9 @@ def constants() -> list[str]:
 @cache
 def words_of_the_code() -> set[str]:
     """Every name and word in it, and the names of figures that are put together there."""
-    code = " ".join(path.read_text() for path in [*SOURCES, ROOT / "common" / "transport.lua"])
+    code = " ".join(
+        path.read_text() for path in [*SOURCES, ROOT / "common" / "transport" / "functions.lua"]
+    )
     words = set(re.findall(r"[A-Za-z_]\w*", code)) | {setting.key for setting in settings()}
     for name, kinds in re.findall(r'_told\("(\w+)", [^\n]*?((?:, \w+=(?:np\.)?\w+)+)\)', code):
         words |= {f"{name}_{kind}" for kind in re.findall(r", (\w+)=", kinds)}

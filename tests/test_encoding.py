@@ -13,7 +13,8 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.encoding import (
+from common.acting.numpy_policy import features
+from common.envs.encoding import (
     MAX_ACTION_CHOICES,
     TEXT_BUCKETS,
     TEXT_WORDS,
@@ -24,9 +25,8 @@ from common.encoding import (
     observation_spec,
 )
 from common.errors import UnsupportedEnvironment
-from common.policy import features
-from common.spaces import OBSERVATION_DTYPES, ActionSpec, ObservationSpec, Part
-from common.spec import _observation_from
+from common.run.spaces import OBSERVATION_DTYPES, ActionSpec, ObservationSpec, Part
+from common.run.spec import _observation_from
 
 N = 3
 Space = spaces.Space[Any]

@@ -12,11 +12,11 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from common import corridor
-from common.envs import StepResult, VectorEnvironment
+from common.envs import corridor
+from common.envs.vector import StepResult, VectorEnvironment
+from common.envs.video import Recording
 from common.errors import UnsupportedEnvironment
-from common.spaces import ObservationSpec, discrete
-from common.video import Recording
+from common.run.spaces import ObservationSpec, discrete
 
 
 class Counting(gymnasium.Env[Any, Any]):

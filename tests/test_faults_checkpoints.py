@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from chaos.servers import OwnServer
-from common import checkpoint, metrics
-from common.monitor import MonitorSide, residual
-from common.server import EmbeddedServer
+from common.records import checkpoint
+from common.records import recorder as metrics
+from common.server.embedded import EmbeddedServer
+from common.transport.monitor import MonitorSide, residual
 from support import Program, Programs, eventually
 
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
@@ -88,7 +89,7 @@ class Passed(logging.Handler):
 def kill_while_saving(directory: Path, seed: int, kills: int) -> dict[str, Any]:
     """Kills a saver at random instants and looks at what is left, each time."""
     draw = random.Random(seed)
-    logging.getLogger("common.checkpoint").addHandler(Passed())
+    logging.getLogger("common.records.checkpoint").addHandler(Passed())
     began = time.monotonic()
     checkpoint.save(directory, 1, *state_of(1), KEEP)
     longest_s = max(LONGEST_LIFE_S, 4 * (time.monotonic() - began))  # disks differ

@@ -21,13 +21,14 @@ import redis
 
 from chaos import fuzz
 from chaos.servers import OwnServer
-from common import checkpoint, wire
-from common.monitor import MonitorSide, residual
-from common.server import EmbeddedServer
-from common.spaces import discrete
-from common.spec import WIRE_VERSION, RunSpec
-from common.trajectory import Block
-from common.transport import ActorSide
+from common.blocks import wire
+from common.blocks.trajectory import Block
+from common.records import checkpoint
+from common.run.spaces import discrete
+from common.run.spec import WIRE_VERSION, RunSpec
+from common.server.embedded import EmbeddedServer
+from common.transport.monitor import MonitorSide, residual
+from common.transport.side import ActorSide
 from support import Program, Programs, eventually
 
 # A block is a batch.

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-from common import wire
-from common.monitor import MonitorSide, residual
-from common.spec import RunSpec
+from common.blocks import wire
+from common.run.spec import RunSpec
+from common.transport.monitor import MonitorSide, residual
 from support import Programs, eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.fault(45)]

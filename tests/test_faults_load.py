@@ -1,7 +1,7 @@
 """Many connections, too many, and readers that never read.
 
 Each test is a row of the fault matrix (docs/reliability.md). The many actors are real links
-(`common.courier`) of real connections; only their environments are left out, to leave the machine
+(`common.acting.courier`) of real connections; only their environments are left out, to leave the machine
 to the network.
 """
 
@@ -26,14 +26,14 @@ import redis
 
 from chaos.crew import PROGRESS_S, Crew
 from chaos.servers import OwnServer
-from common import wire
-from common.courier import Courier, Fresh
-from common.ledger import Settled
-from common.monitor import MonitorSide, residual
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
-from common.trajectory import Block, Origin, empty_trajectory
-from common.transport import ActorSide, LearnerSide
+from common.acting.courier import Courier, Fresh
+from common.blocks import wire
+from common.blocks.trajectory import Block, Origin, empty_trajectory
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
+from common.transport.ledger import Settled
+from common.transport.monitor import MonitorSide, residual
+from common.transport.side import ActorSide, LearnerSide
 from support import Programs, eventually
 
 log = logging.getLogger(__name__)

@@ -22,11 +22,11 @@ import pytest
 from chaos.crew import PROGRESS_S, Crew, trained
 from chaos.proxy import Proxy
 from chaos.servers import OwnServer
-from common.connection import SOCKET_TIMEOUT_S
-from common.courier import RING_BLOCKS
+from common.acting.courier import RING_BLOCKS
 from common.errors import RedisUnreachable
-from common.ledger import Settled
-from common.transport import ActorSide, LearnerSide
+from common.server.connection import SOCKET_TIMEOUT_S
+from common.transport.ledger import Settled
+from common.transport.side import ActorSide, LearnerSide
 from support import Programs, eventually
 
 log = logging.getLogger(__name__)

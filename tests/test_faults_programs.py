@@ -18,11 +18,12 @@ import redis
 from chaos.crew import PROGRESS_S, Crew, trained
 from chaos.proxy import Proxy
 from chaos.servers import OwnServer
-from common import checkpoint, wire
-from common.courier import BEAT_EXPIRES_S, RING_BLOCKS
-from common.monitor import MonitorSide
-from common.spec import RunSpec
-from common.transport import Keys
+from common.acting.courier import BEAT_EXPIRES_S, RING_BLOCKS
+from common.blocks import wire
+from common.records import checkpoint
+from common.run.spec import RunSpec
+from common.transport.monitor import MonitorSide
+from common.transport.side import Keys
 from support import Program, Programs, eventually
 
 pytestmark = pytest.mark.processes
@@ -74,7 +75,7 @@ def test_an_actor_killed_between_two_steps_loses_its_ring_at_most(
 ) -> None:
     # given a learner, an actor, and one that is killed after 10 unrolls and a half
     learner = crew.learner("--unroll-length", "100")
-    step = "common.envs:VectorEnvironment.step"
+    step = "common.envs.vector:VectorEnvironment.step"
     doomed = crew.doomed_actor("before", step, 1051, "--actor-id", "doomed")
     survivor = crew.actor()
     survivor.says("joined", 40)
@@ -179,8 +180,8 @@ def test_an_actor_of_the_same_name_begins_anew_and_nothing_of_it_is_refused(
 # Rows 5 to 8: the learner.
 
 INSTANTS = {
-    "in the middle of a batch": ("before", "common.optimizers:Optimizer.step", 30),
-    "between step and commit": ("after", "common.learning:Learner.update", 30),
+    "in the middle of a batch": ("before", "common.learning.optimizers:Optimizer.step", 30),
+    "between step and commit": ("after", "common.learning.learner:Learner.update", 30),
     "with a commit and a claim on their way": ("sent", "commit", 30),
 }
 
@@ -236,7 +237,7 @@ def test_a_learner_killed_before_its_checkpoint_leaves_the_books_ahead_of_the_mo
 ) -> None:
     # given a learner that is killed when it begins its second checkpoint, after commits
     actor = crew.actor()
-    killed(crew.doomed_learner("before", "common.checkpoint:save", 2, *CHECKPOINTS_OFTEN))
+    killed(crew.doomed_learner("before", "common.records.checkpoint:save", 2, *CHECKPOINTS_OFTEN))
     before = crew.balanced()
     assert before["consumed"] > 0
 

@@ -18,13 +18,13 @@ import redis
 
 from chaos.crew import ENDLESS, PROGRESS_S, Crew, trained
 from chaos.servers import DURABLE, OwnServer
-from common.courier import Courier, Fresh
-from common.functions import LIBRARY
-from common.monitor import MonitorSide, residual
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
-from common.trajectory import Block, Origin, empty_trajectory
-from common.transport import ActorSide
+from common.acting.courier import Courier, Fresh
+from common.blocks.trajectory import Block, Origin, empty_trajectory
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
+from common.transport.functions import LIBRARY
+from common.transport.monitor import MonitorSide, residual
+from common.transport.side import ActorSide
 from support import Program, Programs, eventually
 
 pytestmark = pytest.mark.processes

@@ -12,17 +12,17 @@ import pytest
 import redis
 import torch
 
-from common import wire
-from common.batch import Batch, Played
+from common.blocks import wire
+from common.blocks.trajectory import Block, Episode, Origin, Trajectory
 from common.errors import Fenced, RedisUnreachable, RunHeld
-from common.feeder import Feeder
-from common.ledger import Settled
-from common.monitor import MonitorSide, residual
-from common.replay import Replay
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
-from common.trajectory import Block, Episode, Origin, Trajectory
-from common.transport import ActorSide, LearnerSide
+from common.learning.batch import Batch, Played
+from common.learning.feeder import Feeder
+from common.learning.replay import Replay
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
+from common.transport.ledger import Settled
+from common.transport.monitor import MonitorSide, residual
+from common.transport.side import ActorSide, LearnerSide
 from support import eventually
 
 T = 2
@@ -337,7 +337,7 @@ def test_a_block_that_came_around_the_push_function_is_trained_on_once(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given a feeder that says what was trained on, and a block
-    caplog.set_level(logging.DEBUG, "common.feeder")
+    caplog.set_level(logging.DEBUG, "common.learning.feeder")
     feeder = run.feeder(batch_size=2)
     rows = random_block(run.rng, 2)
     frame = wire.pack_block(Block(Origin("a", 7, 1, 0), rows, (), 0.01), SPEC)

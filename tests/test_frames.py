@@ -8,15 +8,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.acting import Actor
-from common.batch import make_batch, stacked
-from common.config import Config
-from common.envs import StepResult, VectorEnvironment
-from common.frames import FrameStack
-from common.policy import Policy
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec, make_spec
-from common.trajectory import Trajectory
+from common.acting.frames import FrameStack
+from common.acting.policy import Policy
+from common.acting.unroll import Actor
+from common.blocks.trajectory import Trajectory
+from common.envs.vector import StepResult, VectorEnvironment
+from common.learning.batch import make_batch, stacked
+from common.run.config import Config
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec, make_spec
 
 N, T, S = 3, 5, 4
 
@@ -146,7 +146,7 @@ def test_new_environments_begin_with_empty_stacks() -> None:
 def test_the_stacks_are_those_that_ale_makes(game: str) -> None:
     # given ALE's own stacks of four, and our single frames, of the same games
     vector_env = pytest.importorskip("ale_py.vector_env")
-    from common.atari import game_seeds
+    from common.envs.atari import game_seeds
 
     own = vector_env.AtariVectorEnv(
         game.lower(),
@@ -159,7 +159,7 @@ def test_the_stacks_are_those_that_ale_makes(game: str) -> None:
     )
     frames: list[NDArray[Any]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.atari.TIME_LIMIT_FRAMES", 240)
+        patch.setattr("common.envs.atari.TIME_LIMIT_FRAMES", 240)
         environment = VectorEnvironment(f"ALE/{game}-v5", N, frame_stack=4)
     stacks = [own.reset(seed=game_seeds(3, N))[0]]
     frames.append(environment.reset(3))

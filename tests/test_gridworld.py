@@ -7,10 +7,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from common import gridworld
-from common.encoding import ActionDecoder, Encoder, action_spec, encoded_text, observation_spec
+from common.acting.numpy_policy import features
+from common.envs import gridworld
+from common.envs.encoding import ActionDecoder, Encoder, action_spec, encoded_text, observation_spec
 from common.errors import UnsupportedEnvironment
-from common.policy import features
 
 NUM_ENVS = 4
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import history
-from common.config import Config
-from common.curves import POINTS, Curve, curve_of, spread
 from common.errors import ConfigError, RunUnreadable
-from common.history import grouped, read_run, series
-from common.rundir import FORMAT, RunDirectory
+from common.records import history
+from common.records.curves import POINTS, Curve, curve_of, spread
+from common.records.history import grouped, read_run, series
+from common.records.rundir import FORMAT, RunDirectory
+from common.run.config import Config
 
 
 def write(path: Path, records: Sequence[Any] = ({"frames": 1},), **changed: Any) -> Path:

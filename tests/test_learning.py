@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from common import checkpoint
-from common import learning as learning_module
-from common.architecture import LOG_STD_LEAST, LOG_STD_MOST
-from common.batch import Batch, make_batch
-from common.config import Config
-from common.device import choose_device
+from common.blocks.trajectory import Episode
 from common.errors import CheckpointError, DeviceFull, NotFinite
-from common.learning import Learner
-from common.spaces import ActionSpec, ObservationSpec, discrete
-from common.spec import RunSpec, make_spec
-from common.trajectory import Episode
+from common.learning import learner as learning_module
+from common.learning.batch import Batch, make_batch
+from common.learning.device import choose_device
+from common.learning.learner import Learner
+from common.records import checkpoint
+from common.run.config import Config
+from common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ActionSpec, ObservationSpec, discrete
+from common.run.spec import RunSpec, make_spec
 from networks import some_actions, some_observations
 
 CPU = torch.device("cpu")

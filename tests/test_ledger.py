@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.ledger import Claimed, Dead, Ledger, Settled
+from common.transport.ledger import Claimed, Dead, Ledger, Settled
 
 Outcome = Literal["consumed", "stale"] | Dead
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from common.batch import Batch, make_batch
-from common.config import Config
-from common.metrics import Recorder
-from common.rundir import RunDirectory
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec, make_spec
+from common.learning.batch import Batch, make_batch
+from common.records.recorder import Recorder
+from common.records.rundir import RunDirectory
+from common.run.config import Config
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec, make_spec
 from workers import logbook as logbook_module
 from workers.logbook import Logbook
 from workers.plan import Plan

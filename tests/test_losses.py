@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import LossSettings
-from common.losses import MAX_LOG_RHO, Losses, Rows, impala_loss, shape_rewards
-from common.spaces import ActionSpec, discrete
+from common.loss.impala import MAX_LOG_RHO, Losses, Rows, impala_loss, shape_rewards
+from common.run.config import LossSettings
+from common.run.spaces import ActionSpec, discrete
 from common.vtrace import from_importance_weights
 
 Floats = NDArray[np.float64]

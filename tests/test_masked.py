@@ -8,7 +8,7 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.utils.env_checker import check_env
 
-from common.masked import ENV_ID, MAX_EPISODE_STEPS, SEEN, MaskedCartPoleVector
+from common.envs.masked_cartpole import ENV_ID, MAX_EPISODE_STEPS, SEEN, MaskedCartPoleVector
 
 CARTPOLE = "CartPole-v1"
 

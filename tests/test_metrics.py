@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from common import metrics
-from common.metrics import EPISODE_WINDOW, EpisodeWindow, Means, Recorder
-from common.trajectory import Episode
+from common.blocks.trajectory import Episode
+from common.records import recorder as metrics
+from common.records.recorder import EPISODE_WINDOW, EpisodeWindow, Means, Recorder
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.models import Network, make_model
-from common.policy import MlpPolicy, Policy
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
+from common.acting.numpy_policy import MlpPolicy
+from common.acting.policy import Policy
+from common.networks.network import Network, make_model
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
 from networks import (
     ACTIONS,
     FLOATS,

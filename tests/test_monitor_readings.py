@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from common.monitor import LEAST_GROWTH_BLOCKS, Reading, are_of_now, situation, summary
+from common.transport.monitor import LEAST_GROWTH_BLOCKS, Reading, are_of_now, situation, summary
 
 BOOKS = dict.fromkeys(
     (

@@ -11,12 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.batch import stacked
+from common.acting.torch_policy import NetworkPolicy
 from common.errors import ConfigError
-from common.models import ModelOutput, Network, Seen, make_model
-from common.network_policy import NetworkPolicy
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
+from common.learning.batch import stacked
+from common.networks.network import ModelOutput, Network, Seen, make_model
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
 from networks import (
     ACTIONS,
     FLOATS,

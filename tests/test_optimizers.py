@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import OptimizerSettings
-from common.optimizers import Optimizer, scheduled
+from common.learning.optimizers import Optimizer, scheduled
+from common.run.config import OptimizerSettings
 
 Floats = NDArray[np.float64]
 Named = list[tuple[str, Tensor]]

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from common import plain
 from common.errors import RedisUnreachable, RunMissing
-from common.ledger import Settled
-from common.monitor import MonitorSide, residual
-from common.plain import PlainActorSide
-from common.transport import LearnerSide
+from common.transport import plain_push as plain
+from common.transport.ledger import Settled
+from common.transport.monitor import MonitorSide, residual
+from common.transport.plain_push import PlainActorSide
+from common.transport.side import LearnerSide
 from support import Programs, eventually
 
 FINGERPRINT = "0" * 16

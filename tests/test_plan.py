@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from common.rundir import RunDirectory
+from common.records.rundir import RunDirectory
 from workers.plan import Plan, make_plan
 
 

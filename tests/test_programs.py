@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from common.monitor import MonitorSide, residual
-from common.server import EmbeddedServer
+from common.server.embedded import EmbeddedServer
+from common.transport.monitor import MonitorSide, residual
 from support import Program, Programs, eventually, is_running
 
 pytestmark = pytest.mark.processes

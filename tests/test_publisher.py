@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import redis
 
-from common import connection, wire
-from common import publisher as publisher_module
+from common.blocks import wire
+from common.blocks.wire import Weights
 from common.errors import Fenced, NotFinite, RedisUnreachable, RunHeld
-from common.monitor import MonitorSide
-from common.publisher import Publisher
-from common.server import EmbeddedServer
-from common.spaces import ObservationSpec, discrete
-from common.spec import RunSpec
-from common.transport import ActorSide, LearnerSide
-from common.wire import Weights
+from common.learning import publisher as publisher_module
+from common.learning.publisher import Publisher
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import RunSpec
+from common.server import connection
+from common.server.embedded import EmbeddedServer
+from common.transport.monitor import MonitorSide
+from common.transport.side import ActorSide, LearnerSide
 from support import eventually
 
 SPEC = RunSpec(

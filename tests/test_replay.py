@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import replay as replay_module
-from common.batch import Batch, make_batch
-from common.config import Config
 from common.errors import ConfigError
-from common.replay import Replay
-from common.spaces import ObservationSpec, discrete
-from common.spec import make_spec
+from common.learning import replay as replay_module
+from common.learning.batch import Batch, make_batch
+from common.learning.replay import Replay
+from common.run.config import Config
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import make_spec
 
 T, B = 3, 4
 # With all that a block may carry: the frames before a stack, and a memory of 3.

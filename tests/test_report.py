@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config import Config
 from common.errors import EXIT_INTERRUPTED, RunDirectoryError
-from common.history import Group, grouped, read_run
-from common.rundir import RunDirectory
+from common.records.history import Group, grouped, read_run
+from common.records.rundir import RunDirectory
+from common.run.config import Config
 from support import Programs
 from workers import report, runtime, train
 from workers.reporting import charts, findings, pages

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from common import connection
-from common.connection import connect
-from common.resp import LEAST_ALONE_BYTES, LEAST_LARGE_BYTES, packed, round_trip
+from common.server import connection
+from common.server.connection import connect
+from common.server.resp import LEAST_ALONE_BYTES, LEAST_LARGE_BYTES, packed, round_trip
 
 LARGE = random.Random(7).randbytes(300_001)
 

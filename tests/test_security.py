@@ -18,13 +18,13 @@ from redis.retry import Retry
 
 from chaos.hardened import ROOT, USERS, HardenedServer
 from chaos.servers import OwnServer, free_port
-from common import server
-from common.connection import connect, with_password
 from common.errors import RedisDenied
-from common.monitor import MonitorSide, residual
-from common.server import EmbeddedServer
-from common.suitability import check_server
-from common.transport import ActorSide
+from common.server import embedded as server
+from common.server.connection import connect, with_password
+from common.server.embedded import EmbeddedServer
+from common.server.suitability import check_server
+from common.transport.monitor import MonitorSide, residual
+from common.transport.side import ActorSide
 from support import Program, Programs, eventually
 from workers.status import main as status_command
 from workers.train import main as train_command

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from common import children, server
 from common.errors import ServerNotStarted
-from common.server import LONGEST_SOCKET_PATH, EmbeddedServer, find_server
+from common.server import children
+from common.server import embedded as server
+from common.server.embedded import LONGEST_SOCKET_PATH, EmbeddedServer, find_server
 from support import eventually, is_running
 
 
@@ -304,7 +305,7 @@ STARTER = """
 import sys, time
 from pathlib import Path
 import redis
-from common.server import EmbeddedServer
+from common.server.embedded import EmbeddedServer
 server = EmbeddedServer(Path(sys.argv[1]))
 print(redis.Redis.from_url(server.url).info("server")["process_id"], flush=True)
 time.sleep(60)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import config
-from common.config import Config, find_setting, read_toml
 from common.errors import ConfigError
-from common.presets import PRESETS, preset
-from common.settings import Setting
+from common.run import config
+from common.run.config import Config, find_setting, read_toml
+from common.run.presets import PRESETS, preset
+from common.run.settings import Setting
 
 ALL = config.settings()
 KEYS = [setting.key for setting in ALL]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import Config
 from common.errors import ConfigError, SpecMismatch
-from common.spaces import MAX_OBSERVATION_SIZE, ActionSpec, ObservationSpec, Part, discrete
-from common.spec import WIRE_VERSION, RunSpec, make_spec
+from common.run.config import Config
+from common.run.spaces import MAX_OBSERVATION_SIZE, ActionSpec, ObservationSpec, Part, discrete
+from common.run.spec import WIRE_VERSION, RunSpec, make_spec
 
 quick = settings(max_examples=200, deadline=None, derandomize=True)
 

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from chaos.proxy import Proxy
 from chaos.servers import OwnServer
-from common.monitor import MonitorSide, Reading, situation, summary
-from common.transport import LearnerSide
+from common.transport.monitor import MonitorSide, Reading, situation, summary
+from common.transport.side import LearnerSide
 from support import BIN, Program, Programs, before_exec, eventually
 from workers.screen import Screen
 from workers.status import in_words, notices, rows

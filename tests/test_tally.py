@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from common.batch import Batch, Played, make_batch
-from common.config import Config
-from common.spaces import ObservationSpec, discrete
-from common.spec import make_spec
-from common.tally import MOST_RETURNS, VERSIONS, Tally
-from common.trajectory import Episode
+from common.blocks.trajectory import Episode
+from common.learning.batch import Batch, Played, make_batch
+from common.learning.tally import MOST_RETURNS, VERSIONS, Tally
+from common.run.config import Config
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import make_spec
 
 SPEC = make_spec(
     "test", Config().replace({"unroll_length": 2}), ObservationSpec((), "float32"), discrete(2)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.layers import tanh_layer
+from common.networks.tanh_layer import tanh_layer
 
 
 def inputs(rows: int, narrow: int, wide: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,10 +19,11 @@ import redis
 
 from chaos.hardened import ROOT
 from chaos.servers import free_port
-from common import children, server, tls
-from common.connection import cli_command, connect, translated
 from common.errors import RedisDenied, RedisUnreachable
-from common.suitability import check_server
+from common.server import children, tls
+from common.server import embedded as server
+from common.server.connection import cli_command, connect, translated
+from common.server.suitability import check_server
 from support import Programs, eventually
 
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")

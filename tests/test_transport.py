@@ -26,14 +26,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from common import server as server_module
-from common import transport
-from common.connection import connect
 from common.errors import Fenced, OutOfStep, RedisUnreachable, RunHeld, RunMissing
-from common.ledger import Dead, Settled
-from common.monitor import MonitorSide, residual
-from common.server import EmbeddedServer
-from common.transport import ActorSide, Keys, LearnerSide
+from common.server import embedded as server_module
+from common.server.connection import connect
+from common.server.embedded import EmbeddedServer
+from common.transport import side as transport
+from common.transport.ledger import Dead, Settled
+from common.transport.monitor import MonitorSide, residual
+from common.transport.side import ActorSide, Keys, LearnerSide
 from support import eventually
 
 LEASE_S = 30.0

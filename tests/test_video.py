@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from common import video
-from common.envs import VectorEnvironment
+from common.envs import video
+from common.envs.vector import VectorEnvironment
 from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
 from support import Programs
 

@@ -17,11 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from common.errors import FrameRefused, NotFinite
-from common.spaces import ObservationSpec, discrete
-from common.spec import WIRE_VERSION, RunSpec
-from common.trajectory import Block, Episode, Origin, Trajectory, empty_trajectory
-from common.wire import (
+from common.blocks.trajectory import Block, Episode, Origin, Trajectory, empty_trajectory
+from common.blocks.wire import (
     MAX_ENVS,
     Weights,
     block_nbytes,
@@ -31,6 +28,9 @@ from common.wire import (
     unpack_weights,
     weights_nbytes,
 )
+from common.errors import FrameRefused, NotFinite
+from common.run.spaces import ObservationSpec, discrete
+from common.run.spec import WIRE_VERSION, RunSpec
 
 quick = settings(max_examples=80, deadline=None, derandomize=True)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import zstandard
 
-from common import compression
+from common.blocks import compression
+from common.blocks.trajectory import Block, Episode, Origin, empty_trajectory
+from common.blocks.wire import PREFIX, block_nbytes, pack_block, unpack_block
 from common.errors import ConfigError, FrameRefused
-from common.spaces import ActionSpec, ObservationSpec, Part, discrete
-from common.spec import RunSpec
-from common.trajectory import Block, Episode, Origin, empty_trajectory
-from common.wire import PREFIX, block_nbytes, pack_block, unpack_block
+from common.run.spaces import ActionSpec, ObservationSpec, Part, discrete
+from common.run.spec import RunSpec
 
 PARTS = ObservationSpec(
     (24,),

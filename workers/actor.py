@@ -1,7 +1,7 @@
 """impala-actor: joins a run and plays. It needs the server's address and the run's name, no more.
 
 The loop is `_act`: new weights, an unroll, hand it over. The network belongs to another thread
-(`common.courier`), so the environments never wait for Redis or for the learner.
+(`common.acting.courier`), so the environments never wait for Redis or for the learner.
 """
 
 import logging
@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 
-from common import compression, wire
-from common.acting import Actor
-from common.courier import Courier, Fresh
-from common.envs import VectorEnvironment, check_module
+from common.acting.courier import Courier, Fresh
+from common.acting.unroll import Actor
+from common.blocks import compression, wire
+from common.envs.vector import VectorEnvironment, check_module
 from common.errors import (
     ConfigError,
     EnvironmentFailed,
@@ -28,10 +28,10 @@ from common.errors import (
     UnsupportedEnvironment,
     WaitedTooLong,
 )
-from common.plain import PlainActorSide
-from common.spaces import shown
-from common.spec import RunSpec
-from common.transport import ActorSide
+from common.run.spaces import shown
+from common.run.spec import RunSpec
+from common.transport.plain_push import PlainActorSide
+from common.transport.side import ActorSide
 from workers import runtime
 from workers.options import shared
 from workers.plan import run_name

@@ -13,8 +13,12 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from common import checkpoint, video, wire
-from common.envs import VectorEnvironment, check_module
+from common.acting.policies import make_policy
+from common.acting.policy import Policy
+from common.blocks import wire
+from common.blocks.wire import Weights
+from common.envs import video
+from common.envs.vector import VectorEnvironment, check_module
 from common.errors import (
     EXIT_INTERRUPTED,
     CheckpointError,
@@ -23,10 +27,9 @@ from common.errors import (
     RunMissing,
     SpecMismatch,
 )
-from common.monitor import MonitorSide
-from common.policy import Policy, make_policy
-from common.spec import RunSpec
-from common.wire import Weights
+from common.records import checkpoint
+from common.run.spec import RunSpec
+from common.transport.monitor import MonitorSide
 from workers import runtime
 from workers.options import shared
 from workers.plan import run_name

@@ -1,7 +1,7 @@
 """impala-learner: owns a run. Takes trajectories, updates, publishes weights, checkpoints, records.
 
 The loop is `LearnerProgram._train`. Intake and publishing have threads of their own
-(`common.feeder`, `common.publisher`); the mathematics is in `common.learning`.
+(`common.learning.feeder`, `common.learning.publisher`); the mathematics is in `common.learning.learner`.
 """
 
 import contextlib
@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from common import checkpoint
-from common.connection import without_password
-from common.delay import Delay
 from common.errors import (
     EXIT_INTERRUPTED,
     Fenced,
@@ -26,19 +23,22 @@ from common.errors import (
     OutOfStep,
     RunMissing,
 )
-from common.publisher import Publisher
-from common.spec import RunSpec, module_of
-from common.transport import LearnerSide
+from common.learning.delay import Delay
+from common.learning.publisher import Publisher
+from common.records import checkpoint
+from common.run.spec import RunSpec, module_of
+from common.server.connection import without_password
+from common.transport.side import LearnerSide
 from workers import opening, runtime
 from workers.logbook import Logbook, Status
 from workers.options import GroupedCommand, every_setting, shared
 from workers.plan import Plan, make_plan
 
 if TYPE_CHECKING:
-    from common.batch import Batch
-    from common.feeder import Feeder
-    from common.learning import Learner
-    from common.replay import Replay
+    from common.learning.batch import Batch
+    from common.learning.feeder import Feeder
+    from common.learning.learner import Learner
+    from common.learning.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -236,9 +236,9 @@ class LearnerProgram:
         with runtime.keeping_all():
             import torch
 
-            from common.device import choose_device
-            from common.feeder import Feeder
-            from common.learning import Learner
+            from common.learning.device import choose_device
+            from common.learning.feeder import Feeder
+            from common.learning.learner import Learner
 
         torch.set_num_threads(job.threads)
         device = choose_device(job.device)
@@ -272,7 +272,7 @@ class LearnerProgram:
         training, columns = self._config.training, self._config.replayed_columns
         if not columns:
             return None
-        from common.replay import Replay
+        from common.learning.replay import Replay
 
         return Replay(self._spec, training.replay_capacity, columns, training.seed)
 

@@ -6,20 +6,21 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from common import __version__, checkpoint
-from common.atari import action_repeat
+from common import __version__
+from common.envs.atari import action_repeat
 from common.errors import RunDirectoryError
-from common.metrics import Means, Recorder
-from common.publisher import Publisher
-from common.spec import RunSpec
-from common.tally import Tally
+from common.learning.publisher import Publisher
+from common.learning.tally import Tally
+from common.records import checkpoint
+from common.records.recorder import Means, Recorder
+from common.run.spec import RunSpec
 from workers import runtime
 from workers.plan import Plan
 
 if TYPE_CHECKING:
-    from common.batch import Batch
-    from common.feeder import Feeder
-    from common.learning import Learner
+    from common.learning.batch import Batch
+    from common.learning.feeder import Feeder
+    from common.learning.learner import Learner
 
 log = logging.getLogger(__name__)
 

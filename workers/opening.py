@@ -4,16 +4,17 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from common import checkpoint, compression, wire
-from common.checkpoint import Checkpoint
-from common.config import Config
-from common.connection import cli_command
-from common.envs import VectorEnvironment
+from common.blocks import compression, wire
+from common.envs.vector import VectorEnvironment
 from common.errors import SpecMismatch, UnsupportedEnvironment
-from common.rundir import RunDirectory
-from common.spec import RunSpec, make_spec
-from common.suitability import check_room
-from common.transport import LearnerSide
+from common.records import checkpoint
+from common.records.checkpoint import Checkpoint
+from common.records.rundir import RunDirectory
+from common.run.config import Config
+from common.run.spec import RunSpec, make_spec
+from common.server.connection import cli_command
+from common.server.suitability import check_room
+from common.transport.side import LearnerSide
 from workers import runtime
 from workers.plan import Plan
 

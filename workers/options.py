@@ -11,11 +11,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from common.config import Config, settings
-from common.connection import has_password, with_password
 from common.errors import ConfigError
-from common.presets import PRESETS
-from common.settings import Setting
+from common.run.config import Config, settings
+from common.run.presets import PRESETS
+from common.run.settings import Setting
+from common.server.connection import has_password, with_password
 
 Function = Callable[..., Any]
 

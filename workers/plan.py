@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.config import Config, read_toml
 from common.errors import ConfigError
-from common.presets import preset
-from common.rundir import RunDirectory
+from common.records.rundir import RunDirectory
+from common.run.config import Config, read_toml
+from common.run.presets import preset
 
 RUNS = Path("runs")
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError
-from common.files import write_atomically
-from common.history import Group, grouped, read_run
-from common.rundir import plain
+from common.records.files import write_atomically
+from common.records.history import Group, grouped, read_run
+from common.records.rundir import plain
 from workers import runtime
 from workers.options import shared
 

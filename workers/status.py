@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from common.errors import ConfigError
-from common.monitor import WHEREABOUTS, MonitorSide, Status, are_of_now, summary
-from common.transport import number
+from common.transport.monitor import WHEREABOUTS, MonitorSide, Status, are_of_now, summary
+from common.transport.side import number
 from workers import runtime
 from workers.options import shared
 from workers.plan import run_name

@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 
 import click
 
-from common import children
-from common.connection import connect, translated
 from common.errors import (
     EXIT_INTERRUPTED,
     EXIT_LEARNER_KILLED,
     ActorsLost,
     ServerNotStarted,
 )
-from common.rundir import RunDirectory
-from common.server import EmbeddedServer
-from common.spec import module_of
+from common.records.rundir import RunDirectory
+from common.run.spec import module_of
+from common.server import children
+from common.server.connection import connect, translated
+from common.server.embedded import EmbeddedServer
 from workers import runtime
 from workers.options import (
     GroupedCommand,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from common.errors import RedisUnreachable, RunMissing
-from common.monitor import MonitorSide, Reading, Status, summary
+from common.transport.monitor import MonitorSide, Reading, Status, summary
 from workers import runtime
 
 # Rates are the difference of two readings this far apart; when watching, of so many readings.

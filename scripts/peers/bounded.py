@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common import children
-from common.rundir import plain
+from common.records.rundir import plain
+from common.server import children
 
 _PR_SET_CHILD_SUBREAPER = 36
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")

@@ -10,11 +10,11 @@ from contextlib import closing
 from threadpoolctl import threadpool_limits
 
 import load
-from common.acting import Actor
-from common.courier import Courier, Fresh
-from common.envs import VectorEnvironment
-from common.spec import RunSpec
-from common.transport import ActorSide
+from common.acting.courier import Courier, Fresh
+from common.acting.unroll import Actor
+from common.envs.vector import VectorEnvironment
+from common.run.spec import RunSpec
+from common.transport.side import ActorSide
 from load import RUN
 from swarm import swarm
 from targets import Target

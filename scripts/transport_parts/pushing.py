@@ -5,8 +5,8 @@ import time
 from contextlib import closing
 
 import load
-from common import wire
-from common.monitor import MonitorSide, residual
+from common.blocks import wire
+from common.transport.monitor import MonitorSide, residual
 from load import RUN
 from swarm import swarm
 from targets import Target

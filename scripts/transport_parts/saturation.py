@@ -3,7 +3,7 @@
 from typing import Any
 
 import load
-from common.spec import RunSpec
+from common.run.spec import RunSpec
 from targets import Grid
 from transport_parts.stage import Bench, Figures, Part, Stage, spread
 

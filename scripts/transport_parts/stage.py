@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import redis
 
 import load
-from common.monitor import MonitorSide
-from common.spec import RunSpec
-from common.transport import Keys
+from common.run.spec import RunSpec
+from common.transport.monitor import MonitorSide
+from common.transport.side import Keys
 from crew import CORES, Crew, Server
 from flood import flood
 from load import RUN

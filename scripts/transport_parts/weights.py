@@ -5,8 +5,8 @@ import time
 from contextlib import closing
 
 import load
-from common import wire
-from common.transport import Side
+from common.blocks import wire
+from common.transport.side import Side
 from load import RUN
 from targets import Grid, Target
 from transport_parts.stage import Bench, Figures, Part, spread

@@ -5,8 +5,8 @@ broken.py dedupe|fencing|commit [the learner's own options]
 
 import sys
 
-from common import functions
-from common.feeder import Sequences
+from common.learning.feeder import Sequences
+from common.transport import functions
 from workers import learner
 
 # What is replaced in the server's functions.

@@ -22,7 +22,7 @@ from typing import Any
 
 from redis.connection import AbstractConnection
 
-from common.functions import LIBRARY
+from common.transport.functions import LIBRARY
 
 
 def die() -> None:

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import redis
 
-from common import children
+from common.server import children
 from support import eventually
 
 from .servers import free_port
@@ -16,7 +16,7 @@ from .servers import free_port
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "docker" / "redis.conf"
 ACL = ROOT / "docker" / "users.acl"
-FUNCTIONS = ROOT / "common" / "transport.lua"
+FUNCTIONS = ROOT / "common" / "transport" / "functions.lua"
 USERS = ("strict-actor", "actor", "learner", "monitor", "admin")
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from chaos.system import QUEUE_BLOCKS, RUN
 from common.errors import ImpalaError
-from common.monitor import MonitorSide, residual
+from common.transport.monitor import MonitorSide, residual
 
 LOOK_EVERY_S = 0.1
 SAMPLE_EVERY_S = 2.0

@@ -11,8 +11,8 @@ from types import TracebackType
 
 import redis
 
-from common import children
-from common.server import find_server
+from common.server import children
+from common.server.embedded import find_server
 from support import eventually
 
 # What survives a kill -9 of the server: everything it has acknowledged.

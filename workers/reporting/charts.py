@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from common import history
-from common.curves import Curve, curve_of, spread
-from common.history import Column, Group, Run
+from common.records import history
+from common.records.curves import Curve, curve_of, spread
+from common.records.history import Column, Group, Run
 from workers.reporting import canvas
 from workers.reporting.canvas import MUTED, PAPER
 from workers.reporting.gallery import OVER, SECTIONS, Chart, Line

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from common import __version__, history
-from common.history import Group, Run
+from common import __version__
+from common.records import history
+from common.records.history import Group, Run
 from workers.reporting import findings
 from workers.reporting.tables import Table, figures_table, settings_table
 from workers.reporting.words import run_labels, setting

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import history
-from common.config import Config
-from common.history import Run
+from common.records import history
+from common.records.history import Run
+from common.run.config import Config
 from workers.reporting.words import setting, whole
 
 # Beyond this many, figures that no chart knows are not listed.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from common.history import Group, Run
-from common.rundir import plain
+from common.records.history import Group, Run
+from common.records.rundir import plain
 from workers.reporting.gallery import SECTIONS, Chart, Line
 
 LEGEND_LETTERS = 52

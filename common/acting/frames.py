@@ -1,0 +1,33 @@
+"""Stacks of the last observations: each travels once, and both sides stack them by one rule.
+
+The network sees the last `frame_stack` observations of the episode, oldest first. Before there are
+so many, zeros stand for those that are missing, as in ALE's own stacks. The learner's side of it is
+`stacked` in `common.learning.batch`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.run.spaces import ObservationSpec
+
+Observations = NDArray[np.generic]
+
+
+class FrameStack:
+    """The last S observations of N environments, as an actor's policy sees them."""
+
+    def __init__(self, observation: ObservationSpec, num_envs: int) -> None:
+        shape = (num_envs, observation.frame_stack, *observation.shape)
+        self._stacks = np.zeros(shape, observation.dtype)
+
+    def push(self, observations: Observations, is_first: NDArray[np.bool_]) -> Observations:
+        """Observations [N, ...] join; the stacks [N, S, ...], valid until the next push."""
+        self._stacks[:, :-1] = self._stacks[:, 1:]
+        self._stacks[:, -1] = observations
+        self._stacks[is_first, :-1] = 0
+        return self._stacks
+
+    @property
+    def history(self) -> Observations:
+        """[S-1, N, ...]: the observations before the one that comes next, oldest first."""
+        return np.moveaxis(self._stacks[:, 1:], 0, 1)

@@ -1,0 +1,68 @@
+"""A small network as the behaviour policy, in numpy: three times faster than torch on a vector.
+
+A test holds it to the same outputs as the learner's network.
+"""
+
+from typing import cast
+
+import numpy as np
+
+from common.acting.policy import Flags, Observations, Policy
+from common.acting.sampling import Actions, Floats
+from common.blocks.trajectory import taken_out
+from common.blocks.wire import Weights
+from common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ObservationSpec, Part
+
+
+class MlpPolicy(Policy):
+    """Hidden layers and the policy head, in numpy."""
+
+    def remember(self, actions: Actions, rewards: Floats) -> None:
+        """Nothing: such a network is not told."""
+
+    def _load(self, weights: Weights) -> None:
+        names = [f"torso.{index}" for index in range(len(self._spec.hidden_sizes))] + ["policy"]
+        self._layers = [  # (weight [in, out], bias [out])
+            (np.ascontiguousarray(weights[f"{name}.weight"].T), weights[f"{name}.bias"])
+            for name in names
+        ]
+        self._log_stds = None
+        if self._spec.action.kind == "continuous":
+            self._log_stds = weights["log_std"].clip(LOG_STD_LEAST, LOG_STD_MOST)  # [D]
+
+    def _outputs(self, seen: Observations, is_first: Flags) -> Floats:
+        x = features(self._spec.observation, seen)
+        for weight, bias in self._layers[:-1]:
+            x = x @ weight
+            x += bias
+            x = np.tanh(x, out=x) if self._spec.activation == "tanh" else np.maximum(x, 0, out=x)
+        weight, bias = self._layers[-1]
+        outputs = x @ weight + bias
+        if self._log_stds is None:
+            return outputs
+        if self._spec.action.bounded:
+            outputs = np.tanh(outputs, out=outputs)
+        return np.hstack([outputs, np.broadcast_to(self._log_stds, outputs.shape)])
+
+
+def features(observation: ObservationSpec, seen: Observations) -> Floats:
+    """What a network without convolutions is told [N, F], of observations [N, ...] or stacks."""
+    n = len(seen)
+    if not observation.parts:
+        return _features(observation.leaves[0], seen.reshape(n, -1))
+    return np.hstack(
+        [_features(part, taken_out(part, seen).reshape(n, -1)) for part in observation.parts]
+    )
+
+
+def _features(part: Part, values: Observations) -> Floats:
+    """Values [N, E] to [N, F]: one-hot categories, bytes as 0 .. 1, other numbers as they are."""
+    if part.num_values:
+        sizes = np.tile(part.num_values, values.shape[1] // len(part.num_values))
+        first = np.cumsum(sizes) - sizes
+        one_hot = np.zeros((len(values), sizes.sum()), np.float32)
+        np.put_along_axis(one_hot, first + values.astype(np.int64), 1.0, axis=1)
+        return one_hot
+    if part.dtype == "uint8":
+        return values.astype(np.float32) / np.float32(255)
+    return cast(Floats, values.astype(np.float32, copy=False))

@@ -1,0 +1,16 @@
+"""Which policy acts for a run: numpy for a small network, torch for what numpy has no twin of."""
+
+import numpy as np
+
+from common.acting.numpy_policy import MlpPolicy
+from common.acting.policy import Policy
+from common.run.spec import RunSpec
+
+
+def make_policy(spec: RunSpec, rng: np.random.Generator) -> Policy:
+    """The policy of the run's network."""
+    if spec.network == "mlp" and spec.memory_size == 0:
+        return MlpPolicy(spec, rng)
+    from common.acting.torch_policy import NetworkPolicy
+
+    return NetworkPolicy(spec, rng)

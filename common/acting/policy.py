@@ -1,0 +1,67 @@
+"""The behaviour policy: what acts for a vector of environments, and remembers what it must.
+
+A small network acts in numpy: three times faster than in torch on a vector of environments, and an
+actor starts without importing torch; a test holds both to the same outputs. What has convolutions
+or a memory acts in torch (`common.acting.torch_policy`), with the learner's own network.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.acting.frames import FrameStack
+from common.acting.sampling import Actions, Floats, likeliest, sample
+from common.blocks.wire import Weights
+from common.run.spec import RunSpec
+
+Observations = NDArray[np.generic]
+Flags = NDArray[np.bool_]
+
+
+class Policy(ABC):
+    """Actions for N environments, from the last weights loaded."""
+
+    def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
+        self._spec, self._rng = spec, rng
+        self.version = -1
+        self.begin(0)
+
+    def begin(self, num_envs: int) -> None:
+        """Forgets all: from now on it acts for so many environments."""
+        self.memory: Floats = np.zeros((num_envs, self._spec.memory_size), np.float32)  # [N, M]
+        self._stack = FrameStack(self._spec.observation, num_envs)
+
+    def load(self, version: int, weights: Weights) -> None:
+        """Acts with these weights from now on."""
+        self._load(weights)
+        self.version = version
+
+    def sample(self, observations: Observations, is_first: Flags) -> tuple[Actions, Floats]:
+        """Actions [N, ...] drawn from the policy, and their log-probabilities [N]."""
+        return sample(self._spec.action, self.outputs(observations, is_first), self._rng)
+
+    def greedy(self, observations: Observations, is_first: Flags) -> Actions:
+        """The likeliest actions [N, ...]."""
+        return likeliest(self._spec.action, self.outputs(observations, is_first))
+
+    def outputs(self, observations: Observations, is_first: Flags) -> Floats:
+        """Observations [N, ...] to the policy head's outputs [N, P]; they become the past."""
+        if self._spec.observation.frame_stack > 1:
+            observations = self._stack.push(observations, is_first)
+        return self._outputs(observations, is_first)
+
+    @property
+    def history(self) -> Observations:
+        """[H, N, ...]: the observations before the next one that a frame stack needs."""
+        return self._stack.history
+
+    @abstractmethod
+    def remember(self, actions: Actions, rewards: Floats) -> None:
+        """What was done [N, ...], and what it brought [N]: for networks that are told."""
+
+    @abstractmethod
+    def _load(self, weights: Weights) -> None: ...
+
+    @abstractmethod
+    def _outputs(self, seen: Observations, is_first: Flags) -> Floats: ...

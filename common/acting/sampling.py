@@ -1,0 +1,61 @@
+"""Drawing actions from a policy's outputs, in numpy; `common.loss.distributions` learns from them."""
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.run.spaces import HALF_LOG_2_PI, ActionSpec
+
+Floats = NDArray[np.float32]
+Actions = NDArray[np.int64] | Floats
+
+
+def sample(action: ActionSpec, outputs: Floats, rng: np.random.Generator) -> tuple[Actions, Floats]:
+    """Actions [N, ...] drawn, and their log-probabilities (or log-densities) [N].
+
+    Args:
+      action: what an action is.
+      outputs: [N, P] of the network's policy head; overwritten.
+      rng: where chance comes from.
+    """
+    if action.kind == "discrete":
+        return _choose(outputs, rng)
+    if action.kind == "continuous":
+        means, log_stds = np.split(outputs, 2, axis=-1)  # [N, D] each
+        noise = rng.standard_normal(means.shape, dtype=np.float32)
+        densities = -0.5 * noise * noise - log_stds - np.float32(HALF_LOG_2_PI)
+        drawn = cast(Floats, means + np.exp(log_stds) * noise)
+        return drawn, densities.sum(axis=-1, dtype=np.float32)
+    groups = np.split(outputs, _ends(action), axis=-1)
+    chosen, log_probs = zip(*(_choose(logits, rng) for logits in groups), strict=True)
+    return np.stack(chosen, axis=-1), np.sum(log_probs, axis=0, dtype=np.float32)
+
+
+def likeliest(action: ActionSpec, outputs: Floats) -> Actions:
+    """The likeliest actions [N, ...] for outputs [N, P]."""
+    if action.kind == "continuous":
+        return outputs[:, : action.sizes[0]]
+    chosen = [
+        np.asarray(logits.argmax(axis=-1), np.int64)
+        for logits in np.split(outputs, _ends(action), axis=-1)
+    ]
+    return chosen[0] if action.kind == "discrete" else np.stack(chosen, axis=-1)
+
+
+def _ends(action: ActionSpec) -> NDArray[np.int64]:
+    """Where the logits of one choice end and those of the next begin."""
+    return np.cumsum(action.sizes)[:-1]
+
+
+def _choose(logits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+    """One choice for each row of logits [N, A], and its log-probability; overwrites them."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    odds = np.exp(logits)
+    totals = odds.cumsum(axis=-1)
+    total = totals[:, -1]
+    draws = rng.random(len(total), dtype=np.float32) * total
+    actions = np.minimum((totals <= draws[:, None]).sum(axis=-1), logits.shape[-1] - 1)
+    rows = np.arange(len(actions))
+    log_probs = logits[rows, actions] - np.log(total)
+    return actions, np.minimum(log_probs, 0.0)

@@ -1,0 +1,50 @@
+"""Acting with the learner's own network in torch: for convolutions, memory and extra inputs."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.acting.policy import Policy
+from common.acting.sampling import Actions, Floats
+from common.blocks.wire import Weights
+from common.networks.network import Seen, action_features, make_model
+from common.run.spec import RunSpec
+
+
+class NetworkPolicy(Policy):
+    """One row of the network at a time; its memory is what the learner's pass begins with."""
+
+    def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
+        super().__init__(spec, rng)
+        self._model = make_model(spec, seed=0)  # its weights are loaded before it acts
+        self._parameters = {name: p.data for name, p in self._model.named_parameters()}
+        self._core_memory = 2 * spec.lstm_size  # numbers of the memory that are the core's
+
+    @torch.inference_mode()
+    def remember(self, actions: Actions, rewards: Floats) -> None:
+        """Keeps the last action and the last reward, where the network is told them."""
+        if self._spec.extra_inputs == "none":
+            return
+        told = action_features(self._spec.action, torch.from_numpy(np.ascontiguousarray(actions)))
+        self.memory[:, self._core_memory : -1] = told.numpy()
+        self.memory[:, -1] = np.clip(rewards, -1.0, 1.0)
+
+    def _load(self, weights: Weights) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.copy_(torch.from_numpy(weights[name].copy()))
+
+    @torch.inference_mode()
+    def _outputs(self, seen: NDArray[np.generic], is_first: NDArray[np.bool_]) -> Floats:
+        n = len(seen)
+        output = self._model(
+            Seen(
+                observations=torch.from_numpy(np.require(seen, requirements=["C", "W"])[None]),
+                is_first=torch.from_numpy(is_first[None]),
+                actions=torch.empty(0, n, *self._spec.action.shape, dtype=torch.int64),
+                rewards=torch.empty(0, n),
+                memory=torch.from_numpy(self.memory),
+            )
+        )
+        self.memory[:, : self._core_memory] = output.memory.numpy()
+        outputs: Floats = output.policy[0].numpy()
+        return outputs

@@ -1,0 +1,87 @@
+"""One unroll of N environments, time-major, and the rule of its rows.
+
+Row t holds the action taken at observation t and what it led to. Gymnasium's next-step autoreset
+adds one fake row after an episode's last: its observation is the true final one (so that a
+truncated episode's bootstrap value is simply there), its action does nothing, and its `mask` is
+False: it counts in no loss, trace or frame.
+
+The second axis is the environment in every array, so that columns are taken from all alike.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.run.spaces import Part
+from common.run.spec import RunSpec
+
+
+class Trajectory(NamedTuple):
+    """The rows: `observations` and `is_first` have T+1 of them, `memory` one, the others T."""
+
+    # [H+T+1, N, ...] in the environment's dtype; H rows of history come first if frames are stacked
+    observations: NDArray[np.generic]
+    is_first: NDArray[np.bool_]  # [T+1, N] an episode's first observation
+    actions: NDArray[np.generic]  # [T, N, ...] of the spec's action: int32 choices or float32
+    rewards: NDArray[np.float32]  # [T, N] as the environment gave them
+    discounts: NDArray[np.float32]  # [T, N] 0 where the environment terminated, else 1
+    behaviour_log_probs: NDArray[np.float32]  # [T, N] log mu(a|x) of the action taken
+    mask: NDArray[np.bool_]  # [T, N] False on fake rows
+    memory: NDArray[np.float32]  # [1, N, M] the policy's, before row 0 (`RunSpec.memory_size`)
+
+    @property
+    def frames(self) -> int:
+        """Environment steps inside, fake rows not counted."""
+        return int(np.count_nonzero(self.mask))
+
+
+class Episode(NamedTuple):
+    """An episode that ended inside an unroll."""
+
+    episode_return: float  # undiscounted sum of the environment's rewards
+    length: int  # steps
+
+
+class Origin(NamedTuple):
+    """Where a block comes from: the identity that makes a re-sent push harmless."""
+
+    actor: str  # at most 64 characters
+    incarnation: int  # random for each time an actor joins
+    sequence: int  # 1, 2, 3 ... within an incarnation
+    weights_version: int  # of the behaviour policy at the unroll's start
+
+
+class Block(NamedTuple):
+    """What one list element holds."""
+
+    origin: Origin
+    trajectory: Trajectory
+    episodes: tuple[Episode, ...]
+    unroll_s: float  # seconds the actor took for the unroll
+
+
+def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of each array of a trajectory of the run, in the order of its fields."""
+    t, n, seen, action = spec.unroll_length, num_envs, spec.observation, spec.action
+    return [
+        (seen.dtype, (seen.history + t + 1, n, *seen.shape)),
+        ("bool", (t + 1, n)),
+        (action.dtype, (t, n, *action.shape)),
+        ("float32", (t, n)),
+        ("float32", (t, n)),
+        ("float32", (t, n)),
+        ("bool", (t, n)),
+        ("float32", (1, n, spec.memory_size)),
+    ]
+
+
+def taken_out(part: Part, rows: NDArray[Any]) -> NDArray[Any]:
+    """A part of observations that are rows of bytes [..., bytes]: [..., *shape], of its dtype."""
+    place = np.ascontiguousarray(rows[..., part.start : part.start + part.num_bytes])
+    return place.view(part.dtype).reshape(*rows.shape[:-1], *part.shape)
+
+
+def empty_trajectory(spec: RunSpec, num_envs: int) -> Trajectory:
+    """Uninitialised rows for one unroll of `num_envs` environments of the run."""
+    return Trajectory(*(np.empty(shape, dtype) for dtype, shape in layout(spec, num_envs)))

@@ -1,0 +1,268 @@
+"""Bytes to and from blocks and weights. Nothing read here can execute, and nothing is trusted.
+
+A frame is, little-endian:
+
+    offset  size  field
+         0     4  magic, b"IMPA"
+         4     2  wire version
+         6     2  kind: 1 block, 2 weights
+         8     4  length of the header in bytes, at most 64 KiB
+        12     8  length of the body in bytes
+        20     4  CRC-32 of header and body
+        24     -  header: one msgpack map
+         -     -  body: raw tensors back to back, in the order of the tables below
+
+Shapes and dtypes are never taken from the message: the reader derives them from its own run spec
+and from the number of environments, and the lengths must then agree to the byte. Arrays are made
+only after that.
+
+A block's body: the arrays of a `Trajectory` in their order, then float32 episode returns [K] and
+int32 episode lengths [K]; all of it as one Zstandard frame if the header says so. A weights body:
+the spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the upper half of
+a float32.
+"""
+
+import re
+import struct
+import zlib
+from math import prod
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from common.blocks import compression
+from common.blocks.checks import check_block
+from common.blocks.trajectory import Block, Episode, Origin, Trajectory, layout
+from common.errors import FrameRefused, NotFinite
+from common.run.settings import MAX_ENVS
+from common.run.spec import WIRE_VERSION, RunSpec
+
+Weights = dict[str, NDArray[np.float32]]
+Array = tuple[str, tuple[int, ...]]  # its dtype and shape
+
+MAGIC = b"IMPA"
+BLOCK, WEIGHTS = 1, 2
+PREFIX = struct.Struct("<4sHHIQI")
+MAX_HEADER_BYTES = 65_536
+MAX_SEQUENCE = 2**53  # the largest that a server-side function counts exactly
+# Bits of the least float32, sign aside, that would round to an infinity in bfloat16. All above it
+# would too, or are infinities and NaNs.
+TOO_LARGE_FOR_BFLOAT16 = 0x7F7F_8000
+
+_LIMITS = {
+    "raw": False,
+    "strict_map_key": True,
+    "max_str_len": 256,
+    "max_bin_len": 64,
+    "max_array_len": 64,
+    "max_map_len": 64,
+    "max_ext_len": 0,
+}
+
+
+def pack_block(block: Block, spec: RunSpec) -> bytes:
+    """The frame of a block of that run."""
+    origin, rows = block.origin, block.trajectory
+    header = {
+        "spec": spec.fingerprint,
+        "actor": origin.actor,
+        "incarnation": origin.incarnation,
+        "sequence": origin.sequence,
+        "weights_version": origin.weights_version,
+        "num_envs": rows.actions.shape[1],
+        "num_episodes": len(block.episodes),
+        "unroll_s": float(block.unroll_s),
+        "codec": spec.compression,
+    }
+    returns = np.array([e.episode_return for e in block.episodes], "<f4")
+    lengths = np.array([e.length for e in block.episodes], "<i4")
+    return _pack(BLOCK, header, [*rows, returns, lengths], spec.compression)
+
+
+def unpack_block(frame: bytes, spec: RunSpec) -> Block:
+    """The block in `frame`; its arrays are read-only views into it.
+
+    Raises FrameRefused, with the reason of its counter: "malformed" (not a frame, cut, or
+    damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
+    "range" (an action, index or count out of range) or "nonfinite".
+    """
+    header, body = _unpack(frame, BLOCK, spec)
+    num_envs = _count(header, "num_envs", 1, MAX_ENVS)
+    num_episodes = _count(header, "num_episodes", 0, num_envs * spec.unroll_length)
+    parts = [
+        *layout(spec, num_envs),
+        ("float32", (num_episodes,)),
+        ("int32", (num_episodes,)),
+    ]
+    if _text(header, "codec") != "none":
+        if num_envs > spec.envs_per_actor:  # a few bytes could unpack to gigabytes
+            raise FrameRefused("schema", f"a packed block of more than {spec.envs_per_actor}")
+        body = compression.decompressed(body, header["codec"], _size(parts))
+    *rows, returns, lengths = _split(body, parts)
+    trajectory = Trajectory(*rows)
+    check_block(trajectory, returns, lengths, spec)
+    return Block(
+        origin=Origin(
+            actor=_text(header, "actor"),
+            incarnation=_count(header, "incarnation", 0, 2**63),
+            sequence=_count(header, "sequence", 1, MAX_SEQUENCE),
+            weights_version=_count(header, "weights_version", 0, MAX_SEQUENCE),
+        ),
+        trajectory=trajectory,
+        episodes=tuple(
+            Episode(r, n) for r, n in zip(returns.tolist(), lengths.tolist(), strict=True)
+        ),
+        unroll_s=_seconds(header, "unroll_s"),
+    )
+
+
+def pack_weights(weights: Weights, version: int, spec: RunSpec) -> bytes:
+    """The frame of a network's parameters, in the spec's order and `weights_dtype`.
+
+    Raises NotFinite: a parameter has no finite bfloat16. In float32 the reader looks at that.
+    """
+    header = {"spec": spec.fingerprint, "version": version}
+    tensors: list[NDArray[Any]] = [
+        np.asarray(weights[name], "<f4") for name in spec.parameter_shapes()
+    ]
+    if spec.weights_dtype == "bfloat16":
+        tensors = [_rounded(np.concatenate([tensor.reshape(-1) for tensor in tensors]))]
+    return _pack(WEIGHTS, header, tensors)
+
+
+def unpack_weights(frame: bytes, spec: RunSpec) -> tuple[int, Weights]:
+    """Version and float32 parameters in `frame`, read-only. Raises FrameRefused."""
+    header, body = _unpack(frame, WEIGHTS, spec)
+    shapes = spec.parameter_shapes()
+    if spec.weights_dtype == "bfloat16":
+        (halves,) = _split(body, [("uint16", (spec.num_parameters,))])
+        body = _widened(halves).view(np.uint8).data.toreadonly()
+    tensors = _split(body, [("float32", shape) for shape in shapes.values()])
+    if not np.isfinite(np.frombuffer(body, "<f4")).all():
+        raise FrameRefused("nonfinite", "the weights hold a NaN or an infinity")
+    return _count(header, "version", 0, MAX_SEQUENCE), dict(zip(shapes, tensors, strict=True))
+
+
+def block_nbytes(spec: RunSpec, num_envs: int) -> int:
+    """An upper bound of the frame of one block of `num_envs` environments, in bytes."""
+    t, n = spec.unroll_length, num_envs
+    body = _size(layout(spec, n)) + 8 * t * n  # the last: episodes of one step
+    if spec.compression != "none":
+        body = compression.most_bytes(body)
+    return PREFIX.size + 1024 + body
+
+
+def weights_nbytes(spec: RunSpec) -> int:
+    """An upper bound of the frame of the run's weights, in bytes."""
+    each = 2 if spec.weights_dtype == "bfloat16" else 4
+    return PREFIX.size + 1024 + each * spec.num_parameters
+
+
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The bits of the nearest bfloat16 of each, ties to even. Raises NotFinite."""
+    bits = values.view("<u4")
+    if (bits & 0x7FFF_FFFF).max(initial=0) >= TOO_LARGE_FOR_BFLOAT16:
+        raise NotFinite(
+            "the network's weights are too large for bfloat16, or not finite; lower "
+            "--learning-rate, then go on from the last checkpoint with --resume"
+        )
+    rounded = bits >> 16
+    rounded &= 1  # an odd last bit: a tie goes up
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    return rounded.astype("<u2")
+
+
+def _widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Float32 of the bits of bfloat16, exactly."""
+    bits = halves.astype("<u4")
+    bits <<= 16
+    return bits.view("<f4")
+
+
+def _pack(
+    kind: int, header: dict[str, Any], tensors: list[NDArray[Any]], codec: str = "none"
+) -> bytes:
+    packed: bytes = msgpack.packb(header)
+    body: list[memoryview | bytes] = [
+        memoryview(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+        for tensor in tensors
+    ]
+    if codec != "none":
+        body = [compression.compressed(b"".join(body))]
+    checksum = zlib.crc32(packed)
+    for part in body:
+        checksum = zlib.crc32(part, checksum)
+    length = sum(map(len, body))
+    prefix = PREFIX.pack(MAGIC, WIRE_VERSION, kind, len(packed), length, checksum)
+    return b"".join([prefix, packed, *body])
+
+
+def _unpack(frame: bytes, kind: int, spec: RunSpec) -> tuple[dict[str, Any], memoryview]:
+    """Header and body of a whole, undamaged frame of this kind and run."""
+    if len(frame) < PREFIX.size or not frame.startswith(MAGIC):
+        raise FrameRefused("malformed", "the bytes do not start with a frame's prefix")
+    _, version, found_kind, header_length, body_length, checksum = PREFIX.unpack_from(frame)
+    if version != WIRE_VERSION:
+        raise FrameRefused("version", f"the frame is of wire version {version}, not {WIRE_VERSION}")
+    whole = PREFIX.size + header_length + body_length
+    if found_kind != kind or header_length > MAX_HEADER_BYTES or whole != len(frame):
+        raise FrameRefused("malformed", "the frame's kind or lengths do not fit its bytes")
+    rest = memoryview(frame)[PREFIX.size :]
+    if zlib.crc32(rest) != checksum:
+        raise FrameRefused("malformed", "the frame's checksum does not fit: it is damaged")
+    try:
+        header = msgpack.unpackb(rest[:header_length], **_LIMITS)
+    except Exception as error:  # msgpack's errors have no common base
+        raise FrameRefused("malformed", f"the header is not msgpack: {str(error)[:80]}") from error
+    if not isinstance(header, dict):
+        raise FrameRefused("malformed", "the header is not a map")
+    found = header.get("spec")
+    if found != spec.fingerprint:
+        found = found[:32] if isinstance(found, str) else type(found).__name__
+        raise FrameRefused("spec", f"the frame is of spec {found}, not {spec.fingerprint}")
+    return header, rest[header_length:]
+
+
+def _split(body: memoryview, parts: list[Array]) -> list[NDArray[Any]]:
+    """The body cut into arrays; it must be used up to the byte."""
+    if _size(parts) != len(body):
+        raise FrameRefused(
+            "schema", f"the body has {len(body)} bytes, the spec asks {_size(parts)}"
+        )
+    arrays, start = [], 0
+    for dtype, shape in parts:
+        size = np.dtype(dtype).itemsize * prod(shape)
+        part = np.frombuffer(body[start : start + size], np.dtype(dtype).newbyteorder("<"))
+        arrays.append(part.reshape(shape))
+        start += size
+    return arrays
+
+
+def _size(parts: list[Array]) -> int:
+    """Bytes of such arrays."""
+    return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in parts)
+
+
+def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = header.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise FrameRefused("schema", f"the header's {name} is not in {least} .. {most}")
+    return value
+
+
+def _seconds(header: dict[str, Any], name: str) -> float:
+    value = header.get(name)
+    if not isinstance(value, float) or not 0 <= value < float("inf"):
+        raise FrameRefused("schema", f"the header's {name} is not a time")
+    return value
+
+
+def _text(header: dict[str, Any], name: str) -> str:
+    value = header.get(name)
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
+        raise FrameRefused("schema", f"the header's {name} is not a name")
+    return value

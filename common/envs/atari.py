@@ -1,0 +1,248 @@
+"""Atari 2600 games, played by ale-py's own vector environment (C++ threads) as in the IMPALA paper.
+
+The protocol (arXiv:1802.01561, Table G.1; where it is silent, what is usual):
+
+    frame          84x84 grey, area-averaged from the maximum of the last two emulator frames;
+                   one at a time: what stacks them is ours, so that each travels once
+    action         one of the game's minimal set, repeated for 4 emulator frames; none is sticky
+                   (single environments of the "-v5" ids repeat the last one at 0.25; here it is 0)
+    game's start   0 to 30 no-ops, drawn by the seed; FIRE is the agent's to press: Breakout waits
+                   for it in each life, and ALE's own help would press it in the first one only
+    reward         as the game gives it: the learner clips
+    time limit     108,000 emulator frames (27,000 steps, 30 minutes): truncated
+    a lost life    ends an episode while learning, never the game; only the game's end does where
+                   whole games are played
+
+ale-py is an optional extra under GPL-2.0-only, so it is imported only where a game is made.
+"""
+
+import difflib
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from common.errors import UnsupportedEnvironment
+from common.run.spec import module_of
+
+Frames = NDArray[np.uint8]  # [N, 84, 84]
+
+GAMES_PREFIX = "ALE/"
+# Emulator frames to an action; where papers count frames, a step of ours is so many.
+ACTION_REPEAT = 4
+FRAME_SIZE = 84
+MAX_NO_OPS = 30
+TIME_LIMIT_FRAMES = 108_000
+EMULATOR_FRAMES_PER_S = 60
+# As drawn: few games have more lines, which are then squeezed.
+SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
+# The first of the action set; in games without lives it may be another action.
+NO_OP = 0
+
+
+def is_atari(env_id: str) -> bool:
+    """Whether an id names a game of ALE, as ALE/Pong-v5 or ale_py:ALE/Pong-v5."""
+    return module_of(env_id) in ("", "ale_py") and _name(env_id).startswith(GAMES_PREFIX)
+
+
+def action_repeat(env_id: str) -> int:
+    """Frames that the game goes on for in a step of ours, where that is not one."""
+    return ACTION_REPEAT if is_atari(env_id) else 1
+
+
+def make(env_id: str, num_envs: int, whole_games: bool = False) -> "AtariVector":
+    """N games; lives are episodes unless `whole_games` are.
+
+    Raises UnsupportedEnvironment: ale-py is missing, or has no such game.
+    """
+    return AtariVector(_emulators(env_id, num_envs), whole_games)
+
+
+def make_single(env_id: str, render_mode: str | None = None) -> "AtariGame":
+    """One whole game, which draws itself in colour in the mode rgb_array.
+
+    Raises UnsupportedEnvironment: ale-py is missing, or has no such game.
+    """
+    return AtariGame(env_id, render_mode)
+
+
+def game_seeds(seed: int, num_envs: int) -> NDArray[np.int64]:
+    """The seed of each game [N]; below 2**31, for ALE takes no greater one."""
+    return np.random.SeedSequence(seed).generate_state(num_envs).astype(np.int64) >> 1
+
+
+class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
+    """N games with next-step autoreset. `infos["game_over"]` [N] tells where a true score ends.
+
+    The step after an episode's last is a no-op whatever its action, as in OpenAI Baselines. ALE
+    makes a reset of it where the game is over. After a lost life it is played; should it bring
+    points, the loss of another life, or the game's end with its last frame, then the life's first
+    real step tells them.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+    _lives: NDArray[np.int32]  # [N]
+    _ended: NDArray[np.bool_]  # [N], in the last step: the next one is the no-op
+    _put_off: NDArray[np.int32]  # [3, N], what the no-op brought: reward, terminated, truncated
+    _last_frames: Frames  # where the no-op brought the game's end: what was seen then
+
+    def __init__(self, emulators: VectorEnv[Any, Any, Any], whole_games: bool) -> None:
+        self._emulators = emulators
+        self._whole_games = whole_games
+        self.num_envs = emulators.num_envs
+        _, *shape = emulators.single_observation_space.shape or ()  # of a stack of one
+        self.single_observation_space = spaces.Box(0, 255, tuple(shape), np.uint8)
+        self.single_action_space = emulators.single_action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = emulators.action_space
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Frames, dict[str, Any]]:
+        """Starts all games anew, each with a seed of its own that follows from `seed`."""
+        assert seed is None or isinstance(seed, int), "one seed for all games"
+        seeds = None if seed is None else game_seeds(seed, self.num_envs)
+        frames, infos = self._emulators.reset(seed=seeds)  # type: ignore[arg-type]
+        self._lives = infos["lives"]
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        self._put_off = np.zeros((3, self.num_envs), np.int32)
+        return frames[:, 0], infos | {"game_over": np.zeros(self.num_envs, np.bool_)}
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[Frames, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Plays an action in each, or resets where an episode was over."""
+        begins = self._ended
+        stacks, rewards, terminated, truncated, infos = self._emulators.step(
+            np.where(begins, NO_OP, actions)
+        )
+        frames = stacks[:, 0]
+        ended = np.logical_or(*self._put_off[1:])  # [N] the game, in the no-op before
+        if ended.any():
+            frames = np.where(ended[:, None, None], self._last_frames, frames)
+        told = np.stack([rewards, terminated, truncated]) + self._put_off
+        self._put_off = told * begins
+        if self._put_off[1:].any():
+            self._last_frames = frames.copy()
+        told *= ~begins
+        rewards, (terminated, truncated) = told[0].astype(np.float32), told[1:] > 0
+        game_over = terminated | truncated
+        if not self._whole_games:
+            lives = infos["lives"]
+            # Without lives a game may go on: until ALE says that it is over, that is the last one.
+            terminated |= (lives < self._lives) & (lives > 0) & ~begins
+            # One that the no-op lost is found missing in the next step.
+            self._lives = np.where(begins, np.maximum(lives, self._lives), lives)
+        self._ended = terminated | truncated
+        return frames, rewards, terminated, truncated, infos | {"game_over": game_over}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Ends the games."""
+        self._emulators.close()
+
+
+class AtariGame(gymnasium.Env[Frames, np.int64]):
+    """One whole game in Gymnasium's single form, with the frames that `make` gives."""
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": EMULATOR_FRAMES_PER_S // ACTION_REPEAT,
+    }
+
+    def __init__(self, env_id: str, render_mode: str | None = None) -> None:
+        assert render_mode in (None, "rgb_array"), f"no render mode {render_mode}"
+        self.render_mode = render_mode
+        self._game = make(env_id, 1, whole_games=True)
+        # ALE's vector form draws in one size, so a second emulator plays the same game for the
+        # screen: of the same seed and actions comes the same game.
+        self._screen = (
+            AtariVector(_emulators(env_id, 1, screen=True), True) if render_mode else None
+        )
+        self._picture: Frames | None = None
+        self.observation_space = self._game.single_observation_space
+        self.action_space = self._game.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Frames, dict[str, Any]]:
+        """Starts a game anew; with a seed, the one that a vector of one plays with it."""
+        super().reset(seed=seed)
+        seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        frames, _ = self._game.reset(seed=seed)
+        if self._screen:
+            self._picture = self._screen.reset(seed=seed)[0][0]
+        return frames[0], {}
+
+    def step(self, action: np.int64) -> tuple[Frames, float, bool, bool, dict[str, Any]]:
+        """Plays an action."""
+        actions = np.array([action])
+        frames, rewards, terminated, truncated, _ = self._game.step(actions)
+        if self._screen:
+            self._picture = self._screen.step(actions)[0][0]
+        return frames[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def render(self) -> Frames | None:
+        """The screen in colour [210, 160, 3], as the maximum of the same two emulator frames."""
+        return self._picture
+
+    def close(self) -> None:
+        """Ends the game."""
+        self._game.close()
+        if self._screen:
+            self._screen.close()
+
+
+def _emulators(env_id: str, num_envs: int, screen: bool = False) -> VectorEnv[Any, Any, Any]:
+    """ALE's own N games: the agent's frames, or the whole screen in colour."""
+    try:
+        from ale_py.vector_env import AtariVectorEnv
+    except ImportError as error:
+        raise UnsupportedEnvironment(
+            f"{env_id} needs ale-py: run pip install 'impala-redis[atari]', or in a checkout "
+            "scripts/setup.sh atari"
+        ) from error
+    emulators: VectorEnv[Any, Any, Any] = AtariVectorEnv(
+        _rom(env_id),
+        num_envs,
+        num_threads=1,  # an actor is a core's worth of work: more cores take more actors
+        grayscale=not screen,
+        img_height=SCREEN_HEIGHT if screen else FRAME_SIZE,
+        img_width=SCREEN_WIDTH if screen else FRAME_SIZE,
+        stack_num=1,
+        frameskip=ACTION_REPEAT,
+        maxpool=True,
+        noop_max=MAX_NO_OPS + 1,  # ALE draws below it
+        max_num_frames_per_episode=TIME_LIMIT_FRAMES,
+        repeat_action_probability=0.0,
+        reward_clipping=False,
+        use_fire_reset=False,
+        # It would start a new game at each lost life, so that no second life is ever played.
+        episodic_life=False,
+    )
+    return emulators
+
+
+def _rom(env_id: str) -> str:
+    """ALE's own name of a game; ale-py has registered the ids. Raises UnsupportedEnvironment."""
+    name = _name(env_id)
+    spec = gymnasium.registry.get(name)
+    if spec is None:
+        known = [known for known in gymnasium.registry if known.startswith(GAMES_PREFIX)]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise UnsupportedEnvironment(
+            f"there is no Atari game {name!r}; ids look like ALE/MsPacman-v5, and the nearest "
+            f"is {near[0]}"
+        )
+    return str(spec.kwargs["game"])
+
+
+def _name(env_id: str) -> str:
+    """The id without the module that registers it."""
+    return env_id.rpartition(":")[2]

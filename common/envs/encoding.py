@@ -1,0 +1,294 @@
+"""Gymnasium's spaces as our specs, its observations as our arrays, our actions as its own.
+
+A Box or a Discrete is taken as it is. The parts of a Dict or a Tuple (also nested), MultiDiscrete,
+MultiBinary and Text go into one row of bytes, in the space's own order, each at a multiple of 8.
+Categories count from 0, in uint8 or int32. Bits are the numbers 0 and 1. Numbers of a type that we
+have not are kept exactly in one that we have: bool in int8, uint16 in int32, uint32 in int64,
+float16 in float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from common.errors import UnsupportedEnvironment
+from common.run.spaces import (
+    MAX_CHOICES,
+    MAX_OBSERVATION_SIZE,
+    MAX_PARTS,
+    OBSERVATION_DTYPES,
+    ActionSpec,
+    ObservationSpec,
+    Part,
+)
+
+Space = spaces.Space[Any]
+Array = NDArray[Any]
+
+TEXT_WORDS = 16  # what comes after is not seen
+TEXT_BUCKETS = 128  # 0 where there is no word
+# Found by trial: no two words of MiniGrid's and BabyAI's missions share a bucket.
+_HASH_START = 412_872
+# All categories of an observation: the spec's text lists how many values each has.
+MAX_CATEGORIES = 4096
+MAX_DIMENSIONS = 8
+MAX_NAME_LENGTH = 256
+MAX_ACTION_CHOICES = 64
+
+_ALIGNMENT_BYTES = 8
+_KEPT_IN = {"bool": "int8", "uint16": "int32", "uint32": "int64", "float16": "float32"}
+_OBSERVATIONS = (
+    "supported are Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict or Tuple of these"
+)
+_ACTIONS = "supported are Discrete, MultiDiscrete, MultiBinary and Box of floats"
+
+
+class _Leaf(NamedTuple):
+    """A space without parts, and the keys that lead to it."""
+
+    path: tuple[Any, ...]
+    space: Space
+
+    @property
+    def name(self) -> str:
+        return ".".join(map(str, self.path))
+
+
+def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> ObservationSpec:
+    """How observations of one environment travel. Raises UnsupportedEnvironment, naming it."""
+    if isinstance(space, spaces.Discrete | spaces.Box):
+        part = _part(env_id, _Leaf((), space), start=0)
+        if isinstance(space, spaces.Discrete):
+            return ObservationSpec((), "int64", int(space.n), frame_stack=frame_stack)
+        return ObservationSpec(part.shape, part.dtype, frame_stack=frame_stack)
+    parts: list[Part] = []
+    end = 0
+    for leaf in _leaves(space):
+        parts.append(_part(env_id, leaf, end))
+        end = _aligned(end + parts[-1].num_bytes)
+    flaw = ""
+    if not parts:
+        flaw = ", which has no parts"
+    elif len(parts) > MAX_PARTS:
+        flaw = f" of {len(parts)} parts, which is more than {MAX_PARTS}"
+    elif end > MAX_OBSERVATION_SIZE:
+        flaw = f" of {end:,} bytes, which is more than {MAX_OBSERVATION_SIZE:,}"
+    elif sum(len(part.num_values) for part in parts) > MAX_CATEGORIES:
+        flaw = f" of more than {MAX_CATEGORIES} categories in all"
+    elif sum(map(sum, (part.num_values for part in parts))) > MAX_CHOICES:
+        flaw = f", whose categories have more than {MAX_CHOICES:,} values in all"
+    if flaw:
+        raise _refusal(env_id, space, flaw)
+    return ObservationSpec((end,), "uint8", parts=tuple(parts), frame_stack=frame_stack)
+
+
+class Encoder:
+    """Observations of N environments, as a vector environment gives them, as one array."""
+
+    def __init__(self, space: Space, spec: ObservationSpec, num_envs: int) -> None:
+        """Takes one environment's space, its `observation_spec`, and N."""
+        self._shape = (num_envs, *spec.shape)
+        self._dtype = np.dtype(spec.dtype)
+        self._leaves = tuple(_leaves(space)) if spec.parts else ()
+        self._given_dtype = self._dtype if self._leaves else np.dtype(space.dtype)
+        self._first_value = int(space.start) if isinstance(space, spaces.Discrete) else 0
+        self._is_plain = self._given_dtype == self._dtype and not self._first_value
+        self._num_envs = num_envs
+        self._columns = [str(index) for index in range(len(spec.parts))]
+        self._row = np.dtype(
+            {
+                "names": self._columns,
+                "formats": [(part.dtype, part.shape) for part in spec.parts],
+                "offsets": [part.start for part in spec.parts],
+                "itemsize": self._shape[-1] if spec.parts else 0,
+            }
+        )
+
+    def encode(self, observations: Any) -> Array:
+        """As the spec says [N, ...]. Raises ValueError: numpy would stretch or cut in silence."""
+        if self._leaves:
+            return self._rows(observations)
+        array = np.asarray(observations)
+        if array.shape != self._shape or array.dtype != self._given_dtype:
+            raise ValueError(_mismatch("observations are", array, self._given_dtype, self._shape))
+        if self._is_plain:
+            return array
+        kept = array.astype(self._dtype)
+        return kept - self._first_value if self._first_value else kept
+
+    def _rows(self, observations: Any) -> Array:
+        rows = np.zeros(self._shape, np.uint8)  # gaps too: equal observations are equal bytes
+        columns = rows.view(self._row)[:, 0]
+        for column, leaf in zip(self._columns, self._leaves, strict=True):
+            found = observations
+            for key in leaf.path:
+                found = found[key]
+            columns[column] = _values(leaf, found, self._num_envs)
+        return rows
+
+
+def action_spec(env_id: str, space: Space) -> ActionSpec:
+    """What an action of one environment is. Raises UnsupportedEnvironment, naming it."""
+    spec = _action_spec(space)
+    if spec is None or not spec.sizes or not 0 < sum(spec.sizes) <= MAX_CHOICES:
+        flaw = "" if spec is None else f", which is none or more than {MAX_CHOICES:,} choices"
+        raise UnsupportedEnvironment(
+            f"{env_id} has the action space {in_a_line(space)}{flaw}; {_ACTIONS}"
+        )
+    if len(spec.sizes) > MAX_ACTION_CHOICES:
+        raise UnsupportedEnvironment(
+            f"{env_id} has the action space {in_a_line(space)}, which is {len(spec.sizes)} choices "
+            f"at once; supported are up to {MAX_ACTION_CHOICES}"
+        )
+    return spec
+
+
+class ActionDecoder:
+    """Our actions of N environments as those that their `step` takes."""
+
+    def __init__(self, space: Space) -> None:
+        """Takes one environment's action space, one that `action_spec` took."""
+        self._space = space
+        self._is_plain = (
+            isinstance(space, spaces.Discrete) and space.start == 0 and space.dtype == np.int64
+        )
+        if isinstance(space, spaces.Box):
+            self._low, self._high = space.low.astype(np.float64), space.high.astype(np.float64)
+            bounded = np.isfinite(self._low) & np.isfinite(self._high)
+            halves = self._low / 2, self._high / 2  # the sum of large bounds would overflow
+            with np.errstate(invalid="ignore"):  # infinities, not used
+                self._middle = np.where(bounded, halves[0] + halves[1], 0.0)
+                self._reach = np.where(bounded, halves[1] - halves[0], 1.0)
+
+    def decode(self, actions: Array) -> Array:
+        """Indices [N] or [N, K] from 0, or numbers [N, D], to the space's own [N, ...].
+
+        Where both bounds of a number are finite, -1 .. 1 is low .. high; it is cut to its bounds.
+        """
+        if self._is_plain:
+            return actions
+        space = self._space
+        shaped = actions.reshape(len(actions), *(space.shape or ()))
+        if isinstance(space, spaces.Box):
+            with np.errstate(over="ignore"):  # what is beyond all numbers is cut too
+                found = np.clip(self._middle + self._reach * shaped, self._low, self._high)
+                return np.asarray(found, space.dtype)
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+            shaped = shaped + space.start
+        return np.asarray(shaped, space.dtype)
+
+
+def in_a_line(space: Space) -> str:
+    """A space as it is shown in a message."""
+    return " ".join(str(space).split())[:200]
+
+
+@lru_cache(maxsize=4096)  # missions come again and again
+def encoded_text(text: str) -> NDArray[np.uint8]:
+    """The buckets of its first words [TEXT_WORDS], 0 for none; read-only."""
+    words = re.findall(r"[^\W_]+", text.lower())[:TEXT_WORDS]
+    buckets = np.zeros(TEXT_WORDS, np.uint8)
+    buckets[: len(words)] = [
+        zlib.crc32(word.encode(errors="replace"), _HASH_START) % (TEXT_BUCKETS - 1) + 1
+        for word in words
+    ]
+    buckets.flags.writeable = False
+    return buckets
+
+
+def _leaves(space: Space, path: tuple[Any, ...] = ()) -> Iterator[_Leaf]:
+    if isinstance(space, spaces.Dict):
+        for key, inner in space.spaces.items():
+            yield from _leaves(inner, (*path, key))
+    elif isinstance(space, spaces.Tuple):
+        for index, inner in enumerate(space.spaces):
+            yield from _leaves(inner, (*path, index))
+    else:
+        yield _Leaf(path, space)
+
+
+def _part(env_id: str, leaf: _Leaf, start: int) -> Part:
+    """The leaf's place in a row, and what it holds. Raises UnsupportedEnvironment."""
+    space = leaf.space
+    where = f" in part {leaf.name[:60]!r}" if leaf.path else ""
+    values: tuple[int, ...] = ()
+    shape = tuple(int(size) for size in space.shape or ())
+    if isinstance(space, spaces.Box):
+        dtype = _KEPT_IN.get(str(space.dtype), str(space.dtype))
+        if dtype not in OBSERVATION_DTYPES:
+            known = ", ".join((*OBSERVATION_DTYPES, *_KEPT_IN))
+            raise _refusal(env_id, space, f"{where}, whose numbers are none of {known}")
+    elif isinstance(space, spaces.MultiBinary):
+        dtype = "int8"
+    elif isinstance(space, spaces.Text):
+        shape, dtype, values = (TEXT_WORDS,), "uint8", (TEXT_BUCKETS,) * TEXT_WORDS
+    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        values = tuple(int(size) for size in np.ravel(sizes))
+        dtype = "uint8" if max(values, default=0) <= 256 else "int32"
+    else:
+        raise _refusal(env_id, space, where)
+    if not 0 < prod(shape) <= MAX_OBSERVATION_SIZE or len(shape) > MAX_DIMENSIONS:
+        raise _refusal(env_id, space, f"{where}, which is empty or too large")
+    if values and max(values) > MAX_CHOICES:
+        raise _refusal(env_id, space, f"{where}, which has more than {MAX_CHOICES:,} values")
+    if len(leaf.name) > MAX_NAME_LENGTH:
+        raise _refusal(env_id, space, f"{where}, whose name is longer than {MAX_NAME_LENGTH}")
+    return Part(leaf.name, shape, dtype, values, start)
+
+
+def _values(leaf: _Leaf, found: Any, num_envs: int) -> Array:
+    """What goes into the leaf's column: checked, categories from 0. Raises ValueError."""
+    space = leaf.space
+    if isinstance(space, spaces.Text):
+        if len(found) != num_envs or not all(isinstance(text, str) for text in found):
+            raise ValueError(f"part {leaf.name!r} is not {num_envs} texts")
+        return np.stack([encoded_text(text) for text in found])
+    array = np.asarray(found)
+    shape = (num_envs, *(space.shape or ()))
+    is_box = isinstance(space, spaces.Box)
+    is_of_type = array.dtype == space.dtype if is_box else array.dtype.kind in "biu"
+    if array.shape != shape or not is_of_type:
+        raise ValueError(_mismatch(f"part {leaf.name!r} is", array, space.dtype, shape))
+    if is_box:
+        return array
+    sizes: Any = 2
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        array = np.subtract(array, space.start, dtype=np.int64)
+    if (array < 0).any() or (array >= sizes).any():
+        raise ValueError(f"part {leaf.name!r} has values that are not in its space")
+    return array
+
+
+def _action_spec(space: Space) -> ActionSpec | None:
+    if isinstance(space, spaces.Discrete):
+        return ActionSpec("discrete", (int(space.n),))
+    if isinstance(space, spaces.MultiDiscrete):
+        return ActionSpec("multi_discrete", tuple(int(size) for size in space.nvec.ravel()))
+    if isinstance(space, spaces.MultiBinary):
+        return ActionSpec("multi_discrete", (2,) * prod(space.shape))
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return ActionSpec("continuous", (prod(space.shape),), space.is_bounded())
+    return None
+
+
+def _mismatch(what: str, array: Array, dtype: Any, shape: tuple[int, ...]) -> str:
+    return f"{what} {array.dtype}{list(array.shape)}, not {dtype}{list(shape)}"
+
+
+def _refusal(env_id: str, space: Space, flaw: str) -> UnsupportedEnvironment:
+    return UnsupportedEnvironment(
+        f"{env_id} has the observation space {in_a_line(space)}{flaw}; {_OBSERVATIONS}"
+    )
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

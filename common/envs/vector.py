@@ -1,0 +1,185 @@
+"""Environments: a Gymnasium id in, one vector environment out; a single one is a vector of one.
+
+The rule of resets, stated once: next-step autoreset. The step after an episode's last ignores its
+action, gives reward 0 and the new episode's first observation (`common.blocks.trajectory`).
+"""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from numpy.typing import NDArray
+
+from common.envs import atari, corridor, gridworld
+from common.envs import masked_cartpole as masked
+from common.envs.encoding import ActionDecoder, Array, Encoder, action_spec, observation_spec
+from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
+from common.run.spec import module_of
+
+log = logging.getLogger(__name__)
+
+for _ours in (corridor, masked):  # their import has done so: every program knows our own
+    gymnasium.register_envs(_ours)
+
+Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
+
+
+class StepResult(NamedTuple):
+    """What one step of N environments gives."""
+
+    observations: NDArray[np.generic]  # [N, ...]
+    rewards: NDArray[np.float32]  # [N]
+    terminated: NDArray[np.bool_]  # [N]
+    truncated: NDArray[np.bool_]  # [N]
+    over: NDArray[np.bool_]  # [N] a score is final: not after each life of a game, for one
+
+
+class VectorEnvironment:
+    """N environments stepped together; observations and actions are as the run's spec says."""
+
+    def __init__(
+        self, env_id: str, num_envs: int, recorder: Wrapper | None = None, frame_stack: int = 1
+    ) -> None:
+        """Makes them, in the environment's own vector form where it has one.
+
+        A recorder wraps each of them, which then draw pictures and are stepped one by one. Their
+        observations are single ones: `frame_stack` is only noted in the spec of them.
+        Raises UnsupportedEnvironment: unknown, not installed, or with spaces we cannot take.
+        """
+        self._env_id = env_id
+        self._env: VectorEnv[Any, Any, Any] = (
+            _make(env_id, num_envs) if recorder is None else _record(env_id, num_envs, recorder)
+        )
+        mode = self._env.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.NEXT_STEP:
+            raise UnsupportedEnvironment(
+                f"{env_id} resets in mode {mode}; its vector form must use next-step autoreset"
+            )
+        self.num_envs = num_envs
+        observations, actions = self._env.single_observation_space, self._env.single_action_space
+        self.observation = observation_spec(env_id, observations, frame_stack)
+        self.action = action_spec(env_id, actions)
+        self._encoder = Encoder(observations, self.observation, num_envs)
+        self._decoder = ActionDecoder(actions)
+        # Of ours only: what the infos of others mean by such a word, nobody knows.
+        self._tells_games = isinstance(self._env, atari.AtariVector)
+
+    def reset(self, seed: int) -> NDArray[np.generic]:
+        """First observations [N, ...]; environment i plays with a seed derived from `seed`."""
+        with self._failures("reset"):
+            return self._encoder.encode(self._env.reset(seed=seed)[0])
+
+    def step(self, actions: Array) -> StepResult:
+        """Takes actions [N, ...] of the spec's `action`."""
+        with self._failures("step"):
+            observations, rewards, ended, cut, infos = self._env.step(self._decoder.decode(actions))
+            terminated = np.asarray(ended, np.bool_).reshape(self.num_envs)
+            truncated = np.asarray(cut, np.bool_).reshape(self.num_envs)
+            return StepResult(
+                self._encoder.encode(observations),
+                np.asarray(rewards, np.float32).reshape(self.num_envs),
+                terminated,
+                truncated,
+                over=infos["game_over"] if self._tells_games else terminated | truncated,
+            )
+
+    def close(self) -> None:
+        """Ends the environments; what their own code makes of that is no longer ours."""
+        try:
+            self._env.close()
+        except Exception as error:
+            log.debug("%s failed in close: %s", self._env_id, error)
+
+    @contextlib.contextmanager
+    def _failures(self, doing: str) -> Iterator[None]:
+        """Names the environment whose own code raised."""
+        try:
+            yield
+        except Exception as error:
+            raise EnvironmentFailed(
+                f"{self._env_id} failed in {doing}: {type(error).__name__}: {_line(error)}"
+            ) from error
+
+
+def check_module(env_id: str, trusted: Collection[str]) -> None:
+    """Refuses to import a module that only Redis or a checkpoint has named. Raises ConfigError."""
+    module = module_of(env_id)
+    if module and module not in trusted:
+        raise ConfigError(
+            f"the run's environment {env_id} is made by the module {module!r}, which nobody here "
+            f"has named; if you trust it, add --env-module {module}"
+        )
+
+
+def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
+    """In the environment's own vector form where it has one, and as it is usually prepared."""
+    if atari.is_atari(env_id):
+        return atari.make(env_id, num_envs)
+    wrappers = _wrappers(env_id)
+    with _refusals(env_id, "made"):
+        # Without a wrapper it may be made in its own vector form.
+        return gymnasium.make_vec(env_id, num_envs, wrappers=wrappers)
+
+
+def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any, Any]:
+    """The same environments, each drawing pictures inside a recorder, stepped one by one."""
+    wrappers = [recorder, *_wrappers(env_id)]
+    with _refusals(env_id, "recorded"):
+        if atari.is_atari(env_id):
+            games = [lambda: recorder(atari.make_single(env_id, "rgb_array"))] * num_envs
+            return SyncVectorEnv(games)
+        return gymnasium.make_vec(
+            env_id,
+            num_envs,
+            vectorization_mode="sync",
+            wrappers=wrappers,
+            render_mode="rgb_array",
+        )
+
+
+def _wrappers(env_id: str) -> list[Any]:
+    """What single environments of a family need, to say what their observations are."""
+    if not gridworld.is_gridworld(env_id):
+        return []
+    gridworld.register(env_id)
+    return [gridworld.Categories]
+
+
+@contextlib.contextmanager
+def _refusals(env_id: str, doing: str) -> Iterator[None]:
+    """Turns what goes wrong in making an environment into one sentence of ours."""
+    try:
+        with warnings.catch_warnings():
+            # Gymnasium warns about spaces and versions; what matters to us is checked elsewhere.
+            warnings.simplefilter("ignore")
+            yield
+    except gymnasium.error.DependencyNotInstalled as error:
+        lacks = (
+            "Box2D: run pip install 'impala-redis[box2d]', or in a checkout scripts/setup.sh box2d"
+        )
+        told = lacks if "Box2D" in str(error) else f"a package: {_line(error)}"
+        raise UnsupportedEnvironment(f"{env_id} lacks {told}") from error
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UnsupportedEnvironment(
+            f"there is no environment {env_id!r}: {_line(error)}; --env takes a Gymnasium id such "
+            "as CartPole-v1, or module:Id to import the module that registers it"
+        ) from error
+    except Exception as error:  # whatever the environment's own constructor raises
+        raise UnsupportedEnvironment(f"{env_id} cannot be {doing}: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, UnsupportedEnvironment):  # the recorder's own words
+        return str(error)
+    if isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
+        return "it draws no pictures (it takes no render_mode)"
+    return f"{type(error).__name__}: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "no reason"

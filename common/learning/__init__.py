@@ -1,0 +1,1 @@
+"""The learner's work: take blocks, fill batches, update, publish. It never imports acting."""

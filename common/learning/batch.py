@@ -1,0 +1,132 @@
+"""A batch on the learner's side: preallocated tensors that blocks of any N are copied into."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.blocks.trajectory import Episode, Trajectory, empty_trajectory
+from common.learning.device import enough_memory, pinned_if_possible
+from common.loss.impala import Rows
+from common.networks.network import Seen
+from common.run.spec import RunSpec
+
+
+class Played(NamedTuple):
+    """Who played a block, and how fast."""
+
+    actor: str
+    frames: int
+    unroll_s: float
+
+
+@dataclass
+class Batch:
+    """The rows of a `Trajectory` of B columns on the host, and what is known of them.
+
+    The numpy arrays and the tensors share memory (pinned when the learner has a GPU).
+    """
+
+    rows: Trajectory
+    tensors: dict[str, Tensor]
+    filled: int = 0  # columns
+    frames: int = 0
+    episodes: list[Episode] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)  # of the behaviour policies, one a column
+    replayed: int = 0  # the first so many columns come from the replay memory
+    played: list[Played] = field(default_factory=list)  # one for each block that ends in it
+    # On a GPU: the copy that `stage` began, and the stream it is made on.
+    _copy: dict[str, Tensor] | None = None
+    _stream: torch.cuda.Stream | None = None
+
+    @property
+    def size(self) -> int:
+        """Columns: trajectories in an update."""
+        return int(self.rows.actions.shape[1])
+
+    def clear(self) -> None:
+        """Makes room for the next batch. What was copied to a GPU must have been used there."""
+        self._copy = None
+        self.filled = self.frames = self.replayed = 0
+        self.episodes, self.versions, self.played = [], [], []
+
+    def take(self, trajectory: Trajectory, start: int, version: int) -> int:
+        """Copies columns from `start` on, as many as fit; returns how many."""
+        count = min(self.size - self.filled, int(trajectory.actions.shape[1]) - start)
+        columns = slice(self.filled, self.filled + count)
+        for mine, theirs in zip(self.rows, trajectory, strict=True):
+            mine[:, columns] = theirs[:, start : start + count]
+        self.filled += count
+        self.versions += [version] * count
+        return count
+
+    def stage(self, device: torch.device) -> None:
+        """Begins to copy a full batch to a GPU, beside what that computes; on a CPU does nothing.
+
+        The batch may be filled again when the figures of its update have been fetched: the update
+        waits for the copy, and they for the update. Raises DeviceFull.
+        """
+        if device.type == "cuda":
+            if self._stream is None:
+                self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(self._stream), enough_memory():
+                self._copy = self._moved(device)
+
+    def on(self, device: torch.device) -> tuple[Seen, Rows]:
+        """What the network sees and the loss's rows, on `device`."""
+        moved = self._moved(device) if self._copy is None else self._copy
+        if self._stream is not None:
+            torch.cuda.current_stream(device).wait_stream(self._stream)
+        actions = moved["actions"]
+        rows = Rows(
+            actions=actions if actions.is_floating_point() else actions.long(),
+            rewards=moved["rewards"],
+            discounts=moved["discounts"],
+            behaviour_log_probs=moved["behaviour_log_probs"],
+            mask=moved["mask"],
+        )
+        seen = Seen(
+            observations=stacked(moved["observations"], moved["is_first"]),
+            is_first=moved["is_first"],
+            actions=rows.actions,
+            rewards=rows.rewards,
+            memory=moved["memory"][0],
+        )
+        return seen, rows
+
+    def _moved(self, device: torch.device) -> dict[str, Tensor]:
+        return {name: t.to(device, non_blocking=True) for name, t in self.tensors.items()}
+
+
+def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
+    """Observations [H+R, B, ...] to what the network sees in R rows: [R, B, S, ...] if H is not 0.
+
+    H is S-1; the rule of the stacks stands in `common.acting.frames`.
+    """
+    history = len(observations) - len(is_first)
+    if history == 0:
+        return observations
+    device, rows = is_first.device, len(is_first)
+    numbers = torch.arange(rows, device=device)[:, None]  # [R, 1]
+    begun = torch.where(is_first, numbers, -history).cummax(0).values  # [R, B]
+    wanted = numbers + torch.arange(-history, 1, device=device)  # [R, S]
+    missing = wanted[:, None] < begun[..., None]  # [R, B, S]
+    planes = [observations[first : first + rows] for first in range(history + 1)]
+    # In memory the frames of a pixel lie side by side: convolutions take half the time.
+    stacks = torch.stack(planes, -1).movedim(-1, 2)
+    if device.type == "cpu":
+        stacks[missing.nonzero(as_tuple=True)] = 0  # a mask would be written out in full
+        return stacks
+    # A pass over all of it, but one that does not wait to know what is missing.
+    return stacks.masked_fill_(missing.view(*missing.shape, *[1] * (stacks.dim() - 3)), 0)
+
+
+def make_batch(spec: RunSpec, batch_size: int, pinned: bool) -> Batch:
+    """An empty batch of `batch_size` trajectories of the run, pinned for copies to a GPU."""
+    arrays = empty_trajectory(spec, batch_size)._asdict()
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    if pinned:
+        tensors = pinned_if_possible(tensors)
+    rows = Trajectory(**{name: tensor.numpy() for name, tensor in tensors.items()})
+    return Batch(rows, tensors)

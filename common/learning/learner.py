@@ -1,0 +1,178 @@
+"""What the learner learns with: network, optimizer, counters, and one update. No input or output.
+
+To change the loss see `common.loss.impala`, the network `common.networks.network`, the step `common.learning.optimizers`.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.blocks.wire import Weights
+from common.errors import CheckpointError, NotFinite
+from common.learning.batch import Batch
+from common.learning.device import Stages, enough_memory
+from common.learning.optimizers import Optimizer, scheduled
+from common.loss.impala import Figures, Losses, impala_loss
+from common.networks.network import ModelOutput, make_model
+from common.records.checkpoint import Checkpoint, Tensors
+from common.records.recorder import EpisodeWindow
+from common.run.config import Config
+from common.run.spec import RunSpec
+
+# A larger action space's mean probabilities are not told one by one.
+MOST_ACTIONS_TOLD = 8
+
+
+class Learner:
+    """The state of training, from the first update to the last, across resumes."""
+
+    @enough_memory()
+    def __init__(self, spec: RunSpec, config: Config, device: torch.device) -> None:
+        """A fresh network on the device. Raises DeviceFull."""
+        torch.manual_seed(config.training.seed)
+        # "float32" means it: cuDNN would round the factors of convolutions to ten bits. For the
+        # whole process, since the gradients are computed on a thread of torch's own.
+        torch.backends.cudnn.allow_tf32 = False
+        self.device = device
+        self.model = make_model(spec, config.training.seed).to(device)
+        self._config, self._action = config, spec.action
+        self._parameters = dict(self.model.named_parameters())
+        self._optimizer = Optimizer(
+            self._parameters.items(), config.optimizer, branch_free=device.type != "cpu"
+        )
+        # Of each parameter: its name, its part of the optimizer's vector, its shape.
+        self._layout = [
+            (name, self._optimizer.parts[name], tuple(p.shape))
+            for name, p in self._parameters.items()
+        ]
+        self.window = EpisodeWindow()
+        self.version = 0  # of the weights: grows by one with every update, never goes back
+        self.updates = 0
+        self.frames = 0  # environment steps trained on
+        self.skipped = 0  # updates whose loss or gradients were not finite, since the start
+        self.skipped_in_a_row = 0
+        self.device_s = 0.0  # that the device had an update to compute, since the start
+
+    @enough_memory()
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One step on a batch; returns its figures by name, stages in seconds.
+
+        A GPU is waited for once, when the figures are fetched: then it is done with the batch.
+        Raises DeviceFull.
+        """
+        config, stages = self._config, Stages(self.device)
+        seen, rows = batch.on(self.device)
+        stages.end("transfer_s")
+        with self._products():
+            output: ModelOutput = self.model(seen)  # of T+1 rows
+        entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
+        losses, figures = impala_loss(
+            self._action, output.policy[:-1], output.baseline, rows, config.loss, entropy_cost
+        )
+        stages.end("forward_s")
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        stages.end("backward_s")
+        optimizer = config.optimizer
+        learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
+        grad_norm = self._optimizer.step(learning_rate)
+        self.model.confine()
+        stages.end("optimizer_s")
+        told = _told(losses, figures, grad_norm)
+        self._count(batch, self._optimizer.count(told["grad_norm"]))
+        took = stages.seconds()
+        self.device_s += sum(took.values())
+        return told | {"learning_rate": learning_rate} | took
+
+    def weights(self) -> Weights:
+        """A copy of the network's parameters on the host, to publish or save.
+
+        Raises NotFinite: such weights must reach neither actors nor a checkpoint.
+        """
+        flat = self._optimizer.flat.to("cpu", copy=True).numpy()
+        weights = {name: flat[part].reshape(shape) for name, part, shape in self._layout}
+        if not np.isfinite(flat).all():  # in numpy: torch takes up to twenty times as long
+            names = (name for name, array in weights.items() if not np.isfinite(array).all())
+            raise NotFinite(
+                f"the network's {next(names)} is not finite any more; lower --learning-rate, then "
+                "go on from the last checkpoint with --resume"
+            )
+        return weights
+
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
+        """Everything a resume needs, as tensors and facts."""
+        tensors: Tensors = {f"model.{name}": value for name, value in self.weights().items()}
+        for name, tensor in self._optimizer.state().items():
+            tensors[f"optimizer.{name}"] = _array(tensor).copy()
+        tensors["rng.torch"] = torch.get_rng_state().numpy()
+        facts = {
+            "version": self.version,
+            "updates": self.updates,
+            "frames": self.frames,
+            "episodes": self.window.episodes,
+            "returns": list(self.window.returns),
+            "optimizer_steps": self._optimizer.steps,
+        }
+        return tensors, facts
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Goes on exactly where the checkpoint was made. Raises CheckpointError if it cannot."""
+        own = {f"model.{name}": p.data for name, p in self._parameters.items()}
+        own |= {f"optimizer.{name}": t for name, t in self._optimizer.state().items()}
+        for name, tensor in own.items():
+            saved = checkpoint.tensors.get(name)
+            if saved is None or saved.shape != tuple(tensor.shape) or saved.dtype != np.float32:
+                raise CheckpointError(
+                    f"{checkpoint.path} does not fit this network and optimizer: {name} is "
+                    f"{'missing' if saved is None else f'{saved.dtype}{list(saved.shape)}'}"
+                )
+            tensor.copy_(torch.from_numpy(saved.copy()))
+        facts = checkpoint.facts
+        try:
+            torch.set_rng_state(torch.from_numpy(checkpoint.tensors["rng.torch"].copy()))
+            self.version, self.updates = int(facts["version"]), int(facts["updates"])
+            self.frames, self._optimizer.steps = int(facts["frames"]), int(facts["optimizer_steps"])
+            self.window = EpisodeWindow(map(float, facts["returns"]), int(facts["episodes"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
+
+    def _products(self) -> AbstractContextManager[None]:
+        """Under which the network is computed: with products as precise as the settings say."""
+        if self._config.training.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _scheduled(self, value: float, schedule: str) -> float:
+        return scheduled(value, schedule, self.frames, self._config.training.total_frames)
+
+    def _count(self, batch: Batch, stepped: bool) -> None:
+        self.skipped += not stepped
+        self.skipped_in_a_row = 0 if stepped else self.skipped_in_a_row + 1
+        self.version += 1
+        self.updates += 1
+        self.frames += batch.frames
+        self.window.add(batch.episodes)
+
+
+def _told(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, float]:
+    """All of them as numbers by name, in one transfer from the device."""
+    several = figures._asdict()
+    shares: Tensor | None = several.pop("pi_mean")
+    scalars = {
+        "total_loss": losses.total.detach(),
+        "policy_loss": losses.policy,
+        "baseline_loss": losses.baseline,
+        "entropy": losses.entropy,
+        "grad_norm": grad_norm,
+        **{name: value for name, value in several.items() if value is not None},
+    }
+    if shares is not None and len(shares) <= MOST_ACTIONS_TOLD:
+        scalars |= {f"pi_mean_{a}": share for a, share in enumerate(shares)}
+    return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(tensor.cpu().numpy(), np.float32)

@@ -1,0 +1,138 @@
+"""Weights out and the lease kept, on a thread of its own: the learner never waits for either."""
+
+import logging
+import threading
+import time
+
+from common.blocks import wire
+from common.blocks.wire import Weights
+from common.errors import OutOfStep, RedisUnreachable, RunMissing
+from common.run.spec import RunSpec
+from common.transport.side import LearnerSide
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.2
+# Without an update for this long, weights and spec are written again: someone may have lost them.
+REPUBLISH_S = 5.0
+# At the end, a server that does not answer gets this long for the last weights.
+LAST_WORD_S = 2.0
+
+
+class Publisher:
+    """Publishes the newest weights it was offered, at most once per interval."""
+
+    def __init__(self, side: LearnerSide, spec: RunSpec, interval_s: float, lease_s: float) -> None:
+        self._side, self._spec = side, spec
+        self._interval_s, self._renew_every_s = interval_s, min(lease_s / 3, 1.0)
+        self._changed = threading.Condition()
+        self._offered: tuple[int, Weights] | None = None
+        self._last: tuple[int, Weights] | None = None
+        self._introduced = False
+        self._closing = False
+        self._published_at = 0.0  # something new
+        self._written_at = 0.0  # something new, or the last once more
+        self.published = 0  # versions
+        self.busy_s = 0.0  # from packing new weights until they are in Redis
+        self.cpu_s = 0.0  # of a processor: all that this thread does
+        self.figures: dict[str, float] = {}  # the learner's own, for whoever asks for its status
+        self.flow: dict[str, float] = {}  # of the books, as last read: see `_keep_lease`
+        self.failure: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Begins to publish, and to keep the lease."""
+        self._thread.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether an offer would be published now; else making it would be wasted."""
+        due = time.monotonic() - self._published_at >= self._interval_s
+        return due and self._offered is None
+
+    def introduce(self, spec: RunSpec, version: int, weights: Weights) -> None:
+        """Publishes weights and spec at once, on the caller's thread: now actors may join."""
+        self._spec, self._last = spec, (version, weights)
+        self.reintroduce()
+        self._published_at = self._written_at
+        self._introduced = True
+
+    def reintroduce(self) -> None:
+        """Publishes the last weights and the spec once more: the server may have lost them."""
+        if self._last is not None:
+            # Weights first: an actor that sees the spec finds them.
+            self._publish(*self._last)
+            self._side.announce(self._spec.to_json(), self._spec.fingerprint, "running")
+
+    def offer(self, version: int, weights: Weights) -> None:
+        """Gives weights to publish; they must not change afterwards."""
+        with self._changed:
+            self._offered = self._last = (version, weights)
+            self._changed.notify()
+
+    def finish(self) -> None:
+        """Lets the thread publish what was offered last, and end; does not wait for it."""
+        with self._changed:
+            self._give_up_at = time.monotonic() + LAST_WORD_S
+            self._closing = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Publishes what was offered last, and stops."""
+        if not self._closing:
+            self.finish()
+        self._thread.join(timeout=10.0)
+
+    # What follows runs on the publisher's thread.
+
+    def _work(self) -> None:
+        renew_at = time.monotonic() + self._renew_every_s
+        try:
+            while not self._closing or self._offered is not None:
+                self._wait_until(renew_at)
+                try:
+                    offered = self._offered
+                    if offered is not None:
+                        started = time.perf_counter()
+                        self._publish(*offered)
+                        self.busy_s += time.perf_counter() - started
+                        self._published_at = self._written_at
+                        self.published += 1
+                        self.cpu_s = time.thread_time()
+                        with self._changed:
+                            if self._offered is offered:  # else a newer one has come
+                                self._offered = None
+                    if time.monotonic() >= renew_at:
+                        self._keep_lease()
+                        renew_at = time.monotonic() + self._renew_every_s
+                    if self._introduced and time.monotonic() - self._written_at >= REPUBLISH_S:
+                        self.reintroduce()
+                except (RedisUnreachable, RunMissing, OutOfStep) as error:
+                    if self._closing and time.monotonic() > self._give_up_at:
+                        break
+                    log.debug("not published, trying again: %s", error)
+                    time.sleep(RETRY_S)
+        except Exception as error:
+            self.failure = error
+
+    def _keep_lease(self) -> None:
+        """Renews it, leaves the learner's figures in Redis, and reads what became of the blocks."""
+        self._side.renew(self.figures)
+        produced, dropped = self._side.read_flow()
+        before, self.flow = self.flow, {"blocks_produced": produced, "blocks_dropped": dropped}
+        if not before:
+            return  # what earlier learners have left is not of now
+        more = produced - before["blocks_produced"]
+        more_dropped = dropped - before["blocks_dropped"]
+        if more > 0 and more_dropped >= 0:  # else nothing was pushed, or the server lost the books
+            self.flow["dropped_share"] = min(more_dropped / more, 1.0)
+
+    def _wait_until(self, deadline: float) -> None:
+        """Returns when something was offered, at the deadline, or when closing."""
+        with self._changed:
+            if self._offered is None and not self._closing:
+                self._changed.wait(max(0.0, deadline - time.monotonic()))
+
+    def _publish(self, version: int, weights: Weights) -> None:
+        self._side.publish(version, wire.pack_weights(weights, version, self._spec))
+        self._written_at = time.monotonic()

@@ -1,0 +1,1 @@
+"""The paper's loss and its variants. Pure: tensors in, tensors out."""

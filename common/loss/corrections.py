@@ -1,0 +1,82 @@
+"""What is done about policy lag: V-trace, or one of the paper's other variants (section 5.2.2).
+
+    vtrace    targets and policy gradient corrected, equation (1)
+    one_step  plain n-step targets; the policy gradient weighted by the clipped ratio
+    epsilon   no correction; EPSILON is added to the probability inside the log
+    none      no correction
+
+A row whose log_rho is -inf counts for nothing under each of them (`common.vtrace`).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from common.run.config import LossSettings
+from common.vtrace import VTraceReturns, clip, from_importance_weights
+
+EPSILON = 1e-6
+_LOG_EPSILON = math.log(EPSILON)
+
+
+def corrected_returns(
+    log_rhos: Tensor, discounts: Tensor, rewards: Tensor, values: Tensor, settings: LossSettings
+) -> VTraceReturns:
+    """The baseline's targets and the advantages, both `[T, B]` and without gradient.
+
+    Args:
+      log_rhos: [T, B] log pi/mu of the actions taken; -inf on rows that count for nothing.
+      discounts: [T, B] gamma, and 0 where the episode terminated.
+      rewards: [T, B].
+      values: [T+1, B] baselines; the last row is the bootstrap.
+      settings: the correction, its clips and lambda.
+    """
+    if settings.correction == "vtrace":
+        return from_importance_weights(
+            log_rhos=log_rhos,
+            discounts=discounts,
+            rewards=rewards,
+            values=values[:-1],
+            bootstrap_value=values[-1],
+            clip_rho_threshold=settings.clip_rho,
+            clip_c_threshold=settings.clip_c,
+            clip_pg_rho_threshold=settings.clip_pg_rho,
+            lambda_=settings.lambda_,
+        )
+    # As if every action had been the target policy's own: the n-step Bellman target.
+    on_policy = torch.zeros_like(log_rhos).masked_fill(log_rhos == float("-inf"), float("-inf"))
+    returns = from_importance_weights(
+        log_rhos=on_policy,
+        discounts=discounts,
+        rewards=rewards,
+        values=values[:-1],
+        bootstrap_value=values[-1],
+        clip_rho_threshold=None,
+        clip_c_threshold=None,
+        clip_pg_rho_threshold=None,
+        lambda_=settings.lambda_,
+    )
+    if settings.correction == "one_step":
+        rhos = clip(log_rhos.exp(), settings.clip_pg_rho)
+        return returns._replace(pg_advantages=rhos * returns.pg_advantages)
+    return returns
+
+
+def log_probs_to_learn(target_log_probs: Tensor, settings: LossSettings) -> Tensor:
+    """What the policy gradient is taken of: log pi, or with epsilon log(pi + EPSILON)."""
+    if settings.correction == "epsilon":
+        # Not by way of pi: a density may be larger than any float.
+        return torch.logaddexp(target_log_probs, torch.full_like(target_log_probs, _LOG_EPSILON))
+    return target_log_probs
+
+
+def whole_returns(discounts: Tensor, mask: Tensor) -> Tensor:
+    """Rows `[T, B]` whose episode ends inside the unroll.
+
+    An end is seen by a discount of 0 (terminated) or by the fake row after it (truncated, too).
+    What terminated needs no bootstrap; at a time limit the value of the final observation stands
+    for what was cut off, if there is a baseline.
+    """
+    ends = (discounts == 0) | ~mask
+    return mask & ends.flip(0).cummax(0).values.flip(0)

@@ -1,0 +1,143 @@
+"""The loss of section 4.2: policy gradient, baseline and entropy, over the rows that count.
+
+Those are the real rows; with Monte Carlo returns, those of them whose episode ends in the unroll.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.loss.corrections import corrected_returns, log_probs_to_learn, whole_returns
+from common.loss.distributions import Judgement, judge
+from common.run.config import LossSettings
+from common.run.spaces import ActionSpec
+
+# Of densities, pi/mu may be larger than any float; e^20 is far beyond every sensible clip, and
+# still finite when it is squared or summed.
+MAX_LOG_RHO = 20.0
+
+
+class Rows(NamedTuple):
+    """What a batch of trajectories brings to the loss."""
+
+    actions: Tensor  # [T, B, ...] int64 choices, or float32 numbers
+    rewards: Tensor  # [T, B] float32, as the environment gave them
+    discounts: Tensor  # [T, B] float32, 0 where the environment terminated, else 1
+    behaviour_log_probs: Tensor  # [T, B] float32
+    mask: Tensor  # [T, B] bool, False on fake rows
+
+
+class Losses(NamedTuple):
+    """Scalars; `total` carries the gradient."""
+
+    total: Tensor
+    policy: Tensor
+    baseline: Tensor
+    entropy: Tensor  # mean over the rows that count of the target policy's entropy, in nats
+
+
+class Figures(NamedTuple):
+    """What a batch tells of the two policies, over the rows that count; scalars but for pi_mean.
+
+    rho is the importance ratio pi/mu, at most e^20. A figure is not finite where there is nothing
+    to tell, and None where the kind of action has no such figure.
+    """
+
+    rho_mean: Tensor
+    rho_min: Tensor
+    rho_max: Tensor
+    rho_clipped_share: Tensor  # of the rows: with rho above rho-bar
+    c_clipped_share: Tensor  # of the rows: with rho above c-bar
+    learned_share: Tensor  # of the real rows: those that count
+    pi_mean: Tensor | None  # [A] mean probability of each action, if an action is one choice
+    policy_std: Tensor | None  # mean standard deviation, if an action is numbers
+
+
+def impala_loss(
+    action: ActionSpec,
+    outputs: Tensor,
+    values: Tensor,
+    rows: Rows,
+    settings: LossSettings,
+    entropy_cost: float,
+) -> tuple[Losses, Figures]:
+    """The weighted sum of the three losses, and what the batch tells.
+
+    Args:
+      action: what an action is.
+      outputs: [T, B, P] of the target policy.
+      values: [T+1, B] baselines; the last row is the bootstrap.
+      rows: the batch.
+      settings: costs, clips, discount and reductions.
+      entropy_cost: the entropy's weight now, after its schedule.
+    """
+    mask = rows.mask  # [T, B]
+    if settings.returns == "monte_carlo":
+        mask = whole_returns(rows.discounts, rows.mask)
+    weights = mask.to(values.dtype)
+    target = judge(action, outputs, rows.actions)
+    log_rhos = (target.log_probs.detach() - rows.behaviour_log_probs).clamp_(max=MAX_LOG_RHO)
+    log_rhos = log_rhos.masked_fill_(~mask, float("-inf"))  # [T, B]
+    returns = corrected_returns(
+        log_rhos,
+        rows.discounts * settings.discounting,
+        shape_rewards(rows.rewards, settings),
+        _baselines(values.detach(), settings),
+        settings,
+    )
+    count = weights.sum().clamp(min=1.0)
+    scale = count.reciprocal() if settings.reduction == "mean" else 1.0
+    entropies = target.entropies * weights  # [T, B]
+    # On rows that do not count the advantage and the target's distance are exactly zero.
+    learned = log_probs_to_learn(target.log_probs, settings)
+    policy_loss = -(learned * returns.pg_advantages).sum() * scale
+    baseline = 0.5 * (returns.vs - values[:-1]).mul(weights).square().sum() * scale
+    total = policy_loss + settings.baseline_cost * baseline - entropy_cost * entropies.sum() * scale
+    losses = Losses(
+        total, policy_loss.detach(), baseline.detach(), entropies.detach().sum() / count
+    )
+    return losses, _figures(target, log_rhos, mask, rows.mask, settings)
+
+
+def shape_rewards(rewards: Tensor, settings: LossSettings) -> Tensor:
+    """Scaled, then clipped as the settings say (paper, Tables D.1 and G.1)."""
+    rewards = rewards * settings.reward_scale
+    if settings.reward_clipping == "abs_one":
+        return rewards.clamp(-1.0, 1.0)
+    if settings.reward_clipping == "soft_asymmetric":
+        squashed = torch.tanh(rewards)
+        return 0.3 * squashed.clamp(max=0.0) + 5.0 * squashed.clamp(min=0.0)
+    return rewards
+
+
+def _baselines(values: Tensor, settings: LossSettings) -> Tensor:
+    """The network's `[T+1, B]`, or zeros where REINFORCE is to go without a baseline."""
+    if settings.returns == "monte_carlo" and settings.baseline_cost == 0:
+        return torch.zeros_like(values)
+    return values
+
+
+def _figures(
+    target: Judgement, log_rhos: Tensor, mask: Tensor, real: Tensor, settings: LossSettings
+) -> Figures:
+    rhos = log_rhos.exp()  # 0 on rows that do not count
+    count = mask.sum()  # with none of them, what follows is not finite
+
+    def share_above(clip: float | None) -> Tensor:
+        return torch.count_nonzero(rhos > (float("inf") if clip is None else clip)) / count
+
+    def mean(of: Tensor | None) -> Tensor | None:
+        return None if of is None else (of.detach() * mask.unsqueeze(-1)).sum((0, 1)) / count
+
+    stds = mean(target.stds)  # [D]
+    return Figures(
+        rho_mean=rhos.sum() / count,
+        rho_min=rhos.masked_fill(~mask, float("inf")).min(),
+        rho_max=rhos.masked_fill(~mask, float("-inf")).max(),
+        rho_clipped_share=share_above(settings.clip_rho),
+        c_clipped_share=share_above(settings.clip_c),
+        learned_share=count / real.sum(),
+        pi_mean=mean(target.probabilities),
+        policy_std=None if stds is None else stds.mean(),
+    )

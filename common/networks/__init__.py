@@ -1,0 +1,1 @@
+"""The networks, as torch modules. Pure: no file, no socket, no clock."""

@@ -1,0 +1,144 @@
+"""The networks: observations in, a policy's outputs and a baseline out. They never sample.
+
+What an observation is made into (`common.networks.torsos`): each of its pictures goes through convolutions
+of its own, if the network has some; all else is laid flat beside what comes out of them, categories
+one-hot, bytes divided by 255, in the observation's order. A picture's colours are the shorter of
+its first and last axis, the last if they are alike; the frames of a stack are further channels of
+it. Then come the hidden layers, the last action and reward if they are told, an LSTM core if there
+is one, and two linear heads.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.networks.lstm import LstmCore
+from common.networks.tanh_layer import tanh_layer
+from common.networks.torsos import Observed
+from common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ActionSpec
+from common.run.spec import RunSpec
+
+
+class Seen(NamedTuple):
+    """What the network is told: R rows of B environments, one row of them when acting."""
+
+    observations: Tensor  # [R, B, ...] in the run's dtype, [R, B, S, ...] if frames are stacked
+    is_first: Tensor  # [R, B] bool: the memory is empty before these rows
+    actions: Tensor  # [R-1, B, ...] int64 or float32: what was done after each row but the last
+    rewards: Tensor  # [R-1, B] float32: what that brought
+    memory: Tensor  # [B, M] float32, before row 0
+
+
+class ModelOutput(NamedTuple):
+    """What the network makes of it."""
+
+    policy: Tensor  # [R, B, P] outputs that `common.loss.distributions` makes a policy of
+    baseline: Tensor  # [R, B]
+    memory: Tensor  # [B, 2 * lstm_size]: the core's h and c after the last row
+
+
+class Network(nn.Module):
+    """Torso, perhaps a core, and the heads of policy and baseline."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__()
+        self._action = spec.action
+        self._is_told = spec.extra_inputs != "none"
+        self._core_size = spec.lstm_size
+        self._activated = tanh_layer if spec.activation == "tanh" else _relu_layer
+        shapes = spec.parameter_shapes()
+        self.convolutions = Observed(spec.network, spec.observation)
+        self.torso = nn.ModuleList(
+            _orthogonal(shapes[f"torso.{index}.weight"], gain=2**0.5)
+            for index in range(len(spec.hidden_sizes))
+        )
+        self.core: LstmCore | None = None
+        if spec.lstm_size:
+            self.core = LstmCore(shapes["core.weight_ih"][1], spec.lstm_size)
+        # A small policy head starts near uniform: the first unrolls explore.
+        self.policy = _orthogonal(shapes["policy.weight"], gain=0.01)
+        self.baseline = _orthogonal(shapes["baseline.weight"], gain=1.0)
+        self.log_std = (
+            nn.Parameter(torch.zeros(spec.action.sizes))
+            if spec.action.kind == "continuous"
+            else None
+        )
+
+    def forward(self, seen: Seen) -> ModelOutput:
+        """Policy and baseline of every row, float32; the core's state is emptied on `is_first`."""
+        leading = seen.is_first.shape
+        # One flat batch: a layer is then a single fused product.
+        x = self.convolutions(seen.observations.flatten(0, 1))  # [R * B, F]
+        for layer in self.torso:
+            assert isinstance(layer, nn.Linear)
+            x = self._activated(x, layer.weight, layer.bias)
+        if self._is_told:
+            x = torch.cat([x, self._told(seen).flatten(0, 1)], -1)
+        memory = seen.memory[:, : 2 * self._core_size]
+        if self.core is not None:
+            h, c = memory.chunk(2, -1)
+            x, memory = self.core(x.view(*leading, -1), seen.is_first, h, c)
+            x = x.flatten(0, 1)
+        policy = self.policy(x).float()
+        if self._action.bounded:
+            # Else one large step throws them where every action is cut alike, and stays there.
+            policy = policy.tanh()
+        if self.log_std is not None:
+            log_std = self.log_std.clamp(LOG_STD_LEAST, LOG_STD_MOST)
+            policy = torch.cat([policy, log_std.expand_as(policy)], -1)
+        baseline = self.baseline(x).float()
+        return ModelOutput(policy.view(*leading, -1), baseline.view(leading), memory)
+
+    @torch.no_grad()
+    def confine(self) -> None:
+        """Brings back the deviations that a step took out of their range.
+
+        Outside it they have no gradient, so nothing else would.
+        """
+        if self.log_std is not None:
+            self.log_std.clamp_(LOG_STD_LEAST, LOG_STD_MOST)
+
+    def _told(self, seen: Seen) -> Tensor:
+        """[R, B, K]: of each row the last action's features and the last reward, 0 at a start."""
+        before = seen.memory[None, :, 2 * self._core_size :]
+        rewards = seen.rewards.clamp(-1.0, 1.0).unsqueeze(-1)
+        within = torch.cat([action_features(self._action, seen.actions), rewards], -1)
+        return torch.cat([before, within]).masked_fill(seen.is_first.unsqueeze(-1), 0.0)
+
+
+def make_model(spec: RunSpec, seed: int) -> Network:
+    """A new network of the run's spec; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Network(spec)
+    found = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    listed = list(spec.parameter_shapes().items())
+    assert found == listed, "the network and the spec's list of it differ"
+    return model
+
+
+def action_features(action: ActionSpec, actions: Tensor) -> Tensor:
+    """Actions [...], as they stand in a trajectory, to [..., K]: one-hot choices, or numbers."""
+    if action.kind == "continuous":
+        return actions
+    choices = actions.unsqueeze(-1) if action.kind == "discrete" else actions
+    return torch.cat(
+        [
+            functional.one_hot(choice, size).float()
+            for choice, size in zip(choices.unbind(-1), action.sizes, strict=True)
+        ],
+        -1,
+    )
+
+
+def _relu_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return nn.functional.linear(x, weight, bias).relu_()
+
+
+def _orthogonal(shape: tuple[int, ...], gain: float) -> nn.Linear:
+    layer = nn.Linear(shape[1], shape[0])
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,130 @@
+"""What stands before the hidden layers: an observation's parts become features.
+
+The convolutions are the paper's: shallow and deep those of its figure 3, nature those of its
+shallow Atari agent (Mnih et al. 2015, "Human-level control through deep reinforcement learning").
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.run.architecture import (
+    BLOCKS,
+    CONVOLUTIONS,
+    SECTIONS,
+    Convolution,
+    Picture,
+    is_convolved,
+    picture,
+)
+from common.run.spaces import ObservationSpec, Part
+
+
+class Observed(nn.Module):
+    """Takes observations apart: its pictures through convolutions, all else laid flat."""
+
+    def __init__(self, network: str, observation: ObservationSpec) -> None:
+        super().__init__()
+        self._in_bytes = bool(observation.parts)
+        self._torsos: list[tuple[Part, nn.Module]] = []
+        pictures = itertools.count()
+        for part in observation.leaves:
+            torso: nn.Module = Flattened(part)
+            if is_convolved(network, part):
+                torso = Convolutions.of(network, picture(part, observation.frame_stack))
+                self.add_module(str(next(pictures)), torso)
+            self._torsos.append((part, torso))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Observations [rows, ...], or stacks of them [rows, S, ...], to features [rows, F]."""
+        if not self._in_bytes:
+            ((_, torso),) = self._torsos
+            features: Tensor = torso(observations)
+            return features
+        return torch.cat([torso(_taken_out(part, observations)) for part, torso in self._torsos], 1)
+
+
+class Flattened(nn.Module):
+    """One-hot categories, bytes as 0 .. 1, other numbers as they are."""
+
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        self._num_features, self._is_bytes = part.num_features, part.dtype == "uint8"
+        sizes = torch.tensor(part.num_values, dtype=torch.int64)
+        # [E] where the features of each category begin
+        self._first: Tensor
+        self.register_buffer("_first", sizes.cumsum(0) - sizes, persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values [rows, ...] to [rows, F] float32."""
+        x = values.flatten(1) if values.dim() > 1 else values[:, None]
+        if len(self._first):
+            places = x.reshape(-1, len(self._first)).long() + self._first
+            one_hot = torch.zeros(len(places), self._num_features, device=x.device)
+            return one_hot.scatter_(1, places, 1.0).reshape(len(x), -1)
+        x = x.float()
+        return x / 255.0 if self._is_bytes else x
+
+
+class Convolutions(nn.ModuleList):
+    """Convolutions one after the other, each rectified."""
+
+    def __init__(self, seen: Picture, layers: Iterable[nn.Conv2d]) -> None:
+        super().__init__(layers)
+        self._seen = seen
+
+    @staticmethod
+    def of(network: str, seen: Picture) -> "Convolutions":
+        """Those of a network, for pictures like that."""
+        layers, channels = [], seen.channels
+        for layer in CONVOLUTIONS[network]:
+            layers.append(_convolution(channels, layer))
+            channels = layer.channels
+        return (Residual if network == "deep" else Convolutions)(seen, layers)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Pictures of bytes [rows, ...], or stacks of them [rows, S, ...], to [rows, F]."""
+        seen = self._seen
+        if seen.colours_last:
+            values = values.movedim(-1, -3)
+        pixels = values.reshape(len(values), seen.channels, seen.height, seen.width)
+        # In the layout they come in. A batch has the channels of a pixel side by side, as
+        # convolutions like it best; an actor's stacks have not: rearranging them would cost more.
+        x = pixels.to(torch.float32).mul_(1 / 255)
+        return self._convolved(x).flatten(1)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = functional.relu_(layer(x))
+        return x
+
+
+class Residual(Convolutions):
+    """Sections of a convolution, a pool and residual blocks of two convolutions each."""
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        layers: Iterator[nn.Module] = iter(self)
+        for _ in SECTIONS:
+            x = functional.max_pool2d(next(layers)(x), 3, stride=2, padding=1)
+            for _ in range(BLOCKS):
+                inner = next(layers)(functional.relu(x))
+                x = x + next(layers)(functional.relu_(inner))
+        return functional.relu(x)
+
+
+def _convolution(inputs: int, of: Convolution) -> nn.Conv2d:
+    """One with orthogonal weights for a rectifier behind it."""
+    layer = nn.Conv2d(inputs, of.channels, of.kernel, of.stride, of.padding)
+    nn.init.orthogonal_(layer.weight, 2**0.5)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def _taken_out(part: Part, rows: Tensor) -> Tensor:
+    """A part of rows of bytes [rows, (S,) bytes], in its own dtype and shape."""
+    place = rows[..., part.start : part.start + part.num_bytes]
+    place = place.clone(memory_format=torch.contiguous_format)  # begins at a whole item
+    return place.view(getattr(torch, part.dtype)).view(*rows.shape[:-1], *part.shape)

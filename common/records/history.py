@@ -1,0 +1,219 @@
+"""A run directory read back: what the run was, and its records as series of numbers.
+
+Everything here was written by another process, which may have been killed at it, or by another
+version: a line that is no record is skipped and counted, a figure that is no number is passed over.
+"""
+
+import io
+import json
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import ConfigError, RunUnreadable
+from common.records.rundir import RunDirectory, plain
+from common.run.config import Config
+
+Column = NDArray[np.float64]
+
+# What is computed in float32 cannot be larger; beyond it a figure is not drawn.
+LARGEST = 1e100
+# Names beyond this many are none of ours.
+FIGURES = 500
+
+
+@dataclass(frozen=True)
+class Records:
+    """The lines of metrics.jsonl, by figure."""
+
+    count: int
+    numbers: dict[str, Column]  # each [count], NaN where a record has no value
+    lists: dict[str, list[tuple[int, Column]]]  # single values: the record, what it holds
+
+    def column(self, name: str) -> Column:
+        """The figure in each record: [count]."""
+        found = self.numbers.get(name)
+        return np.full(self.count, np.nan) if found is None else found
+
+    def last(self, name: str) -> float:
+        """Its newest value, NaN when there is none."""
+        values = self.column(name)
+        values = values[np.isfinite(values)]
+        return float(values[-1]) if len(values) else math.nan
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its directory tells it."""
+
+    path: Path
+    name: str
+    preset: str | None
+    settings: dict[str, Any]  # by key, each of them; empty when there is no config.toml
+    result: dict[str, Any]  # empty while the run has not ended
+    records: Records
+    skipped_lines: int  # of metrics.jsonl, that are no record
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of weights, environments and actions."""
+        return self.settings.get("seed")
+
+
+class Group(NamedTuple):
+    """Runs of the same settings but for the seed; a run of unknown settings is alone in its own."""
+
+    differing: dict[str, Any]  # settings in which the groups differ, by key; none if unknown
+    runs: list[Run]
+
+
+def read_run(path: Path) -> Run:
+    """The run in a directory. Raises RunUnreadable: none there, no records yet, or newer."""
+    directory = RunDirectory(path)
+    try:
+        _check_that_it_holds_a_run(directory)
+        identity, settings = directory.read_config()
+        complete = Config().replace(settings).values() if settings else {}
+        records, skipped_lines = _read_records(directory.metrics)
+    except OSError as error:
+        raise RunUnreadable(
+            f"the run in {plain(path)} cannot be read ({error.strerror}); change the permissions, "
+            "or name another directory"
+        ) from error
+    except ConfigError as error:
+        raise RunUnreadable(
+            f"the run in {plain(path)} cannot be read: {plain(error)}; repair its config.toml, or "
+            "remove it to go without the settings"
+        ) from error
+    if not records.count:
+        lines = f" ({skipped_lines} lines of metrics.jsonl are no records)" if skipped_lines else ""
+        raise RunUnreadable(
+            f"the run in {plain(path)} has no records yet: it has only just begun, or ended before "
+            f"the first one; ask again after its first update{lines}"
+        )
+    name, preset = identity.get("name"), identity.get("preset")
+    return Run(
+        path=path,
+        name=name if isinstance(name, str) else path.resolve().name,
+        preset=preset if isinstance(preset, str) else None,
+        settings=complete,
+        result=directory.read_result() or {},
+        records=records,
+        skipped_lines=skipped_lines,
+    )
+
+
+def _check_that_it_holds_a_run(directory: RunDirectory) -> None:
+    path, told = directory.path, plain(directory.path)
+    if not path.exists():
+        raise RunUnreadable(f"there is no directory {told}; name one that holds a run")
+    if not path.is_dir():
+        raise RunUnreadable(f"{told} is a file; name the directory of a run")
+    if directory.holds_a_run:
+        return
+    inside = sorted(p for p in path.iterdir() if p.is_dir() and RunDirectory(p).holds_a_run)
+    if not inside:
+        raise RunUnreadable(
+            f"{told} holds no run (neither config.toml nor metrics.jsonl); name a directory that "
+            "does"
+        )
+    named = plain(", ".join(map(str, inside[:5])))
+    raise RunUnreadable(f"{told} holds no run itself; name one in it: {named}")
+
+
+def _read_records(path: Path) -> tuple[Records, int]:
+    """The records, and how many lines are none.
+
+    Numbers go into arrays as they are read: a Python list would hold each as an object.
+    """
+    count, skipped = 0, 0
+    found: dict[str, array[float]] = {}
+    lists: dict[str, list[tuple[int, Column]]] = {}
+    with path.open("rb") if path.exists() else io.BytesIO() as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict):
+                skipped += bool(line.strip())
+                continue
+            for name, value in record.items():
+                if len(found) + len(lists) >= FIGURES and not (name in found or name in lists):
+                    continue
+                if isinstance(value, list):
+                    several = np.fromiter(map(number, value), np.float64, len(value))
+                    lists.setdefault(name, []).append((count, several))
+                elif math.isfinite(figure := number(value)):
+                    values = found.setdefault(name, array("d"))
+                    if len(values) < count:  # it was absent for a while
+                        values.extend(repeat(math.nan, count - len(values)))
+                    values.append(figure)
+            count += 1
+    for values in found.values():
+        values.extend(repeat(math.nan, count - len(values)))
+    numbers = {name: np.frombuffer(values) for name, values in found.items()}
+    return Records(count, numbers, lists), skipped
+
+
+def number(value: Any) -> float:
+    """The value, NaN when it is no number that could be drawn."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
+        return math.nan
+    return float(value)
+
+
+def series(records: Records, name: str, over: str = "frames") -> tuple[Column, Column]:
+    """The figure where it has a value, over another one: x and y of the same length."""
+    x, y = records.column(over), records.column(name)
+    present = np.isfinite(x) & np.isfinite(y)
+    return x[present], y[present]
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """Every figure that has a value somewhere, in order of appearance."""
+    return list(dict.fromkeys(name for run in runs for name in run.records.numbers))
+
+
+def mean(records: Records, name: str, per: str) -> float | None:
+    """The figure's mean, each record weighted by what `per` (updates, time_s) rose since the last.
+
+    The first record, in which everything starts, has none before it: it counts only when there is
+    no other. None when the figure has no value.
+    """
+    values = records.column(name)
+    weights = np.maximum(np.diff(records.column(per), prepend=np.nan), 0.0)
+    present = np.isfinite(values) & np.isfinite(weights)
+    if present.any() and weights[present].sum() > 0:
+        return float(np.average(values[present], weights=weights[present]))
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def grouped(runs: Sequence[Run]) -> list[Group]:
+    """The runs by their settings, the seed aside, and in what the groups differ."""
+    by_settings: dict[str, list[Run]] = {}
+    for index, run in enumerate(runs):
+        known = repr([(k, v) for k, v in run.settings.items() if k != "seed"])
+        by_settings.setdefault(known if run.settings else f"unknown {index}", []).append(run)
+    firsts = [members[0].settings for members in by_settings.values()]
+    differing = list(_differing(firsts))
+    return [
+        Group({key: settings[key] for key in differing if key in settings}, members)
+        for settings, members in zip(firsts, by_settings.values(), strict=True)
+    ]
+
+
+def _differing(settings: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The keys, other than the seed, that have more than one value; unknown settings have none."""
+    settings = [one for one in settings if one]
+    for key in dict.fromkeys(key for one in settings for key in one):
+        if key != "seed" and len({repr(one.get(key)) for one in settings}) > 1:
+            yield key

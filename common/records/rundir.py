@@ -1,0 +1,115 @@
+"""The run directory: its files, and the rule that a run is never overwritten."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError, RunDirectoryError, RunUnreadable
+from common.records.files import write_atomically
+from common.run.config import Config, read_document, read_toml
+
+# Of config.toml, in its table [run]; a file without a number is of the first one. It must be raised
+# when a setting changes its meaning, for an older version would misread the file; not when one is
+# added, for a version that does not know it refuses the file, by the setting's name.
+FORMAT = 1
+
+
+def plain(text: object) -> str:
+    """A path or a text from a file, on one line and with nothing that a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+class RunDirectory:
+    """Names of a run's files, and what may be done with them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.result = path / "result.json"
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run was started here before."""
+        files = (self.config, self.metrics, self.result)
+        return any(path.exists() for path in files) or self.holds_a_checkpoint
+
+    @property
+    def holds_a_checkpoint(self) -> bool:
+        """Whether one was ever written here, usable or not."""
+        return any(self.checkpoints.glob("checkpoint-*.json"))
+
+    def write_config(self, name: str, preset: str | None, config: Config) -> None:
+        """Writes config.toml: the run's name and preset, and every setting as resolved."""
+        head = f'[run]\nformat = {FORMAT}\nname = "{name}"\n'
+        head += f'preset = "{preset}"\n' if preset else ""
+        write_atomically(self.config, f"{head}\n{config.to_toml()}".encode())
+
+    def read_config(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The run's identity (name, preset) and settings; both empty before there is a run.
+
+        Raises RunUnreadable when a newer version wrote them in another format, ConfigError when
+        they are damaged or name a setting that this version does not know.
+        """
+        if not self.config.exists():
+            return {}, {}
+        table = read_document(self.config).get("run")
+        identity = table if isinstance(table, dict) else {}
+        found = identity.get("format", FORMAT)
+        if type(found) is not int or found > FORMAT:
+            raise RunUnreadable(
+                f"{plain(self.config)} was written by a newer version of impala-redis (format "
+                f"{ascii(found)[:80]}, this one reads {FORMAT}); install that version"
+            )
+        try:
+            return identity, read_toml(self.config)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{plain(self.config)}: {error}; or it is of a newer version of impala-redis: then "
+                "install that one"
+            ) from error
+
+    def prepare(self, program: str, resume: bool) -> None:
+        """Makes the directory, and keeps it for this program as long as the process lives.
+
+        Raises RunDirectoryError: not writable, in use, or with a run in it and no `resume`.
+        """
+        told = plain(self.path)
+        try:
+            if self.holds_a_run and not resume:
+                raise RunDirectoryError(
+                    f"{told} already holds a run ({plain(self._status())}); add --resume to "
+                    "continue it, or give another --run-dir"
+                )
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path / f".{program}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"another {program} works in {told} now; wait for its end, or give another "
+                "--run-dir"
+            ) from None
+        except OSError as error:
+            raise RunDirectoryError(
+                f"the run directory {told} cannot be written ({error.strerror}); give another "
+                "with --run-dir"
+            ) from error
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The result of the run, None while it has not ended."""
+        try:
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return result if isinstance(result, dict) else None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes result.json, whole."""
+        write_atomically(self.result, (json.dumps(result, indent=1) + "\n").encode())
+
+    def _status(self) -> str:
+        result = self.read_result()
+        return str(result.get("status")) if result else "not ended"

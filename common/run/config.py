@@ -1,0 +1,313 @@
+"""A run's settings: frozen dataclasses that are the one source of option, help, TOML key and docs.
+
+Precedence, lowest first: the defaults below, a preset, a TOML file, then environment variables
+and the command line (`workers/options.py` turns every setting into an option). The defaults are the
+paper's Atari column (Espeholt et al. 2018, Table G.1) wherever it has a figure.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import ConfigError
+from common.run.settings import MAX_ENVS, MAX_FRAME_STACK, Setting, declared_in, setting
+
+
+@dataclass(frozen=True)
+class EnvironmentSettings:
+    """What is played, and how many at once."""
+
+    env: str = setting("CartPole-v1", "Gymnasium id, or module:Id to import the module first")
+    envs_per_actor: int = setting(
+        32, "environments that one actor steps as one vector", at_least=1, at_most=MAX_ENVS
+    )
+    num_actors: int = setting(
+        1, "actors that impala-train starts; others may join by hand", at_least=0, at_most=1024
+    )
+    unroll_length: int = setting(20, "steps in one trajectory (T)", at_least=1, at_most=10_000)
+    frame_stack: int = setting(
+        1,
+        "last observations that the network sees at once; each travels once",
+        at_least=1,
+        at_most=MAX_FRAME_STACK,
+    )
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network."""
+
+    network: Literal["mlp", "shallow", "nature", "deep"] = setting(
+        "mlp",
+        "mlp: hidden layers alone; before them shallow: two convolutions, nature: three, deep: "
+        "the paper's fifteen in residual blocks",
+    )
+    hidden_sizes: tuple[int, ...] = setting(
+        (64, 64), "widths of the hidden layers, comma-separated", at_least=1, at_most=65_536
+    )
+    activation: Literal["tanh", "relu"] = setting("tanh", "after each hidden layer")
+    lstm_size: int = setting(
+        0, "width of an LSTM core after the hidden layers; 0 for none", at_least=0, at_most=65_536
+    )
+    extra_inputs: Literal["none", "last_action_reward"] = setting(
+        "none", "what else the core, or without one the heads, are told; rewards clipped to [-1, 1]"
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long, how much at once, and from what seed."""
+
+    total_frames: int = setting(
+        10_000_000, "stop after this many environment steps trained on", at_least=1
+    )
+    stop_at_return: float | None = setting(
+        None, "stop, solved, when the mean return of the last 100 episodes reaches this"
+    )
+    batch_size: int = setting(32, "trajectories in one update (B)", at_least=1, at_most=65_536)
+    seed: int = setting(
+        0, "seed of weights, environments and actions", at_least=0, at_most=2**63 - 1
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32",
+        "of the network's products on the learner: bfloat16 is meant for GPUs; sums, weights and "
+        "what travels stay float32",
+    )
+    checkpoint_interval_s: float = setting(10.0, "seconds between checkpoints", above=0)
+    keep_checkpoints: int = setting(3, "newest checkpoints that are kept", at_least=1)
+    log_interval_s: float = setting(
+        1.0, "seconds between two records in metrics.jsonl", above=0, at_most=60
+    )
+    replay_share: float = setting(
+        0.0,
+        "share of a batch drawn from the learner's memory of past trajectories",
+        at_least=0,
+        below=1,
+    )
+    replay_capacity: int = setting(
+        10_000,
+        "trajectories in that memory; the first in is the first out",
+        at_least=1,
+        at_most=10**9,
+    )
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """V-trace and the loss (paper, section 4)."""
+
+    correction: Literal["vtrace", "one_step", "epsilon", "none"] = setting(
+        "vtrace", "of the policy lag: one of the paper's four variants (section 5.2.2)"
+    )
+    returns: Literal["bootstrapped", "monte_carlo"] = setting(
+        "bootstrapped", "monte_carlo: only whole returns are learned from, as REINFORCE does"
+    )
+    discounting: float = setting(0.99, "discount factor, gamma", at_least=0, at_most=1)
+    lambda_: float = setting(1.0, "lambda on the traces (Remark 2)", at_least=0, at_most=1)
+    clip_rho: float | None = setting(1.0, "rho-bar: clip of the importance weights", above=0)
+    clip_pg_rho: float | None = setting(1.0, "rho-bar in the policy gradient", above=0)
+    clip_c: float | None = setting(1.0, "c-bar: clip of the trace-cutting weights", above=0)
+    baseline_cost: float = setting(
+        0.5, "weight of the baseline loss; with monte_carlo, 0 subtracts no baseline", at_least=0
+    )
+    entropy_cost: float = setting(0.01, "weight of the entropy bonus", at_least=0)
+    entropy_schedule: Literal["constant", "linear"] = setting(
+        "constant", "linear falls to 0 at total_frames"
+    )
+    reduction: Literal["sum", "mean"] = setting(
+        "sum", "over time and batch; the paper sums, mean makes the rate independent of batch size"
+    )
+    reward_clipping: Literal["none", "abs_one", "soft_asymmetric"] = setting(
+        "abs_one", "abs_one: to [-1, 1]; soft_asymmetric: 0.3 min(tanh r, 0) + 5 max(tanh r, 0)"
+    )
+    reward_scale: float = setting(1.0, "rewards are multiplied by this before they are clipped")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The step."""
+
+    optimizer: Literal["rmsprop", "adam"] = setting("rmsprop", "RMSProp as in the paper, or Adam")
+    learning_rate: float = setting(6e-4, "at the start", at_least=0)
+    learning_rate_schedule: Literal["constant", "linear"] = setting(
+        "linear", "linear falls to 0 at total_frames"
+    )
+    grad_norm_clipping: float | None = setting(40.0, "bound of the global gradient norm", above=0)
+    rmsprop_decay: float = setting(0.99, "of the squared-gradient average", at_least=0, at_most=1)
+    rmsprop_epsilon: float = setting(0.01, "inside the square root, as in the paper", above=0)
+    rmsprop_momentum: float = setting(0.0, "of the update", at_least=0, at_most=1)
+    adam_beta1: float = setting(0.9, "decay of the gradient average", at_least=0, below=1)
+    adam_beta2: float = setting(0.999, "decay of the squared average", at_least=0, below=1)
+    adam_epsilon: float = setting(1e-8, "outside the square root", above=0)
+
+
+@dataclass(frozen=True)
+class TransportSettings:
+    """What lies between actors and learner."""
+
+    queue_blocks: int = setting(
+        4,
+        "bound of the trajectory list; the oldest is dropped beyond it",
+        at_least=1,
+        at_most=1_000_000_000,
+    )
+    publish_interval_s: float = setting(
+        0.0, "least seconds between two published weights", at_least=0
+    )
+    weights_dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "as published; bfloat16 halves the bytes, and actors act with rounded weights"
+    )
+    compression: Literal["none", "zstd"] = setting(
+        "none", "of blocks on the wire; zstd pays for pictures, and needs its package on both sides"
+    )
+    max_policy_lag: int | None = setting(
+        None, "blocks older than this many updates are rejected, and counted", at_least=0
+    )
+    max_policy_age_s: float = setting(
+        600.0,
+        "an actor pauses when nothing was read from Redis for this long",
+        above=0,
+        at_most=1e9,
+    )
+    lease_s: float = setting(10.0, "the learner's hold on the run lapses after this", at_least=1)
+    force_lag: int = setting(
+        0,
+        "actors get weights that are this many updates old: to study policy lag",
+        at_least=0,
+        at_most=100_000,
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run, by concern. Raises ConfigError for a value out of its range."""
+
+    environment: EnvironmentSettings = EnvironmentSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    transport: TransportSettings = TransportSettings()
+
+    def __post_init__(self) -> None:
+        for spec in settings():
+            spec.check(getattr(getattr(self, spec.group), spec.attribute))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """What one setting asks of another. Raises ConfigError."""
+        loss, training, transport = self.loss, self.training, self.transport
+        if (loss.clip_rho or float("inf")) < (loss.clip_c or float("inf")):
+            raise ConfigError(
+                f"clip_rho ({loss.clip_rho}) must be at least clip_c ({loss.clip_c}), as the "
+                "paper's convergence proof needs; raise clip_rho or lower clip_c"
+            )
+        if loss.returns == "monte_carlo" and (loss.correction == "vtrace" or loss.lambda_ != 1.0):
+            raise ConfigError(
+                "monte_carlo learns from whole returns, but V-trace's traces and a lambda below 1 "
+                "replace a part of them by values; set correction to none or one_step, and lambda "
+                "to 1"
+            )
+        if training.replay_share > 0 and self.replayed_columns == 0:
+            raise ConfigError(
+                f"a replay_share of {training.replay_share} of a batch_size of "
+                f"{training.batch_size} is not one trajectory; raise one of them"
+            )
+        if training.replay_capacity < self.replayed_columns:
+            raise ConfigError(
+                f"replay_capacity ({training.replay_capacity}) is less than the "
+                f"{self.replayed_columns} trajectories that a batch draws; raise it"
+            )
+        if transport.max_policy_lag is not None and transport.max_policy_lag < transport.force_lag:
+            raise ConfigError(
+                f"max_policy_lag ({transport.max_policy_lag}) would reject all that is played with "
+                f"a force_lag of {transport.force_lag}; raise it, or set it to none"
+            )
+
+    @property
+    def replayed_columns(self) -> int:
+        """Trajectories of a batch that come from the replay memory."""
+        batch_size = self.training.batch_size
+        return min(round(batch_size * self.training.replay_share), batch_size - 1)
+
+    def values(self) -> dict[str, Any]:
+        """Every setting by its key, in declaration order."""
+        return {s.key: getattr(getattr(self, s.group), s.attribute) for s in settings()}
+
+    def replace(self, values: Mapping[str, Any]) -> "Config":
+        """This config with some settings changed. Raises ConfigError for an unknown key."""
+        changed: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            spec = find_setting(key)
+            changed.setdefault(spec.group, {})[spec.attribute] = spec.check(value)
+        groups = {
+            group: dataclasses.replace(getattr(self, group), **fields)
+            for group, fields in changed.items()
+        }
+        return dataclasses.replace(self, **groups)
+
+    def to_toml(self) -> str:
+        """The resolved config as a TOML file, each key with its help."""
+        lines = []
+        for group in dataclasses.fields(self):
+            lines.append(f"\n[{group.name}]")
+            for spec in settings():
+                if spec.group == group.name:
+                    value = getattr(getattr(self, spec.group), spec.attribute)
+                    lines.append(f"{spec.key} = {_toml_value(value)}  # {spec.help}")
+        return "\n".join(lines).lstrip() + "\n"
+
+
+def settings() -> tuple[Setting, ...]:
+    """Every setting, in declaration order."""
+    return _SETTINGS
+
+
+def find_setting(key: str) -> Setting:
+    """The setting of that key, in `-` or `_` spelling. Raises ConfigError, with a near name."""
+    name = key.replace("-", "_")
+    for spec in settings():
+        if spec.key == name:
+            return spec
+    near = difflib.get_close_matches(name, [spec.key for spec in settings()], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"there is no setting {key!r}{hint}")
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A TOML file as it is. Raises ConfigError: unreadable, or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the config file {path} is not TOML: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, as flat keys; tables only group them. Raises ConfigError.
+
+    The table `[run]` of a run directory's config.toml is passed over.
+    """
+    document = read_document(path)
+    document.pop("run", None)
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        values.update(value if isinstance(value, dict) else {key: value})
+    return {find_setting(key).key: value for key, value in values.items()}
+
+
+def _toml_value(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    if isinstance(value, str):  # a JSON string is a TOML string, but for one character
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+
+
+_SETTINGS = tuple(declared_in(Config))

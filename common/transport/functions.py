@@ -1,0 +1,56 @@
+"""The server's functions: transport.lua, put there by the learner or, beforehand, by an admin."""
+
+import importlib.resources
+import shlex
+from typing import Any
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from common.errors import RedisDenied
+from common.server.connection import cli_command
+
+LIBRARY = "impala2"
+FILE = importlib.resources.files("common.transport").joinpath("functions.lua")
+
+
+def provide(client: Any, url: str, *keys: str) -> None:
+    """Puts the functions on the server if they are not there as they are here.
+
+    `keys` are those of `read_books`, which a user may call who may not list functions. Raises
+    RedisDenied with what an admin must do, and redis-py's errors.
+    """
+    source = FILE.read_text()
+    if _are_there(client, source, keys):
+        return
+    try:
+        client.function_load(source, replace=True)
+    except NoPermissionError as error:
+        raise RedisDenied(
+            "the server lacks this version's functions and this user may not load them; as an "
+            f"admin, with the password in REDISCLI_AUTH, run: {cli_command(url, login=False)} "
+            f"--user admin -x FUNCTION LOAD REPLACE < {shlex.quote(str(FILE))}"
+        ) from error
+
+
+def _are_there(client: Any, source: str, keys: tuple[str, ...]) -> bool:
+    try:
+        listed = client.function_list(library=LIBRARY, withcode=True)
+        return any(source.encode() in _flat(entry) for entry in listed)
+    except NoPermissionError:
+        pass
+    try:  # who may not look may still call them
+        client.fcall(f"{LIBRARY}_read_books", len(keys), *keys)
+    except ResponseError as error:
+        if "Function not found" not in str(error):
+            raise
+        return False
+    return True
+
+
+def _flat(reply: Any) -> list[bytes]:
+    """The texts anywhere inside a nested reply."""
+    if isinstance(reply, list | tuple):
+        return [text for item in reply for text in _flat(item)]
+    if isinstance(reply, dict):
+        return _flat(list(reply.items()))
+    return [reply] if isinstance(reply, bytes) else []
