@@ -1,3 +1,7 @@
-"""The library: one idea a file. Nothing here knows click, a terminal or the programs."""
+"""The library. Imports run down its rooms; nothing here knows click, a terminal or the programs.
 
-__version__ = "0.1.0"
+acting    learning                                                they never meet
+transport   blocks   envs   networks   loss   records             none imports another of these
+run   server
+errors   vtrace
+"""

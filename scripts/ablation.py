@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trials import Estimate, estimate, late_return, train
+from bench.trials import Estimate, estimate, late_return, train
 
 CORRECTIONS = {
     "vtrace": "V-trace",

@@ -25,21 +25,21 @@ import torch
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-import measuring
-from bare import BareNetwork, features_of, is_plain
-from common.acting.policies import make_policy
-from common.acting.sampling import Actions
-from common.acting.unroll import Actor
-from common.blocks import compression, wire
-from common.blocks.trajectory import Block, Trajectory
-from common.blocks.wire import Weights
-from common.envs.vector import VectorEnvironment
-from common.errors import ConfigError
-from common.networks.network import make_model
-from common.run.spaces import ActionSpec
-from common.run.spec import COMPRESSIONS, RunSpec
-from measuring import Figures, Spreads
-from workers import runtime
+from bench import measuring
+from bench.measuring import Figures, Spreads
+from bench.plain_torch import BareNetwork, features_of, is_plain
+from impala_redis.common.acting.policies import make_policy
+from impala_redis.common.acting.sampling import Actions
+from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.blocks import compression, wire
+from impala_redis.common.blocks.trajectory import Block, Trajectory
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.envs.vector import VectorEnvironment
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.networks.network import make_model
+from impala_redis.common.run.spaces import ActionSpec
+from impala_redis.common.run.spec import COMPRESSIONS, RunSpec
+from impala_redis.workers import runtime
 
 # An unroll is these two, and the rest.
 PARTS = ("environment_s", "policy_s")

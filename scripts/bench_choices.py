@@ -55,7 +55,11 @@ print(time.perf_counter() - start)
 def start_up() -> None:
     show("import torch", in_fresh_process(TIMED.format(body="import torch")), "s")
     show("the first torch.optim.Adam", in_fresh_process(FIRST_OPTIMIZER), "s")
-    show("import of impala-actor", in_fresh_process(TIMED.format(body="import workers.actor")), "s")
+    show(
+        "import of impala-actor",
+        in_fresh_process(TIMED.format(body="import impala_redis.workers.actor")),
+        "s",
+    )
 
 
 def acting(num_envs: int) -> None:
@@ -64,11 +68,11 @@ def acting(num_envs: int) -> None:
     import torch
     from threadpoolctl import threadpool_limits
 
-    from common.acting.policies import make_policy
-    from common.networks.network import Seen, make_model
-    from common.run.presets import preset
-    from common.run.spaces import ObservationSpec, discrete
-    from common.run.spec import make_spec
+    from impala_redis.common.acting.policies import make_policy
+    from impala_redis.common.networks.network import Seen, make_model
+    from impala_redis.common.run.presets import preset
+    from impala_redis.common.run.spaces import ObservationSpec, discrete
+    from impala_redis.common.run.spec import make_spec
 
     torch.set_num_threads(1)
     spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
@@ -121,7 +125,7 @@ def speak_as(resp: str) -> None:
     if resp != "ours":
         import redis
 
-        from common.server import resp as ours
+        from impala_redis.common.server import resp as ours
 
         plain: Any = redis.Connection(protocol=2)  # never connected
         ours.LargeReplies = type(plain._parser)  # type: ignore[misc]
@@ -132,14 +136,14 @@ def speak_as(resp: str) -> None:
 def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
     """Push by an actor and claim by the learner of one block, through a real server."""
     speak_as(resp)
-    from common.blocks import wire
-    from common.blocks.trajectory import Block, Origin, empty_trajectory
-    from common.run.presets import preset
-    from common.run.spaces import ObservationSpec, discrete
-    from common.run.spec import make_spec
-    from common.server.embedded import EmbeddedServer
-    from common.transport.ledger import Settled
-    from common.transport.side import ActorSide, LearnerSide
+    from impala_redis.common.blocks import wire
+    from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
+    from impala_redis.common.run.presets import preset
+    from impala_redis.common.run.spaces import ObservationSpec, discrete
+    from impala_redis.common.run.spec import make_spec
+    from impala_redis.common.server.embedded import EmbeddedServer
+    from impala_redis.common.transport.ledger import Settled
+    from impala_redis.common.transport.side import ActorSide, LearnerSide
 
     spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
     rows = empty_trajectory(spec, num_envs)

@@ -23,10 +23,10 @@ import zstandard
 from numpy.typing import NDArray
 from rich.table import Table
 
-import measuring
-from common.envs import atari
-from measuring import Figures, Spreads
-from workers import runtime
+from bench import measuring
+from bench.measuring import Figures, Spreads
+from impala_redis.common.envs import atari
+from impala_redis.workers import runtime
 
 GAMES = "Pong,Breakout,Seaquest,Qbert,SpaceInvaders"
 BLOCKS = 8

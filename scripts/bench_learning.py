@@ -22,17 +22,17 @@ import click
 import torch
 from rich.table import Table
 
-import measuring
-from bare import bare_update
-from common.acting.unroll import Actor
-from common.envs.vector import VectorEnvironment
-from common.errors import ConfigError
-from common.learning.batch import Batch, make_batch
-from common.learning.learner import Learner
-from common.run.config import Config
-from common.run.spec import RunSpec
-from measuring import Figures, Spreads
-from workers import runtime
+from bench import measuring
+from bench.measuring import Figures, Spreads
+from bench.plain_torch import bare_update
+from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.envs.vector import VectorEnvironment
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.learning.batch import Batch, make_batch
+from impala_redis.common.learning.learner import Learner
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.workers import runtime
 
 CPU = torch.device("cpu")
 # In turns, so that a batch is not always in the processor's cache.

@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import measuring
-from peers import bounded
-from peers.contestants import CONTESTANTS
-from workers import runtime
+from bench import measuring
+from bench.peers import bounded
+from bench.peers.contestants import CONTESTANTS
+from impala_redis.workers import runtime
 
 OURS = "impala-redis"
 FOLDER = Path(__file__).parents[1] / ".peers"

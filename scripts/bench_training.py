@@ -31,14 +31,13 @@ from typing import Any
 import click
 from rich.table import Table
 
-import measuring
-import steady
-from common.records.history import read_run
-from common.server import children
-from measuring import CORES, Figures, Spread, Spreads
-from steady import BESIDE, COMPUTING, STAGES, Clock, TrainingFailed, Variant, variant_of
-from targets import Target, judged
-from workers import runtime
+from bench import measuring, steady
+from bench.measuring import CORES, Figures, Spread, Spreads
+from bench.steady import BESIDE, COMPUTING, STAGES, Clock, TrainingFailed, Variant, variant_of
+from bench.targets import Target, judged
+from impala_redis.common.records.history import read_run
+from impala_redis.common.server import children
+from impala_redis.workers import runtime
 
 SCRIPTS = Path(__file__).parent
 LIMIT_TAKES_AT_MOST_S = 300.0

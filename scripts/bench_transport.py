@@ -24,13 +24,13 @@ import click
 import redis
 from rich.console import Console
 
-import crew
-from crew import Server
-from targets import grid_table, judged, table
-from transport_parts import moved, outages, pushing, saturation, weights
-from transport_parts.pushing import SCALE
-from transport_parts.stage import CORES, Bench, Figures, Part
-from workers import runtime
+from bench.load import crew
+from bench.load.crew import Server
+from bench.targets import grid_table, judged, table
+from bench.transport import moved, outages, pushing, saturation, weights
+from bench.transport.pushing import SCALE
+from bench.transport.stage import CORES, Bench, Figures, Part
+from impala_redis.workers import runtime
 
 ROOMS = (pushing, weights, outages, moved, saturation)
 PARTS: dict[str, Part] = dict(sorted(item for room in ROOMS for item in room.PARTS.items()))

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.errors import RunMissing
-from common.server.embedded import EmbeddedServer
+from impala_redis.common.errors import RunMissing
+from impala_redis.common.server.embedded import EmbeddedServer
 
 BIN = Path(sys.executable).parent
 RUN = "cartpole-v0"

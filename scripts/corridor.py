@@ -13,9 +13,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from common.envs.corridor import BEST_RIGHT_PROBABILITY
-from common.records.history import Run, series
-from trials import train
+from bench.trials import train
+from impala_redis.common.envs.corridor import BEST_RIGHT_PROBABILITY
+from impala_redis.common.records.history import Run, series
 
 PRESETS = ("corridor-reinforce", "corridor-vtrace")
 GOAL, TOLERANCE = 0.59, 0.02

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from common.server import children
+from impala_redis.common.server import children
 
 Value = TypeVar("Value")
 
+# The project's folder.
+ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
 tie_to_us = children.tie_to_parent(signal.SIGKILL)

@@ -16,11 +16,11 @@ from typing import Any
 
 import click
 
-from common.acting.courier import Courier, Fresh
-from common.acting.unroll import Actor
-from common.blocks import compression, wire
-from common.envs.vector import VectorEnvironment, check_module
-from common.errors import (
+from impala_redis.common.acting.courier import Courier, Fresh
+from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.blocks import compression, wire
+from impala_redis.common.envs.vector import VectorEnvironment, check_module
+from impala_redis.common.errors import (
     ConfigError,
     EnvironmentFailed,
     FrameRefused,
@@ -28,14 +28,14 @@ from common.errors import (
     UnsupportedEnvironment,
     WaitedTooLong,
 )
-from common.run.spaces import shown
-from common.run.spec import RunSpec
-from common.transport.plain_push import PlainActorSide
-from common.transport.side import ActorSide
-from workers import runtime
-from workers.options import shared
-from workers.plan import run_name
-from workers.watchdog import Watchdog
+from impala_redis.common.run.spaces import shown
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.plain_push import PlainActorSide
+from impala_redis.common.transport.side import ActorSide
+from impala_redis.workers import runtime
+from impala_redis.workers.options import shared
+from impala_redis.workers.plan import run_name
+from impala_redis.workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 

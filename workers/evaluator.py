@@ -13,13 +13,13 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from common.acting.policies import make_policy
-from common.acting.policy import Policy
-from common.blocks import wire
-from common.blocks.wire import Weights
-from common.envs import video
-from common.envs.vector import VectorEnvironment, check_module
-from common.errors import (
+from impala_redis.common.acting.policies import make_policy
+from impala_redis.common.acting.policy import Policy
+from impala_redis.common.blocks import wire
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.envs import video
+from impala_redis.common.envs.vector import VectorEnvironment, check_module
+from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     CheckpointError,
     ConfigError,
@@ -27,12 +27,12 @@ from common.errors import (
     RunMissing,
     SpecMismatch,
 )
-from common.records import checkpoint
-from common.run.spec import RunSpec
-from common.transport.monitor import MonitorSide
-from workers import runtime
-from workers.options import shared
-from workers.plan import run_name
+from impala_redis.common.records import checkpoint
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.monitor import MonitorSide
+from impala_redis.workers import runtime
+from impala_redis.workers.options import shared
+from impala_redis.workers.plan import run_name
 
 
 @dataclass(frozen=True)

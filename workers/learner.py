@@ -1,7 +1,8 @@
 """impala-learner: owns a run. Takes trajectories, updates, publishes weights, checkpoints, records.
 
 The loop is `LearnerProgram._train`. Intake and publishing have threads of their own
-(`common.learning.feeder`, `common.learning.publisher`); the mathematics is in `common.learning.learner`.
+(`common.learning.feeder`, `common.learning.publisher`); the mathematics is in
+`common.learning.learner`.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from common.errors import (
+from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     Fenced,
     ImpalaError,
@@ -23,22 +24,22 @@ from common.errors import (
     OutOfStep,
     RunMissing,
 )
-from common.learning.delay import Delay
-from common.learning.publisher import Publisher
-from common.records import checkpoint
-from common.run.spec import RunSpec, module_of
-from common.server.connection import without_password
-from common.transport.side import LearnerSide
-from workers import opening, runtime
-from workers.logbook import Logbook, Status
-from workers.options import GroupedCommand, every_setting, shared
-from workers.plan import Plan, make_plan
+from impala_redis.common.learning.delay import Delay
+from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.records import checkpoint
+from impala_redis.common.run.spec import RunSpec, module_of
+from impala_redis.common.server.connection import without_password
+from impala_redis.common.transport.side import LearnerSide
+from impala_redis.workers import opening, runtime
+from impala_redis.workers.logbook import Logbook, Status
+from impala_redis.workers.options import GroupedCommand, every_setting, shared
+from impala_redis.workers.plan import Plan, make_plan
 
 if TYPE_CHECKING:
-    from common.learning.batch import Batch
-    from common.learning.feeder import Feeder
-    from common.learning.learner import Learner
-    from common.learning.replay import Replay
+    from impala_redis.common.learning.batch import Batch
+    from impala_redis.common.learning.feeder import Feeder
+    from impala_redis.common.learning.learner import Learner
+    from impala_redis.common.learning.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -236,9 +237,9 @@ class LearnerProgram:
         with runtime.keeping_all():
             import torch
 
-            from common.learning.device import choose_device
-            from common.learning.feeder import Feeder
-            from common.learning.learner import Learner
+            from impala_redis.common.learning.device import choose_device
+            from impala_redis.common.learning.feeder import Feeder
+            from impala_redis.common.learning.learner import Learner
 
         torch.set_num_threads(job.threads)
         device = choose_device(job.device)
@@ -272,7 +273,7 @@ class LearnerProgram:
         training, columns = self._config.training, self._config.replayed_columns
         if not columns:
             return None
-        from common.learning.replay import Replay
+        from impala_redis.common.learning.replay import Replay
 
         return Replay(self._spec, training.replay_capacity, columns, training.seed)
 

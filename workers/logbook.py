@@ -6,21 +6,21 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from common import __version__
-from common.envs.atari import action_repeat
-from common.errors import RunDirectoryError
-from common.learning.publisher import Publisher
-from common.learning.tally import Tally
-from common.records import checkpoint
-from common.records.recorder import Means, Recorder
-from common.run.spec import RunSpec
-from workers import runtime
-from workers.plan import Plan
+from impala_redis import __version__
+from impala_redis.common.envs.atari import action_repeat
+from impala_redis.common.errors import RunDirectoryError
+from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.learning.tally import Tally
+from impala_redis.common.records import checkpoint
+from impala_redis.common.records.recorder import Means, Recorder
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.workers import runtime
+from impala_redis.workers.plan import Plan
 
 if TYPE_CHECKING:
-    from common.learning.batch import Batch
-    from common.learning.feeder import Feeder
-    from common.learning.learner import Learner
+    from impala_redis.common.learning.batch import Batch
+    from impala_redis.common.learning.feeder import Feeder
+    from impala_redis.common.learning.learner import Learner
 
 log = logging.getLogger(__name__)
 

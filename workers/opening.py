@@ -4,19 +4,19 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from common.blocks import compression, wire
-from common.envs.vector import VectorEnvironment
-from common.errors import SpecMismatch, UnsupportedEnvironment
-from common.records import checkpoint
-from common.records.checkpoint import Checkpoint
-from common.records.rundir import RunDirectory
-from common.run.config import Config
-from common.run.spec import RunSpec, make_spec
-from common.server.connection import cli_command
-from common.server.suitability import check_room
-from common.transport.side import LearnerSide
-from workers import runtime
-from workers.plan import Plan
+from impala_redis.common.blocks import compression, wire
+from impala_redis.common.envs.vector import VectorEnvironment
+from impala_redis.common.errors import SpecMismatch, UnsupportedEnvironment
+from impala_redis.common.records import checkpoint
+from impala_redis.common.records.checkpoint import Checkpoint
+from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spec import RunSpec, make_spec
+from impala_redis.common.server.connection import cli_command
+from impala_redis.common.server.suitability import check_room
+from impala_redis.common.transport.side import LearnerSide
+from impala_redis.workers import runtime
+from impala_redis.workers.plan import Plan
 
 log = logging.getLogger(__name__)
 

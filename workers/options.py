@@ -11,11 +11,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from common.errors import ConfigError
-from common.run.config import Config, settings
-from common.run.presets import PRESETS
-from common.run.settings import Setting
-from common.server.connection import has_password, with_password
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.run.config import Config, settings
+from impala_redis.common.run.presets import PRESETS
+from impala_redis.common.run.settings import Setting
+from impala_redis.common.server.connection import has_password, with_password
 
 Function = Callable[..., Any]
 

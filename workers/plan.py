@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
-from common.records.rundir import RunDirectory
-from common.run.config import Config, read_toml
-from common.run.presets import preset
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.run.config import Config, read_toml
+from impala_redis.common.run.presets import preset
 
 RUNS = Path("runs")
 

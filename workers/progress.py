@@ -17,12 +17,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from common.errors import EXIT_INTERRUPTED
-from common.records.rundir import RunDirectory
-from common.run.config import Config
-from common.run.spec import module_of
-from common.server.connection import cli_command, without_password
-from common.transport.side import Keys
+from impala_redis.common.errors import EXIT_INTERRUPTED
+from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spec import module_of
+from impala_redis.common.server.connection import cli_command, without_password
+from impala_redis.common.transport.side import Keys
 
 PLAIN_LINE_INTERVAL_S = 2.0
 

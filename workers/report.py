@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError
-from common.records.files import write_atomically
-from common.records.history import Group, grouped, read_run
-from common.records.rundir import plain
-from workers import runtime
-from workers.options import shared
+from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError
+from impala_redis.common.records.files import write_atomically
+from impala_redis.common.records.history import Group, grouped, read_run
+from impala_redis.common.records.rundir import plain
+from impala_redis.workers import runtime
+from impala_redis.workers.options import shared
 
 if TYPE_CHECKING:
-    from workers.reporting.charts import Drawing
+    from impala_redis.workers.reporting.charts import Drawing
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def charts_of(page: Path) -> Path:
 
 def drawn(groups: Sequence[Group], stop: Callable[[], bool]) -> list["Drawing"]:
     """Every chart. Raises ConfigError when what draws it is not installed."""
-    from workers.reporting import charts
+    from impala_redis.workers.reporting import charts
 
     drawings = []
     try:
@@ -105,9 +105,11 @@ def rendered(groups: Sequence[Group], drawings: Sequence["Drawing"]) -> str:
         from markupsafe import Markup
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    from workers.reporting import pages
+    from impala_redis.workers.reporting import pages
 
-    source = (resources.files("workers.reporting") / "page.html.jinja").read_text(encoding="utf-8")
+    source = (resources.files("impala_redis.workers.reporting") / "page.html.jinja").read_text(
+        encoding="utf-8"
+    )
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -126,7 +128,7 @@ def _not_installed(error: ModuleNotFoundError) -> ConfigError:
 
 def write(page: Path, html: str, drawings: Sequence["Drawing"]) -> None:
     """Writes page and PNGs, and removes those of an earlier one. Raises RunDirectoryError."""
-    from workers.reporting.words import is_slug
+    from impala_redis.workers.reporting.words import is_slug
 
     folder = charts_of(page)
     try:

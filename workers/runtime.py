@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import click
 from threadpoolctl import threadpool_limits
 
-from common.errors import EXIT_INTERRUPTED, ImpalaError, RedisUnreachable
-from common.server.connection import keep_trying
+from impala_redis.common.errors import EXIT_INTERRUPTED, ImpalaError, RedisUnreachable
+from impala_redis.common.server.connection import keep_trying
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,19 @@ from typing import Any
 
 import click
 
-from common.errors import ConfigError
-from common.transport.monitor import WHEREABOUTS, MonitorSide, Status, are_of_now, summary
-from common.transport.side import number
-from workers import runtime
-from workers.options import shared
-from workers.plan import run_name
-from workers.watching import SAMPLE_S, Trouble, Watcher
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.transport.monitor import (
+    WHEREABOUTS,
+    MonitorSide,
+    Status,
+    are_of_now,
+    summary,
+)
+from impala_redis.common.transport.side import number
+from impala_redis.workers import runtime
+from impala_redis.workers.options import shared
+from impala_redis.workers.plan import run_name
+from impala_redis.workers.watching import SAMPLE_S, Trouble, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +90,7 @@ def as_lines(watcher: Watcher, as_json: bool, stop: runtime.StopFlag) -> None:
 
 def on_a_screen(watcher: Watcher, stop: runtime.StopFlag) -> None:
     """Redraws the terminal until `stop`, and leaves the last figures on it as text."""
-    from workers.screen import Screen  # late: it imports rich
+    from impala_redis.workers.screen import Screen  # late: it imports rich
 
     with Screen() as screen:
 

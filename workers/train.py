@@ -17,27 +17,27 @@ from typing import Any, NamedTuple
 
 import click
 
-from common.errors import (
+from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     EXIT_LEARNER_KILLED,
     ActorsLost,
     ServerNotStarted,
 )
-from common.records.rundir import RunDirectory
-from common.run.spec import module_of
-from common.server import children
-from common.server.connection import connect, translated
-from common.server.embedded import EmbeddedServer
-from workers import runtime
-from workers.options import (
+from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.run.spec import module_of
+from impala_redis.common.server import children
+from impala_redis.common.server.connection import connect, translated
+from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.workers import runtime
+from impala_redis.workers.options import (
     GroupedCommand,
     as_arguments,
     every_setting,
     redis_options,
     shared,
 )
-from workers.plan import Plan, make_plan
-from workers.progress import Progress
+from impala_redis.workers.plan import Plan, make_plan
+from impala_redis.workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def write_report(directory: RunDirectory, stop: runtime.StopFlag) -> Path | None
 
 def _program(name: str, *options: str) -> list[str]:
     # -P: what lies in the working directory must not stand in for our modules.
-    return [sys.executable, "-P", "-m", f"workers.{name}", *options]
+    return [sys.executable, "-P", "-m", f"impala_redis.workers.{name}", *options]
 
 
 def _watch(crew: "Crew", server: "Server", progress: Progress, stop: runtime.StopFlag) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from common.errors import EXIT_HUNG
+from impala_redis.common.errors import EXIT_HUNG
 
 
 class Watchdog:

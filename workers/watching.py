@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from common.errors import RedisUnreachable, RunMissing
-from common.transport.monitor import MonitorSide, Reading, Status, summary
-from workers import runtime
+from impala_redis.common.errors import RedisUnreachable, RunMissing
+from impala_redis.common.transport.monitor import MonitorSide, Reading, Status, summary
+from impala_redis.workers import runtime
 
 # Rates are the difference of two readings this far apart; when watching, of so many readings.
 SAMPLE_S = 1.0

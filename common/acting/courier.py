@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from common.blocks import wire
-from common.blocks.trajectory import Block
-from common.blocks.wire import Weights
-from common.errors import FrameRefused, ImpalaError, RedisUnreachable, RunMissing
-from common.run.spec import RunSpec
-from common.transport.side import ActorSide, PushReply
+from impala_redis.common.blocks import wire
+from impala_redis.common.blocks.trajectory import Block
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.errors import FrameRefused, ImpalaError, RedisUnreachable, RunMissing
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.side import ActorSide, PushReply
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ so many, zeros stand for those that are missing, as in ALE's own stacks. The lea
 import numpy as np
 from numpy.typing import NDArray
 
-from common.run.spaces import ObservationSpec
+from impala_redis.common.run.spaces import ObservationSpec
 
 Observations = NDArray[np.generic]
 

@@ -7,11 +7,11 @@ from typing import cast
 
 import numpy as np
 
-from common.acting.policy import Flags, Observations, Policy
-from common.acting.sampling import Actions, Floats
-from common.blocks.trajectory import taken_out
-from common.blocks.wire import Weights
-from common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ObservationSpec, Part
+from impala_redis.common.acting.policy import Flags, Observations, Policy
+from impala_redis.common.acting.sampling import Actions, Floats
+from impala_redis.common.blocks.trajectory import taken_out
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ObservationSpec, Part
 
 
 class MlpPolicy(Policy):

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from common.acting.numpy_policy import MlpPolicy
-from common.acting.policy import Policy
-from common.run.spec import RunSpec
+from impala_redis.common.acting.numpy_policy import MlpPolicy
+from impala_redis.common.acting.policy import Policy
+from impala_redis.common.run.spec import RunSpec
 
 
 def make_policy(spec: RunSpec, rng: np.random.Generator) -> Policy:
     """The policy of the run's network."""
     if spec.network == "mlp" and spec.memory_size == 0:
         return MlpPolicy(spec, rng)
-    from common.acting.torch_policy import NetworkPolicy
+    from impala_redis.common.acting.torch_policy import NetworkPolicy
 
     return NetworkPolicy(spec, rng)

@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from common.acting.frames import FrameStack
-from common.acting.sampling import Actions, Floats, likeliest, sample
-from common.blocks.wire import Weights
-from common.run.spec import RunSpec
+from impala_redis.common.acting.frames import FrameStack
+from impala_redis.common.acting.sampling import Actions, Floats, likeliest, sample
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.run.spec import RunSpec
 
 Observations = NDArray[np.generic]
 Flags = NDArray[np.bool_]

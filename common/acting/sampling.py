@@ -1,11 +1,11 @@
-"""Drawing actions from a policy's outputs, in numpy; `common.loss.distributions` learns from them."""
+"""Draws actions from a policy's outputs, in numpy; `common.loss.distributions` learns from them."""
 
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.run.spaces import HALF_LOG_2_PI, ActionSpec
+from impala_redis.common.run.spaces import HALF_LOG_2_PI, ActionSpec
 
 Floats = NDArray[np.float32]
 Actions = NDArray[np.int64] | Floats

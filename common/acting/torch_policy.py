@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.acting.policy import Policy
-from common.acting.sampling import Actions, Floats
-from common.blocks.wire import Weights
-from common.networks.network import Seen, action_features, make_model
-from common.run.spec import RunSpec
+from impala_redis.common.acting.policy import Policy
+from impala_redis.common.acting.sampling import Actions, Floats
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.networks.network import Seen, action_features, make_model
+from impala_redis.common.run.spec import RunSpec
 
 
 class NetworkPolicy(Policy):

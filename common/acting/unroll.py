@@ -5,10 +5,16 @@ import zlib
 
 import numpy as np
 
-from common.acting.policies import make_policy
-from common.blocks.trajectory import Block, Episode, Origin, Trajectory, empty_trajectory
-from common.envs.vector import VectorEnvironment
-from common.run.spec import RunSpec
+from impala_redis.common.acting.policies import make_policy
+from impala_redis.common.blocks.trajectory import (
+    Block,
+    Episode,
+    Origin,
+    Trajectory,
+    empty_trajectory,
+)
+from impala_redis.common.envs.vector import VectorEnvironment
+from impala_redis.common.run.spec import RunSpec
 
 
 class Actor:

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.blocks.trajectory import Trajectory, taken_out
-from common.errors import FrameRefused
-from common.run.spaces import Part
-from common.run.spec import RunSpec
+from impala_redis.common.blocks.trajectory import Trajectory, taken_out
+from impala_redis.common.errors import FrameRefused
+from impala_redis.common.run.spaces import Part
+from impala_redis.common.run.spec import RunSpec
 
 
 def check_block(

@@ -1,6 +1,6 @@
 """Blocks made smaller on the wire, by Zstandard: docs/performance.md says why not by another."""
 
-from common.errors import ConfigError, FrameRefused
+from impala_redis.common.errors import ConfigError, FrameRefused
 
 LEVEL = 1  # higher ones take longer, and hardly make frames of games smaller
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.run.spaces import Part
-from common.run.spec import RunSpec
+from impala_redis.common.run.spaces import Part
+from impala_redis.common.run.spec import RunSpec
 
 
 class Trajectory(NamedTuple):

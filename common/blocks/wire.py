@@ -32,12 +32,12 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from common.blocks import compression
-from common.blocks.checks import check_block
-from common.blocks.trajectory import Block, Episode, Origin, Trajectory, layout
-from common.errors import FrameRefused, NotFinite
-from common.run.settings import MAX_ENVS
-from common.run.spec import WIRE_VERSION, RunSpec
+from impala_redis.common.blocks import compression
+from impala_redis.common.blocks.checks import check_block
+from impala_redis.common.blocks.trajectory import Block, Episode, Origin, Trajectory, layout
+from impala_redis.common.errors import FrameRefused, NotFinite
+from impala_redis.common.run.settings import MAX_ENVS
+from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
 Weights = dict[str, NDArray[np.float32]]
 Array = tuple[str, tuple[int, ...]]  # its dtype and shape

@@ -1,1 +1,1 @@
-"""Gymnasium ids to vector environments, with observations as arrays. The only room that imports gymnasium."""
+"""Gymnasium ids to vector environments and arrays. Only this room imports gymnasium."""

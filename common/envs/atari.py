@@ -26,8 +26,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from common.errors import UnsupportedEnvironment
-from common.run.spec import module_of
+from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.spec import module_of
 
 Frames = NDArray[np.uint8]  # [N, 84, 84]
 

@@ -124,7 +124,7 @@ class ShortCorridorVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]
 
 gymnasium.register(
     ENV_ID,
-    entry_point="common.envs.corridor:ShortCorridor",
-    vector_entry_point="common.envs.corridor:ShortCorridorVector",
+    entry_point="impala_redis.common.envs.corridor:ShortCorridor",
+    vector_entry_point="impala_redis.common.envs.corridor:ShortCorridorVector",
     max_episode_steps=MAX_EPISODE_STEPS,
 )

@@ -18,8 +18,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from common.errors import UnsupportedEnvironment
-from common.run.spaces import (
+from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.spaces import (
     MAX_CHOICES,
     MAX_OBSERVATION_SIZE,
     MAX_PARTS,

@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from common.errors import UnsupportedEnvironment
+from impala_redis.common.errors import UnsupportedEnvironment
 
 log = logging.getLogger(__name__)
 

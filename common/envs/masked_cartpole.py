@@ -75,8 +75,8 @@ def _seen(space: Any) -> spaces.Box:
 
 gymnasium.register(
     ENV_ID,
-    entry_point="common.envs.masked_cartpole:MaskedCartPole",
-    vector_entry_point="common.envs.masked_cartpole:MaskedCartPoleVector",
+    entry_point="impala_redis.common.envs.masked_cartpole:MaskedCartPole",
+    vector_entry_point="impala_redis.common.envs.masked_cartpole:MaskedCartPoleVector",
     max_episode_steps=MAX_EPISODE_STEPS,
     reward_threshold=REWARD_THRESHOLD,
 )

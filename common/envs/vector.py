@@ -15,11 +15,17 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from common.envs import atari, corridor, gridworld
-from common.envs import masked_cartpole as masked
-from common.envs.encoding import ActionDecoder, Array, Encoder, action_spec, observation_spec
-from common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
-from common.run.spec import module_of
+from impala_redis.common.envs import atari, corridor, gridworld
+from impala_redis.common.envs import masked_cartpole as masked
+from impala_redis.common.envs.encoding import (
+    ActionDecoder,
+    Array,
+    Encoder,
+    action_spec,
+    observation_spec,
+)
+from impala_redis.common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
+from impala_redis.common.run.spec import module_of
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import RecordVideo
 
-from common.errors import ConfigError, UnsupportedEnvironment
+from impala_redis.common.errors import ConfigError, UnsupportedEnvironment
 
 # The recorder holds an episode's pictures until it ends; a video is cut, the episode is not.
 PICTURES_BYTES = 1_000_000_000

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.blocks.trajectory import Episode, Trajectory, empty_trajectory
-from common.learning.device import enough_memory, pinned_if_possible
-from common.loss.impala import Rows
-from common.networks.network import Seen
-from common.run.spec import RunSpec
+from impala_redis.common.blocks.trajectory import Episode, Trajectory, empty_trajectory
+from impala_redis.common.learning.device import enough_memory, pinned_if_possible
+from impala_redis.common.loss.impala import Rows
+from impala_redis.common.networks.network import Seen
+from impala_redis.common.run.spec import RunSpec
 
 
 class Played(NamedTuple):

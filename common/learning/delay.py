@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from common.blocks.wire import Weights
+from impala_redis.common.blocks.wire import Weights
 
 
 class Delay:

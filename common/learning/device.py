@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import ConfigError, DeviceFull
+from impala_redis.common.errors import ConfigError, DeviceFull
 
 log = logging.getLogger(__name__)
 

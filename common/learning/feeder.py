@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 import torch
 
-from common.blocks import wire
-from common.blocks.trajectory import Block, Origin
-from common.errors import FrameRefused, OutOfStep, RedisUnreachable, RunMissing
-from common.learning.batch import Batch, Played, make_batch
-from common.learning.replay import Replay
-from common.run.spec import RunSpec
-from common.transport.ledger import Claimed, Dead, Ledger, Settled
-from common.transport.side import LearnerSide
+from impala_redis.common.blocks import wire
+from impala_redis.common.blocks.trajectory import Block, Origin
+from impala_redis.common.errors import FrameRefused, OutOfStep, RedisUnreachable, RunMissing
+from impala_redis.common.learning.batch import Batch, Played, make_batch
+from impala_redis.common.learning.replay import Replay
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.ledger import Claimed, Dead, Ledger, Settled
+from impala_redis.common.transport.side import LearnerSide
 
 log = logging.getLogger(__name__)
 

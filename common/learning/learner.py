@@ -1,6 +1,7 @@
 """What the learner learns with: network, optimizer, counters, and one update. No input or output.
 
-To change the loss see `common.loss.impala`, the network `common.networks.network`, the step `common.learning.optimizers`.
+To change the loss see `common.loss.impala`, the network `common.networks.network`, the step
+`common.learning.optimizers`.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -11,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.blocks.wire import Weights
-from common.errors import CheckpointError, NotFinite
-from common.learning.batch import Batch
-from common.learning.device import Stages, enough_memory
-from common.learning.optimizers import Optimizer, scheduled
-from common.loss.impala import Figures, Losses, impala_loss
-from common.networks.network import ModelOutput, make_model
-from common.records.checkpoint import Checkpoint, Tensors
-from common.records.recorder import EpisodeWindow
-from common.run.config import Config
-from common.run.spec import RunSpec
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.errors import CheckpointError, NotFinite
+from impala_redis.common.learning.batch import Batch
+from impala_redis.common.learning.device import Stages, enough_memory
+from impala_redis.common.learning.optimizers import Optimizer, scheduled
+from impala_redis.common.loss.impala import Figures, Losses, impala_loss
+from impala_redis.common.networks.network import ModelOutput, make_model
+from impala_redis.common.records.checkpoint import Checkpoint, Tensors
+from impala_redis.common.records.recorder import EpisodeWindow
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spec import RunSpec
 
 # A larger action space's mean probabilities are not told one by one.
 MOST_ACTIONS_TOLD = 8

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from common.run.config import OptimizerSettings
+from impala_redis.common.run.config import OptimizerSettings
 
 # Floats: every parameter begins at a multiple, as the faster kernels of a GPU (cublasLt) demand.
 ALIGNMENT = 16

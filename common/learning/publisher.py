@@ -4,11 +4,11 @@ import logging
 import threading
 import time
 
-from common.blocks import wire
-from common.blocks.wire import Weights
-from common.errors import OutOfStep, RedisUnreachable, RunMissing
-from common.run.spec import RunSpec
-from common.transport.side import LearnerSide
+from impala_redis.common.blocks import wire
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.errors import OutOfStep, RedisUnreachable, RunMissing
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.side import LearnerSide
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ Off unless `replay_share` is above 0. It is not part of a checkpoint: a resumed 
 
 import numpy as np
 
-from common.blocks.trajectory import empty_trajectory
-from common.errors import ConfigError
-from common.learning.batch import Batch
-from common.run.spec import RunSpec
+from impala_redis.common.blocks.trajectory import empty_trajectory
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.learning.batch import Batch
+from impala_redis.common.run.spec import RunSpec
 
 
 class Replay:

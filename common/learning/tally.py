@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from common.blocks.trajectory import Episode
+from impala_redis.common.blocks.trajectory import Episode
 
 if TYPE_CHECKING:
-    from common.learning.batch import Batch
+    from impala_redis.common.learning.batch import Batch
 
 # Of so many of the last versions it is known when they were made.
 VERSIONS = 65_536

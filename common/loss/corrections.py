@@ -13,8 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from common.run.config import LossSettings
-from common.vtrace import VTraceReturns, clip, from_importance_weights
+from impala_redis.common.run.config import LossSettings
+from impala_redis.common.vtrace import VTraceReturns, clip, from_importance_weights
 
 EPSILON = 1e-6
 _LOG_EPSILON = math.log(EPSILON)

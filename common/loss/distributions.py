@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.run.spaces import HALF_LOG_2_PI, ActionSpec
+from impala_redis.common.run.spaces import HALF_LOG_2_PI, ActionSpec
 
 
 class Judgement(NamedTuple):

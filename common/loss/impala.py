@@ -8,10 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.loss.corrections import corrected_returns, log_probs_to_learn, whole_returns
-from common.loss.distributions import Judgement, judge
-from common.run.config import LossSettings
-from common.run.spaces import ActionSpec
+from impala_redis.common.loss.corrections import (
+    corrected_returns,
+    log_probs_to_learn,
+    whole_returns,
+)
+from impala_redis.common.loss.distributions import Judgement, judge
+from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.spaces import ActionSpec
 
 # Of densities, pi/mu may be larger than any float; e^20 is far beyond every sensible clip, and
 # still finite when it is squared or summed.

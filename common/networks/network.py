@@ -1,11 +1,11 @@
 """The networks: observations in, a policy's outputs and a baseline out. They never sample.
 
-What an observation is made into (`common.networks.torsos`): each of its pictures goes through convolutions
-of its own, if the network has some; all else is laid flat beside what comes out of them, categories
-one-hot, bytes divided by 255, in the observation's order. A picture's colours are the shorter of
-its first and last axis, the last if they are alike; the frames of a stack are further channels of
-it. Then come the hidden layers, the last action and reward if they are told, an LSTM core if there
-is one, and two linear heads.
+An observation becomes features first (`common.networks.torsos`): each picture goes through
+convolutions of its own, if the network has some; everything else is laid flat beside their outputs,
+categories one-hot, bytes divided by 255, in the observation's order. A picture's colours are the
+shorter of its first and last axis, the last axis if both are equal; the frames of a stack are
+further channels. Then come the hidden layers, the last action and reward if the network takes them,
+an LSTM core if there is one, and two linear heads.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.networks.lstm import LstmCore
-from common.networks.tanh_layer import tanh_layer
-from common.networks.torsos import Observed
-from common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ActionSpec
-from common.run.spec import RunSpec
+from impala_redis.common.networks.lstm import LstmCore
+from impala_redis.common.networks.tanh_layer import tanh_layer
+from impala_redis.common.networks.torsos import Observed
+from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ActionSpec
+from impala_redis.common.run.spec import RunSpec
 
 
 class Seen(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.run.architecture import (
+from impala_redis.common.run.architecture import (
     BLOCKS,
     CONVOLUTIONS,
     SECTIONS,
@@ -20,7 +20,7 @@ from common.run.architecture import (
     is_convolved,
     picture,
 )
-from common.run.spaces import ObservationSpec, Part
+from impala_redis.common.run.spaces import ObservationSpec, Part
 
 
 class Observed(nn.Module):

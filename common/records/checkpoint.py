@@ -17,8 +17,8 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from common.errors import CheckpointError
-from common.records.files import write_atomically
+from impala_redis.common.errors import CheckpointError
+from impala_redis.common.records.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.records.history import Column, Records, Run, series
+from impala_redis.common.records.history import Column, Records, Run, series
 
 # Points of a curve: more than a small chart has pixels for.
 POINTS = 400

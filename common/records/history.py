@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError, RunUnreadable
-from common.records.rundir import RunDirectory, plain
-from common.run.config import Config
+from impala_redis.common.errors import ConfigError, RunUnreadable
+from impala_redis.common.records.rundir import RunDirectory, plain
+from impala_redis.common.run.config import Config
 
 Column = NDArray[np.float64]
 

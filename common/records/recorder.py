@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.blocks.trajectory import Episode
-from common.records.files import write_atomically
+from impala_redis.common.blocks.trajectory import Episode
+from impala_redis.common.records.files import write_atomically
 
 if TYPE_CHECKING:
-    from common.records.tensorboard_file import EventFile
+    from impala_redis.common.records.tensorboard_file import EventFile
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Recorder:
             return
         try:
             if self._events is None:
-                from common.records.tensorboard_file import EventFile
+                from impala_redis.common.records.tensorboard_file import EventFile
 
                 # Events beyond the resumed ones are hidden, as the records are cut off.
                 self._events = EventFile(self._run_dir, self._frames + 1 if self._frames else None)

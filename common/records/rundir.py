@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, RunDirectoryError, RunUnreadable
-from common.records.files import write_atomically
-from common.run.config import Config, read_document, read_toml
+from impala_redis.common.errors import ConfigError, RunDirectoryError, RunUnreadable
+from impala_redis.common.records.files import write_atomically
+from impala_redis.common.run.config import Config, read_document, read_toml
 
 # Of config.toml, in its table [run]; a file without a number is of the first one. It must be raised
 # when a setting changes its meaning, for an older version would misread the file; not when one is

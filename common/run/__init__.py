@@ -1,1 +1,1 @@
-"""What a run is: its settings, presets and spec. Standard library alone, so that every program starts fast."""
+"""What a run is: its settings, presets and spec. Standard library alone: programs start fast."""

@@ -1,7 +1,7 @@
 """Which parameters a run's network has and how much it remembers, without torch.
 
-The wire needs their names and shapes, and so does an actor that acts in numpy. `common.networks.network`
-builds what is described here, and compares.
+The wire needs their names and shapes, and so does an actor that acts in numpy.
+`common.networks.network` builds what is described here, and compares.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
-from common.errors import ConfigError
-from common.run.spaces import ActionSpec, ObservationSpec, Part
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, Part
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.errors import ConfigError
-from common.run.settings import MAX_ENVS, MAX_FRAME_STACK, Setting, declared_in, setting
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.run.settings import (
+    MAX_ENVS,
+    MAX_FRAME_STACK,
+    Setting,
+    declared_in,
+    setting,
+)
 
 
 @dataclass(frozen=True)

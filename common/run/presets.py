@@ -7,8 +7,8 @@ far from 10.
 
 from typing import Any
 
-from common.errors import ConfigError
-from common.run.config import Config
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.run.config import Config
 
 _SMALL_TASK: dict[str, Any] = {
     "optimizer": "adam",

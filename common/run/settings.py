@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from common.errors import ConfigError
+from impala_redis.common.errors import ConfigError
 
 # The most environments that one block may hold.
 MAX_ENVS = 4096

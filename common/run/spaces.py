@@ -4,7 +4,8 @@ Without Gymnasium and numpy: programs that neither play nor learn import it, too
 
 An observation is one array: a Box as it is, or the index of a Discrete. What has several parts (a
 Dict, a Tuple), or parts that are categories (MultiDiscrete, MultiBinary, Text), travels as one row
-of bytes in which each part has its place; `common.envs.encoding` fills it, the network takes it apart.
+of bytes in which each part has its place; `common.envs.encoding` fills it, the network takes it
+apart.
 """
 
 import math
@@ -30,7 +31,7 @@ MAX_PARTS = 64
 # The largest space of choices: values of an index, actions, or one of several of either.
 MAX_CHOICES = 65_536
 
-# Of a Gaussian: its standard deviation's logarithm is kept between these, or densities lose precision.
+# Bounds of a Gaussian's log standard deviation; densities lose precision outside them.
 LOG_STD_LEAST, LOG_STD_MOST = -5.0, 2.0
 HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -12,11 +12,11 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-from common.errors import SpecMismatch
-from common.run.architecture import NETWORKS, NetworkSpec
-from common.run.config import Config
-from common.run.settings import MAX_ENVS, MAX_FRAME_STACK
-from common.run.spaces import (
+from impala_redis.common.errors import SpecMismatch
+from impala_redis.common.run.architecture import NETWORKS, NetworkSpec
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.settings import MAX_ENVS, MAX_FRAME_STACK
+from impala_redis.common.run.spaces import (
     ITEM_BYTES,
     MAX_CHOICES,
     MAX_OBSERVATION_SIZE,

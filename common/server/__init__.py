@@ -1,1 +1,1 @@
-"""The Redis server, whatever the run: reach it, judge it, start one. The only room that imports redis."""
+"""The Redis server, whatever the run: reach, judge or start it. Only this room imports redis."""

@@ -17,7 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from common.errors import (
+from impala_redis.common.errors import (
     Fenced,
     ImpalaError,
     OutOfStep,
@@ -28,7 +28,7 @@ from common.errors import (
     ServerDemoted,
     UnsuitableServer,
 )
-from common.server import resp, tls
+from impala_redis.common.server import resp, tls
 
 Client = redis.Redis
 Reply = TypeVar("Reply")

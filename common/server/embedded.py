@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from common.errors import ImpalaError, ServerNotStarted
-from common.server import children
-from common.server.connection import LEAST_REDIS, LEAST_VALKEY, connect, translated
+from impala_redis.common.errors import ImpalaError, ServerNotStarted
+from impala_redis.common.server import children
+from impala_redis.common.server.connection import LEAST_REDIS, LEAST_VALKEY, connect, translated
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from common.errors import ImpalaError, RedisUnreachable, UnsuitableServer
-from common.server.connection import (
+from impala_redis.common.errors import ImpalaError, RedisUnreachable, UnsuitableServer
+from impala_redis.common.server.connection import (
     LEAST_REDIS,
     LEAST_VALKEY,
     Client,

@@ -1,1 +1,1 @@
-"""What a run keeps in Redis, and who may do what with it. It carries bytes and never looks inside them."""
+"""What a run keeps in Redis. It carries bytes and never looks inside them."""

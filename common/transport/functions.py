@@ -6,11 +6,11 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from common.errors import RedisDenied
-from common.server.connection import cli_command
+from impala_redis.common.errors import RedisDenied
+from impala_redis.common.server.connection import cli_command
 
 LIBRARY = "impala2"
-FILE = importlib.resources.files("common.transport").joinpath("functions.lua")
+FILE = importlib.resources.files("impala_redis.common.transport").joinpath("functions.lua")
 
 
 def provide(client: Any, url: str, *keys: str) -> None:

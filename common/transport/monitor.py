@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from common.errors import RedisDenied, RunMissing, SpecMismatch
-from common.run.spec import RunSpec
-from common.server.connection import without_password
-from common.transport.diagnosis import Situation, bottleneck
-from common.transport.functions import LIBRARY
-from common.transport.side import Side, SpecReply, number, replies
+from impala_redis.common.errors import RedisDenied, RunMissing, SpecMismatch
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.server.connection import without_password
+from impala_redis.common.transport.diagnosis import Situation, bottleneck
+from impala_redis.common.transport.functions import LIBRARY
+from impala_redis.common.transport.side import Side, SpecReply, number, replies
 
 # Where a produced block can be: in one of these, and in no other.
 WHEREABOUTS = (

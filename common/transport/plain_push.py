@@ -7,8 +7,8 @@ each actor), the learner counts such blocks as `foreign`, and refuses those that
 
 import time
 
-from common.errors import RedisUnreachable, RunMissing
-from common.transport.side import ActorSide, PushReply, number, replies
+from impala_redis.common.errors import RedisUnreachable, RunMissing
+from impala_redis.common.transport.side import ActorSide, PushReply, number, replies
 
 POLL_S = 0.005
 # Without room for this long, the courier is told, which tries again for ever.

@@ -32,13 +32,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from common.errors import Fenced, OutOfStep, RunMissing, ServerDemoted
-from common.server.connection import connect, translated
-from common.server.resp import round_trip
-from common.server.suitability import ServerLimits, check_server
-from common.transport import functions
-from common.transport.functions import LIBRARY
-from common.transport.ledger import Settled
+from impala_redis.common.errors import Fenced, OutOfStep, RunMissing, ServerDemoted
+from impala_redis.common.server.connection import connect, translated
+from impala_redis.common.server.resp import round_trip
+from impala_redis.common.server.suitability import ServerLimits, check_server
+from impala_redis.common.transport import functions
+from impala_redis.common.transport.functions import LIBRARY
+from impala_redis.common.transport.ledger import Settled
 
 RunState = Literal["running", "finished"]
 

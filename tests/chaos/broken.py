@@ -5,9 +5,9 @@ broken.py dedupe|fencing|commit [the learner's own options]
 
 import sys
 
-from common.learning.feeder import Sequences
-from common.transport import functions
-from workers import learner
+from impala_redis.common.learning.feeder import Sequences
+from impala_redis.common.transport import functions
+from impala_redis.workers import learner
 
 # What is replaced in the server's functions.
 SABOTAGE = {

@@ -8,9 +8,9 @@ from typing import Any
 
 import redis
 
-from common.errors import RedisUnreachable, RunMissing
-from common.transport.monitor import MonitorSide, residual
-from common.transport.side import Keys
+from impala_redis.common.errors import RedisUnreachable, RunMissing
+from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.side import Keys
 from support import Program, Programs, eventually
 
 # A run that goes on until it is stopped.

@@ -22,7 +22,7 @@ from typing import Any
 
 from redis.connection import AbstractConnection
 
-from common.transport.functions import LIBRARY
+from impala_redis.common.transport.functions import LIBRARY
 
 
 def die() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
     trap = {"before": doom_call, "after": doom_call, "half": doom_sending, "sent": doom_sending}
     trap[when](when, what, lambda: next(calls) == int(number))
     sys.argv = [f"impala-{program}", *options]
-    importlib.import_module(f"workers.{program}").main()
+    importlib.import_module(f"impala_redis.workers.{program}").main()
 
 
 if __name__ == "__main__":

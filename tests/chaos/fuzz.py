@@ -24,11 +24,11 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from common.blocks.trajectory import Block, Episode, Origin, empty_trajectory
-from common.blocks.wire import pack_block, pack_weights, unpack_block, unpack_weights
-from common.errors import FrameRefused, SpecMismatch
-from common.run.spaces import OBSERVATION_DTYPES, ObservationSpec, Part, discrete
-from common.run.spec import WIRE_VERSION, RunSpec
+from impala_redis.common.blocks.trajectory import Block, Episode, Origin, empty_trajectory
+from impala_redis.common.blocks.wire import pack_block, pack_weights, unpack_block, unpack_weights
+from impala_redis.common.errors import FrameRefused, SpecMismatch
+from impala_redis.common.run.spaces import OBSERVATION_DTYPES, ObservationSpec, Part, discrete
+from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
 PREFIX = struct.Struct("<4sHHIQI")  # written down once more: the format is a contract
 KINDS = {"block": 1, "weights": 2}

@@ -8,12 +8,11 @@ from types import TracebackType
 
 import redis
 
-from common.server import children
-from support import eventually
+from impala_redis.common.server import children
+from support import ROOT, eventually
 
 from .servers import free_port
 
-ROOT = Path(__file__).parents[2]
 CONF = ROOT / "docker" / "redis.conf"
 ACL = ROOT / "docker" / "users.acl"
 FUNCTIONS = ROOT / "common" / "transport" / "functions.lua"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chaos.system import QUEUE_BLOCKS, RUN
-from common.errors import ImpalaError
-from common.transport.monitor import MonitorSide, residual
+from impala_redis.common.errors import ImpalaError
+from impala_redis.common.transport.monitor import MonitorSide, residual
 
 LOOK_EVERY_S = 0.1
 SAMPLE_EVERY_S = 2.0

@@ -22,7 +22,7 @@ from chaos.faults import Faults
 from chaos.oracle import BooksWatch, Growth, MemoryWatch, audit
 from chaos.schedule import KINDS, faults
 from chaos.system import System
-from common.transport.monitor import WHEREABOUTS
+from impala_redis.common.transport.monitor import WHEREABOUTS
 from support import eventually
 
 # Training goes on within this after every fault (I10); beyond the second it has stopped for good.

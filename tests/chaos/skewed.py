@@ -30,7 +30,7 @@ def main() -> None:
     program, *options = sys.argv[1:]
     leap_about(first=program == "learner")  # never the same hour as an actor's
     sys.argv = [f"impala-{program}", *options]
-    importlib.import_module(f"workers.{program}").main()
+    importlib.import_module(f"impala_redis.workers.{program}").main()
 
 
 if __name__ == "__main__":

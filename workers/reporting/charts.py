@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from common.records import history
-from common.records.curves import Curve, curve_of, spread
-from common.records.history import Column, Group, Run
-from workers.reporting import canvas
-from workers.reporting.canvas import MUTED, PAPER
-from workers.reporting.gallery import OVER, SECTIONS, Chart, Line
-from workers.reporting.words import group_labels, part_slug, short
+from impala_redis.common.records import history
+from impala_redis.common.records.curves import Curve, curve_of, spread
+from impala_redis.common.records.history import Column, Group, Run
+from impala_redis.workers.reporting import canvas
+from impala_redis.workers.reporting.canvas import MUTED, PAPER
+from impala_redis.workers.reporting.gallery import OVER, SECTIONS, Chart, Line
+from impala_redis.workers.reporting.words import group_labels, part_slug, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.records import history
-from common.records.history import Records, Run
-from common.transport.diagnosis import NOT_ENOUGH_FIGURES, Situation, bottleneck
+from impala_redis.common.records import history
+from impala_redis.common.records.history import Records, Run
+from impala_redis.common.transport.diagnosis import NOT_ENOUGH_FIGURES, Situation, bottleneck
 
 # On the learner's main thread, in this order.
 STAGES = {

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from common import __version__
-from common.records import history
-from common.records.history import Group, Run
-from workers.reporting import findings
-from workers.reporting.tables import Table, figures_table, settings_table
-from workers.reporting.words import run_labels, setting
+from impala_redis import __version__
+from impala_redis.common.records import history
+from impala_redis.common.records.history import Group, Run
+from impala_redis.workers.reporting import findings
+from impala_redis.workers.reporting.tables import Table, figures_table, settings_table
+from impala_redis.workers.reporting.words import run_labels, setting
 
 if TYPE_CHECKING:
-    from workers.reporting.charts import Drawing
+    from impala_redis.workers.reporting.charts import Drawing
 
 NOT_ENDED = "not ended: killed, or still running"
 STATUS_CLASSES = {"solved", "finished", "interrupted", "failed"}

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.records import history
-from common.records.history import Run
-from common.run.config import Config
-from workers.reporting.words import setting, whole
+from impala_redis.common.records import history
+from impala_redis.common.records.history import Run
+from impala_redis.common.run.config import Config
+from impala_redis.workers.reporting.words import setting, whole
 
 # Beyond this many, figures that no chart knows are not listed.
 MOST_FIGURES = 200

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from common.records.history import Group, Run
-from common.records.rundir import plain
-from workers.reporting.gallery import SECTIONS, Chart, Line
+from impala_redis.common.records.history import Group, Run
+from impala_redis.common.records.rundir import plain
+from impala_redis.workers.reporting.gallery import SECTIONS, Chart, Line
 
 LEGEND_LETTERS = 52
 

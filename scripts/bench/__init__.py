@@ -1,0 +1,1 @@
+"""What the benchmarks share; the commands are the files one folder up."""

@@ -1,0 +1,235 @@
+"""Load for the transport, for bench_transport.py: real blocks, and the roles of a `crew.Crew`.
+
+Actors push and a learner claims through the real transport; `swarm.py` is for a thousand of them,
+and `flood.py` for as much as a thousand could push.
+"""
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bench.load.crew import LIMIT_S, Crew, Figures
+from impala_redis.common.acting.courier import BEAT_EXPIRES_S
+from impala_redis.common.blocks import wire
+from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
+from impala_redis.common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
+from impala_redis.common.run.presets import preset
+from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.run.spec import RunSpec, make_spec
+from impala_redis.common.server.connection import keep_trying
+from impala_redis.common.transport.ledger import Settled
+from impala_redis.common.transport.monitor import MonitorSide
+from impala_redis.common.transport.side import ActorSide, LearnerSide, Side
+
+RUN = "bench"
+# How an empty list is asked again: as `common.learning.feeder` does, which would import torch.
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
+# Who is not back this long after a restart is not waited for.
+STORM_LIMIT_S = 60.0
+# As many fields as an actor's heartbeat has.
+FIGURES = {f"figure_{index}": 123_456 for index in range(13)}
+
+
+def spec_of(
+    shape: tuple[int, ...], dtype: str, envs: int, queue_blocks: int, weights_nbytes: int = 20_000
+) -> RunSpec:
+    """A run of T=20 of such observations, whose weights have about that many bytes."""
+    spec = make_spec(RUN, preset("cartpole"), ObservationSpec(shape, dtype), discrete(2))
+    width = max(1, round((weights_nbytes / 4) ** 0.5))
+    return replace(
+        spec, envs_per_actor=envs, queue_blocks=queue_blocks, hidden_sizes=(width, width)
+    )
+
+
+def spec_of_size(block_nbytes: int, queue_blocks: int) -> RunSpec:
+    """A run of one environment whose block's frame has about that many bytes."""
+    return spec_of((max(1, (block_nbytes - 700) // 21),), "uint8", 1, queue_blocks)
+
+
+def frame_of(spec: RunSpec) -> bytes:
+    """A real block of that run."""
+    rows = empty_trajectory(spec, spec.envs_per_actor)
+    for array in rows:
+        array.fill(0)
+    return wire.pack_block(Block(Origin("bench", 1, 1, 1), rows, (), 0.0), spec)
+
+
+def weights_of(spec: RunSpec) -> wire.Weights:
+    """Some weights of that run's network."""
+    rng = np.random.default_rng(0)
+    return {
+        name: (rng.standard_normal(shape, np.float32) * np.float32(0.1))
+        for name, shape in spec.parameter_shapes().items()
+    }
+
+
+# The roles. Latencies are in ms.
+
+
+def learn(
+    url: str,
+    spec: RunSpec,
+    crew: Crew,
+    *,
+    most: int = 32,
+    share: float = 1.0,
+    publish_every_s: float = LIMIT_S,
+) -> Figures:
+    """A learner that claims and commits until `crew.stop`, at most a share of what is produced."""
+    side, books = LearnerSide(url, RUN, "bench", lease_s=60.0), MonitorSide(url, RUN, "bench")
+    payload, version = wire.pack_weights(weights_of(spec), 1, spec), 0
+    claim_ms, publish_ms, consumed, produced, opened = [], [], 0, 0, False
+    settled, pause_s, publish_at = Settled(), FIRST_PAUSE_S, 0.0
+    until = time.monotonic() + LIMIT_S
+    while not crew.stop.is_set() and time.monotonic() < until:
+        crew.learner_cpu_s.value = time.process_time()
+        try:
+            if not opened:
+                side.open(take_over=True)
+                settled, opened, publish_at = Settled(), True, 0.0
+            if time.monotonic() >= publish_at:
+                version += 1
+                publish_ms.append(timed_ms(lambda: side.publish(version, payload)))  # noqa: B023
+                side.announce(spec.to_json(), spec.fingerprint, "running")
+                publish_at = time.monotonic() + publish_every_s
+                crew.ready.set()
+            hungry = most
+            if share < 1.0:
+                taken = consumed + len(settled)
+                if share * produced - taken < most:
+                    produced = books.read_books()["produced"]
+                hungry = int(share * produced) - taken
+            started = time.perf_counter()
+            blocks, _ = side.settle_and_claim(settled, max(0, min(hungry, most)))
+        except (RunMissing, OutOfStep):
+            opened = False
+        except RedisUnreachable:
+            time.sleep(0.05 * random.uniform(0.5, 1.0))
+        else:
+            consumed, settled = consumed + len(settled), Settled(consumed=len(blocks))
+            if blocks:
+                claim_ms.append((time.perf_counter() - started) * 1000)
+                pause_s = FIRST_PAUSE_S
+                for _ in blocks if crew.credits else ():
+                    crew.credits.release()
+            else:
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, LAST_PAUSE_S)
+    with contextlib.suppress(RunMissing, OutOfStep):
+        persistently(lambda: side.settle_and_claim(settled, 0))
+        consumed += len(settled)
+    return {"claim_ms": claim_ms, "publish_ms": publish_ms, "consumed": consumed}
+
+
+def produce(
+    url: str,
+    spec: RunSpec,
+    crew: Crew,
+    names: Sequence[str],
+    seconds: float,
+    every_s: float = 0.0,
+) -> Figures:
+    """Actors that push, each once in `every_s` (0: as fast as they can, or as credits allow)."""
+    frame, ready = frame_of(spec), threading.Barrier(len(names))
+    push_ms: list[float] = []
+    failed: list[str] = []
+
+    def actor(name: str) -> None:
+        side = ActorSide(url, RUN, name)
+        side.ping()
+        ready.wait(60)
+        sequence, due = 0, time.monotonic() + random.uniform(0, every_s)
+        until = time.monotonic() + seconds
+        while max(due, time.monotonic()) < until:
+            time.sleep(max(0.0, due - time.monotonic()))
+            if crew.credits and not crew.credits.acquire(timeout=1.0):
+                continue
+            sequence += 1
+            due += every_s
+            started = time.perf_counter()
+            try:
+                side.push(f"{name}#1", sequence, frame, spec.queue_blocks)
+            except ImpalaError as error:
+                failed.append(str(error))
+            else:
+                push_ms.append((time.perf_counter() - started) * 1000)
+        side.close()
+
+    before_s = time.process_time()
+    in_threads(actor, names)
+    cpu_s = time.process_time() - before_s
+    return {"push_ms": push_ms, "failed": failed, "cpu_s": cpu_s}
+
+
+def join(url: str, spec: RunSpec, actors: int) -> Figures:
+    """Actors that come all at once: spec, weights, heartbeat, first push; how long each took."""
+    frame, names = frame_of(spec), [f"actor-{index}" for index in range(actors)]
+    ready, started = threading.Barrier(len(names)), 0.0
+
+    def actor(name: str) -> float:
+        nonlocal started
+        if ready.wait(60) == 0:
+            started = time.perf_counter()
+        with contextlib.closing(ActorSide(url, RUN, name)) as side:
+            persistently(lambda: come(side, name))
+        return time.perf_counter()
+
+    def come(side: ActorSide, name: str) -> None:
+        side.ping()
+        told, weights = side.read_spec(), side.read_weights()
+        assert told is not None and weights is not None and weights.intact
+        wire.unpack_weights(weights.payload, RunSpec.from_json(told.json))
+        side.is_listed(name)
+        side.beat(name, FIGURES, BEAT_EXPIRES_S)
+        side.push(f"{name}#1", 1, frame, spec.queue_blocks)
+
+    return {"joined_s": [at - started for at in in_threads(actor, names)]}
+
+
+def read_weights(url: str, readers: int, seconds: float, every_s: float) -> Figures:
+    """Readers that fetch and check the weights, each once in `every_s`, with jitter."""
+    read_ms: list[float] = []
+    failed: list[str] = []
+
+    def reader(index: int) -> None:
+        side, until = Side(url, RUN, f"reader-{index}"), time.monotonic() + seconds
+        due = time.monotonic() + random.uniform(0, min(every_s, seconds))
+        while due < until:
+            time.sleep(max(0.0, due - time.monotonic()))
+            started = time.perf_counter()
+            try:
+                reply = side.read_weights()
+                read_ms.append((time.perf_counter() - started) * 1000)
+                assert reply is not None and reply.intact
+            except ImpalaError as error:
+                failed.append(str(error))
+            due = time.monotonic() + every_s * random.uniform(0.5, 1.5)
+        side.close()
+
+    in_threads(reader, range(readers))
+    return {"read_ms": read_ms, "failed": failed}
+
+
+def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """What `work` returns for each item, each on a thread of its own."""
+    with ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(work, items))
+
+
+def persistently(attempt: Callable[[], object]) -> None:
+    """Tries for half a minute, as programs do."""
+    keep_trying(attempt, give_up_after_s=30.0, stopped=lambda: False, waiting=lambda _: None)
+
+
+def timed_ms(call: Callable[[], object]) -> float:
+    """How long a call takes, in ms."""
+    started = time.perf_counter()
+    call()
+    return (time.perf_counter() - started) * 1000

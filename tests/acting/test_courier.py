@@ -1,0 +1,526 @@
+"""The courier: what an actor hands over arrives in order and once, and the actor never waits."""
+
+import dataclasses
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from impala_redis.common.acting import courier
+from impala_redis.common.acting.courier import RING_BLOCKS, Courier, Fresh
+from impala_redis.common.blocks import wire
+from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory
+from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.errors import RedisDenied, RedisUnreachable
+from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.server import connection
+from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.side import ActorSide, LearnerSide, PushReply, WeightsReply
+from support import eventually
+
+T, N = 2, 2
+SPEC = RunSpec(
+    run="test",
+    env="Test-v0",
+    observation=ObservationSpec((3,), "float32"),
+    action=discrete(2),
+    hidden_sizes=(4,),
+    activation="tanh",
+    unroll_length=T,
+    envs_per_actor=N,
+    queue_blocks=1000,
+    max_policy_age_s=600.0,
+    seed=0,
+)
+PRODUCER = "host-7#12345"
+
+
+def numbered(number: int) -> Block:
+    """A valid block that is known by its rewards."""
+    rows = Trajectory(
+        observations=np.zeros((T + 1, N, 3), np.float32),
+        is_first=np.zeros((T + 1, N), np.bool_),
+        actions=np.zeros((T, N), np.int32),
+        rewards=np.full((T, N), number, np.float32),
+        discounts=np.ones((T, N), np.float32),
+        behaviour_log_probs=np.zeros((T, N), np.float32),
+        mask=np.ones((T, N), np.bool_),
+        memory=np.empty((1, N, 0), np.float32),
+    )
+    return Block(Origin("host-7", 12345, 0, 1), rows, (), 0.01)
+
+
+def weights(value: float, spec: RunSpec = SPEC) -> Weights:
+    return {
+        name: np.full(shape, value, np.float32) for name, shape in spec.parameter_shapes().items()
+    }
+
+
+def frame(version: int, spec: RunSpec = SPEC) -> bytes:
+    return wire.pack_weights(weights(float(version), spec), version, spec)
+
+
+class Run:
+    """A run with its learner's side open, and couriers for it."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url, self.name = url, name
+        self.learner = LearnerSide(url, name, "learner", 60.0)
+        self.monitor = MonitorSide(url, name, "monitor")
+        self.operator = redis.Redis.from_url(url)
+        self.couriers: list[Courier] = []
+        self.sides: list[ActorSide] = []
+        self.learner.open()
+        self.learner.publish(1, frame(1))
+        self.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+
+    def courier(
+        self, kind: type[ActorSide] = ActorSide, url: str = "", producer: str = PRODUCER
+    ) -> Courier:
+        """A courier at work, with version 1 of the weights."""
+        side = kind(url or self.url, self.name, "actor")
+        spec_reply = self.learner.read_spec()
+        assert spec_reply is not None
+        made = Courier(side, SPEC, spec_reply.digest, producer, lambda: {"frames": 42})
+        self.sides.append(side)
+        self.couriers.append(made)
+        made.start(Fresh(1, weights(1.0)))
+        return made
+
+    def stored(self) -> list[Block]:
+        """What waits in the list, unpacked."""
+        frames: Any = self.operator.lrange(self.learner.keys.trajectories, 0, -1)
+        return [wire.unpack_block(frame, SPEC) for frame in frames]
+
+    def close(self) -> None:
+        for made in self.couriers:
+            made.close(0.0)
+        for side in (*self.sides, self.learner, self.monitor, self.operator):
+            side.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 0.05)
+
+
+@pytest.fixture
+def run(redis_url: str, run_name: str) -> Iterator[Run]:
+    made = Run(redis_url, run_name)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A run on a server of the test's own, which is noticed within 0.2 s when it is frozen."""
+    monkeypatch.setattr(connection, "SOCKET_TIMEOUT_S", 0.2)
+    with EmbeddedServer(tmp_path) as server:
+        made = Run(server.url, "run")
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def frozen(own_run: Run) -> Iterator[Callable[[bool], None]]:
+    """Freezes the test's own server (True) and thaws it (False)."""
+    pid = int(own_run.operator.info("server")["process_id"])
+
+    def freeze(stop: bool) -> None:
+        os.kill(pid, signal.SIGSTOP if stop else signal.SIGCONT)
+
+    try:
+        yield freeze
+    finally:
+        freeze(False)
+
+
+def rewards(blocks: list[Block]) -> list[int]:
+    return [int(block.trajectory.rewards[0, 0]) for block in blocks]
+
+
+# Blocks.
+
+
+def test_blocks_arrive_in_order_with_sequences_from_1(run: Run) -> None:
+    # when an actor hands blocks over
+    carrier = run.courier()
+    for number in range(1, 21):
+        carrier.hand_over(numbered(number))
+        eventually(lambda: len(carrier._ring) < RING_BLOCKS)
+    eventually(lambda: carrier.accepted == 20)
+
+    # then they stand in the list as they were, numbered 1, 2, 3
+    stored = run.stored()
+    assert rewards(stored) == list(range(1, 21))
+    assert [block.origin for block in stored] == [
+        Origin("host-7", 12345, number, 1) for number in range(1, 21)
+    ]
+    assert (carrier.generated, carrier.shed_local, len(carrier._ring)) == (20, 0, 0)
+    assert run.monitor.read_books()["produced"] == 20
+
+
+class GatedSide(ActorSide):
+    """Waits before every push until the gate is open."""
+
+    gate: threading.Event
+
+    def push(self, *arguments: Any) -> PushReply:
+        assert self.gate.wait(20)
+        return super().push(*arguments)
+
+
+def test_a_slow_server_costs_the_oldest_blocks_which_are_counted(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a server that does not answer yet
+    gate = threading.Event()
+    monkeypatch.setattr(GatedSide, "gate", gate, raising=False)
+    carrier = run.courier(GatedSide)
+    carrier.hand_over(numbered(1))
+    eventually(lambda: len(carrier._ring) == 0)  # on its way
+
+    # when more is handed over than the ring holds
+    for number in range(2, RING_BLOCKS + 7):
+        carrier.hand_over(numbered(number))
+
+    # then the oldest of those that wait are gone, and counted
+    assert (carrier.shed_local, len(carrier._ring)) == (5, RING_BLOCKS)
+
+    # and the rest arrives when it answers
+    gate.set()
+    eventually(lambda: carrier.accepted == RING_BLOCKS + 1)
+    assert rewards(run.stored()) == [1, *range(7, RING_BLOCKS + 7)]
+    assert [b.origin.sequence for b in run.stored()] == list(range(1, RING_BLOCKS + 2))
+
+
+def test_a_frozen_server_never_makes_the_actor_wait(
+    own_run: Run, frozen: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given an actor at work, after its first heartbeat
+    monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 1000.0)
+    carrier = own_run.courier()
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.accepted == 1 and own_run.monitor.read_actors())
+
+    # when the server freezes, then handing over takes no time
+    frozen(True)
+    carrier.hand_over(numbered(2))
+    eventually(lambda: len(carrier._ring) == 0)
+    longest_s = 0.0
+    for number in range(3, 203):
+        started = time.perf_counter()
+        carrier.hand_over(numbered(number))
+        longest_s = max(longest_s, time.perf_counter() - started)
+    assert longest_s < 0.05
+
+    # and while it stays so the ring sheds its oldest, and each block is in one count
+    eventually(lambda: carrier.silent_s > 0.5, 10.0)  # more than one time-out
+    assert carrier.generated == 202
+    assert len(carrier._ring) == RING_BLOCKS
+    being_sent = 1
+    assert carrier.accepted + carrier.shed_local + len(carrier._ring) + being_sent == 202
+
+    # and when it thaws the pushes go on: nothing is stored twice, and all is accounted for
+    frozen(False)
+    eventually(lambda: len(carrier._ring) == 0 and carrier.accepted >= RING_BLOCKS + 2)
+    assert carrier.accepted + carrier.shed_local == 202
+    stored = own_run.stored()
+    assert rewards(stored) == [1, 2, *range(195, 203)]
+    assert [block.origin.sequence for block in stored] == list(range(1, len(stored) + 1))
+    books = own_run.monitor.read_books()
+    assert books["produced"] == carrier.accepted
+    assert books["dup_push"] >= 1  # what the frozen server found in its socket
+    assert residual(books) == 0
+
+
+def test_a_push_whose_reply_is_lost_is_stored_and_counted_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a server whose every third reply to a push is lost
+    class LossySide(ActorSide):
+        calls = 0
+
+        def push(self, *arguments: Any) -> PushReply:
+            reply = super().push(*arguments)
+            self.calls += 1
+            if self.calls % 3 == 1:
+                raise RedisUnreachable("the reply was lost")
+            return reply
+
+    # when six blocks are carried
+    carrier = run.courier(LossySide)
+    for number in range(1, 7):
+        carrier.hand_over(numbered(number))
+    eventually(lambda: carrier.accepted == 6)
+
+    # then each is there once
+    assert rewards(run.stored()) == [1, 2, 3, 4, 5, 6]
+    books = run.monitor.read_books()
+    assert (books["produced"], books["dup_push"]) == (6, 3)
+
+
+def test_closing_pushes_what_the_ring_holds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given blocks in the ring
+    gate = threading.Event()
+    monkeypatch.setattr(GatedSide, "gate", gate, raising=False)
+    carrier = run.courier(GatedSide)
+    for number in range(1, 6):
+        carrier.hand_over(numbered(number))
+
+    # when the actor closes
+    gate.set()
+    carrier.close(10.0)
+
+    # then they are in the list
+    assert rewards(run.stored()) == [1, 2, 3, 4, 5]
+    assert (carrier.accepted, len(carrier._ring)) == (5, 0)
+    assert carrier.over
+    assert carrier.failure is None
+
+
+def test_closing_does_not_wait_for_a_frozen_server(
+    own_run: Run, frozen: Callable[[bool], None]
+) -> None:
+    # given blocks that cannot be pushed
+    carrier = own_run.courier()
+    eventually(lambda: own_run.monitor.read_actors())
+    frozen(True)
+    for number in range(1, 6):
+        carrier.hand_over(numbered(number))
+
+    # when the actor closes, then it has its time and little more
+    started = time.monotonic()
+    carrier.close(0.3)
+    assert time.monotonic() - started < 3.0
+
+
+def test_a_block_given_up_at_the_end_does_not_swallow_the_next(run: Run) -> None:
+    # given a first push whose reply is lost while the actor closes
+    closing = threading.Event()
+
+    class LosesTheFirst(ActorSide):
+        calls = 0
+
+        def push(self, *arguments: Any) -> PushReply:
+            self.calls += 1
+            if self.calls > 1:
+                return super().push(*arguments)
+            assert closing.wait(20)
+            super().push(*arguments)
+            raise RedisUnreachable("the reply was lost")
+
+    carrier = run.courier(LosesTheFirst)
+    carrier.hand_over(numbered(1))
+    eventually(lambda: len(carrier._ring) == 0)
+    carrier.hand_over(numbered(2))
+
+    # when its time to flush is over
+    closer = threading.Thread(target=carrier.close, args=(0.0,))
+    closer.start()
+    eventually(lambda: carrier._closing)
+    closing.set()
+    closer.join(10)
+    eventually(lambda: carrier.over)
+
+    # then a block that counts as accepted is in the list
+    assert carrier.accepted == 1
+    assert rewards(run.stored()) == [1, 2]
+
+
+# Weights.
+
+
+class CountingSide(ActorSide):
+    """Counts how often the weights are fetched."""
+
+    fetched = 0
+
+    def read_weights(self) -> WeightsReply | None:
+        self.fetched += 1
+        return super().read_weights()
+
+
+def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
+    # given an actor that acts on version 1
+    carrier = run.courier(CountingSide)
+    side = run.sides[-1]
+    assert isinstance(side, CountingSide)
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.accepted == 1)
+    assert (carrier.take_weights(), side.fetched) == (None, 0)
+
+    # when a new version is published, with no block to push
+    run.learner.publish(2, frame(2))
+    fresh = eventually(carrier.take_weights)
+
+    # then it is handed over, once
+    assert fresh.version == 2
+    assert all(np.array_equal(fresh.weights[name], w) for name, w in weights(2.0).items())
+    for number in range(2, 6):
+        carrier.hand_over(numbered(number))
+        eventually(lambda: len(carrier._ring) == 0)
+    eventually(lambda: carrier.accepted == 5)
+    assert (carrier.take_weights(), side.fetched) == (None, 1)
+
+    # and of several new ones, the newest
+    run.learner.publish(3, frame(3))
+    run.learner.publish(4, frame(4))
+    eventually(lambda: (f := carrier.take_weights()) is not None and f.version == 4)
+
+
+def test_a_learner_that_starts_again_from_an_older_version_is_followed(own_run: Run) -> None:
+    # given an actor that acts on version 9
+    carrier = own_run.courier()
+    own_run.learner.publish(9, frame(9))
+    assert eventually(carrier.take_weights).version == 9
+
+    # when server and learner are lost, and an older checkpoint is gone on from
+    own_run.operator.flushall()
+    own_run.learner.open()
+    own_run.learner.publish(4, frame(4))
+    own_run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+
+    # then the actor acts on what that learner publishes
+    assert eventually(carrier.take_weights, 5.0).version == 4
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize("wrong", ["digest", "bytes", "another run's", "not finite"])
+def test_weights_that_are_not_right_are_refused_and_the_old_ones_kept(
+    run: Run, wrong: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given an actor
+    caplog.set_level(logging.WARNING)
+    carrier = run.courier(CountingSide)
+
+    # when weights are published that it must not use
+    if wrong == "another run's":
+        other = dataclasses.replace(SPEC, hidden_sizes=(5,))
+        run.learner.publish(2, frame(2, other))
+    elif wrong == "not finite":
+        run.learner.publish(2, wire.pack_weights(weights(float("nan")), 2, SPEC))
+    elif wrong == "bytes":
+        run.learner.publish(2, frame(2)[:-1])
+    else:
+        run.operator.hset(
+            run.learner.keys.weights,
+            mapping={"payload": frame(2), "digest": "0" * 64, "version": 2},
+        )
+    eventually(lambda: carrier.weights_refused == 1)
+
+    # then it keeps what it has, says so, and does not ask again
+    assert carrier.take_weights() is None
+    assert "kept the old weights" in caplog.text
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.accepted == 1)
+    side = run.sides[-1]
+    assert isinstance(side, CountingSide)
+    assert (carrier.weights_refused, side.fetched) == (1, 1)
+    assert not carrier.over
+
+    # and goes on with the next good ones
+    run.learner.publish(3, frame(3))
+    assert eventually(carrier.take_weights).version == 3
+
+
+# The run's end, and the courier's.
+
+
+def test_a_finished_run_ends_the_courier(run: Run) -> None:
+    carrier = run.courier()
+    run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "finished")
+    eventually(lambda: carrier.over)
+    assert carrier.failure is None
+
+
+def test_another_spec_ends_the_courier_at_the_next_push(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given an actor whose next heartbeat is far
+    carrier = run.courier()
+    monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 1000.0)
+    carrier._next_beat = time.monotonic() + 1000.0
+
+    # when the run becomes another one
+    other = dataclasses.replace(SPEC, unroll_length=3)
+    run.learner.announce(other.to_json(), other.fingerprint, "running")
+    carrier.hand_over(numbered(1))
+
+    # then the actor is told with the next push
+    eventually(lambda: carrier.over)
+    assert carrier.failure is None
+
+
+def test_a_lost_run_is_waited_for(own_run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    # given a server that lost everything
+    caplog.set_level(logging.INFO)
+    carrier = own_run.courier()
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.accepted == 1)
+    own_run.operator.flushall()
+    carrier.hand_over(numbered(2))
+    eventually(lambda: "acting on without Redis" in caplog.text)
+
+    # when the learner opens the run again
+    own_run.learner.open()
+    own_run.learner.publish(1, frame(1))
+    own_run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+
+    # then the actor goes on
+    eventually(lambda: carrier.accepted == 2)
+    assert rewards(own_run.stored()) == [2]
+    assert "Redis is back" in caplog.text
+    assert not carrier.over
+
+
+def test_a_revoked_actor_fails_for_good(own_run: Run) -> None:
+    # given an actor with a user of its own
+    own_run.operator.execute_command("ACL", "SETUSER", "joe", "on", ">hush", "~*", "+@all")
+    carrier = own_run.courier(url=own_run.url + "&username=joe&password=hush")
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.accepted == 1)
+
+    # when the user is taken away
+    own_run.operator.execute_command("ACL", "DELUSER", "joe")
+
+    # then the courier ends, and says why
+    eventually(lambda: carrier.over)
+    eventually(lambda: carrier.failure is not None)
+    assert isinstance(carrier.failure, RedisDenied)
+    assert "hush" not in str(carrier.failure)
+
+    # and handing over still takes no time
+    for number in range(100):
+        carrier.hand_over(numbered(number))
+
+
+@pytest.mark.parametrize("actor", ["host-7", "host#7", "a:actor:b"])
+def test_an_actor_is_listed_while_it_lives(run: Run, actor: str) -> None:
+    # when an actor starts, then it is listed with its figures
+    carrier = run.courier(producer=f"{actor}#12345")
+    eventually(run.monitor.read_actors)
+    assert run.monitor.read_actors() == {actor: {"frames": "42"}}
+
+    # and its record expires if it dies
+    assert 0 < run.operator.pttl(run.learner.keys.actor(actor)) <= courier.BEAT_EXPIRES_S * 1000
+
+    # and goes when it closes
+    carrier.close(5.0)
+    assert run.monitor.read_actors() == {}
+
+
+def test_an_idle_actor_hears_from_redis(run: Run) -> None:
+    carrier = run.courier()
+    eventually(lambda: carrier.silent_s > 0.02)
+    eventually(lambda: carrier.silent_s < 0.02)

@@ -1,0 +1,503 @@
+"""Environments by their Gymnasium ids: one rule of resets, all counted from 0, clear refusals."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from impala_redis.common.envs import corridor
+from impala_redis.common.envs.vector import StepResult, VectorEnvironment
+from impala_redis.common.envs.video import Recording
+from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.spaces import ObservationSpec, discrete
+
+
+class Counting(gymnasium.Env[Any, Any]):
+    """An episode of `length` steps, then `terminated` or not; observes and rewards the step."""
+
+    def __init__(
+        self,
+        length: int = 3,
+        terminates: bool = True,
+        observation_space: spaces.Space[Any] | None = None,
+        action_space: spaces.Space[Any] | None = None,
+        fails: str = "",
+    ) -> None:
+        if fails == "init":
+            raise RuntimeError("no display\nand more lines")
+        self.length, self.terminates, self.fails = length, terminates, fails
+        self.observation_space = observation_space or spaces.Discrete(length + 1)
+        self.action_space = action_space or spaces.Discrete(2)
+        self.actions: list[int] = []
+        self.steps = 0
+
+    def _observation(self) -> Any:
+        space = self.observation_space
+        if isinstance(space, spaces.Discrete):
+            return np.int64(space.start + self.steps)
+        return np.full(space.shape or (), self.steps, space.dtype)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if self.fails == "reset":
+            raise OSError("no disk")
+        self.steps = 0
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.fails == "step":
+            raise ValueError("no luck\nat all")
+        assert self.action_space.contains(action)
+        self.actions.append(int(action))
+        self.steps += 1
+        over = self.steps >= self.length
+        done = over and self.terminates
+        return self._observation(), float(self.steps), done, over and not done, {}
+
+
+Register = Callable[..., str]
+
+
+@pytest.fixture
+def register() -> Iterator[Register]:
+    """Registers an environment for one test; returns its id."""
+    names: list[str] = []
+
+    def add(entry_point: Any = Counting, **arguments: Any) -> str:
+        names.append(f"ForThisTest{len(names)}-v0")
+        vector = arguments.pop("vector_entry_point", None)
+        gymnasium.register(names[-1], entry_point, vector_entry_point=vector, kwargs=arguments)
+        return names[-1]
+
+    yield add
+    for name in names:
+        del gymnasium.registry[name]
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[[str, int], VectorEnvironment]]:
+    """Makes environments, and closes them."""
+    made: list[VectorEnvironment] = []
+
+    def open_one(env_id: str, num_envs: int = 2) -> VectorEnvironment:
+        made.append(VectorEnvironment(env_id, num_envs))
+        return made[-1]
+
+    yield open_one
+    for environment in made:
+        environment.close()
+
+
+Make = Callable[..., VectorEnvironment]
+
+
+def play(environment: VectorEnvironment, steps: int, seed: int = 0) -> list[StepResult]:
+    """Random actions, the same ones for the same seed."""
+    rng = np.random.default_rng(seed)
+    return [
+        environment.step(rng.integers(0, environment.action.sizes[0], environment.num_envs))
+        for _ in range(steps)
+    ]
+
+
+# What is made.
+
+
+def test_cartpole_is_stepped_in_its_native_vector_form(make: Make) -> None:
+    environment = make("CartPole-v1", 5)
+    assert isinstance(environment._env.unwrapped, CartPoleVectorEnv)
+    assert environment.observation == ObservationSpec((4,), "float32")
+    assert (environment.num_envs, environment.action) == (5, discrete(2))
+
+
+def test_acrobot_is_stepped_one_by_one(make: Make) -> None:
+    environment = make("Acrobot-v1", 3)
+    assert isinstance(environment._env.unwrapped, SyncVectorEnv)
+    assert environment.observation == ObservationSpec((6,), "float32")
+    assert (environment.num_envs, environment.action) == (3, discrete(3))
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1", "FrozenLake-v1"])
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_reset_and_step_have_the_shapes_and_types_of_the_spec(
+    make: Make, env_id: str, num_envs: int
+) -> None:
+    environment = make(env_id, num_envs)
+    spec = environment.observation
+    observations = environment.reset(seed=3)
+    assert observations.shape == (num_envs, *spec.shape)
+    assert observations.dtype == spec.dtype
+    for step in play(environment, 3):
+        assert step.observations.shape == (num_envs, *spec.shape)
+        assert step.observations.dtype == spec.dtype
+        assert (step.rewards.shape, step.rewards.dtype) == ((num_envs,), np.float32)
+        assert (step.terminated.shape, step.terminated.dtype) == ((num_envs,), np.bool_)
+        assert (step.truncated.shape, step.truncated.dtype) == ((num_envs,), np.bool_)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1", "FrozenLake-v1"])
+def test_the_same_seed_gives_the_same_play_and_another_seed_another(
+    make: Make, env_id: str
+) -> None:
+    def observe(seed: int) -> np.ndarray[Any, Any]:
+        environment = make(env_id, 4)
+        first = environment.reset(seed=seed)
+        return np.stack([first, *(step.observations for step in play(environment, 60))])
+
+    assert np.array_equal(observe(1), observe(1))
+    assert not np.array_equal(observe(1), observe(2))
+    # and the environments of one vector differ
+    if env_id != "FrozenLake-v1":
+        one = observe(1)[0]
+        assert len(np.unique(one, axis=0)) == 4
+
+
+class Drawn(Counting):
+    """Draws the number of the step."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        assert self.render_mode == "rgb_array"
+        return np.full((2, 2, 3), self.steps, np.uint8)
+
+
+class Watched(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Does what a recorder does: looks after each step."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.seen: list[int] = []
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        self.seen.append(int(np.asarray(self.env.render())[0, 0, 0]))
+        return result
+
+
+def test_a_recorder_wraps_each_environment_and_sees_its_pictures(register: Register) -> None:
+    # given
+    watched: list[Watched] = []
+
+    def recorder(env: gymnasium.Env[Any, Any]) -> Watched:
+        watched.append(Watched(env))
+        return watched[-1]
+
+    environment = VectorEnvironment(register(Drawn, length=3), 2, recorder)
+
+    # when
+    environment.reset(seed=0)
+    steps = play(environment, 4)
+    environment.close()
+
+    # then the pictures are those of the steps, and of the reset after the end
+    assert [one.seen for one in watched] == [[1, 2, 3], [1, 2, 3]]
+    assert [step.terminated.all() for step in steps] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("env_id", [corridor.ENV_ID, "without a render mode"])
+def test_an_environment_that_draws_no_pictures_cannot_be_recorded(
+    register: Register, env_id: str
+) -> None:
+    env_id = register() if env_id != corridor.ENV_ID else env_id
+    recording = Recording(Path(), Path())
+    with pytest.raises(UnsupportedEnvironment, match=f"{env_id} cannot be recorded: it draws no"):
+        VectorEnvironment(env_id, 1, recording.wrap)
+
+
+# The rule of resets.
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "FrozenLake-v1"])
+def test_after_an_end_comes_one_step_without_reward_or_end(make: Make, env_id: str) -> None:
+    # given random play, in which episodes end at different times
+    environment = make(env_id, 8)
+    environment.reset(seed=0)
+    ends = 0
+    ended = np.zeros(8, np.bool_)
+    for step in play(environment, 300):
+        # then the step after an end only resets
+        assert not step.rewards[ended].any()
+        assert not step.terminated[ended].any()
+        assert not step.truncated[ended].any()
+        if env_id == "CartPole-v1":  # which begins near the middle
+            assert (np.abs(step.observations[ended]) <= 0.05).all()
+        else:
+            assert not step.observations[ended].any()
+        ended = step.terminated | step.truncated
+        ends += int(ended.sum())
+    assert ends > 20
+
+
+def test_a_time_limit_truncates_and_the_next_step_resets(make: Make) -> None:
+    # given Acrobot, which lasts 500 steps when nothing is done
+    environment = make("Acrobot-v1", 2)
+    environment.reset(seed=0)
+    still = np.ones(2, np.int64)
+    for _ in range(499):
+        step = environment.step(still)
+        assert not (step.terminated | step.truncated).any()
+
+    # when the time is over
+    last, reset = environment.step(still), environment.step(still)
+
+    # then it was no termination, and the next step begins anew
+    assert last.truncated.all()
+    assert not last.terminated.any()
+    assert (last.rewards == -1).all()
+    assert not (reset.truncated | reset.terminated).any()
+    assert (reset.rewards == 0).all()
+    assert (np.abs(reset.observations[:, 4:]) <= 0.1).all()  # speeds at the start
+
+
+@pytest.mark.parametrize(("env_id", "limit"), [("CartPole-v0", 200), ("CartPole-v1", 500)])
+def test_cartpoles_native_form_keeps_the_time_limit(make: Make, env_id: str, limit: int) -> None:
+    # given a pole that is balanced by a simple rule
+    environment = make(env_id, 4)
+    assert isinstance(environment._env.unwrapped, CartPoleVectorEnv)
+    observations = environment.reset(seed=0)
+    for t in range(1, limit + 2):
+        push_right = observations @ np.array([0.1, 0.5, 5.0, 1.0]) > 0
+        step = environment.step(push_right.astype(np.int64))
+        observations = step.observations
+
+        # then every episode is cut at the limit, and not before
+        assert step.truncated.all() == (t == limit)
+        assert not step.terminated.any()
+        assert (step.rewards == (0.0 if t == limit + 1 else 1.0)).all()
+
+
+@pytest.mark.parametrize("terminates", [True, False], ids=["terminates", "is cut"])
+def test_an_episode_of_one_step_alternates_with_resets(
+    make: Make, register: Register, terminates: bool
+) -> None:
+    environment = make(register(length=1, terminates=terminates), 2)
+    assert environment.reset(seed=0).tolist() == [0, 0]
+    for step in play(environment, 6)[0::2]:
+        assert step.observations.tolist() == [1, 1]
+        assert step.rewards.tolist() == [1.0, 1.0]
+        assert step.terminated.tolist() == [terminates] * 2
+        assert step.truncated.tolist() == [not terminates] * 2
+    environment.reset(seed=0)
+    for step in play(environment, 6)[1::2]:
+        assert step.observations.tolist() == [0, 0]
+        assert step.rewards.tolist() == [0.0, 0.0]
+        assert not (step.terminated | step.truncated).any()
+
+
+# Spaces.
+
+
+def test_discrete_observations_are_indices(make: Make) -> None:
+    environment = make("FrozenLake-v1", 3)
+    assert environment.observation == ObservationSpec((), "int64", 16)
+    assert environment.reset(seed=0).tolist() == [0, 0, 0]
+
+
+def test_discrete_spaces_are_counted_from_0_wherever_they_start(
+    make: Make, register: Register
+) -> None:
+    # given an environment that observes 7 .. 10 and takes actions -1 .. 1
+    environment = make(
+        register(
+            observation_space=spaces.Discrete(4, start=7),
+            action_space=spaces.Discrete(3, start=-1),
+        ),
+        2,
+    )
+
+    # then we see 0 .. 3, and take 0 .. 2
+    assert environment.observation == ObservationSpec((), "int64", 4)
+    assert environment.action == discrete(3)
+    assert environment.reset(seed=0).tolist() == [0, 0]
+    given = np.array([[0, 2], [1, 1], [2, 0]], np.int64)
+    seen = [environment.step(actions).observations.tolist() for actions in given]
+    assert seen == [[1, 1], [2, 2], [3, 3]]
+
+    # and the environments got their own numbers
+    assert isinstance(environment._env, SyncVectorEnv)
+    got = [env.unwrapped.actions for env in environment._env.envs]
+    assert got == [[-1, 0, 1], [1, 0, -1]]
+    assert given.tolist() == [[0, 2], [1, 1], [2, 0]]  # what we gave is untouched
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (spaces.Box(0, 255, (4, 4, 3), np.uint8), ObservationSpec((4, 4, 3), "uint8")),
+        (spaces.Box(-9, 9, (2,), np.float64), ObservationSpec((2,), "float64")),
+        (spaces.Box(-9, 9, (), np.float32), ObservationSpec((), "float32")),
+        (spaces.Box(-9, 9, (3,), np.int32), ObservationSpec((3,), "int32")),
+        (spaces.Discrete(1), ObservationSpec((), "int64", 1)),
+    ],
+    ids=str,
+)
+def test_observations_of_these_spaces_are_taken(
+    make: Make, register: Register, space: spaces.Space[Any], expected: ObservationSpec
+) -> None:
+    environment = make(register(length=1, observation_space=space), 2)
+    assert environment.observation == expected
+    observations = environment.reset(seed=0)
+    assert (observations.shape, observations.dtype) == ((2, *expected.shape), expected.dtype)
+
+
+# Where an environment comes from.
+
+
+def test_a_module_is_imported_for_the_environments_it_registers(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a module that registers an environment when it is imported
+    (tmp_path / "my_games.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('MyGame-v3', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    # when it is named before the id, then it is found
+    environment = make("my_games:MyGame-v3", 2)
+    assert environment.observation == ObservationSpec((4,), "float32")
+    assert isinstance(environment._env.unwrapped, SyncVectorEnv)
+    del gymnasium.registry["MyGame-v3"], sys.modules["my_games"]
+
+
+def test_a_module_that_cannot_be_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_games.py").write_text("raise RuntimeError('needs a licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnsupportedEnvironment, match=r"broken_games:Game-v0.*needs a licence"):
+        VectorEnvironment("broken_games:Game-v0", 1)
+
+
+# Refusals: one sentence each.
+
+
+def refusal(env_id: str) -> str:
+    with pytest.raises(UnsupportedEnvironment) as refused:
+        VectorEnvironment(env_id, 2)
+    message = str(refused.value)
+    assert len(message.splitlines()) == 1, message
+    assert env_id in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    ["NoSuchGame-v0", "CartPole-v99", "no_such_module:Game-v0", "NoSuchGame", "", "a b", "x:"],
+)
+def test_an_unknown_environment_is_refused_with_what_can_be_given(env_id: str) -> None:
+    assert "a Gymnasium id such as CartPole-v1, or module:Id" in refusal(env_id)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(70_000),
+        spaces.Box(-1, 1, (0,), np.float32),
+        spaces.Sequence(spaces.Discrete(2)),
+        spaces.Dict({"a": spaces.Tuple([spaces.OneOf([spaces.Discrete(2)])])}),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_an_observation_space_that_we_cannot_take_is_refused(
+    register: Register, space: spaces.Space[Any]
+) -> None:
+    said = refusal(register(observation_space=space))
+    assert (
+        "supported are Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict or Tuple" in said
+    )
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 9, (2,), np.int64),
+        spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)]),
+        spaces.Dict({"a": spaces.Discrete(2)}),
+        spaces.Text(3),
+    ],
+    ids=["Box of whole numbers", "Tuple", "Dict", "Text"],
+)
+def test_an_action_space_that_we_cannot_take_is_refused(
+    register: Register, space: spaces.Space[Any]
+) -> None:
+    said = refusal(register(action_space=space))
+    assert "supported are Discrete, MultiDiscrete, MultiBinary and Box of floats" in said
+
+
+class Talkative(Counting):
+    """Says in its infos what means something else to us."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return *super().step(action)[:4], {"game_over": False}
+
+
+def test_what_an_environment_says_beside_does_not_decide_where_a_score_ends(
+    register: Register, make: Make
+) -> None:
+    # given
+    environment = make(register(Talkative, length=2), 1)
+    environment.reset(0)
+
+    # when / then
+    steps = [environment.step(np.zeros(1, np.int64)) for _ in range(3)]
+    assert [bool(step.over[0]) for step in steps] == [False, True, False]
+
+
+def test_an_environment_whose_constructor_raises_is_refused_with_its_words(
+    register: Register,
+) -> None:
+    message = refusal(register(fails="init"))
+    assert "cannot be made: RuntimeError: no display" in message
+    assert "more lines" not in message
+
+
+@pytest.mark.parametrize("doing", ["reset", "step"])
+def test_an_environment_that_fails_in_play_is_named(
+    make: Make, register: Register, doing: str
+) -> None:
+    env_id = register(fails=doing)
+    environment = make(env_id)
+    with pytest.raises(UnsupportedEnvironment, match=f"{env_id} failed in {doing}: ") as failed:
+        environment.reset(seed=0)
+        play(environment, 1)
+    assert len(str(failed.value).splitlines()) == 1
+
+
+class SameStep(VectorEnv[Any, Any, Any]):
+    """A native vector form that resets in the step of the end."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs: int = 1) -> None:
+        self.num_envs = num_envs
+        self.single_observation_space = spaces.Discrete(2)
+        self.single_action_space = spaces.Discrete(2)
+        self.observation_space = spaces.MultiDiscrete([2] * num_envs)
+        self.action_space = spaces.MultiDiscrete([2] * num_envs)
+
+
+class SaysNothing(SameStep):
+    """A native vector form that does not say how it resets."""
+
+    metadata: dict[str, Any] = {}  # noqa: RUF012
+
+
+@pytest.mark.parametrize("vector", [SameStep, SaysNothing])
+def test_a_vector_form_that_resets_otherwise_is_refused(
+    register: Register, vector: type[SameStep]
+) -> None:
+    env_id = register(vector_entry_point=vector)
+    assert "its vector form must use next-step autoreset" in refusal(env_id)

@@ -1,0 +1,99 @@
+"""The chaos run: its schedule is the seed's, its verdict is good, and it bites."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from chaos.oracle import audit
+from chaos.schedule import KINDS, faults
+from support import ROOT
+
+
+def storm(*options: str, timeout_s: float) -> tuple[int, str, dict[str, Any]]:
+    """Exit code, words and figures of a chaos run."""
+    done = subprocess.run(
+        [sys.executable, "-m", "chaos.run", *options],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+    words = done.stdout + done.stderr
+    line = next((line for line in words.splitlines() if line.startswith("{")), "{}")
+    return done.returncode, words, json.loads(line)
+
+
+def test_the_same_seed_draws_the_same_faults_and_another_seed_others() -> None:
+    def first(seed: int) -> list[Any]:
+        return list(itertools.islice(faults(seed), 100))
+
+    assert first(1) == first(1)
+    assert first(1) != first(2)
+
+
+def test_every_kind_of_fault_comes_before_any_comes_twice() -> None:
+    drawn = [fault.kind for fault in itertools.islice(faults(3), len(KINDS))]
+    assert sorted(drawn) == sorted(KINDS)
+
+
+def test_faults_can_be_chosen() -> None:
+    drawn = {fault.kind for fault in itertools.islice(faults(3, ["kill_actor", "cut_network"]), 50)}
+    assert drawn == {"kill_actor", "cut_network"}
+
+
+def test_the_audit_finds_what_was_trained_on_twice_or_out_of_order() -> None:
+    def log(*sequences: int) -> str:
+        return "\n".join(f"12:00:00 learner: trained on a#7:{n}" for n in sequences)
+
+    assert audit([log(1, 2), log(3)]) == (3, [], [])
+    assert audit([log(1, 2), log(2, 3)]) == (3, ["a#7:2"], [])
+    assert audit([log(1, 3, 2)]) == (3, [], ["a#7:2"])
+
+
+@pytest.mark.processes
+@pytest.mark.fault(52)
+@pytest.mark.timeout(280)
+def test_a_storm_loses_nothing_unseen(chaos_seed: int) -> None:
+    code, words, figures = storm("--minutes", "0.5", "--seed", str(chaos_seed), timeout_s=270)
+    assert code == 0, words
+    assert figures["residual"] == figures["trained on twice"] == 0
+    assert figures["faults"] >= 3
+    assert figures["consumed"] > 100
+    assert figures["solved after the storm, s"] is not None
+
+
+@pytest.mark.processes
+@pytest.mark.full
+@pytest.mark.fault(52)
+@pytest.mark.timeout(900)
+def test_a_long_storm_leaves_memory_and_open_files_as_they_were(chaos_seed: int) -> None:
+    code, words, figures = storm("--minutes", "6", "--seed", str(chaos_seed), timeout_s=890)
+    assert code == 0, words
+    assert "memory of actor steady" in figures
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("mechanism", "kind", "finding"),
+    [
+        ("dedupe", "drop_replies_to_actors", "trained on twice"),
+        ("commit", "drop_replies_to_learner", "blocks"),
+        ("fencing", "take_over", "not what was claimed"),
+    ],
+)
+@pytest.mark.timeout(200)
+@pytest.mark.full
+@pytest.mark.fault(52)
+def test_the_verdict_is_bad_when_a_mechanism_is_broken(
+    mechanism: str, kind: str, finding: str
+) -> None:
+    options = ("--minutes", "0.4", "--faults", kind, "--break", mechanism)
+    code, words, figures = storm(*options, timeout_s=190)
+    assert code == 1, words
+    assert "VERDICT  bad" in words
+    assert any(finding in offence for offence in figures["offences"]), words

@@ -1,0 +1,198 @@
+"""Environments that fail, hang or crash: the actor goes on or ends in order, and pushes no half."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from impala_redis.common.blocks import wire
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.monitor import MonitorSide, residual
+from support import Programs, eventually
+
+pytestmark = [pytest.mark.processes, pytest.mark.fault(45)]
+
+# CartPole, but after so many steps it breaks; `once` as long as no file says that it has.
+MODULE = """
+import ctypes, os, time
+from pathlib import Path
+import gymnasium, numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+class Brittle(CartPoleEnv):
+    def __init__(self, how="", after=50, marker=None, **options):
+        super().__init__(**options)
+        self.how, self.after, self.marker, self.steps = how, after, marker, 0
+
+    def breaks(self):
+        self.steps += 1
+        if self.steps < self.after or (self.marker and Path(self.marker).exists()):
+            return False
+        if self.marker:
+            Path(self.marker).touch()
+        return True
+
+    def step(self, action):
+        result = super().step(action)
+        if self.how == "reset" or not self.breaks():
+            return result
+        if self.how == "hang":
+            time.sleep(1000)
+        if self.how == "crash":
+            ctypes.string_at(0)
+        if self.how == "shape":
+            return (np.zeros(7, np.float32), *result[1:])
+        raise RuntimeError("the simulator is gone")
+
+    def close(self):
+        super().close()
+        raise RuntimeError("not even this")
+
+    def reset(self, **options):
+        if self.marker and self.marker.endswith("twice.done") and Path(self.marker).exists():
+            if not Path(self.marker + "2").exists():
+                Path(self.marker + "2").touch()
+                raise RuntimeError("no new beginning")
+        if self.how == "reset" and self.breaks():
+            raise RuntimeError("no new episode")
+        return super().reset(**options)
+
+def register(name, **options):
+    gymnasium.register(name, lambda **more: Brittle(**options, **more), max_episode_steps=500)
+
+HERE = Path(__file__).parent
+# Breaks in a step, and then in the first reset after that.
+register("Twice-v0", how="step", after=50, marker=str(HERE / "twice.done"))
+for how in ("step", "reset", "shape", "hang", "crash"):
+    after = 3 if how == "reset" else 50
+    register(f"{how.title()}Once-v0", how=how, after=after, marker=str(HERE / f"{how}.done"))
+    register(f"{how.title()}Always-v0", how=how, after=after)
+"""
+SMALL = ("--envs-per-actor", "2", "--unroll-length", "5", "--batch-size", "8")
+ENDLESS = ("--preset", "cartpole", "--stop-at-return", "none", "--total-frames", "500_000_000")
+
+
+class Stage:
+    """A learner of a brittle environment, and what an actor of it is started with."""
+
+    def __init__(self, programs: Programs, url: str, run: str, env: str) -> None:
+        (programs.folder / "brittle.py").write_text(MODULE)
+        self.programs = programs
+        self.variables = {
+            "IMPALA_REDIS_URL": url,
+            "IMPALA_RUN": run,
+            "PYTHONPATH": str(programs.folder),
+        }
+        self.monitor = MonitorSide(url, run, "test")
+        options = ("--env", f"brittle:{env}", *SMALL, "--run-dir", "run")
+        self.learner = programs.start("impala-learner", *ENDLESS, *options, **self.variables)
+        self.learner.says("ready")
+
+    def actor(self, *options: str) -> Any:
+        command = ("impala-actor", "--env-module", "brittle", *options)
+        return self.programs.start(*command, **self.variables)
+
+    def consumed(self) -> int:
+        return int(self.monitor.read_books()["consumed"])
+
+
+def check_the_list(url: str, run: str, stage: Stage) -> None:
+    """Every block that was pushed was whole and fit."""
+    books = stage.monitor.read_books()
+    assert residual(books) == 0
+    assert books["dead_lettered"] == 0
+    spec_reply = stage.monitor.read_spec()
+    assert spec_reply is not None
+    spec = RunSpec.from_json(spec_reply.json)
+    with redis.Redis.from_url(url) as client:
+        for frame in client.lrange(f"impala:{{{run}}}:trajectories", 0, -1):
+            assert wire.unpack_block(frame, spec).trajectory.actions.shape == (5, 2)
+
+
+@pytest.mark.parametrize("how", ["Step", "Reset", "Shape"])
+def test_an_environment_that_fails_once_is_made_anew_by_the_same_actor(
+    programs: Programs, redis_url: str, run_name: str, how: str
+) -> None:
+    # given an environment that breaks once
+    stage = Stage(programs, redis_url, run_name, f"{how}Once-v0")
+    actor = stage.actor()
+
+    # when it has
+    told = actor.says("made anew")
+
+    # then the same actor plays on, and what it pushes is whole
+    assert f"brittle:{how}Once-v0 failed in" in told
+    before = stage.consumed()
+    eventually(lambda: stage.consumed() > before + 20)
+    assert actor.process.poll() is None
+    assert "Traceback" not in actor.output
+    check_the_list(redis_url, run_name, stage)
+
+
+def test_an_environment_that_also_fails_as_it_is_made_anew_gets_another_chance(
+    programs: Programs, redis_url: str, run_name: str
+) -> None:
+    stage = Stage(programs, redis_url, run_name, "Twice-v0")
+    actor = stage.actor()
+    actor.says("no new beginning; made anew")
+    before = stage.consumed()
+    eventually(lambda: stage.consumed() > before + 20)
+    assert "Traceback" not in actor.output
+    check_the_list(redis_url, run_name, stage)
+
+
+def test_an_environment_that_keeps_failing_ends_its_actor_with_a_code(
+    programs: Programs, redis_url: str, run_name: str
+) -> None:
+    stage = Stage(programs, redis_url, run_name, "StepAlways-v0")
+    actor = stage.actor()
+    assert actor.code() == 3
+    assert "error: brittle:StepAlways-v0 failed in step: RuntimeError: the simulator is gone" in (
+        actor.output
+    )
+    assert actor.output.count("made anew") == 3
+    check_the_list(redis_url, run_name, stage)
+
+
+def test_an_environment_that_hangs_ends_its_actor_with_a_code(
+    programs: Programs, redis_url: str, run_name: str
+) -> None:
+    stage = Stage(programs, redis_url, run_name, "HangAlways-v0")
+    actor = stage.actor("--unroll-timeout-s", "1")
+    assert actor.code() == 18
+    assert "an environment hangs: an unroll is not done after 1 s" in actor.output
+    check_the_list(redis_url, run_name, stage)
+
+
+@pytest.mark.parametrize("how", ["Hang", "Crash"])
+def test_train_puts_another_actor_in_the_place_of_one_that_hung_or_crashed(
+    programs: Programs, how: str
+) -> None:
+    (programs.folder / "brittle.py").write_text(MODULE)
+    code, output = programs.run(
+        *("impala-train", "--preset", "cartpole", "--env", f"brittle:{how}Once-v0", *SMALL),
+        *("--stop-at-return", "none", "--total-frames", "2000", "--run-dir", "run"),
+        PYTHONPATH=str(programs.folder),
+        IMPALA_UNROLL_TIMEOUT_S="1",
+    )
+    assert code == 0, output
+    assert "actor-0.1 takes its place" in output
+    result = json.loads((programs.folder / "run" / "result.json").read_text())
+    assert result["status"] == "finished"
+
+
+def test_a_module_that_only_the_run_names_is_not_imported(
+    programs: Programs, redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    # given a run whose environment is made by a module
+    stage = Stage(programs, redis_url, run_name, "StepOnce-v0")
+
+    # when an actor or an evaluator is started by someone who has not named it
+    for command in (("impala-actor",), ("impala-eval",)):
+        code, output = programs.run(*command, **stage.variables)
+
+        # then it does not import it, and says what to do
+        assert code == 2, output
+        assert "if you trust it, add --env-module brittle" in output

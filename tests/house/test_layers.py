@@ -1,0 +1,198 @@
+"""The walls between the rooms, read from the source: who may import whom, and what nobody may."""
+
+import ast
+import configparser
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from source import by_file, files_imported_by, imports, packages, reached_from, sources
+
+import impala_redis
+from support import ROOT
+
+# The floors of common/, the lowest first. A room imports what lies on the floors below its own; the
+# two highest never meet, so that actors and learner share nothing but what travels.
+FLOORS = (
+    {"errors", "vtrace"},
+    {"run", "server"},
+    {"transport", "blocks", "envs", "networks", "loss", "records"},
+    {"acting", "learning"},
+)
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+
+# What is imported in one place alone, or nowhere: the package, and where it may be.
+ONLY_IN = {
+    "redis": "common/server/ common/transport/functions.py",
+    "msgpack": "common/blocks/wire.py",
+    "gymnasium": "common/envs/",
+    "ale_py": "common/envs/atari.py",
+    "safetensors": "common/records/checkpoint.py",
+    "tensorboard": "common/records/tensorboard_file.py",
+    "torch": "common/vtrace.py common/networks/ common/loss/ common/learning/ "
+    "common/acting/torch_policy.py workers/learner.py workers/evaluator.py",
+    "click": "workers/",
+    "rich": "workers/",
+    "matplotlib": "workers/reporting/",
+    "jinja2": "workers/reporting/",
+    # Programs are started by a command line, never by pickled functions.
+    "multiprocessing": "",
+    "concurrent": "",
+    "valkey": "",
+}
+# These rooms compute: no file, no socket, no clock, no thread.
+PURE = (
+    "vtrace.py",
+    "loss",
+    "networks",
+    "learning/optimizers.py",
+    "acting/policy.py",
+    "acting/numpy_policy.py",
+)
+IMPURE = {"socket", "redis", "click", "os", "subprocess", "threading", "time", "signal"}
+
+MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FUNCTION = 12, 300, 50
+
+# The programs are the installed commands; the other files of their room are what they share.
+_setup = configparser.ConfigParser()
+_setup.read(ROOT / "setup.cfg")
+_COMMANDS = _setup["options.entry_points"]["console_scripts"]
+_FILES = {path.stem for path in (ROOT / "workers").glob("*.py")}
+PROGRAMS = sorted(_FILES & set(re.findall(r"workers\.(\w+):", _COMMANDS)))
+SHARED_BY_PROGRAMS = sorted(_FILES - set(PROGRAMS))
+
+
+def room_of(path: Path) -> str:
+    """The room of common/ in which a file lies: "run", or "vtrace" for a file beside the rooms."""
+    return path.relative_to(ROOT / "common").parts[0].removesuffix(".py")
+
+
+def rooms_imported_by(path: Path) -> set[str]:
+    """Rooms of common/ that a file imports, without its own."""
+    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("common.")}
+    return (rooms & set(FLOOR_OF)) - {room_of(path)}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of imports; empty if there is none."""
+    done: set[str] = set()
+
+    def search(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        found = next(filter(None, (search(n, [*way, name]) for n in sorted(graph[name]))), [])
+        done.add(name)
+        return found
+
+    return next(filter(None, (search(name, []) for name in sorted(graph))), [])
+
+
+def test_the_rooms_are_those_of_the_floors() -> None:
+    assert {room_of(path) for path in sources("common")} - {"__init__"} == set(FLOOR_OF)
+    assert set(PROGRAMS) == {"actor", "evaluator", "learner", "report", "status", "train"}
+
+
+def test_the_library_is_the_one_beside_these_tests_or_the_installed_one() -> None:
+    # given
+    assert impala_redis.__file__ is not None
+    here = Path(impala_redis.__file__).resolve()
+    installed = [
+        Path(str(file.locate())).resolve() for file in metadata.files("impala-redis") or []
+    ]
+
+    # then
+    assert here == ROOT / "src" / "impala_redis" / "__init__.py" or here in installed
+
+
+@by_file("common")
+def test_imports_run_down_the_floors(path: Path) -> None:
+    if path == ROOT / "common" / "__init__.py":
+        assert imports(path) == set()
+        return
+    floor = FLOOR_OF[room_of(path)]
+    assert {room for room in rooms_imported_by(path) if FLOOR_OF[room] >= floor} == set()
+    assert "workers" not in packages(path)
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
+    allowed = tuple(str(ROOT / place) for place in ONLY_IN[package].split())
+    found = [path for path in sources("common", "workers") if package in packages(path)]
+    assert [path for path in found if not str(path).startswith(allowed)] == []
+    assert bool(found) == bool(allowed)
+
+
+def test_no_files_and_no_rooms_import_each_other_in_a_circle() -> None:
+    paths = sources("common", "workers")
+    files = {str(path): set(map(str, files_imported_by(path))) for path in paths}
+    rooms: dict[str, set[str]] = {room: set() for room in FLOOR_OF}
+    for path in sources(*(f"common/{room}" for room in FLOOR_OF)):
+        rooms[room_of(path)] |= rooms_imported_by(path)
+    assert circle(files) == []
+    assert circle(rooms) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.parametrize("room", sorted(FLOOR_OF.keys() - {"errors", "vtrace"}))
+def test_a_room_is_small_and_its_door_is_a_docstring(room: str) -> None:
+    # given
+    files = sorted((ROOT / "common" / room).iterdir())
+    door = ast.parse((ROOT / "common" / room / "__init__.py").read_text(encoding="utf-8"))
+
+    # then
+    assert len([file for file in files if file.suffix in (".py", ".lua")]) - 1 <= MOST_FILES
+    assert ast.get_docstring(door)
+    assert len(door.body) == 1
+
+
+@by_file("common", "workers", "scripts", "src")
+def test_a_file_holds_one_idea_and_a_function_fits_on_a_screen(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_never_import_each_other(program: str) -> None:
+    others = {f"workers.{other}" for other in PROGRAMS if other != program}
+    assert imports(ROOT / "workers" / f"{program}.py").isdisjoint(others)
+
+
+@pytest.mark.parametrize("shared", SHARED_BY_PROGRAMS)
+def test_what_programs_share_imports_no_program(shared: str) -> None:
+    found = imports(ROOT / "workers" / f"{shared}.py")
+    assert found.isdisjoint({f"workers.{program}" for program in PROGRAMS})
+
+
+@pytest.mark.parametrize("place", PURE)
+def test_the_mathematics_reaches_no_network_no_terminal_and_no_system(place: str) -> None:
+    start = ROOT / "common" / place
+    for file in sources(f"common/{place}") or [start]:
+        for path in reached_from(file):
+            assert packages(path).isdisjoint(IMPURE), path.name
+
+
+@pytest.mark.parametrize(
+    ("program", "package"),
+    [*((program, "torch") for program in PROGRAMS), ("status", "numpy"), ("train", "numpy")],
+)
+def test_a_program_starts_without_what_takes_long_to_import(program: str, package: str) -> None:
+    # when
+    code = f"import sys, impala_redis.workers.{program}; print({package!r} in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+
+    # then
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")

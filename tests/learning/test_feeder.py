@@ -1,0 +1,597 @@
+"""The feeder: what is claimed reaches the learner once and in order, or stands in a counter."""
+
+import dataclasses
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+import torch
+
+from impala_redis.common.blocks import wire
+from impala_redis.common.blocks.trajectory import Block, Episode, Origin, Trajectory
+from impala_redis.common.errors import Fenced, RedisUnreachable, RunHeld
+from impala_redis.common.learning.batch import Batch, Played
+from impala_redis.common.learning.feeder import Feeder
+from impala_redis.common.learning.replay import Replay
+from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.ledger import Settled
+from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.side import ActorSide, LearnerSide
+from support import eventually
+
+T = 2
+SPEC = RunSpec(
+    run="test",
+    env="Test-v0",
+    observation=ObservationSpec((3,), "float32"),
+    action=discrete(4),
+    hidden_sizes=(4,),
+    activation="tanh",
+    unroll_length=T,
+    envs_per_actor=2,
+    queue_blocks=1000,
+    max_policy_age_s=600.0,
+    seed=0,
+)
+SOON_S = 20.0
+
+
+def random_block(rng: np.random.Generator, columns: int, spec: RunSpec = SPEC) -> Trajectory:
+    """Valid rows of random numbers."""
+    t, n = spec.unroll_length, columns
+    return Trajectory(
+        observations=rng.normal(size=(t + 1, n, 3)).astype(np.float32),
+        is_first=rng.random((t + 1, n)) < 0.3,
+        actions=rng.integers(0, spec.action.sizes[0], (t, n)).astype(np.int32),
+        rewards=rng.normal(size=(t, n)).astype(np.float32),
+        discounts=(rng.random((t, n)) < 0.7).astype(np.float32),
+        behaviour_log_probs=-rng.exponential(size=(t, n)).astype(np.float32),
+        mask=rng.random((t, n)) < 0.8,
+        memory=np.empty((1, n, 0), np.float32),
+    )
+
+
+class Run:
+    """An open run, an actor's side to push with, and feeders for it."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url, self.name = url, name
+        self.learner = LearnerSide(url, name, "learner", 60.0)
+        self.actor = ActorSide(url, name, "actor")
+        self.monitor = MonitorSide(url, name, "monitor")
+        self.operator = redis.Redis.from_url(url)
+        self.rng = np.random.default_rng(0)
+        self.feeders: list[Feeder] = []
+        self.sides: list[LearnerSide] = []
+        self.pushed: list[Trajectory] = []
+        self.version = 0
+        self.reopened = 0
+        self.open()
+
+    def open(self) -> None:
+        self.learner.open()
+        self.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+
+    def reopen(self) -> None:
+        self.reopened += 1
+        self.open()
+
+    def feeder(
+        self,
+        batch_size: int,
+        max_policy_lag: int | None = None,
+        side: LearnerSide | None = None,
+        reopen: Callable[[], None] | None = None,
+        replay: Replay | None = None,
+    ) -> Feeder:
+        made = Feeder(
+            side or self.learner,
+            SPEC,
+            batch_size,
+            torch.device("cpu"),
+            max_policy_lag,
+            lambda: self.version,
+            reopen or self.reopen,
+            replay,
+        )
+        self.feeders.append(made)
+        made.start()
+        return made
+
+    def push(self, columns: int, version: int = 0, episodes: tuple[Episode, ...] = ()) -> None:
+        """Pushes a random block of that many environments."""
+        rows = random_block(self.rng, columns)
+        self.pushed.append(rows)
+        origin = Origin("a", 1, len(self.pushed), version)
+        self.push_raw(wire.pack_block(Block(origin, rows, episodes, 0.01), SPEC))
+
+    def push_raw(self, payload: bytes) -> None:
+        """Pushes any bytes."""
+        self.sequence = getattr(self, "sequence", 0) + 1
+        self.actor.push("a#1", self.sequence, payload, 1000)
+
+    def books(self) -> dict[str, Any]:
+        return self.monitor.read_books()
+
+    def close(self) -> None:
+        for made in self.feeders:
+            made.close()
+        for side in (*self.sides, self.learner, self.actor, self.monitor, self.operator):
+            side.close()
+
+
+@pytest.fixture
+def run(redis_url: str, run_name: str) -> Iterator[Run]:
+    made = Run(redis_url, run_name)
+    yield made
+    made.close()
+
+
+def joined(parts: list[Trajectory]) -> Trajectory:
+    """Trajectories side by side, along the environments."""
+    return Trajectory(*(np.concatenate(field, axis=1) for field in zip(*parts, strict=True)))
+
+
+def same(one: Trajectory, other: Trajectory) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def copied(batch: Batch) -> Trajectory:
+    return Trajectory(*(rows.copy() for rows in batch.rows))
+
+
+def take(feeder: Feeder) -> Batch:
+    batch = feeder.next_batch(SOON_S)
+    assert batch is not None
+    return batch
+
+
+def train(feeder: Feeder, batches: int) -> list[Trajectory]:
+    """Takes batches and says that they were trained on; copies of what was in them."""
+    seen = []
+    for _ in range(batches):
+        batch = take(feeder)
+        seen.append(copied(batch))
+        feeder.trained(batch)
+    return seen
+
+
+# Blocks in, batches out.
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 16], ids=lambda size: f"batches of {size}")
+def test_blocks_of_any_width_arrive_once_and_in_order_in_batches_of_another(
+    run: Run, batch_size: int
+) -> None:
+    # given blocks of several widths, 48 columns in all
+    for columns in (2, 3, 1, 7, 2, 2, 5, 10, 1, 15):
+        run.push(columns)
+
+    # when they are taken as batches
+    feeder = run.feeder(batch_size)
+    seen = train(feeder, 48 // batch_size)
+
+    # then all of them arrived, in order, and no more
+    assert same(joined(seen), joined(run.pushed))
+    assert feeder.next_batch(0.05) is None
+
+    # and all are counted once the feeder has settled
+    feeder.close()
+    books = run.books()
+    assert (books["consumed"], books["queued"], books["in_flight"]) == (10, 0, 0)
+    assert residual(books) == 0
+
+
+def test_a_batch_knows_frames_versions_and_episodes(run: Run) -> None:
+    # given two blocks of other versions, with episodes that ended inside
+    run.push(2, version=4, episodes=(Episode(1.5, 7), Episode(-2.0, 9)))
+    run.push(2, version=5, episodes=(Episode(3.0, 11),))
+
+    # when they fill one batch
+    batch = take(run.feeder(4))
+
+    # then it says what is in it
+    assert batch.versions == [4, 4, 5, 5]
+    assert batch.episodes == [Episode(1.5, 7), Episode(-2.0, 9), Episode(3.0, 11)]
+    assert batch.frames == sum(rows.frames for rows in run.pushed)
+
+
+def test_a_used_batch_carries_nothing_into_its_next_use(run: Run) -> None:
+    # given a feeder with two batches that go round
+    feeder = run.feeder(2)
+    for version in range(6):
+        run.push(2, version=version, episodes=(Episode(float(version), 1),))
+
+    # when each is used several times, then it holds what is new only
+    for version in range(6):
+        batch = take(feeder)
+        assert batch.versions == [version, version]
+        assert batch.episodes == [Episode(float(version), 1)]
+        assert batch.frames == run.pushed[version].frames
+        feeder.trained(batch)
+
+
+def test_no_batch_in_time_is_none(run: Run) -> None:
+    feeder = run.feeder(4)
+    run.push(3)  # one column short
+    assert feeder.next_batch(0.05) is None
+    run.push(1)
+    assert feeder.next_batch(SOON_S) is not None
+
+
+def test_the_length_of_the_list_is_known(run: Run) -> None:
+    # given a feeder that has filled both its batches, and rests
+    for _ in range(10):
+        run.push(2)
+    feeder = run.feeder(2)
+    take(feeder)
+    take(feeder)
+
+    # then it has found 10 blocks, and after it had claimed one of them 9
+    assert feeder.queued == 9
+    assert (feeder.asked, feeder.queued_in_all, feeder.claimed) == (2, 10 + 9, 2)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 12])
+def test_each_block_is_counted_once_when_it_is_claimed(run: Run, batch_size: int) -> None:
+    for _ in range(6):
+        run.push(2)
+    feeder = run.feeder(batch_size)
+    train(feeder, 12 // batch_size)
+    assert feeder.next_batch(0.05) is None  # it asks for more, and there is none
+    assert feeder.claimed == 6
+
+
+def test_a_batch_knows_who_played_the_blocks_that_end_in_it(run: Run) -> None:
+    # given a block that does not fit into the first batch, and another actor's after it
+    rows = [random_block(run.rng, columns) for columns in (3, 1)]
+    for actor, unroll_s, block in zip("ab", (0.25, 0.5), rows, strict=True):
+        origin = Origin(actor, 1, 1, 0)
+        run.push_raw(wire.pack_block(Block(origin, block, (), unroll_s), SPEC))
+
+    # when
+    feeder = run.feeder(2)
+    first, second = take(feeder), take(feeder)
+
+    # then
+    assert first.played == []
+    assert second.played == [Played("a", rows[0].frames, 0.25), Played("b", rows[1].frames, 0.5)]
+    feeder.trained(second)
+    assert second.played == []
+
+
+def test_waiting_for_blocks_is_no_time_of_batching(run: Run) -> None:
+    # given a feeder that waits for both halves of a batch
+    feeder = run.feeder(4)
+    for _ in range(2):
+        assert feeder.next_batch(0.15) is None
+        run.push(2)
+
+    # then
+    take(feeder)
+    assert 0.0 < feeder.batching_s < 0.1
+
+
+# What cannot be trained on.
+
+
+def test_garbage_is_buried_with_its_reason_and_the_loop_goes_on(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+
+    # given good blocks with all kinds of bad ones between them
+    good = wire.pack_block(Block(Origin("a", 1, 1, 0), random_block(run.rng, 2), (), 0.1), SPEC)
+    other = dataclasses.replace(SPEC, action=discrete(5))
+    foreign = wire.pack_block(
+        Block(Origin("a", 1, 1, 0), random_block(run.rng, 2, other), (), 0.1), other
+    )
+    nan = random_block(run.rng, 2)
+    nan.rewards[0, 0] = np.nan
+    wild = random_block(run.rng, 2)
+    wild.actions[0, 0] = 4
+    bad = [
+        ("malformed", b""),
+        ("malformed", b"not a frame at all"),
+        ("malformed", good[:-1]),
+        ("spec", foreign),
+        ("nonfinite", wire.pack_block(Block(Origin("a", 1, 1, 0), nan, (), 0.1), SPEC)),
+        ("range", wire.pack_block(Block(Origin("a", 1, 1, 0), wild, (), 0.1), SPEC)),
+    ]
+    for _, payload in bad:
+        run.push(2)
+        run.push_raw(payload)
+    run.push(2)
+
+    # when they are taken
+    feeder = run.feeder(2)
+    seen = train(feeder, 7)
+    feeder.close()
+
+    # then the good ones have all arrived
+    assert same(joined(seen), joined(run.pushed))
+    # and the bad ones stand in the counters of their reasons
+    books = run.books()
+    assert (books["consumed"], books["dead_lettered"], books["in_flight"]) == (7, 6, 0)
+    reasons = {"malformed": 3, "spec": 1, "nonfinite": 1, "range": 1}
+    assert {reason: books[f"dead_lettered:{reason}"] for reason in reasons} == reasons
+    assert dict(feeder.refused) == reasons
+    assert residual(books) == 0
+    # and can be looked at, newest first
+    records: Any = run.operator.lrange(run.learner.keys.dead, 0, -1)
+    heads = [json.loads(record.partition(b"\n")[0]) for record in records]
+    assert [head["reason"] for head in heads] == [reason for reason, _ in reversed(bad)]
+    assert [record.partition(b"\n")[2] for record in records] == [p for _, p in reversed(bad)]
+    # and the log names the first, but not each one of a flood
+    assert caplog.text.count("refused a block (malformed, number 1)") == 1
+    assert caplog.text.count("refused a block") == 1
+
+
+def test_a_block_that_came_around_the_push_function_is_trained_on_once(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a feeder that says what was trained on, and a block
+    caplog.set_level(logging.DEBUG, "impala_redis.common.learning.feeder")
+    feeder = run.feeder(batch_size=2)
+    rows = random_block(run.rng, 2)
+    frame = wire.pack_block(Block(Origin("a", 7, 1, 0), rows, (), 0.01), SPEC)
+
+    # when it is put onto the list twice by hand, and another one after it
+    for _ in range(2):
+        run.operator.rpush(run.actor.keys.trajectories, frame)
+    train(feeder, 1)
+    other = wire.pack_block(Block(Origin("a", 7, 2, 0), rows, (), 0.01), SPEC)
+    run.operator.rpush(run.actor.keys.trajectories, other)
+    train(feeder, 1)
+
+    # then the second copy is buried under a reason of its own
+    eventually(lambda: run.books()["consumed"] == 2)
+    assert run.books()["dead_lettered:duplicate"] == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert [line for line in told if line.startswith("trained on")] == [
+        "trained on a#7:1",
+        "trained on a#7:2",
+    ]
+
+
+def test_stale_blocks_are_rejected_and_counted(run: Run) -> None:
+    # given a learner at version 10 that takes blocks up to 2 versions old
+    run.version = 10
+    for version in (7, 8, 9, 10, 5, 11):
+        run.push(2, version=version)
+
+    # when they are taken
+    feeder = run.feeder(2, max_policy_lag=2)
+    seen = train(feeder, 4)
+    feeder.close()
+
+    # then the old ones were left out
+    assert same(joined(seen), joined([run.pushed[i] for i in (1, 2, 3, 5)]))
+    books = run.books()
+    assert (books["consumed"], books["stale_rejected"], books["in_flight"]) == (4, 2, 0)
+    assert residual(books) == 0
+
+
+def test_without_a_bound_no_block_is_too_old(run: Run) -> None:
+    run.version = 1_000_000
+    run.push(2, version=0)
+    take(run.feeder(2))
+    assert run.books()["stale_rejected"] == 0
+
+
+def test_a_share_of_each_batch_is_replayed_and_only_fresh_frames_are_counted(run: Run) -> None:
+    # given a memory from which 2 of 4 columns come once it holds so many
+    feeder = run.feeder(4, replay=Replay(SPEC, capacity=100, columns=2, seed=0))
+    run.push(4, version=1)
+    first = take(feeder)
+    assert (first.replayed, first.frames) == (0, first.rows.frames)
+    remembered = first.rows.observations.copy()
+    feeder.trained(first)
+
+    # when
+    run.push(2, version=2)
+    second = take(feeder)
+
+    # then
+    assert second.versions == [1, 1, 2, 2]
+    assert second.replayed == 2
+    assert second.frames == int(second.rows.mask[:, 2:].sum())
+    for column in range(2):
+        drawn = second.rows.observations[:, column]
+        assert any(np.array_equal(drawn, remembered[:, j]) for j in range(4))
+    feeder.trained(second)
+    feeder.close()
+    books = run.books()
+    assert (books["produced"], books["consumed"], residual(books)) == (2, 2, 0)
+
+
+# When a block counts as consumed.
+
+
+def test_a_block_is_consumed_only_when_it_was_trained_on(run: Run) -> None:
+    # given a batch in the learner's hands
+    feeder = run.feeder(2)
+    run.push(2)
+    batch = take(feeder)
+    run.push(2)
+    run.push(2)
+    eventually(lambda: run.books()["in_flight"] == 2)
+
+    # then nothing is consumed, however much the feeder does meanwhile
+    assert run.books()["consumed"] == 0
+
+    # but when it was trained on
+    feeder.trained(batch)
+    eventually(lambda: run.books()["consumed"] == 1)
+    assert residual(run.books()) == 0
+
+
+def test_after_closing_what_was_claimed_and_not_trained_on_is_in_flight(run: Run) -> None:
+    # given ten blocks of which six are claimed: two batches of 3 blocks
+    for _ in range(10):
+        run.push(2)
+    feeder = run.feeder(6)
+    first = take(feeder)
+    take(feeder)
+    assert run.books()["in_flight"] == 6
+
+    # when only the first was trained on, and the learner closes
+    feeder.trained(first)
+    feeder.close()
+
+    # then the books say so
+    books = run.books()
+    assert books["consumed"] == 3
+    assert books["in_flight"] + books["queued"] == 7
+    assert books["in_flight"] >= 3
+    assert residual(books) == 0
+
+    # and the next learner abandons it
+    in_flight = books["in_flight"]
+    assert run.learner.open() == in_flight
+    assert run.books()["abandoned"] == in_flight
+
+
+def test_a_block_in_two_batches_is_consumed_with_the_second(run: Run) -> None:
+    # given a block of three columns and batches of two
+    run.push(3)
+    feeder = run.feeder(2)
+    feeder.trained(take(feeder))
+    run.push(1)
+    second = take(feeder)
+    assert run.books()["consumed"] == 0
+
+    # when the batch with its last column was trained on
+    feeder.trained(second)
+    feeder.close()
+
+    # then it counts
+    assert run.books()["consumed"] == 2
+
+
+def test_closing_while_nothing_comes_ends_at_once(run: Run) -> None:
+    feeder = run.feeder(2)
+    feeder.close()
+    assert not feeder._thread.is_alive()
+    assert feeder.next_batch(0.0) is None
+    assert feeder.failure is None
+
+
+# Faults.
+
+
+def test_a_fenced_feeder_tells_the_learner(run: Run) -> None:
+    # given a feeder at work
+    feeder = run.feeder(2)
+    assert feeder.next_batch(0.01) is None
+
+    # when another learner takes the run over
+    run.sides.append(LearnerSide(run.url, run.name, "second", 60.0))
+    run.sides[-1].open(take_over=True)
+
+    # then the next batch is not one
+    with pytest.raises(Fenced, match="second"):
+        feeder.next_batch(SOON_S)
+
+
+class LossySide(LearnerSide):
+    """Loses replies after the server has done what was asked, and requests before."""
+
+    chances = random.Random(1)
+    lost = 0
+
+    def settle_and_claim(self, settled: Settled, most: int) -> tuple[list[bytes], int]:
+        cursor = self._received, self._committed
+        chance = self.chances.random()
+        if chance < 0.2:
+            self.lost += 1
+            raise RedisUnreachable("the request was lost")
+        reply = super().settle_and_claim(settled, most)
+        if chance < 0.4:
+            self.lost += 1
+            self._received, self._committed = cursor
+            raise RedisUnreachable("the reply was lost")
+        return reply
+
+
+def test_lost_requests_and_replies_change_nothing(run: Run) -> None:
+    # given a bad connection
+    side = LossySide(run.url, run.name, "lossy", 60.0)
+    run.sides.append(side)
+    side.open(take_over=True)
+    for number in range(30):
+        run.push(2 if number % 3 else 3)
+
+    # when all is taken through it: 70 columns
+    feeder = run.feeder(5, side=side)
+    seen = train(feeder, 14)
+    eventually(lambda: run.books()["consumed"] == 30)
+
+    # then each block arrived once, in order
+    assert side.lost > 3
+    assert same(joined(seen), joined(run.pushed))
+    assert residual(run.books()) == 0
+
+
+def test_a_run_that_the_server_lost_is_opened_again(run: Run) -> None:
+    # given a learner with one batch in hand
+    feeder = run.feeder(2)
+    run.push(2)
+    batch = take(feeder)
+
+    # when the server loses the run
+    run.operator.delete(*run.operator.keys(f"impala:{{{run.name}}}:*"))
+    eventually(lambda: run.reopened == 1)
+    eventually(lambda: run.actor.read_news() is not None)
+
+    # then the feeder goes on with what is pushed since
+    feeder.trained(batch)
+    run.push(2)
+    assert same(copied(take(feeder)), run.pushed[-1])
+    books = run.books()
+    assert (books["produced"], books["consumed"], books["in_flight"]) == (1, 0, 1)
+    assert residual(books) == 0
+
+
+def test_a_server_that_goes_away_while_the_run_is_opened_again_is_waited_for(run: Run) -> None:
+    # given a learner whose first attempts to open the run again fail half-way
+    attempts = []
+
+    def reopen() -> None:
+        attempts.append(1)
+        run.learner.open()
+        if len(attempts) < 3:
+            raise RedisUnreachable("gone again")
+        run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+
+    feeder = run.feeder(2, reopen=reopen)
+
+    # when the server loses the run
+    run.operator.delete(*run.operator.keys(f"impala:{{{run.name}}}:*"))
+
+    # then it is opened again in full, until that succeeds
+    eventually(lambda: run.actor.read_news() is not None)
+    assert len(attempts) == 3
+    run.push(2)
+    take(feeder)
+    assert feeder.failure is None
+
+
+@pytest.mark.parametrize("error", [RunHeld("somebody else"), RuntimeError("a bug")])
+def test_what_ends_the_feeder_is_raised_to_the_learner(run: Run, error: Exception) -> None:
+    # given a run that cannot be opened again
+    def reopen() -> None:
+        raise error
+
+    feeder = run.feeder(2, reopen=reopen)
+    run.operator.delete(*run.operator.keys(f"impala:{{{run.name}}}:*"))
+
+    # then the learner is told, instead of waiting for ever
+    with pytest.raises(type(error), match=str(error)):
+        feeder.next_batch(SOON_S)

@@ -1,0 +1,694 @@
+"""The learner's state: one update, what it counts, and that a resume goes on bit for bit."""
+
+import dataclasses
+import queue
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from impala_redis.common.blocks.trajectory import Episode
+from impala_redis.common.errors import CheckpointError, DeviceFull, NotFinite
+from impala_redis.common.learning import learner as learning_module
+from impala_redis.common.learning.batch import Batch, make_batch
+from impala_redis.common.learning.device import choose_device
+from impala_redis.common.learning.learner import Learner
+from impala_redis.common.records import checkpoint
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spaces import (
+    LOG_STD_LEAST,
+    LOG_STD_MOST,
+    ActionSpec,
+    ObservationSpec,
+    discrete,
+)
+from impala_redis.common.run.spec import RunSpec, make_spec
+from small_networks import some_actions, some_observations
+
+CPU = torch.device("cpu")
+T, B = 4, 3
+
+
+def make_config(**changes: Any) -> Config:
+    values = {"hidden_sizes": [8], "unroll_length": T, "batch_size": B, "total_frames": 1000}
+    return Config().replace(values | changes)
+
+
+def spec_of(config: Config, features: int = 2, num_actions: int = 3) -> RunSpec:
+    observation = ObservationSpec((features,), "float32")
+    return make_spec("test", config, observation, discrete(num_actions))
+
+
+def make_learner(config: Config) -> Learner:
+    return Learner(spec_of(config), config, CPU)
+
+
+def make_data(spec: RunSpec, seed: int, version: int = 0, pinned: bool = False) -> Batch:
+    """A full batch of random but valid rows, with two ended episodes."""
+    rng = np.random.default_rng(seed)
+    batch = make_batch(spec, B, pinned)
+    rows = batch.rows
+    rows.observations[:] = rng.normal(size=rows.observations.shape)
+    rows.is_first[:] = False
+    rows.actions[:] = rng.integers(0, spec.action.num_outputs, rows.actions.shape)
+    rows.rewards[:] = rng.normal(size=rows.rewards.shape)
+    rows.discounts[:] = rng.random(rows.discounts.shape) < 0.8
+    rows.behaviour_log_probs[:] = np.log(rng.uniform(0.1, 0.9, rows.discounts.shape))
+    rows.mask[:] = rng.random(rows.mask.shape) < 0.8
+    rows.memory[:] = 0.0
+    batch.filled, batch.frames = B, rows.frames
+    batch.versions = [version] * B
+    batch.episodes = [Episode(float(np.float32(r)), 5) for r in rng.normal(size=2)]
+    return batch
+
+
+def train(learner: Learner, spec: RunSpec, seeds: range) -> list[dict[str, float]]:
+    """The figures of some updates, but for the times that they took."""
+    updates = [learner.update(make_data(spec, seed)) for seed in seeds]
+    return [{k: v for k, v in figures.items() if not k.endswith("_s")} for figures in updates]
+
+
+def weights_of(learner: Learner) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in learner.weights().items()}
+
+
+def assert_same_state(one: Learner, other: Learner) -> None:
+    (tensors, facts), (other_tensors, other_facts) = one.state(), other.state()
+    assert facts == other_facts
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, other_tensors[name], err_msg=name, strict=True)
+
+
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": "adam", "learning_rate": 1e-2},
+    {"optimizer": "rmsprop", "learning_rate": 1e-2},
+    {"optimizer": "rmsprop", "rmsprop_momentum": 0.9},
+    {"optimizer": "adam", "learning_rate_schedule": "constant", "reduction": "mean"},
+]
+
+
+@pytest.mark.parametrize("changes", OPTIMIZERS, ids=lambda changes: " ".join(map(str, changes)))
+def test_a_restored_learner_goes_on_bit_for_bit(changes: dict[str, Any], tmp_path: Path) -> None:
+    # given
+    config = make_config(**changes)
+    spec = spec_of(config)
+    learner = make_learner(config)
+    train(learner, spec, range(5))
+    torch.rand(3)  # the generator has moved on since the seed
+    tensors, facts = learner.state()
+    checkpoint.save(tmp_path, learner.updates, tensors, facts, keep=1)
+    figures = train(learner, spec, range(5, 10))
+    draws = torch.rand(3)
+
+    # when
+    restored = make_learner(config.replace({"seed": 99}))
+    restored.restore(checkpoint.load(tmp_path))
+    restored_figures = train(restored, spec, range(5, 10))
+    restored_draws = torch.rand(3)
+
+    # then
+    assert restored_figures == figures
+    assert torch.equal(restored_draws, draws)
+    assert_same_state(restored, learner)
+
+
+def test_a_restored_learner_is_where_the_checkpoint_was_made(tmp_path: Path) -> None:
+    # given
+    config = make_config()
+    spec = spec_of(config)
+    learner = make_learner(config)
+    train(learner, spec, range(4))
+    learner.version = 17  # as after a take-over
+    checkpoint.save(tmp_path, 4, *learner.state(), keep=1)
+
+    # when
+    restored = make_learner(config)
+    restored.restore(checkpoint.load(tmp_path))
+
+    # then
+    assert_same_state(restored, learner)
+    assert (restored.version, restored.updates, restored.frames) == (17, 4, learner.frames)
+    assert (restored.window.episodes, list(restored.window.returns)) == (
+        8,
+        list(learner.window.returns),
+    )
+
+
+def test_the_saved_state_does_not_change_with_further_training() -> None:
+    # given
+    config = make_config()
+    spec = spec_of(config)
+    learner = make_learner(config)
+    train(learner, spec, range(2))
+
+    # when
+    tensors, facts = learner.state()
+    before = {name: tensor.copy() for name, tensor in tensors.items()}, dict(facts)
+    published = learner.weights()
+    published_before = {name: array.copy() for name, array in published.items()}
+    train(learner, spec, range(2, 4))
+
+    # then
+    assert facts == before[1]
+    assert all((tensors[name] == before[0][name]).all() for name in tensors)
+    assert all((published[name] == published_before[name]).all() for name in published)
+
+
+@pytest.mark.parametrize(
+    ("changes", "features", "num_actions", "named"),
+    [
+        ({"hidden_sizes": [9]}, 2, 3, "torso.0.weight"),
+        ({"hidden_sizes": [8, 8]}, 2, 3, "torso.1.weight"),
+        ({"hidden_sizes": []}, 2, 3, "policy.weight"),
+        ({}, 4, 3, "torso.0.weight"),
+        ({}, 2, 5, "policy.weight"),
+        ({"optimizer": "adam"}, 2, 3, "optimizer.average"),
+    ],
+)
+def test_the_state_of_another_network_or_optimizer_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], features: int, num_actions: int, named: str
+) -> None:
+    # given
+    checkpoint.save(tmp_path, 1, *make_learner(make_config()).state(), keep=1)
+    config = make_config(**changes)
+    other = Learner(spec_of(config, features, num_actions), config, CPU)
+
+    # when / then
+    with pytest.raises(CheckpointError, match=named):
+        other.restore(checkpoint.load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("version", None),
+        ("version", "many"),
+        ("updates", []),
+        ("frames", {}),
+        ("optimizer_steps", None),
+        ("returns", None),
+        ("returns", 5),
+        ("returns", ["x"]),
+        ("returns", [None]),
+        ("episodes", None),
+    ],
+)
+def test_garbled_facts_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    # given
+    learner = make_learner(make_config())
+    tensors, facts = learner.state()
+
+    for garbled in ({**facts, name: value}, {k: v for k, v in facts.items() if k != name}):
+        checkpoint.save(tmp_path, 1, tensors, garbled, keep=1)
+
+        # when / then
+        with pytest.raises(CheckpointError, match="lacks or garbles"):
+            make_learner(make_config()).restore(checkpoint.load(tmp_path))
+
+
+@pytest.mark.parametrize("value", [None, np.zeros(3, np.uint8), np.zeros(3, np.float32)])
+def test_garbled_random_numbers_are_refused(tmp_path: Path, value: Any) -> None:
+    # given
+    tensors, facts = make_learner(make_config()).state()
+    del tensors["rng.torch"]
+    extra = {} if value is None else {"rng.torch": value}
+    checkpoint.save(tmp_path, 1, {**tensors, **extra}, facts, keep=1)
+
+    # when / then
+    with pytest.raises(CheckpointError, match="lacks or garbles"):
+        make_learner(make_config()).restore(checkpoint.load(tmp_path))
+
+
+def test_an_update_changes_every_parameter() -> None:
+    # given
+    config = make_config()
+    learner = make_learner(config)
+    before = learner.weights()
+
+    # when
+    learner.update(make_data(spec_of(config), seed=0))
+
+    # then
+    after = learner.weights()
+    assert all((after[name] != before[name]).any() for name in before)
+    assert list(after) == list(spec_of(config).parameter_shapes())
+
+
+def test_version_frames_updates_and_episodes_are_counted() -> None:
+    # given
+    config = make_config()
+    spec, learner = spec_of(config), make_learner(config)
+    batches = [make_data(spec, seed) for seed in range(3)]
+
+    # when
+    for batch in batches:
+        learner.update(batch)
+
+    # then: fake rows are no frames
+    frames = sum(int(batch.rows.mask.sum()) for batch in batches)
+    assert 0 < frames < 3 * T * B
+    assert (learner.version, learner.updates, learner.frames) == (3, 3, frames)
+    assert learner.window.episodes == 6
+    returns = [episode.episode_return for batch in batches for episode in batch.episodes]
+    assert list(learner.window.returns) == returns
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("name", ["rewards", "observations", "behaviour_log_probs"])
+def test_data_that_is_not_finite_changes_no_weight_and_is_counted(
+    name: str, optimizer: str
+) -> None:
+    # given
+    config = make_config(optimizer=optimizer, reward_clipping="none")
+    spec, learner = spec_of(config), make_learner(config)
+    train(learner, spec, range(2))
+    weights = weights_of(learner)
+    steps = learner.state()[1]["optimizer_steps"]
+
+    # when
+    for seed in range(3):
+        batch = make_data(spec, seed)
+        batch.rows.mask[0, 0] = True
+        getattr(batch.rows, name)[0, 0] = np.nan
+        learner.update(batch)
+
+    # then
+    assert learner.skipped == learner.skipped_in_a_row == 3
+    assert weights_of(learner) == weights
+    assert learner.state()[1]["optimizer_steps"] == steps
+    assert (learner.version, learner.updates) == (5, 5)
+
+
+def test_weights_that_are_not_finite_are_given_to_nobody() -> None:
+    learner = make_learner(make_config())
+    with torch.no_grad():
+        dict(learner.model.named_parameters())["policy.bias"][0] = torch.inf
+    for give in (learner.weights, learner.state):
+        with pytest.raises(NotFinite, match=r"policy\.bias"):
+            give()
+
+
+def test_a_good_batch_ends_a_row_of_skipped_ones() -> None:
+    # given
+    config = make_config(reward_clipping="none")
+    spec, learner = spec_of(config), make_learner(config)
+    bad = make_data(spec, seed=0)
+    bad.rows.rewards[:] = np.inf
+    learner.update(bad)
+    before = weights_of(learner)
+    assert learner.skipped_in_a_row == 1
+
+    # when
+    learner.update(make_data(spec, seed=1))
+
+    # then
+    assert learner.skipped_in_a_row == 0
+    assert weights_of(learner) != before
+    assert np.isfinite(learner.weights()["policy.weight"]).all()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_the_schedules_fall_to_zero_at_total_frames(optimizer: str) -> None:
+    # given: nothing but the entropy bonus has a gradient on the policy
+    config = make_config(
+        optimizer=optimizer,
+        learning_rate=1e-2,
+        learning_rate_schedule="linear",
+        entropy_schedule="linear",
+        total_frames=100,
+    )
+    spec, learner = spec_of(config), make_learner(config)
+
+    # when
+    rates = []
+    for frames in (0, 50, 100, 150):
+        learner.frames = frames
+        before = weights_of(learner)
+        rates.append(learner.update(make_data(spec, seed=0))["learning_rate"])
+
+    # then
+    assert rates == pytest.approx([1e-2, 5e-3, 0.0, 0.0])
+    assert weights_of(learner) == before
+
+
+def test_the_entropy_cost_follows_its_schedule() -> None:
+    # given: the same batch and network, only further on
+    config = make_config(entropy_cost=1.0, entropy_schedule="linear", reduction="mean")
+    spec = spec_of(config)
+    totals = []
+
+    # when
+    for frames in (0, 500, 1000):
+        learner = make_learner(config)
+        learner.frames = frames
+        figures = learner.update(make_data(spec, seed=0))
+        rest = figures["policy_loss"] + 0.5 * figures["baseline_loss"]
+        totals.append((rest - figures["total_loss"]) / figures["entropy"])
+
+    # then
+    assert totals == pytest.approx([1.0, 0.5, 0.0], abs=1e-5)
+
+
+def test_the_figures_of_an_update_are_plain_numbers() -> None:
+    # given
+    config = make_config()
+
+    # when
+    figures = make_learner(config).update(make_data(spec_of(config), seed=0))
+
+    # then
+    assert set(figures) == {
+        "total_loss",
+        "policy_loss",
+        "baseline_loss",
+        "entropy",
+        "grad_norm",
+        "learning_rate",
+        "rho_mean",
+        "rho_min",
+        "rho_max",
+        "rho_clipped_share",
+        "c_clipped_share",
+        "learned_share",
+        *("pi_mean_0", "pi_mean_1", "pi_mean_2"),
+        *("transfer_s", "forward_s", "backward_s", "optimizer_s"),
+    }
+    assert all(type(value) in (int, float) and np.isfinite(value) for value in figures.values())
+    assert figures["rho_min"] <= figures["rho_mean"] <= figures["rho_max"]
+    assert sum(figures[f"pi_mean_{a}"] for a in range(3)) == pytest.approx(1.0)
+
+
+def test_the_device_was_busy_for_the_stages_of_all_updates() -> None:
+    # given
+    config = make_config()
+    learner, spec = make_learner(config), spec_of(config)
+    assert learner.device_s == 0.0
+
+    # when
+    updates = [learner.update(make_data(spec, seed)) for seed in range(3)]
+
+    # then
+    stages = ("transfer_s", "forward_s", "backward_s", "optimizer_s")
+    took_s = sum(figures[stage] for figures in updates for stage in stages)
+    assert learner.device_s == pytest.approx(took_s)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 G"
+            ),
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"),
+            "CUDA error: out of memory",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(h)`"),
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(h)`",
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, told: str
+) -> None:
+    # given the words of torch's own pools, of CUDA and of cuBLAS
+    config = make_config()
+    learner = make_learner(config)
+
+    def fails(*_: Any) -> Any:
+        raise error
+
+    # when they come in an update, and when a network is made
+    sentence = rf"no memory left \({re.escape(told)}\); end .* lower --batch-size"
+    monkeypatch.setattr(learner.model, "forward", fails)
+    with pytest.raises(DeviceFull, match=sentence):
+        learner.update(make_data(spec_of(config), seed=0))
+    monkeypatch.setattr(learning_module, "make_model", fails)
+    with pytest.raises(DeviceFull, match=sentence):
+        make_learner(config)
+
+    # then no update was counted
+    assert learner.updates == 0
+
+
+def test_another_error_in_an_update_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config()
+    learner = make_learner(config)
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(learner.model, "forward", fails)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        learner.update(make_data(spec_of(config), seed=0))
+
+
+@pytest.mark.parametrize("out", [LOG_STD_LEAST - 1.0, LOG_STD_MOST + 1.0])
+def test_deviations_that_a_step_took_out_of_their_range_come_back(out: float) -> None:
+    # given
+    config = make_config(entropy_cost=10.0, learning_rate=0.01, optimizer="adam")
+    action = ActionSpec("continuous", (2,))
+    spec = make_spec("test", config, ObservationSpec((2,), "float32"), action)
+    learner = Learner(spec, config, CPU)
+    learner.model.get_parameter("log_std").data.fill_(out)
+
+    # when it is trained with a bonus for wide ones
+    for seed in range(5):
+        learner.update(make_data(spec, seed))
+
+    # then they are in it, and what is published says so
+    found = learner.weights()["log_std"]
+    assert ((found > LOG_STD_LEAST) & (found <= LOG_STD_MOST)).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"activation": "relu"}, {"lstm_size": 8, "extra_inputs": "last_action_reward"}],
+    ids=str,
+)
+def test_bfloat16_products_learn_nearly_what_float32_ones_do(changes: dict[str, Any]) -> None:
+    # given: a step of plain SGD's direction
+    rule = {"optimizer": "adam", "adam_beta1": 0.0, "adam_beta2": 0.0, "adam_epsilon": 1e6}
+    exact = make_config(**rule, learning_rate=1e3, hidden_sizes=[32], **changes)
+    rough = exact.replace({"precision": "bfloat16"})
+    figures, steps = [], []
+
+    # when
+    for config in (exact, rough):
+        learner = make_learner(config)
+        before = learner.weights()
+        figures.append(learner.update(make_data(spec_of(config), seed=1)))
+        after = learner.weights()
+        steps.append(np.concatenate([(after[n] - before[n]).ravel() for n in before]))
+
+    # then: rounded, and no more than rounded
+    one, other = steps
+    assert (one != other).any()
+    assert one @ other > 0.99 * np.linalg.norm(one) * np.linalg.norm(other)
+    assert all(np.isfinite(value) for value in figures[1].values())
+    for name in ("total_loss", "policy_loss", "baseline_loss", "entropy", "rho_mean"):
+        assert figures[1][name] == pytest.approx(figures[0][name], rel=0.05, abs=0.05), name
+
+
+FRAMES = ObservationSpec((84, 84), "uint8")
+CONVOLVED = {"network": "shallow", "frame_stack": 4, "activation": "relu"}
+REMEMBERING = {"lstm_size": 8, "extra_inputs": "last_action_reward"}
+
+
+class Kind(NamedTuple):
+    changes: dict[str, Any]
+    observation: ObservationSpec = ObservationSpec((2,), "float32")
+    action: ActionSpec = discrete(3)
+    rounding: float = 1e-3  # of figures, relative: a GPU adds up in another order
+
+
+KINDS = {
+    "a perceptron by Adam": Kind({"optimizer": "adam"}),
+    "a perceptron by RMSProp": Kind({"optimizer": "rmsprop"}),
+    "a memory": Kind(REMEMBERING),
+    "numbers": Kind({}, action=ActionSpec("continuous", (2,), bounded=True)),
+    "a number": Kind({}, action=ActionSpec("continuous", (1,))),
+    "stacks of frames": Kind(CONVOLVED, FRAMES, rounding=2e-2),
+    "stacks of frames and a memory, in bfloat16": Kind(
+        {**CONVOLVED, **REMEMBERING, "precision": "bfloat16"}, FRAMES, rounding=0.1
+    ),
+    "the deep network": Kind(
+        {"network": "deep"}, ObservationSpec((72, 96, 3), "uint8"), rounding=2e-2
+    ),
+}
+
+
+def spec_of_kind(kind: Kind, config: Config) -> RunSpec:
+    seen = dataclasses.replace(kind.observation, frame_stack=config.environment.frame_stack)
+    return make_spec("test", config, seen, kind.action)
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if "bfloat16" not in name])
+def test_an_update_looks_at_nothing_on_the_device_before_its_figures(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # given a device whose tensors hold no numbers: whoever asks for one, or mixes them with the
+    # host's, raises
+    kind, nowhere = KINDS[name], torch.device("meta")
+    config = make_config(hidden_sizes=[32], **kind.changes)
+    spec = spec_of_kind(kind, config)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)  # not known there
+    fetched: list[Any] = []
+
+    def told(*figures: Any) -> dict[str, float]:
+        fetched.extend(figures)
+        return {"grad_norm": 1.0}
+
+    monkeypatch.setattr(learning_module, "_told", told)
+
+    # when
+    learner = Learner(spec, config, nowhere)
+    learner.update(make_data(spec, seed=0))
+
+    # then it has come to its figures, which are there
+    losses, _, grad_norm = fetched
+    assert losses.total.device == grad_norm.device == nowhere
+    assert learner.updates == 1
+
+
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_learns_what_a_cpu_learns(name: str, staged: bool) -> None:
+    # given
+    kind = KINDS[name]
+    config = make_config(hidden_sizes=[32], learning_rate=1e-3, **kind.changes)
+    spec, gpu = spec_of_kind(kind, config), choose_device("cuda")
+    on_cpu, on_gpu = Learner(spec, config, CPU), Learner(spec, config, gpu)
+    before = on_cpu.weights()
+
+    # when: the third batch is refused
+    for seed in range(6):
+        batch, same = (make_data(spec, seed, pinned=pinned) for pinned in (False, True))
+        for rows in (batch.rows, same.rows):
+            shape = rows.observations.shape[:2]
+            rows.observations[:] = some_observations(spec.observation, *shape, seed=seed)
+            rows.actions[:] = some_actions(spec.action, *rows.actions.shape[:2], seed=seed)
+            rows.is_first[2, 1] = True
+            if seed == 2:
+                rows.rewards[:] = np.nan
+        if staged:
+            same.stage(gpu)
+        expected, found = on_cpu.update(batch), on_gpu.update(same)
+        same.clear()
+
+        # then
+        timeless = [figure for figure in expected if not figure.endswith("_s")]
+        np.testing.assert_allclose(
+            [found[figure] for figure in timeless],
+            [expected[figure] for figure in timeless],
+            rtol=kind.rounding,
+            atol=kind.rounding / 10,
+        )
+        assert min(found[f"{stage}_s"] for stage in ("forward", "backward", "optimizer")) > 0
+    assert on_gpu.skipped == on_cpu.skipped == 1
+    after, other = on_cpu.weights(), on_gpu.weights()
+    step, other_step = (
+        np.concatenate([(weights[part] - before[part]).ravel() for part in before])
+        for weights in (after, other)
+    )
+    cosine = step @ other_step / np.linalg.norm(step) / np.linalg.norm(other_step)
+    assert cosine > 1.0 - kind.rounding
+
+
+def test_the_stages_of_an_update_are_no_longer_than_the_update() -> None:
+    # given
+    config = make_config()
+    learner, batch = make_learner(config), make_data(spec_of(config), seed=0)
+
+    # when
+    started = time.perf_counter()
+    figures = learner.update(batch)
+    update_s = time.perf_counter() - started
+
+    # then
+    stages = [figures[f"{stage}_s"] for stage in ("transfer", "forward", "backward", "optimizer")]
+    assert min(stages) > 0
+    assert sum(stages) <= update_s
+
+
+def test_the_actions_of_a_large_space_are_not_told_one_by_one() -> None:
+    config = make_config()
+    spec = spec_of(config, num_actions=9)
+    figures = Learner(spec, config, CPU).update(make_data(spec, seed=0))
+    assert not any(name.startswith("pi_mean") for name in figures)
+
+
+def test_the_same_seed_and_data_give_the_same_training() -> None:
+    # given
+    config = make_config(seed=5)
+    spec = spec_of(config)
+
+    # when
+    one, other = make_learner(config), None
+    figures = train(one, spec, range(3))
+    other = make_learner(config)
+    other_figures = train(other, spec, range(3))
+
+    # then
+    assert figures == other_figures
+    assert weights_of(one) == weights_of(other)
+    assert weights_of(make_learner(make_config(seed=6))) != weights_of(make_learner(config))
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+        ),
+    ],
+)
+def test_two_batches_in_turns_filled_by_another_thread_teach_what_fresh_ones_do(
+    device: str,
+) -> None:
+    # given the feeder's way with batches
+    config = make_config(learning_rate=1e-3)
+    spec, where = spec_of(config), choose_device(device)
+    learner, expected = Learner(spec, config, where), Learner(spec, config, CPU)
+    free: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    ready: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    for _ in range(2):
+        free.put(make_batch(spec, B, pinned=device == "cuda"))
+
+    def fill() -> None:
+        for seed in range(20):
+            batch = free.get(timeout=10.0)
+            data = make_data(spec, seed)
+            batch.take(data.rows, 0, version=0)
+            batch.frames = data.frames
+            batch.stage(where)
+            ready.put(batch)
+
+    filling = threading.Thread(target=fill, daemon=True)
+    filling.start()
+
+    # when
+    for seed in range(20):
+        batch = ready.get(timeout=10.0)
+        figures = learner.update(batch)
+        batch.clear()
+        free.put(batch)
+
+        # then
+        wanted = expected.update(make_data(spec, seed))
+        assert figures["total_loss"] == pytest.approx(wanted["total_loss"], rel=1e-3)
+    filling.join(timeout=10.0)

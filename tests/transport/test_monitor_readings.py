@@ -1,0 +1,198 @@
+"""What two looks at a run come to: shares of the time between them, and whose figures count."""
+
+from typing import Any
+
+import pytest
+
+from impala_redis.common.transport.monitor import (
+    LEAST_GROWTH_BLOCKS,
+    Reading,
+    are_of_now,
+    situation,
+    summary,
+)
+
+BOOKS = dict.fromkeys(
+    (
+        "produced",
+        "consumed",
+        "dropped_oldest",
+        "dead_lettered",
+        "stale_rejected",
+        "abandoned",
+        "queued",
+        "in_flight",
+        "foreign",
+    ),
+    0,
+)
+
+
+def reading(
+    at: float = 0.0,
+    books: dict[str, Any] | None = None,
+    learner: dict[str, Any] | None = None,
+    figures: dict[str, float] | None = None,
+    **changes: Any,
+) -> Reading:
+    """What a look at a run of one learner and one actor finds, with some things changed."""
+    known = {"holder": "host:7#1", "epoch": 2, "weights_version": 10, "figures": figures or {}}
+    return {
+        "at": at,
+        "books": BOOKS | {"generation": "g"} | (books or {}),
+        "residual": 0,
+        "learner": known | (learner or {}),
+        "state": "running",
+        "queue_blocks": 64,
+        "actors": {"a": {}},
+        "memory": None,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(("more", "share"), [(7, 0.0), (8, 0.08)])
+def test_a_list_has_grown_from_eight_blocks_on(more: int, share: float) -> None:
+    # given a list that was not empty
+    readings = [
+        reading(books={"queued": 3}),
+        reading(1.0, books={"queued": 3 + more, "produced": 100, "consumed": 100 - more}),
+    ]
+
+    # when / then
+    assert LEAST_GROWTH_BLOCKS == 8
+    assert situation(readings).growth_share == share
+
+
+def test_no_share_is_more_than_all() -> None:
+    # given 10 blocks pushed, and more that were pushed before and are dealt with now
+    now = {"produced": 10, "dropped_oldest": 30, "queued": 20, "stale_rejected": 12}
+    readings = [
+        reading(actors={"a": {"generated": "0", "shed_local": "0"}}),
+        reading(
+            1.0,
+            books=now | {"dead_lettered": 11},
+            actors={"a": {"generated": "5", "shed_local": "9"}},
+        ),
+    ]
+
+    # when
+    found = situation(readings)
+
+    # then
+    assert (found.dropped_share, found.growth_share) == (1.0, 1.0)
+    assert (found.refused_share, found.shed_share) == (1.0, 1.0)
+
+
+def test_without_a_block_pushed_nothing_is_divided_by_zero() -> None:
+    found = situation([reading(), reading(1.0, books={"consumed": 1})])
+    assert (found.dropped_share, found.growth_share, found.refused_share) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "share"),
+    [
+        ((100, 10), (200, 30), 0.2),
+        ((100, 10), (200, 9), None),
+        ((100, 10), (50, 10), None),
+        ((100, 10), (100, 10), None),
+    ],
+    ids=["goes on", "sheds begun anew", "blocks begun anew", "stands still"],
+)
+def test_an_actor_that_has_begun_anew_tells_nothing(
+    before: tuple[int, int], now: tuple[int, int], share: float | None
+) -> None:
+    readings = [
+        reading(at, actors={"a": {"generated": str(generated), "shed_local": str(shed)}})
+        for at, (generated, shed) in ((0.0, before), (1.0, now))
+    ]
+    assert situation(readings).shed_share == share
+
+
+def test_a_learners_figures_are_averaged_over_the_readings() -> None:
+    readings = [
+        reading(at, books={"in_flight": 1}, figures={"wait_share": wait, "claim_share": claim})
+        for at, wait, claim in ((0.0, 0.2, 0.5), (1.0, 0.6, 0.7))
+    ]
+    found = situation(readings)
+    assert found.wait_share == pytest.approx(0.4)
+    assert found.claim_share == pytest.approx(0.6)
+
+
+def test_a_reading_in_which_the_learner_told_nothing_does_not_count() -> None:
+    readings = [
+        reading(books={"queued": 1}),
+        reading(1.0, {"queued": 1}, None, {"wait_share": 0.6}),
+    ]
+    assert situation(readings).wait_share == 0.6
+
+
+def test_figures_of_an_earlier_epoch_are_not_averaged_in() -> None:
+    # given a learner that has been followed by another between two readings
+    at_work = {"queued": 1}
+    before = reading(0.0, at_work, {"epoch": 1}, {"wait_share": 0.9, "epoch": 1.0})
+    now = reading(1.0, at_work, {"epoch": 2}, {"wait_share": 0.3, "epoch": 2.0})
+
+    # when / then
+    assert situation([before, now]).wait_share == 0.3
+
+
+def test_figures_of_a_reading_without_a_learner_are_not_averaged_in() -> None:
+    at_work = {"queued": 1}
+    before = reading(0.0, at_work, {"holder": None}, {"wait_share": 0.9})
+    now = reading(1.0, at_work, None, {"wait_share": 0.3})
+    assert situation([before, now]).wait_share == 0.3
+
+
+@pytest.mark.parametrize(
+    ("books", "share"),
+    [({}, 1.0), ({"in_flight": 1}, 0.1), ({"queued": 1}, 0.1), ({"consumed": 1}, 0.1)],
+    ids=["nothing to do", "a block in its hands", "a block in the list", "trained on one"],
+)
+def test_a_learner_is_idle_only_when_there_is_no_block_anywhere(
+    books: dict[str, int], share: float
+) -> None:
+    readings = [
+        reading(figures={"wait_share": 0.1}),
+        reading(1.0, books, None, {"wait_share": 0.1}),
+    ]
+    assert situation(readings).wait_share == share
+
+
+@pytest.mark.parametrize(
+    ("holder", "figures", "of_now"),
+    [
+        ("host:7#1", {"epoch": 2.0}, True),
+        ("host:7#1", {}, True),
+        ("host:7#1", {"epoch": 1.0}, False),
+        (None, {"epoch": 2.0}, False),
+        (None, {}, False),
+    ],
+)
+def test_figures_are_of_now_while_their_learner_holds_the_run(
+    holder: str | None, figures: dict[str, float], of_now: bool
+) -> None:
+    assert are_of_now({"holder": holder, "epoch": 2, "figures": figures}) is of_now
+
+
+def test_a_single_reading_tells_no_share_but_memorys() -> None:
+    found = situation([reading(figures={"wait_share": 0.5}, memory={"share": 0.5})])
+    assert (found.memory_share, found.actors, found.learner_present) == (0.5, 1, True)
+    assert (found.wait_share, found.dropped_share, found.claim_share) == (None, None, None)
+
+
+def test_rates_are_by_the_second_and_of_one_generation_only() -> None:
+    # given
+    first = reading(books={"produced": 10, "consumed": 5})
+    last = reading(
+        4.0, {"produced": 30, "consumed": 13, "dropped_oldest": 2}, {"weights_version": 12}
+    )
+    another = {"generation": "another"}
+
+    # when / then
+    status = summary([first, last])
+    assert status["blocks_per_s"] == {"produced": 5.0, "consumed": 2.0, "dropped_oldest": 0.5}
+    assert status["updates_per_s"] == 0.5
+    assert "at" not in status
+    begun_anew = summary([first, last | {"books": last["books"] | another}])
+    assert not {"blocks_per_s", "updates_per_s"} & set(begun_anew)
+    assert begun_anew["bottleneck"].startswith("not enough figures")

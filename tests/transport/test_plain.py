@@ -1,0 +1,104 @@
+"""Pushing without functions: bounded, counted, and never trained on twice."""
+
+import secrets
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from impala_redis.common.errors import RedisUnreachable, RunMissing
+from impala_redis.common.transport import plain_push as plain
+from impala_redis.common.transport.ledger import Settled
+from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.plain_push import PlainActorSide
+from impala_redis.common.transport.side import LearnerSide
+from support import Programs, eventually
+
+FINGERPRINT = "0" * 16
+
+
+@pytest.fixture
+def learner(redis_url: str, run_name: str) -> Iterator[LearnerSide]:
+    side = LearnerSide(redis_url, run_name, secrets.token_hex(4), 60.0)
+    side.open()
+    side.announce("{}", FINGERPRINT, "running")
+    yield side
+    side.close()
+
+
+@pytest.fixture
+def actor(redis_url: str, run_name: str) -> Iterator[PlainActorSide]:
+    side = PlainActorSide(redis_url, run_name, "actor")
+    yield side
+    side.close()
+
+
+@pytest.fixture
+def monitor(redis_url: str, run_name: str) -> Iterator[MonitorSide]:
+    side = MonitorSide(redis_url, run_name, "monitor")
+    yield side
+    side.close()
+
+
+def test_a_plain_push_stores_the_block_and_brings_the_news(
+    learner: LearnerSide, actor: PlainActorSide, monitor: MonitorSide
+) -> None:
+    learner.publish(3, b"weights")
+    news = actor.push("a#1", 1, b"block", queue_blocks=4)
+    assert (news.stored, news.weights_version, news.state) == (True, 3, "running")
+    assert learner.settle_and_claim(Settled(), 5)[0] == [b"block"]
+    books = monitor.read_books()
+    assert (books["produced"], books["foreign"], residual(books)) == (1, 1, 0)
+
+
+def test_the_bound_is_kept_by_waiting_for_room(
+    learner: LearnerSide, actor: PlainActorSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a full list
+    monkeypatch.setattr(plain, "WAIT_FOR_ROOM_S", 0.1)
+    for sequence in (1, 2):
+        actor.push("a#1", sequence, b"block", queue_blocks=2)
+
+    # when one more is pushed and nobody takes any, then the caller is told
+    with pytest.raises(RedisUnreachable, match="the list is full"):
+        actor.push("a#1", 3, b"late", queue_blocks=2)
+
+    # and when one is taken meanwhile, it goes in
+    monkeypatch.setattr(plain, "WAIT_FOR_ROOM_S", 20.0)
+    pushing = threading.Thread(target=actor.push, args=("a#1", 3, b"late", 2))
+    pushing.start()
+    assert learner.settle_and_claim(Settled(), 1)[0] == [b"block"]
+    pushing.join(20)
+    assert learner.settle_and_claim(Settled(), 5)[0] == [b"block", b"late"]
+
+
+def test_waiting_for_room_ends_with_the_run(learner: LearnerSide, actor: PlainActorSide) -> None:
+    actor.push("a#1", 1, b"block", queue_blocks=1)
+    learner.announce("{}", FINGERPRINT, "finished")
+    news = actor.push("a#1", 2, b"late", queue_blocks=1)
+    assert (news.stored, news.state) == (False, "finished")
+
+
+def test_a_plain_push_into_a_run_that_nobody_opened_is_refused(actor: PlainActorSide) -> None:
+    with pytest.raises(RunMissing):
+        actor.push("a#1", 1, b"block", queue_blocks=4)
+
+
+@pytest.mark.processes
+def test_a_run_is_trained_by_actors_that_only_push_plainly(
+    programs: Programs, redis_url: str, run_name: str, raw: redis.Redis, monitor: MonitorSide
+) -> None:
+    variables = {"IMPALA_REDIS_URL": redis_url, "IMPALA_RUN": run_name}
+    learner = programs.start(
+        *("impala-learner", "--preset", "cartpole", "--total-frames", "30000"), **variables
+    )
+    for _ in range(2):
+        programs.start("impala-actor", "--plain-push", **variables)
+    eventually(lambda: raw.exists(f"impala:{{{run_name}}}:lock"))
+    assert learner.code(60) == 0, learner.output
+    books = monitor.read_books()
+    assert residual(books) == 0
+    assert books["consumed"] >= 30_000 // (64 * 20)
+    assert books["foreign"] == books["produced"]
+    assert books["dead_lettered"] == books["dup_push"] == 0
