@@ -139,9 +139,14 @@ class DeviceFull(ImpalaError):
     exit_code = 20
 
 
-class FrameRefused(ImpalaError):
+class MessageRefused(ImpalaError):
     """Bytes that are not a frame of this run. `reason` names the counter, e.g. "malformed"."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def printable(text: object) -> str:
+    """A text from outside for a message: on one line, without what a terminal would act on."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))

@@ -33,13 +33,13 @@ from impala_redis.common.acting.sampling import Actions
 from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.blocks import compression, wire
 from impala_redis.common.blocks.trajectory import Block, Trajectory
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.networks.network import make_model
 from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import COMPRESSIONS, RunSpec
-from impala_redis.workers import runtime
+from impala_redis.workers.options import CONTEXT
 
 # An unroll is these two, and the rest.
 PARTS = ("environment_s", "policy_s")
@@ -193,7 +193,7 @@ def tables(figures: dict[str, Spreads], unroll_length: int, with_torch: bool) ->
     return [speed, times, size, *([policies] if with_torch else [])]
 
 
-@click.command(help=__doc__, context_settings=runtime.CONTEXT)
+@click.command(help=__doc__, context_settings=CONTEXT)
 @measuring.task_options
 @click.option(
     "--envs-per-actor",

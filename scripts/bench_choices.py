@@ -69,7 +69,7 @@ def acting(num_envs: int) -> None:
     from threadpoolctl import threadpool_limits
 
     from impala_redis.common.acting.policies import make_policy
-    from impala_redis.common.networks.network import Seen, make_model
+    from impala_redis.common.networks.network import NetworkInput, make_model
     from impala_redis.common.run.presets import preset
     from impala_redis.common.run.spaces import ObservationSpec, discrete
     from impala_redis.common.run.spec import make_spec
@@ -84,7 +84,7 @@ def acting(num_envs: int) -> None:
     is_first = np.zeros(num_envs, np.bool_)
 
     # One row: nothing was done within it, and nothing is remembered.
-    seen = Seen(
+    seen = NetworkInput(
         torch.from_numpy(observations)[None],
         torch.from_numpy(is_first)[None],
         actions=torch.empty(0, num_envs),
@@ -143,7 +143,7 @@ def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
     from impala_redis.common.run.spec import make_spec
     from impala_redis.common.server.embedded import EmbeddedServer
     from impala_redis.common.transport.ledger import Settled
-    from impala_redis.common.transport.side import ActorSide, LearnerSide
+    from impala_redis.common.transport.link import ActorLink, LearnerLink
 
     spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
     rows = empty_trajectory(spec, num_envs)
@@ -151,10 +151,10 @@ def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
         array.fill(0)
     frame = wire.pack_block(Block(Origin("bench", 1, 1, 1), rows, (), 0.0), spec)
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
-        learner = LearnerSide(server.url, "bench", "bench", 60.0)
+        learner = LearnerLink(server.url, "bench", "bench", 60.0)
         learner.open()
         learner.announce(spec.to_json(), spec.fingerprint, "running")
-        actor = ActorSide(server.url, "bench", "bench")
+        actor = ActorLink(server.url, "bench", "bench")
         sequence = iter(range(1, 10**9))
         claimed = Settled()
 

@@ -26,24 +26,24 @@ from rich.table import Table
 from bench import measuring
 from bench.measuring import Figures, Spreads
 from impala_redis.common.envs import atari
-from impala_redis.workers import runtime
+from impala_redis.workers.options import CONTEXT
 
 GAMES = "Pong,Breakout,Seaquest,Qbert,SpaceInvaders"
 BLOCKS = 8
 # Of what was played: before it, games look like their start.
 FIRST_SHARE = 0.2
 
-Rows = NDArray[np.uint8]  # [rows, N, 84, 84]
+LossInput = NDArray[np.uint8]  # [rows, N, 84, 84]
 
 
 class Codec(NamedTuple):
     """Rows to bytes, and bytes to the rows of that shape."""
 
-    compress: Callable[[Rows], bytes]
-    decompress: Callable[[bytes, tuple[int, ...]], Rows]
+    compress: Callable[[LossInput], bytes]
+    decompress: Callable[[bytes, tuple[int, ...]], LossInput]
 
 
-def rows_of(data: bytes, shape: tuple[int, ...]) -> Rows:
+def rows_of(data: bytes, shape: tuple[int, ...]) -> LossInput:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -72,7 +72,7 @@ def zlib_codec(level: int) -> Codec:
 
 
 def by_environment(codec: Codec) -> Codec:
-    def decompress(data: bytes, shape: tuple[int, ...]) -> Rows:
+    def decompress(data: bytes, shape: tuple[int, ...]) -> LossInput:
         rows, envs, *frame = shape
         return np.ascontiguousarray(codec.decompress(data, (envs, rows, *frame)).swapaxes(0, 1))
 
@@ -80,12 +80,12 @@ def by_environment(codec: Codec) -> Codec:
 
 
 def by_difference(codec: Codec) -> Codec:
-    def compress(rows: Rows) -> bytes:
+    def compress(rows: LossInput) -> bytes:
         changed = rows.copy()
         changed[1:] ^= rows[:-1]
         return codec.compress(changed)
 
-    def decompress(data: bytes, shape: tuple[int, ...]) -> Rows:
+    def decompress(data: bytes, shape: tuple[int, ...]) -> LossInput:
         rows = codec.decompress(data, shape).copy()
         for before, row in itertools.pairwise(rows):
             row ^= before
@@ -107,7 +107,7 @@ CODECS = {
 }
 
 
-def played(game: str, steps: int, num_envs: int, rows: int) -> list[Rows]:
+def played(game: str, steps: int, num_envs: int, rows: int) -> list[LossInput]:
     """Blocks of so many rows, from random play."""
     env = atari.make(f"{atari.GAMES_PREFIX}{game}-v5", num_envs)
     env.reset(seed=0)
@@ -121,7 +121,7 @@ def played(game: str, steps: int, num_envs: int, rows: int) -> list[Rows]:
     return [frames[start : start + rows] for start in starts]
 
 
-def sizes(codec: Codec, blocks: list[Rows], frames: int) -> Spreads:
+def sizes(codec: Codec, blocks: list[LossInput], frames: int) -> Spreads:
     """How small it makes the blocks, over the blocks. What comes back must be what went in."""
     found = []
     for rows in blocks:
@@ -132,7 +132,7 @@ def sizes(codec: Codec, blocks: list[Rows], frames: int) -> Spreads:
     return measuring.spreads(found)
 
 
-def times(blocks: list[Rows], seconds: float) -> dict[str, Figures]:
+def times(blocks: list[LossInput], seconds: float) -> dict[str, Figures]:
     """How long each codec takes for a block at both ends."""
     calls: dict[str, Callable[[], object]] = {}
     for name, codec in CODECS.items():
@@ -158,7 +158,7 @@ def table(game: str, figures: dict[str, Spreads], block_bytes: int) -> Table:
     return made
 
 
-@click.command(help=__doc__, context_settings=runtime.CONTEXT)
+@click.command(help=__doc__, context_settings=CONTEXT)
 @click.option("--games", default=GAMES, help="Of ALE, as in their ids; several with commas.")
 @click.option("--steps", type=click.IntRange(min=200), default=1500, help="Of each environment.")
 @click.option("--num-envs", type=click.IntRange(min=1), default=8, help="In a block.")

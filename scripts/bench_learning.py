@@ -32,7 +32,7 @@ from impala_redis.common.learning.batch import Batch, make_batch
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.workers import runtime
+from impala_redis.workers.options import CONTEXT
 
 CPU = torch.device("cpu")
 # In turns, so that a batch is not always in the processor's cache.
@@ -124,7 +124,7 @@ def tables(figures: dict[str, Spreads]) -> list[Table]:
     return [speed, times]
 
 
-@click.command(help=__doc__, context_settings=runtime.CONTEXT)
+@click.command(help=__doc__, context_settings=CONTEXT)
 @measuring.task_options
 @click.option(
     "--batch-size",

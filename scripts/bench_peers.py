@@ -33,7 +33,7 @@ from rich.table import Table
 from bench import measuring
 from bench.peers import bounded
 from bench.peers.contestants import CONTESTANTS
-from impala_redis.workers import runtime
+from impala_redis.workers.options import CONTEXT
 
 OURS = "impala-redis"
 FOLDER = Path(__file__).parents[1] / ".peers"
@@ -236,7 +236,7 @@ def chosen(context: click.Context, option: click.Parameter, text: str) -> list[s
     return names
 
 
-@click.command(help=__doc__, context_settings=runtime.CONTEXT)
+@click.command(help=__doc__, context_settings=CONTEXT)
 @click.option("--what", type=click.Choice(list(FIGURE)), default="fps", help="What is measured.")
 @click.option("--only", default=",".join(CONTESTANTS), callback=chosen, help="Who is measured.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="Runs of each.")

@@ -37,7 +37,7 @@ from bench.steady import BESIDE, COMPUTING, STAGES, Clock, TrainingFailed, Varia
 from bench.targets import Target, judged
 from impala_redis.common.records.history import read_run
 from impala_redis.common.server import children
-from impala_redis.workers import runtime
+from impala_redis.workers.options import CONTEXT
 
 SCRIPTS = Path(__file__).parent
 LIMIT_TAKES_AT_MOST_S = 300.0
@@ -221,7 +221,7 @@ def chosen(actors: list[int], versus: tuple[str, ...]) -> list[Variant]:
     return [Variant("as given", [], {}), *map(variant_of, dict.fromkeys(versus))]
 
 
-@click.command(help=__doc__, context_settings=runtime.CONTEXT)
+@click.command(help=__doc__, context_settings=CONTEXT)
 @click.option("--preset", default=measuring.PRESET, help="What is trained.")
 @click.option(
     "--actors", callback=measuring.whole_numbers, help="Numbers of actors to compare: 1,2,4,8."

@@ -30,7 +30,7 @@ from bench.targets import grid_table, judged, table
 from bench.transport import moved, outages, pushing, saturation, weights
 from bench.transport.pushing import SCALE
 from bench.transport.stage import CORES, Bench, Figures, Part
-from impala_redis.workers import runtime
+from impala_redis.workers.options import CONTEXT
 
 ROOMS = (pushing, weights, outages, moved, saturation)
 PARTS: dict[str, Part] = dict(sorted(item for room in ROOMS for item in room.PARTS.items()))
@@ -84,7 +84,7 @@ def tell(
     print(f"cores that other programs had meanwhile: {', '.join(cores)}")
 
 
-@click.command(help=__doc__, context_settings=runtime.CONTEXT)
+@click.command(help=__doc__, context_settings=CONTEXT)
 @click.option("--only", default=",".join(PARTS), callback=chosen_parts, help="Parts to measure.")
 @click.option("--seconds", default=10.0, type=AT_LEAST_S, help="How long each load lasts.")
 @click.option(

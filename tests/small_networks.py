@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.policy import Policy
 from impala_redis.common.learning.batch import stacked
-from impala_redis.common.networks.network import Network, Seen, make_model
-from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, Part, discrete
+from impala_redis.common.networks.network import Network, NetworkInput, make_model
+from impala_redis.common.run.spaces import ActionSpec, ObservationPart, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 
 FLOATS = ObservationSpec((3,), "float32")
@@ -21,13 +21,13 @@ PARTS = ObservationSpec(
     (3224,),
     "uint8",
     parts=(
-        Part("speed", (2,), "float64", start=0),
-        Part("front", (3, 20, 36), "uint8", start=16),
-        Part("bag", (2, 2), "int8", (3, 2, 4, 1), start=2176),
-        Part("lamps", (3,), "uint8", start=2180),
-        Part("heading", (), "float32", start=2184),
-        Part("map", (20, 36), "uint8", start=2188),
-        Part("room", (), "int64", (5,), start=2912),
+        ObservationPart("speed", (2,), "float64", start=0),
+        ObservationPart("front", (3, 20, 36), "uint8", start=16),
+        ObservationPart("bag", (2, 2), "int8", (3, 2, 4, 1), start=2176),
+        ObservationPart("lamps", (3,), "uint8", start=2180),
+        ObservationPart("heading", (), "float32", start=2184),
+        ObservationPart("map", (20, 36), "uint8", start=2188),
+        ObservationPart("room", (), "int64", (5,), start=2912),
     ),
 )
 
@@ -70,7 +70,7 @@ def some_observations(
 
 
 def _some_values(
-    part: Part, leading: tuple[int, ...], rng: np.random.Generator
+    part: ObservationPart, leading: tuple[int, ...], rng: np.random.Generator
 ) -> NDArray[np.generic]:
     shape = (*leading, *part.shape)
     if part.num_values:
@@ -91,13 +91,13 @@ def some_actions(action: ActionSpec, *leading: int, seed: int = 4) -> NDArray[np
 
 def seen_by(
     spec: RunSpec, observations: NDArray[np.generic], is_first: NDArray[np.bool_] | None = None
-) -> Seen:
+) -> NetworkInput:
     """Rows `[H + R, B, ...]` with actions and rewards of no matter and an empty memory."""
     rows, columns = len(observations) - spec.observation.history, observations.shape[1]
     flags = torch.zeros(rows, columns, dtype=torch.bool)
     if is_first is not None:
         flags = torch.from_numpy(is_first)
-    return Seen(
+    return NetworkInput(
         stacked(torch.from_numpy(observations), flags),
         flags,
         torch.from_numpy(some_actions(spec.action, rows - 1, columns)),

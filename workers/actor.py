@@ -6,7 +6,6 @@ The loop is `_act`: new weights, an unroll, hand it over. The network belongs to
 
 import logging
 import os
-import random
 import re
 import secrets
 import socket
@@ -16,32 +15,34 @@ from typing import Any
 
 import click
 
-from impala_redis.common.acting.courier import Courier, Fresh
+from impala_redis.common.acting.courier import Courier
 from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.blocks import compression, wire
+from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.envs.vector import VectorEnvironment, check_module
 from impala_redis.common.errors import (
     ConfigError,
     EnvironmentFailed,
-    FrameRefused,
+    MessageRefused,
     RedisUnreachable,
     UnsupportedEnvironment,
     WaitedTooLong,
 )
 from impala_redis.common.run.spaces import shown
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.plain_push import PlainActorSide
-from impala_redis.common.transport.side import ActorSide
-from impala_redis.workers import runtime
-from impala_redis.workers.options import shared
+from impala_redis.common.server.backoff import Backoff
+from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.plain_push import PlainActorLink
+from impala_redis.workers import pacing, process, stopping
+from impala_redis.workers.options import CONTEXT, shared
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-# How often an actor asks for a run that is not there yet: after a twentieth of the time it has
-# waited, so that it joins at once when all programs are started together.
-FIRST_POLL_S, LAST_POLL_S = 0.02, 1.0
+# An actor asks for a run that is not there yet after each twentieth of the time that it has waited:
+# it joins at once when all programs are started together.
+FIRST_POLL_S, LAST_POLL_S, POLL_FACTOR = 0.02, 1.0, 1.05
 SAY_SO_AFTER_S = 3.0
 FLUSH_S = 2.0
 NOTICE_S = 60.0
@@ -49,7 +50,7 @@ NOTICE_S = 60.0
 ENVIRONMENT_FAILURES, FAILURES_WITHIN_S = 3, 60.0
 
 
-@click.command(context_settings=runtime.CONTEXT)
+@click.command(context_settings=CONTEXT)
 @shared("redis-url", "run")
 @click.option(
     "--actor-id",
@@ -97,19 +98,19 @@ def main(
     """Plays for a run: everything else it learns from the run's spec in Redis."""
     here = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
     name = actor_id or f"{here}-{os.getpid()}"[-64:]
-    runtime.set_up_logging(log_level, ascii(name)[1:-1])
-    runtime.share_the_interpreter()
-    runtime.keep_memory()
-    stop = runtime.StopFlag()
-    with runtime.exit_codes(stop), runtime.one_computing_thread():
+    stopping.set_up_logging(log_level, ascii(name)[1:-1])
+    process.share_the_interpreter()
+    process.keep_memory()
+    stop = stopping.StopFlag()
+    with stopping.exit_codes(stop), process.one_computing_thread():
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
             raise ConfigError(
                 f"{ascii(name)[:80]} cannot name an actor: give --actor-id with 1 to 64 letters, "
                 "digits, '.', '_' or '-'"
             )
-        side = (PlainActorSide if plain_push else ActorSide)(redis_url, run_name(run), "actor")
+        link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_name(run), "actor")
         watchdog = Watchdog(unroll_timeout_s, "an environment hangs: an unroll is not done after")
-        program = ActorProgram(side, name, env_module, watchdog, stop)
+        program = ActorProgram(link, name, env_module, watchdog, stop)
         program.run(wait_redis_s, float("inf") if wait_learner_s is None else wait_learner_s)
 
 
@@ -118,21 +119,21 @@ class ActorProgram:
 
     def __init__(
         self,
-        side: ActorSide,
+        link: ActorLink,
         actor: str,
         trusted_modules: tuple[str, ...],
         watchdog: Watchdog,
-        stop: runtime.StopFlag,
+        stop: stopping.StopFlag,
     ) -> None:
-        self._side, self._run, self._actor = side, side.run, actor
+        self._link, self._run, self._actor = link, link.run, actor
         self._trusted_modules, self._watchdog, self._stop = trusted_modules, watchdog, stop
-        self._failures = runtime.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
+        self._failures = pacing.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
         self._started_unix_s = time.time()
 
     def run(self, wait_redis_s: float, wait_learner_s: float) -> None:
         """Plays until stopped. Raises WaitedTooLong, RedisUnreachable, RedisDenied and the like."""
         try:
-            runtime.wait_for_redis(self._side.ping, self._side.url, wait_redis_s, self._stop)
+            pacing.wait_for_redis(self._link.ping, self._link.url, wait_redis_s, self._stop)
         except RedisUnreachable:
             if not self._stop():
                 raise
@@ -140,12 +141,15 @@ class ActorProgram:
             joined = self._wait_for_run(wait_learner_s)
             if joined is not None:
                 self._play(*joined)
-        self._side.close()
+        self._link.close()
 
-    def _wait_for_run(self, give_up_after_s: float) -> tuple[RunSpec, str, Fresh] | None:
+    def _wait_for_run(self, give_up_after_s: float) -> tuple[RunSpec, str, VersionedWeights] | None:
         """The run's spec, its digest and weights, once a learner has published both."""
         began = time.monotonic()
-        notice_due = runtime.every(NOTICE_S)
+        notice_due = pacing.every(NOTICE_S)
+        backoff = Backoff(
+            wait=self._stop.wait, first_s=FIRST_POLL_S, longest_s=LAST_POLL_S, factor=POLL_FACTOR
+        )
         told = False
         while not self._stop():
             try:
@@ -160,13 +164,12 @@ class ActorProgram:
             if (not told and waited_s >= SAY_SO_AFTER_S) or notice_due():
                 log.info("waiting: %s", why)
                 told = True
-            pause_s = min(max(FIRST_POLL_S, waited_s / 20), LAST_POLL_S)
-            self._stop.wait(pause_s * random.uniform(0.5, 1.0))  # not all actors at once
+            backoff.pause()
         return None
 
-    def _look_for_run(self) -> tuple[tuple[RunSpec, str, Fresh] | None, str]:
+    def _look_for_run(self) -> tuple[tuple[RunSpec, str, VersionedWeights] | None, str]:
         """What there is to join, or why there is nothing yet."""
-        reply = self._side.read_spec()
+        reply = self._link.read_spec()
         if reply is None:
             return None, f"no learner has opened the run {self._run!r}"
         if reply.state != "running":
@@ -177,7 +180,7 @@ class ActorProgram:
         fresh = self._read_weights(spec)
         if fresh is None:
             return None, "the learner has published no weights that fit"
-        if self._side.is_listed(self._actor):
+        if self._link.is_listed(self._actor):
             log.warning(
                 "another actor calls itself %s: both play the same episodes; give each its own "
                 "--actor-id",
@@ -185,23 +188,23 @@ class ActorProgram:
             )
         return (spec, reply.digest, fresh), ""
 
-    def _read_weights(self, spec: RunSpec) -> Fresh | None:
-        reply = self._side.read_weights()
+    def _read_weights(self, spec: RunSpec) -> VersionedWeights | None:
+        reply = self._link.read_weights()
         if reply is None or not reply.intact:
             return None
         try:
-            return Fresh(*wire.unpack_weights(reply.payload, spec))
-        except FrameRefused as error:
+            return VersionedWeights(*wire.unpack_weights(reply.payload, spec))
+        except MessageRefused as error:
             log.debug("weights refused: %s", error)
             return None
 
-    def _play(self, spec: RunSpec, digest: str, fresh: Fresh) -> None:
+    def _play(self, spec: RunSpec, digest: str, fresh: VersionedWeights) -> None:
         """Joins and acts until the run is over or the actor is stopped."""
         incarnation = secrets.randbits(62)
         with self._watchdog.watching():
             actor = Actor(spec, self._make_environment(spec), self._actor, incarnation)
         courier = Courier(
-            self._side,
+            self._link,
             spec,
             digest,
             f"{self._actor}#{incarnation}",

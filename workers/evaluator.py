@@ -16,27 +16,27 @@ from click.core import ParameterSource
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.policy import Policy
 from impala_redis.common.blocks import wire
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.envs import video
 from impala_redis.common.envs.vector import VectorEnvironment, check_module
 from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     CheckpointError,
     ConfigError,
-    FrameRefused,
+    MessageRefused,
     RunMissing,
     SpecMismatch,
 )
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.monitor import MonitorSide
-from impala_redis.workers import runtime
-from impala_redis.workers.options import shared
+from impala_redis.common.transport.monitor import MonitorLink
+from impala_redis.workers import process, stopping
+from impala_redis.workers.options import CONTEXT, shared
 from impala_redis.workers.plan import run_name
 
 
 @dataclass(frozen=True)
-class Played:
+class EpisodeResult:
     """One episode; `cut` when it was stopped at the step limit."""
 
     episode_return: float
@@ -45,7 +45,7 @@ class Played:
 
 
 @dataclass(frozen=True)
-class Manner:
+class PlaySettings:
     """How episodes are played."""
 
     greedy: bool
@@ -53,7 +53,7 @@ class Manner:
     seed: int
 
 
-@click.command(context_settings=runtime.CONTEXT)
+@click.command(context_settings=CONTEXT)
 @shared("redis-url", "run")
 @click.option(
     "--checkpoint",
@@ -126,9 +126,9 @@ def main(
     log_level: str,
 ) -> None:
     """Plays episodes with a run's weights (--run) or a checkpoint's (--checkpoint)."""
-    runtime.set_up_logging(log_level, "eval")
-    stop = runtime.StopFlag()
-    with runtime.exit_codes(stop), runtime.one_computing_thread():
+    stopping.set_up_logging(log_level, "eval")
+    stop = stopping.StopFlag()
+    with stopping.exit_codes(stop), process.one_computing_thread():
         if checkpoint_path is not None and (
             context.get_parameter_source("run") is ParameterSource.ENVIRONMENT
         ):
@@ -144,7 +144,7 @@ def main(
         check_module(spec.env, env_module)
         policy = make_policy(spec, np.random.default_rng([seed, 1]))
         policy.load(version, weights)
-        how = Manner(greedy, max_steps, seed)
+        how = PlaySettings(greedy, max_steps, seed)
         videos: list[Path] = []
         if video_directory is None:
             environment = VectorEnvironment(
@@ -167,11 +167,11 @@ def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, int, Weights]:
 
     Raises RunMissing when there are none, SpecMismatch when they cannot be read.
     """
-    side = MonitorSide(redis_url, run, "eval")
+    link = MonitorLink(redis_url, run, "eval")
     try:
-        spec_reply, weights_reply = side.read_spec(), side.read_weights()
+        spec_reply, weights_reply = link.read_spec(), link.read_weights()
     finally:
-        side.close()
+        link.close()
     if spec_reply is None or weights_reply is None:
         raise RunMissing(
             f"there is no run {run!r} on this server; name another with --run, or give --checkpoint"
@@ -179,7 +179,7 @@ def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, int, Weights]:
     spec = RunSpec.from_json(spec_reply.json)
     try:
         version, weights = wire.unpack_weights(weights_reply.payload, spec)
-    except FrameRefused as error:
+    except MessageRefused as error:
         raise SpecMismatch(f"the weights of {run!r} do not fit its spec: {error}") from error
     return spec, version, weights
 
@@ -198,8 +198,8 @@ def from_checkpoint(path: Path) -> tuple[RunSpec, int, Weights]:
 
 
 def play(
-    policy: Policy, environment: VectorEnvironment, how: Manner, stop: runtime.StopFlag
-) -> list[Played]:
+    policy: Policy, environment: VectorEnvironment, how: PlaySettings, stop: stopping.StopFlag
+) -> list[EpisodeResult]:
     """The first episode of each of the environments, all stepped together."""
     observations = environment.reset(how.seed)
     num_envs = environment.num_envs
@@ -221,7 +221,7 @@ def play(
         playing &= ~step.over
         observations, is_first, ended = step.observations, ended, step.terminated | step.truncated
     return [
-        Played(float(r), int(n), bool(cut))
+        EpisodeResult(float(r), int(n), bool(cut))
         for r, n, cut in zip(returns, lengths, playing, strict=True)
     ]
 
@@ -230,16 +230,16 @@ def record(
     spec: RunSpec,
     policy: Policy,
     episodes: int,
-    how: Manner,
+    how: PlaySettings,
     directory: Path,
-    stop: runtime.StopFlag,
-) -> tuple[list[Played], list[Path]]:
+    stop: stopping.StopFlag,
+) -> tuple[list[EpisodeResult], list[Path]]:
     """Episodes and their videos: one after another, or the pictures of all would fill the memory.
 
     Each has a seed of its own, so that they are others than `play` gives all together. Raises
     UnsupportedEnvironment: it draws no pictures. Raises ConfigError: it cannot be written.
     """
-    played: list[Played] = []
+    played: list[EpisodeResult] = []
     videos: list[Path] = []
     run = re.sub(r"[^A-Za-z0-9._-]", "-", spec.run)[:64]
     for number in range(episodes):
@@ -259,7 +259,9 @@ def record(
     return played, videos
 
 
-def summary(spec: RunSpec, version: int, played: list[Played], how: Manner) -> dict[str, Any]:
+def summary(
+    spec: RunSpec, version: int, played: list[EpisodeResult], how: PlaySettings
+) -> dict[str, Any]:
     """The figures of an evaluation, as `--json` prints them."""
     returns = np.array([episode.episode_return for episode in played])
     return {

@@ -29,10 +29,10 @@ from impala_redis.common.learning.publisher import Publisher
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec, module_of
 from impala_redis.common.server.connection import without_password
-from impala_redis.common.transport.side import LearnerSide
-from impala_redis.workers import opening, runtime
-from impala_redis.workers.logbook import Logbook, Status
-from impala_redis.workers.options import GroupedCommand, every_setting, shared
+from impala_redis.common.transport.link import LearnerLink
+from impala_redis.workers import opening, pacing, process, stopping
+from impala_redis.workers.logbook import Logbook, ResultStatus
+from impala_redis.workers.options import CONTEXT, GroupedCommand, every_setting, shared
 from impala_redis.workers.plan import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Job:
     wait_redis_s: float
 
 
-@click.command(cls=GroupedCommand, context_settings=runtime.CONTEXT)
+@click.command(cls=GroupedCommand, context_settings=CONTEXT)
 @shared("redis-url", "run", "run-dir", "preset", "config", "device", "threads", "resume")
 @shared("take-over", "wait-redis-s", "log-level")
 @every_setting
@@ -85,11 +85,11 @@ def main(
     overrides: dict[str, Any],
 ) -> None:
     """Learns from the trajectories that actors push to Redis, and publishes the weights."""
-    runtime.set_up_logging(log_level, "learner")
-    runtime.share_the_interpreter()
-    runtime.keep_memory()
-    stop = runtime.StopFlag()
-    with runtime.exit_codes(stop):
+    stopping.set_up_logging(log_level, "learner")
+    process.share_the_interpreter()
+    process.keep_memory()
+    stop = stopping.StopFlag()
+    with stopping.exit_codes(stop):
         plan = make_plan(
             run=run,
             run_dir=run_dir,
@@ -109,12 +109,12 @@ def main(
 class LearnerProgram:
     """One learner's life: open the run, train, close it."""
 
-    def __init__(self, job: Job, stop: runtime.StopFlag) -> None:
+    def __init__(self, job: Job, stop: stopping.StopFlag) -> None:
         self._job, self._stop = job, stop
         self._run, self._config = job.plan.run, job.plan.config
         lease_s = self._config.transport.lease_s
-        self._side = LearnerSide(job.redis_url, self._run, runtime.holder_name(), lease_s)
-        self._notice_due = runtime.every(NO_DATA_NOTICE_S)
+        self._link = LearnerLink(job.redis_url, self._run, process.holder_name(), lease_s)
+        self._notice_due = pacing.every(NO_DATA_NOTICE_S)
         self._delay = Delay(self._config.transport.force_lag)
         # Made by `_open_run` and `_start_learning`.
         self._spec: RunSpec
@@ -124,7 +124,7 @@ class LearnerProgram:
         self._feeder: Feeder
         self._logbook: Logbook | None = None
 
-    def run(self) -> Status:
+    def run(self) -> ResultStatus:
         """Trains until solved, finished or stopped; the run directory then holds the result."""
         self._open_run()
         try:
@@ -135,7 +135,7 @@ class LearnerProgram:
             self._fail(error)
             raise
         finally:
-            self._side.close()
+            self._link.close()
         return status
 
     def summary(self) -> str:
@@ -146,12 +146,12 @@ class LearnerProgram:
 
     # The loop.
 
-    def _train(self, logbook: Logbook) -> Status:
+    def _train(self, logbook: Logbook) -> ResultStatus:
         """Take a batch, update, settle, publish, record: until a goal is reached or `stop`."""
         training = self._config.training
-        record_due = runtime.every(training.log_interval_s)
-        idle_record_due = runtime.every(IDLE_RECORD_S)
-        checkpoint_due = runtime.every(training.checkpoint_interval_s)
+        record_due = pacing.every(training.log_interval_s)
+        idle_record_due = pacing.every(IDLE_RECORD_S)
+        checkpoint_due = pacing.every(training.checkpoint_interval_s)
         while not self._stop():
             batch = self._next_batch(logbook)
             if batch is None:
@@ -165,7 +165,7 @@ class LearnerProgram:
             if record_due():
                 self._publisher.figures = logbook.record(self._feeder, self._publisher)
             if checkpoint_due():
-                logbook.save_checkpoint(self._side.epoch)
+                logbook.save_checkpoint(self._link.epoch)
             if status := self._goal_reached():
                 return status
         return "interrupted"
@@ -187,7 +187,7 @@ class LearnerProgram:
                 "--redis-url %s%s",
                 time.monotonic() - self._last_batch,
                 self._run,
-                without_password(self._side.url),
+                without_password(self._link.url),
                 f" --env-module {module}" if (module := module_of(self._spec.env)) else "",
             )
         return batch
@@ -203,7 +203,7 @@ class LearnerProgram:
             publisher.offer(learner.version, learner.weights())
         logbook.note_copy(time.monotonic() - before)
 
-    def _goal_reached(self) -> Status | None:
+    def _goal_reached(self) -> ResultStatus | None:
         training, mean_return = self._config.training, self._learner.window.mean_return
         goal = training.stop_at_return
         if goal is not None and mean_return is not None and mean_return >= goal:
@@ -223,18 +223,18 @@ class LearnerProgram:
         """Takes the run's lease, when nothing speaks against learning."""
         job = self._job
         self._spec, self._saved = opening.prepare(job.plan, job.resume)
-        opening.take(self._side, self._spec, job.plan.config, job.take_over, self._patiently)
+        opening.take(self._link, self._spec, job.plan.config, job.take_over, self._patiently)
 
     def _start_learning(self) -> Logbook:
         """Builds or restores the state of training, announces the run, starts the threads."""
         job, transport = self._job, self._config.transport
         self._publisher = Publisher(
-            self._side, self._spec, transport.publish_interval_s, transport.lease_s
+            self._link, self._spec, transport.publish_interval_s, transport.lease_s
         )
         self._publisher.start()  # keeps the lease from here on
 
         # Late: torch takes a second to import, and all that can be refused was refused above.
-        with runtime.keeping_all():
+        with process.keeping_all():
             import torch
 
             from impala_redis.common.learning.device import choose_device
@@ -247,14 +247,14 @@ class LearnerProgram:
         if self._saved:
             learner.restore(self._saved)
             log.info("resumed from %s: %d updates", self._saved.path.name, learner.updates)
-        published = self._patiently(self._side.weights_version)
+        published = self._patiently(self._link.weights_version)
         learner.version = max(learner.version, published) + 1
         self._spec = dataclasses.replace(self._spec, start_frames=learner.frames)
         self._patiently(self._introduce)
         logbook = self._logbook = Logbook(job.plan, self._spec, learner)
-        logbook.save_checkpoint(self._side.epoch)
+        logbook.save_checkpoint(self._link.epoch)
         self._feeder = Feeder(
-            self._side,
+            self._link,
             self._spec,
             batch_size=self._config.training.batch_size,
             device=device,
@@ -283,24 +283,24 @@ class LearnerProgram:
         try:
             self._publisher.introduce(self._spec, learner.version, learner.weights())
         except (RunMissing, OutOfStep):
-            self._side.open()
+            self._link.open()
             self._publisher.introduce(self._spec, learner.version, learner.weights())
 
     def _patiently(self, ask: Callable[[], Reply]) -> Reply:
         """Asks until the server answers, for as long as the user said. Raises RedisUnreachable."""
         job = self._job
-        return runtime.wait_for_redis(ask, job.redis_url, job.wait_redis_s, self._stop)
+        return pacing.wait_for_redis(ask, job.redis_url, job.wait_redis_s, self._stop)
 
     def _reopen(self) -> None:
         """Opens the run again after the server lost it (on the feeder's thread)."""
-        self._side.open()
+        self._link.open()
         self._publisher.reintroduce()
 
     # After it.
 
-    def _close(self, logbook: Logbook, status: Status) -> None:
+    def _close(self, logbook: Logbook, status: ResultStatus) -> None:
         """Leaves the result on disk and the last weights in Redis, and ends the threads."""
-        logbook.save_checkpoint(self._side.epoch)
+        logbook.save_checkpoint(self._link.epoch)
         logbook.write_result(status)
         # Both threads at once: with a server that does not answer, each takes its time-out.
         self._publisher.offer(self._learner.version, self._learner.weights())
@@ -312,11 +312,11 @@ class LearnerProgram:
         logbook.close()
         try:
             if reachable:
-                self._side.renew(self._publisher.figures)  # what impala-status shows from now on
+                self._link.renew(self._publisher.figures)  # what impala-status shows from now on
             if reachable and status != "interrupted":
-                self._side.announce(self._spec.to_json(), self._spec.fingerprint, "finished")
+                self._link.announce(self._spec.to_json(), self._spec.fingerprint, "finished")
             if reachable:
-                self._side.release()
+                self._link.release()
         except ImpalaError as error:
             log.warning("left without giving the lease back: %s", error)
 
@@ -328,7 +328,7 @@ class LearnerProgram:
             self._feeder.close()  # or the interpreter might end while it copies to a GPU
         self._publisher.close()  # or it would renew the lease that is given back
         with contextlib.suppress(ImpalaError):
-            self._side.release()
+            self._link.release()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from impala_redis.common.learning.tally import Tally
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.recorder import Means, Recorder
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.workers import runtime
+from impala_redis.workers import pacing, process
 from impala_redis.workers.plan import Plan
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Status = Literal["solved", "finished", "interrupted", "failed"]
+ResultStatus = Literal["solved", "finished", "interrupted", "failed"]
 
 LOG_LINE_INTERVAL_S = 5.0
 # Of a record, what the learner also leaves in Redis for impala-status.
@@ -69,7 +69,7 @@ class Logbook:
             ) from error
         self._means, self._tally = Means(), Tally()
         self._tally.made(learner.version, time.monotonic())
-        self._line_due = runtime.every(LOG_LINE_INTERVAL_S)
+        self._line_due = pacing.every(LOG_LINE_INTERVAL_S)
         self._last_record = time.monotonic()
         self._opened = self._last_record - self._recorder.time_s
         self._last_frames = self._first_frames = learner.frames
@@ -188,7 +188,7 @@ class Logbook:
         except OSError as error:
             log.error("NO CHECKPOINT was written (%s); the earlier ones are intact", error)
 
-    def write_result(self, status: Status, error: str | None = None) -> None:
+    def write_result(self, status: ResultStatus, error: str | None = None) -> None:
         """Writes result.json as of now."""
         learner = self._learner
         learner_s = time.monotonic() - self._first_batch if self._first_batch else 0.0
@@ -199,7 +199,7 @@ class Logbook:
             "updates": learner.updates,
             "episodes": learner.window.episodes,
             "mean_return_100": learner.window.mean_return,
-            "wall_s": round(time.time() - runtime.started_at_unix_s(), 3),
+            "wall_s": round(time.time() - process.started_at_unix_s(), 3),
             "learner_s": round(learner_s, 3),
             "frames_per_s": round(frames / learner_s) if learner_s else None,
             "seed": self._plan.config.training.seed,

@@ -14,8 +14,8 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.connection import cli_command
 from impala_redis.common.server.suitability import check_room
-from impala_redis.common.transport.side import LearnerSide
-from impala_redis.workers import runtime
+from impala_redis.common.transport.link import LearnerLink
+from impala_redis.workers import process
 from impala_redis.workers.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
 
 
 def take(
-    side: LearnerSide,
+    link: LearnerLink,
     spec: RunSpec,
     config: Config,
     take_over: bool,
@@ -63,19 +63,19 @@ def take(
         "" if spec.compression == "none" else f" before {spec.compression}",
     )
     check_room(
-        patiently(side.check_server),
-        side.url,
+        patiently(link.check_server),
+        link.url,
         block_bytes=block_bytes,
         weights_bytes=wire.weights_nbytes(spec),
         blocks=spec.queue_blocks + in_flight,
     )
-    holder = patiently(side.current_holder)
-    gone = holder is not None and runtime.is_dead_here(holder)
+    holder = patiently(link.current_holder)
+    gone = holder is not None and process.is_dead_here(holder)
     if gone:
         log.warning("taking the run over from %s, which is gone", holder)
-    abandoned = patiently(lambda: side.open(take_over=take_over or gone))
-    queue = f"{cli_command(side.url)} LLEN '{side.keys.trajectories}'"
-    log.info("run %s, epoch %d; queue: %s", side.run, side.epoch, queue)
+    abandoned = patiently(lambda: link.open(take_over=take_over or gone))
+    queue = f"{cli_command(link.url)} LLEN '{link.keys.trajectories}'"
+    log.info("run %s, epoch %d; queue: %s", link.run, link.epoch, queue)
     if abandoned:
         log.warning("%d blocks that the last learner had claimed are abandoned", abandoned)
 

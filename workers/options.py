@@ -21,6 +21,13 @@ Function = Callable[..., Any]
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
+# What all commands have in common for click.
+CONTEXT: dict[str, Any] = {
+    "auto_envvar_prefix": "IMPALA",
+    "show_default": True,
+    "help_option_names": ["-h", "--help"],
+}
+
 
 class SettingType(click.ParamType[Any]):
     """A setting's value as text: a number, a choice, "none", or whole numbers with commas."""

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError
+from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError, printable
 from impala_redis.common.records.files import write_atomically
 from impala_redis.common.records.history import Group, grouped, read_run
-from impala_redis.common.records.rundir import plain
-from impala_redis.workers import runtime
-from impala_redis.workers.options import shared
+from impala_redis.workers import stopping
+from impala_redis.workers.options import CONTEXT, shared
 
 if TYPE_CHECKING:
     from impala_redis.workers.reporting.charts import Drawing
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@click.command(context_settings=runtime.CONTEXT)
+@click.command(context_settings=CONTEXT)
 @click.argument(
     "run_dirs", metavar="RUN_DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -45,9 +44,9 @@ def main(run_dirs: tuple[Path, ...], output: Path | None, log_level: str) -> Non
 
     The page is one file that needs no network and no JavaScript.
     """
-    runtime.set_up_logging(log_level, "report")
-    stop = runtime.StopFlag()
-    with runtime.exit_codes(stop):
+    stopping.set_up_logging(log_level, "report")
+    stop = stopping.StopFlag()
+    with stopping.exit_codes(stop):
         once = different(run_dirs)
         page = output or default_page(once)
         if page.suffix.lower() not in (".html", ".htm"):
@@ -58,7 +57,8 @@ def main(run_dirs: tuple[Path, ...], output: Path | None, log_level: str) -> Non
         html = rendered(groups, drawings)
         write(page, html, drawings)
         click.echo(
-            f"report: {plain(page)} ({len(drawings)} charts, as PNGs in {plain(charts_of(page))})"
+            f"report: {printable(page)} ({len(drawings)} charts, as PNGs in "
+            f"{printable(charts_of(page))})"
         )
 
 
@@ -141,8 +141,8 @@ def write(page: Path, html: str, drawings: Sequence["Drawing"]) -> None:
         write_atomically(page, html.encode(errors="replace"))  # names may hold what is no letter
     except OSError as error:
         raise RunDirectoryError(
-            f"the report cannot be written to {plain(page)} ({error.strerror}); name another file "
-            "with --output"
+            f"the report cannot be written to {printable(page)} ({error.strerror}); name another "
+            "file with --output"
         ) from error
 
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from impala_redis.common.transport.side import number
+from impala_redis.common.transport.link import number
 
 LABELS = 8
 # What the first words of a verdict are drawn in; all else stops the run, or soon will.

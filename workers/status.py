@@ -10,16 +10,16 @@ from typing import Any
 import click
 
 from impala_redis.common.errors import ConfigError
+from impala_redis.common.transport.link import number
 from impala_redis.common.transport.monitor import (
     WHEREABOUTS,
-    MonitorSide,
-    Status,
+    MonitorLink,
+    RunStatus,
     are_of_now,
     summary,
 )
-from impala_redis.common.transport.side import number
-from impala_redis.workers import runtime
-from impala_redis.workers.options import shared
+from impala_redis.workers import stopping
+from impala_redis.workers.options import CONTEXT, shared
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.watching import SAMPLE_S, Trouble, Watcher
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Row = tuple[str, str]  # label and text
 
 
-@click.command(context_settings=runtime.CONTEXT)
+@click.command(context_settings=CONTEXT)
 @shared("redis-url", "run", "preset")
 @click.option(
     "--watch", is_flag=True, show_envvar=True, help="Show it again every second until Ctrl-C."
@@ -46,37 +46,37 @@ def main(
     redis_url: str, run: str | None, preset: str | None, watch: bool, as_json: bool, log_level: str
 ) -> None:
     """Shows how a run is doing, and what limits it."""
-    runtime.set_up_logging(log_level, "status")
-    stop = runtime.StopFlag()
-    with runtime.exit_codes(stop):
+    stopping.set_up_logging(log_level, "status")
+    stop = stopping.StopFlag()
+    with stopping.exit_codes(stop):
         if not (run or preset):
             raise ConfigError("which run? give --run NAME")
-        side = MonitorSide(redis_url, run_name(run, preset), "status")
-        first = side.read()
+        link = MonitorLink(redis_url, run_name(run, preset), "status")
+        first = link.read()
         if not watch:
             stop.wait(SAMPLE_S)
-            echo(side.run, summary([first, side.read()]), as_json)
-            side.close()
+            echo(link.run, summary([first, link.read()]), as_json)
+            link.close()
         elif as_json or not _can_redraw():
-            as_lines(Watcher(side, first), as_json, stop)
+            as_lines(Watcher(link, first), as_json, stop)
         else:
-            on_a_screen(Watcher(side, first), stop)
+            on_a_screen(Watcher(link, first), stop)
 
 
 def _can_redraw() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def echo(run: str, status: Status, as_json: bool) -> None:
+def echo(run: str, status: RunStatus, as_json: bool) -> None:
     """Prints a status: as text, or as one line of JSON."""
     click.echo(json.dumps(status) if as_json else in_words(run, status))
 
 
-def as_lines(watcher: Watcher, as_json: bool, stop: runtime.StopFlag) -> None:
+def as_lines(watcher: Watcher, as_json: bool, stop: stopping.StopFlag) -> None:
     """Prints each status below the last one until `stop`, and logs each trouble once."""
     printed, told = watcher.status, None  # the first one: it has no rates
 
-    def show(status: Status, trouble: Trouble | None) -> None:
+    def show(status: RunStatus, trouble: Trouble | None) -> None:
         nonlocal printed, told
         if trouble and trouble.what != told:
             log.warning("%s; going on when it is back", trouble)
@@ -88,13 +88,13 @@ def as_lines(watcher: Watcher, as_json: bool, stop: runtime.StopFlag) -> None:
     watcher.watch(show, stop)
 
 
-def on_a_screen(watcher: Watcher, stop: runtime.StopFlag) -> None:
+def on_a_screen(watcher: Watcher, stop: stopping.StopFlag) -> None:
     """Redraws the terminal until `stop`, and leaves the last figures on it as text."""
     from impala_redis.workers.screen import Screen  # late: it imports rich
 
     with Screen() as screen:
 
-        def show(status: Status, trouble: Trouble | None) -> None:
+        def show(status: RunStatus, trouble: Trouble | None) -> None:
             screen.show(rows(watcher.run, status), status, str(trouble) if trouble else None)
 
         watcher.watch(show, stop)
@@ -104,7 +104,7 @@ def on_a_screen(watcher: Watcher, stop: runtime.StopFlag) -> None:
 # Words.
 
 
-def in_words(run: str, status: Status) -> str:
+def in_words(run: str, status: RunStatus) -> str:
     """The status for a person."""
     lines = [f"{label:<8} {text}" for label, text in rows(run, status)]
     for name, actor in status["actors"].items():
@@ -117,7 +117,7 @@ def in_words(run: str, status: Status) -> str:
     return "\n".join(lines)
 
 
-def rows(run: str, status: Status) -> list[Row]:
+def rows(run: str, status: RunStatus) -> list[Row]:
     """All but the single actors."""
     books, learner, memory = status["books"], status["learner"], status["memory"]
     told = [
@@ -139,7 +139,7 @@ def rows(run: str, status: Status) -> list[Row]:
     return [*told, *notices(status), ("actors", _actors(status["actors"]))]
 
 
-def notices(status: Status) -> list[Row]:
+def notices(status: RunStatus) -> list[Row]:
     """What an operator must not overlook, the gravest first."""
     books, figures = status["books"], status["learner"]["figures"]
     told = []

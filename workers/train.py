@@ -28,8 +28,9 @@ from impala_redis.common.run.spec import module_of
 from impala_redis.common.server import children
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.workers import runtime
+from impala_redis.workers import pacing, process, stopping
 from impala_redis.workers.options import (
+    CONTEXT,
     GroupedCommand,
     as_arguments,
     every_setting,
@@ -53,7 +54,7 @@ ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
 
 
-@click.command(cls=GroupedCommand, context_settings=runtime.CONTEXT)
+@click.command(cls=GroupedCommand, context_settings=CONTEXT)
 @redis_options(None, "a server of its own", "Use this server instead of starting one: ")
 @shared("run", "run-dir", "preset", "config", "device", "threads", "resume", "take-over")
 @click.option(
@@ -82,9 +83,9 @@ def main(
 
     Without --preset, --env or --config it trains CartPole-v1.
     """
-    runtime.set_up_logging(log_level, "train")
-    stop = runtime.StopFlag()
-    with runtime.exit_codes(stop):
+    stopping.set_up_logging(log_level, "train")
+    stop = stopping.StopFlag()
+    with stopping.exit_codes(stop):
         plan = make_plan(
             run=run,
             run_dir=run_dir,
@@ -112,7 +113,7 @@ def main(
         raise SystemExit(code)
 
 
-def write_report(directory: RunDirectory, stop: runtime.StopFlag) -> Path | None:
+def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | None:
     """Writes the run's page; None, with a line in the log, when that fails or is interrupted."""
     page, log_file = directory.path / "report.html", directory.path / "logs" / "report.log"
     log_file.unlink(missing_ok=True)
@@ -144,7 +145,7 @@ def _program(name: str, *options: str) -> list[str]:
     return [sys.executable, "-P", "-m", f"impala_redis.workers.{name}", *options]
 
 
-def _watch(crew: "Crew", server: "Server", progress: Progress, stop: runtime.StopFlag) -> int:
+def _watch(crew: "Crew", server: "Server", progress: Progress, stop: stopping.StopFlag) -> int:
     """Shows progress until the learner ends; returns its exit code."""
     with progress:
         while crew.learner_code() is None:
@@ -166,12 +167,12 @@ class Crew:
         self._environment = os.environ | {
             "IMPALA_REDIS_URL": redis_url,
             "IMPALA_ENV_MODULE": module_of(plan.config.environment.env),
-            runtime.STARTED_AT_VARIABLE: str(runtime.started_at_unix_s()),
+            process.STARTED_AT_VARIABLE: str(process.started_at_unix_s()),
         }
         self._logs = plan.directory.path / "logs"
         self._logs.mkdir(exist_ok=True)
         self._log_starts: dict[str, int] = {}  # where this session's words begin
-        self._restarts = runtime.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
+        self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
         self._learner = self._spawn(
             "learner",
             "learner",

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from impala_redis.common.errors import RedisUnreachable, RunMissing
-from impala_redis.common.transport.monitor import MonitorSide, Reading, Status, summary
-from impala_redis.workers import runtime
+from impala_redis.common.transport.monitor import MonitorLink, Reading, RunStatus, summary
+from impala_redis.workers import stopping
 
 # Rates are the difference of two readings this far apart; when watching, of so many readings.
 SAMPLE_S = 1.0
@@ -29,24 +29,24 @@ class Trouble(NamedTuple):
 
 
 # Takes the newest status, and what is the matter with it.
-Show = Callable[[Status, Trouble | None], None]
+Show = Callable[[RunStatus, Trouble | None], None]
 
 
 class Watcher:
     """Reads a run again and again, on a thread: a server that hangs must not hold up a screen."""
 
-    def __init__(self, side: MonitorSide, first: Reading) -> None:
-        self.run, self._side = side.run, side
+    def __init__(self, link: MonitorLink, first: Reading) -> None:
+        self.run, self._link = link.run, link
         self._readings = deque([first], maxlen=WATCHED_READINGS)
         self._read_at: float = first["at"]
         self.status = summary(self._readings)
         self._missing = False
         self._failure: Exception | None = None
 
-    def watch(self, show: Show, stop: runtime.StopFlag) -> None:
+    def watch(self, show: Show, stop: stopping.StopFlag) -> None:
         """Shows what is new, until `stop`. Raises what will not pass: RedisDenied and the like."""
         threading.Thread(target=self._read_on, name="watcher", daemon=True).start()
-        shown: tuple[Status, Trouble | None] | None = None
+        shown: tuple[RunStatus, Trouble | None] | None = None
         while not stop.wait(LOOK_S):
             if self._failure is not None:
                 raise self._failure
@@ -67,7 +67,7 @@ class Watcher:
         while self._failure is None:
             time.sleep(SAMPLE_S)
             try:
-                self._take(self._side.read())
+                self._take(self._link.read())
             except RedisUnreachable:
                 self._missing = False  # for all one knows
             except RunMissing:

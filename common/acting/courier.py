@@ -6,19 +6,19 @@ counts it.
 """
 
 import logging
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
-from impala_redis.common.blocks.wire import Weights
-from impala_redis.common.errors import FrameRefused, ImpalaError, RedisUnreachable, RunMissing
+from impala_redis.common.blocks.weights import VersionedWeights
+from impala_redis.common.errors import ImpalaError, MessageRefused, RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.side import ActorSide, PushReply
+from impala_redis.common.server.backoff import Backoff
+from impala_redis.common.transport.link import ActorLink, PushReply
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,6 @@ RING_BLOCKS = 8
 BEAT_INTERVAL_S = 1.0
 # An actor silent for this long is no longer listed.
 BEAT_EXPIRES_S = 10.0
-LONGEST_PAUSE_S = 1.0
-
-
-class Fresh(NamedTuple):
-    """Weights that an actor has not loaded yet."""
-
-    version: int
-    weights: Weights
 
 
 class Courier:
@@ -42,13 +34,13 @@ class Courier:
 
     def __init__(
         self,
-        side: ActorSide,
+        link: ActorLink,
         spec: RunSpec,
         spec_digest: str,
         producer: str,
         figures: Callable[[], Mapping[str, Any]],
     ) -> None:
-        self._side, self._spec, self._spec_digest = side, spec, spec_digest
+        self._link, self._spec, self._spec_digest = link, spec, spec_digest
         self._producer = producer  # actor#incarnation
         self._actor = producer.rpartition("#")[0]
         self._figures = figures
@@ -56,7 +48,7 @@ class Courier:
         self._being_sent = 0  # blocks: 0 or 1
         self._changed = threading.Condition()
         self._closing = False
-        self._fresh: Fresh | None = None
+        self._fresh: VersionedWeights | None = None
         self._version = -1
         self._sequence = 0
         self._last_contact = time.monotonic()
@@ -68,7 +60,7 @@ class Courier:
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
 
-    def start(self, first: Fresh) -> None:
+    def start(self, first: VersionedWeights) -> None:
         """Begins to carry; the actor acts on `first`."""
         self._version = first.version
         self._thread.start()
@@ -83,7 +75,7 @@ class Courier:
             self._ring.append(block)
             self._changed.notify()
 
-    def take_weights(self) -> Fresh | None:
+    def take_weights(self) -> VersionedWeights | None:
         """The newest weights if they have not been taken yet."""
         with self._changed:
             fresh, self._fresh = self._fresh, None
@@ -130,7 +122,7 @@ class Courier:
                     break
                 if time.monotonic() >= self._next_beat:
                     self._repeat(self._beat)
-            self._quietly(lambda: self._side.leave(self._actor))
+            self._quietly(lambda: self._link.leave(self._actor))
         except Exception as error:
             self.failure = error
         finally:
@@ -157,7 +149,7 @@ class Courier:
             if time.monotonic() >= self._next_beat:  # a plain push may wait for room for long
                 self._beat()
             queue_blocks = self._spec.queue_blocks
-            news.append(self._side.push(self._producer, sequence, frame, queue_blocks))
+            news.append(self._link.push(self._producer, sequence, frame, queue_blocks))
 
         delivered = self._repeat(push)
         with self._changed:
@@ -171,8 +163,8 @@ class Courier:
 
     def _beat(self) -> None:
         self._next_beat = time.monotonic() + BEAT_INTERVAL_S
-        self._side.beat(self._actor, self._figures(), BEAT_EXPIRES_S)
-        news = self._side.read_news()
+        self._link.beat(self._actor, self._figures(), BEAT_EXPIRES_S)
+        news = self._link.read_news()
         if news is None:
             raise RunMissing("the run has no spec any more")
         self._heed(news)
@@ -187,38 +179,34 @@ class Courier:
             self._fetch_weights()
 
     def _fetch_weights(self) -> None:
-        reply = self._side.read_weights()
+        reply = self._link.read_weights()
         if reply is None:
             return
         try:
             if not reply.intact:
-                raise FrameRefused("malformed", "the weights' digest does not fit")
+                raise MessageRefused("malformed", "the weights' digest does not fit")
             version, weights = wire.unpack_weights(reply.payload, self._spec)
-        except FrameRefused as error:
+        except MessageRefused as error:
             self.weights_refused += 1
             log.warning("kept the old weights: %s", error)
         else:
             with self._changed:
-                self._fresh = Fresh(version, weights)
+                self._fresh = VersionedWeights(version, weights)
         self._version = reply.version
 
     def _repeat(self, attempt: Callable[[], None]) -> bool:
         """Tries until Redis answers; gives up, False, only when the actor closes."""
-        pause_s, told = 0.05, False
+        backoff = Backoff("acting on without Redis")
         while True:
             try:
                 attempt()
             except (RedisUnreachable, RunMissing) as error:
                 if self._closing and time.monotonic() > self._flush_until:
                     return False
-                if not told:
-                    log.warning("acting on without Redis: %s", error)
-                    told = True
-                time.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                backoff.failed(error)
+                backoff.pause()
             else:
-                if told:
-                    log.info("Redis is back")
+                backoff.succeeded()
                 return True
 
     def _quietly(self, attempt: Callable[[], None]) -> None:

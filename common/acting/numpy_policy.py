@@ -10,8 +10,13 @@ import numpy as np
 from impala_redis.common.acting.policy import Flags, Observations, Policy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.trajectory import taken_out
-from impala_redis.common.blocks.wire import Weights
-from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ObservationSpec, Part
+from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.run.spaces import (
+    LOG_STD_LEAST,
+    LOG_STD_MOST,
+    ObservationPart,
+    ObservationSpec,
+)
 
 
 class MlpPolicy(Policy):
@@ -55,7 +60,7 @@ def features(observation: ObservationSpec, seen: Observations) -> Floats:
     )
 
 
-def _features(part: Part, values: Observations) -> Floats:
+def _features(part: ObservationPart, values: Observations) -> Floats:
     """Values [N, E] to [N, F]: one-hot categories, bytes as 0 .. 1, other numbers as they are."""
     if part.num_values:
         sizes = np.tile(part.num_values, values.shape[1] // len(part.num_values))

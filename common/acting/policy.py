@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from impala_redis.common.acting.frames import FrameStack
 from impala_redis.common.acting.sampling import Actions, Floats, likeliest, sample
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.run.spec import RunSpec
 
 Observations = NDArray[np.generic]

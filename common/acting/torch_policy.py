@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from impala_redis.common.acting.policy import Policy
 from impala_redis.common.acting.sampling import Actions, Floats
-from impala_redis.common.blocks.wire import Weights
-from impala_redis.common.networks.network import Seen, action_features, make_model
+from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.networks.network import NetworkInput, action_features, make_model
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -37,7 +37,7 @@ class NetworkPolicy(Policy):
     def _outputs(self, seen: NDArray[np.generic], is_first: NDArray[np.bool_]) -> Floats:
         n = len(seen)
         output = self._model(
-            Seen(
+            NetworkInput(
                 observations=torch.from_numpy(np.require(seen, requirements=["C", "W"])[None]),
                 is_first=torch.from_numpy(is_first[None]),
                 actions=torch.empty(0, n, *self._spec.action.shape, dtype=torch.int64),

@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import Trajectory, taken_out
-from impala_redis.common.errors import FrameRefused
-from impala_redis.common.run.spaces import Part
+from impala_redis.common.errors import MessageRefused
+from impala_redis.common.run.spaces import ObservationPart
 from impala_redis.common.run.spec import RunSpec
 
 
 def check_block(
     rows: Trajectory, returns: NDArray[np.float32], lengths: NDArray[np.int32], spec: RunSpec
 ) -> None:
-    """Raises FrameRefused, "nonfinite" or "range": a value that would do harm further on."""
+    """Raises MessageRefused, "nonfinite" or "range": a value that would do harm further on."""
     floats = (rows.rewards, rows.discounts, rows.behaviour_log_probs, rows.memory, returns)
     if not all(np.isfinite(values).all() for values in floats):
-        raise FrameRefused(
+        raise MessageRefused(
             "nonfinite", "rewards, discounts, log-probabilities or memory are not finite"
         )
     for leaf in spec.observation.leaves:
@@ -26,33 +26,33 @@ def check_block(
     # A bool made of another byte than 0 and 1 would be undefined behaviour further on.
     for flags in (rows.is_first, rows.mask):
         if flags.view(np.uint8).max(initial=0) > 1:
-            raise FrameRefused("range", "a flag is neither 0 nor 1")
+            raise MessageRefused("range", "a flag is neither 0 nor 1")
     if not ((rows.discounts >= 0) & (rows.discounts <= 1)).all():
-        raise FrameRefused("range", "a discount is not in 0 .. 1")
+        raise MessageRefused("range", "a discount is not in 0 .. 1")
     if spec.action.kind != "continuous" and rows.behaviour_log_probs.max(initial=0) > 0:
-        raise FrameRefused("range", "a log-probability is above 0")
+        raise MessageRefused("range", "a log-probability is above 0")
     if lengths.min(initial=1) < 1:
-        raise FrameRefused("range", "an episode's length is not above 0")
+        raise MessageRefused("range", "an episode's length is not above 0")
 
 
-def _check_observations(rows: NDArray[Any], leaf: Part, in_bytes: bool) -> None:
+def _check_observations(rows: NDArray[Any], leaf: ObservationPart, in_bytes: bool) -> None:
     if leaf.dtype == "uint8" and not leaf.num_values:
         return  # any byte will do
     named = f" ({leaf.name})" if leaf.name else ""
     values = taken_out(leaf, rows) if in_bytes else rows
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise FrameRefused("nonfinite", f"observations{named} are not finite")
+        raise MessageRefused("nonfinite", f"observations{named} are not finite")
     if leaf.num_values and not _within(values.reshape(-1, len(leaf.num_values)), leaf.num_values):
         limits = sorted({limit - 1 for limit in leaf.num_values})
-        raise FrameRefused("range", f"an observation{named} is not in 0 .. {limits[-1]}")
+        raise MessageRefused("range", f"an observation{named} is not in 0 .. {limits[-1]}")
 
 
 def _check_actions(actions: NDArray[Any], spec: RunSpec) -> None:
     if spec.action.kind == "continuous":
         if not np.isfinite(actions).all():
-            raise FrameRefused("nonfinite", "actions are not finite")
+            raise MessageRefused("nonfinite", "actions are not finite")
     elif not _within(actions.reshape(-1, len(spec.action.sizes)), spec.action.sizes):
-        raise FrameRefused("range", f"an action is not in 0 .. {max(spec.action.sizes) - 1}")
+        raise MessageRefused("range", f"an action is not in 0 .. {max(spec.action.sizes) - 1}")
 
 
 def _within(values: NDArray[Any], limits: tuple[int, ...]) -> bool:

@@ -1,6 +1,6 @@
 """Blocks made smaller on the wire, by Zstandard: docs/performance.md says why not by another."""
 
-from impala_redis.common.errors import ConfigError, FrameRefused
+from impala_redis.common.errors import ConfigError, MessageRefused
 
 LEVEL = 1  # higher ones take longer, and hardly make frames of games smaller
 
@@ -29,17 +29,17 @@ def compressed(data: bytes) -> bytes:
 
 
 def decompressed(data: memoryview, codec: str, size: int) -> memoryview:
-    """The `size` bytes in a Zstandard frame. Raises FrameRefused: there are not so many."""
+    """The `size` bytes in a Zstandard frame. Raises MessageRefused: there are not so many."""
     if codec != "zstd":
-        raise FrameRefused("schema", f"the body is compressed by {codec}, which is not known here")
+        raise MessageRefused("schema", f"the body is compressed by {codec}, unknown here")
     try:
         import zstandard
 
         # Asked first: as many bytes are allocated as a frame says it has.
         if zstandard.frame_content_size(data) != size:
-            raise FrameRefused("schema", f"the body does not unpack to {size:,} bytes")
+            raise MessageRefused("schema", f"the body does not unpack to {size:,} bytes")
         return memoryview(zstandard.ZstdDecompressor().decompress(data))
     except ImportError as error:
-        raise FrameRefused("schema", "the body is compressed: install zstandard") from error
+        raise MessageRefused("schema", "the body is compressed: install zstandard") from error
     except zstandard.ZstdError as error:
-        raise FrameRefused("schema", "the body is no whole Zstandard frame") from error
+        raise MessageRefused("schema", "the body is no whole Zstandard frame") from error

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.run.spaces import Part
+from impala_redis.common.run.spaces import ObservationPart
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -76,7 +76,7 @@ def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:
     ]
 
 
-def taken_out(part: Part, rows: NDArray[Any]) -> NDArray[Any]:
+def taken_out(part: ObservationPart, rows: NDArray[Any]) -> NDArray[Any]:
     """A part of observations that are rows of bytes [..., bytes]: [..., *shape], of its dtype."""
     place = np.ascontiguousarray(rows[..., part.start : part.start + part.num_bytes])
     return place.view(part.dtype).reshape(*rows.shape[:-1], *part.shape)

@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from impala_redis.common.blocks import compression
 from impala_redis.common.blocks.checks import check_block
 from impala_redis.common.blocks.trajectory import Block, Episode, Origin, Trajectory, layout
-from impala_redis.common.errors import FrameRefused, NotFinite
+from impala_redis.common.blocks.weights import VersionedWeights, Weights
+from impala_redis.common.errors import MessageRefused, NotFinite
 from impala_redis.common.run.settings import MAX_ENVS
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
-Weights = dict[str, NDArray[np.float32]]
-Array = tuple[str, tuple[int, ...]]  # its dtype and shape
+ArrayLayout = tuple[str, tuple[int, ...]]  # its dtype and shape
 
 MAGIC = b"IMPA"
 BLOCK, WEIGHTS = 1, 2
@@ -84,7 +84,7 @@ def pack_block(block: Block, spec: RunSpec) -> bytes:
 def unpack_block(frame: bytes, spec: RunSpec) -> Block:
     """The block in `frame`; its arrays are read-only views into it.
 
-    Raises FrameRefused, with the reason of its counter: "malformed" (not a frame, cut, or
+    Raises MessageRefused, with the reason of its counter: "malformed" (not a frame, cut, or
     damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
     "range" (an action, index or count out of range) or "nonfinite".
     """
@@ -98,7 +98,7 @@ def unpack_block(frame: bytes, spec: RunSpec) -> Block:
     ]
     if _text(header, "codec") != "none":
         if num_envs > spec.envs_per_actor:  # a few bytes could unpack to gigabytes
-            raise FrameRefused("schema", f"a packed block of more than {spec.envs_per_actor}")
+            raise MessageRefused("schema", f"a packed block of more than {spec.envs_per_actor}")
         body = compression.decompressed(body, header["codec"], _size(parts))
     *rows, returns, lengths = _split(body, parts)
     trajectory = Trajectory(*rows)
@@ -132,8 +132,8 @@ def pack_weights(weights: Weights, version: int, spec: RunSpec) -> bytes:
     return _pack(WEIGHTS, header, tensors)
 
 
-def unpack_weights(frame: bytes, spec: RunSpec) -> tuple[int, Weights]:
-    """Version and float32 parameters in `frame`, read-only. Raises FrameRefused."""
+def unpack_weights(frame: bytes, spec: RunSpec) -> VersionedWeights:
+    """Version and float32 parameters in `frame`, read-only. Raises MessageRefused."""
     header, body = _unpack(frame, WEIGHTS, spec)
     shapes = spec.parameter_shapes()
     if spec.weights_dtype == "bfloat16":
@@ -141,8 +141,9 @@ def unpack_weights(frame: bytes, spec: RunSpec) -> tuple[int, Weights]:
         body = _widened(halves).view(np.uint8).data.toreadonly()
     tensors = _split(body, [("float32", shape) for shape in shapes.values()])
     if not np.isfinite(np.frombuffer(body, "<f4")).all():
-        raise FrameRefused("nonfinite", "the weights hold a NaN or an infinity")
-    return _count(header, "version", 0, MAX_SEQUENCE), dict(zip(shapes, tensors, strict=True))
+        raise MessageRefused("nonfinite", "the weights hold a NaN or an infinity")
+    version = _count(header, "version", 0, MAX_SEQUENCE)
+    return VersionedWeights(version, dict(zip(shapes, tensors, strict=True)))
 
 
 def block_nbytes(spec: RunSpec, num_envs: int) -> int:
@@ -204,33 +205,33 @@ def _pack(
 def _unpack(frame: bytes, kind: int, spec: RunSpec) -> tuple[dict[str, Any], memoryview]:
     """Header and body of a whole, undamaged frame of this kind and run."""
     if len(frame) < PREFIX.size or not frame.startswith(MAGIC):
-        raise FrameRefused("malformed", "the bytes do not start with a frame's prefix")
+        raise MessageRefused("malformed", "the bytes do not start with a frame's prefix")
     _, version, found_kind, header_length, body_length, checksum = PREFIX.unpack_from(frame)
     if version != WIRE_VERSION:
-        raise FrameRefused("version", f"the frame is of wire version {version}, not {WIRE_VERSION}")
+        raise MessageRefused("version", f"its wire version is {version}, not {WIRE_VERSION}")
     whole = PREFIX.size + header_length + body_length
     if found_kind != kind or header_length > MAX_HEADER_BYTES or whole != len(frame):
-        raise FrameRefused("malformed", "the frame's kind or lengths do not fit its bytes")
+        raise MessageRefused("malformed", "the frame's kind or lengths do not fit its bytes")
     rest = memoryview(frame)[PREFIX.size :]
     if zlib.crc32(rest) != checksum:
-        raise FrameRefused("malformed", "the frame's checksum does not fit: it is damaged")
+        raise MessageRefused("malformed", "the frame's checksum does not fit: it is damaged")
     try:
         header = msgpack.unpackb(rest[:header_length], **_LIMITS)
     except Exception as error:  # msgpack's errors have no common base
-        raise FrameRefused("malformed", f"the header is not msgpack: {str(error)[:80]}") from error
+        raise MessageRefused("malformed", f"a header without msgpack: {str(error)[:80]}") from error
     if not isinstance(header, dict):
-        raise FrameRefused("malformed", "the header is not a map")
+        raise MessageRefused("malformed", "the header is not a map")
     found = header.get("spec")
     if found != spec.fingerprint:
         found = found[:32] if isinstance(found, str) else type(found).__name__
-        raise FrameRefused("spec", f"the frame is of spec {found}, not {spec.fingerprint}")
+        raise MessageRefused("spec", f"the frame is of spec {found}, not {spec.fingerprint}")
     return header, rest[header_length:]
 
 
-def _split(body: memoryview, parts: list[Array]) -> list[NDArray[Any]]:
+def _split(body: memoryview, parts: list[ArrayLayout]) -> list[NDArray[Any]]:
     """The body cut into arrays; it must be used up to the byte."""
     if _size(parts) != len(body):
-        raise FrameRefused(
+        raise MessageRefused(
             "schema", f"the body has {len(body)} bytes, the spec asks {_size(parts)}"
         )
     arrays, start = [], 0
@@ -242,7 +243,7 @@ def _split(body: memoryview, parts: list[Array]) -> list[NDArray[Any]]:
     return arrays
 
 
-def _size(parts: list[Array]) -> int:
+def _size(parts: list[ArrayLayout]) -> int:
     """Bytes of such arrays."""
     return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in parts)
 
@@ -250,19 +251,19 @@ def _size(parts: list[Array]) -> int:
 def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:
     value = header.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise FrameRefused("schema", f"the header's {name} is not in {least} .. {most}")
+        raise MessageRefused("schema", f"the header's {name} is not in {least} .. {most}")
     return value
 
 
 def _seconds(header: dict[str, Any], name: str) -> float:
     value = header.get(name)
     if not isinstance(value, float) or not 0 <= value < float("inf"):
-        raise FrameRefused("schema", f"the header's {name} is not a time")
+        raise MessageRefused("schema", f"the header's {name} is not a time")
     return value
 
 
 def _text(header: dict[str, Any], name: str) -> str:
     value = header.get(name)
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
-        raise FrameRefused("schema", f"the header's {name} is not a name")
+        raise MessageRefused("schema", f"the header's {name} is not a name")
     return value

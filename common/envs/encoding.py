@@ -25,8 +25,8 @@ from impala_redis.common.run.spaces import (
     MAX_PARTS,
     OBSERVATION_DTYPES,
     ActionSpec,
+    ObservationPart,
     ObservationSpec,
-    Part,
 )
 
 Space = spaces.Space[Any]
@@ -68,7 +68,7 @@ def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> Observa
         if isinstance(space, spaces.Discrete):
             return ObservationSpec((), "int64", int(space.n), frame_stack=frame_stack)
         return ObservationSpec(part.shape, part.dtype, frame_stack=frame_stack)
-    parts: list[Part] = []
+    parts: list[ObservationPart] = []
     end = 0
     for leaf in _leaves(space):
         parts.append(_part(env_id, leaf, end))
@@ -214,7 +214,7 @@ def _leaves(space: Space, path: tuple[Any, ...] = ()) -> Iterator[_Leaf]:
         yield _Leaf(path, space)
 
 
-def _part(env_id: str, leaf: _Leaf, start: int) -> Part:
+def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
     """The leaf's place in a row, and what it holds. Raises UnsupportedEnvironment."""
     space = leaf.space
     where = f" in part {leaf.name[:60]!r}" if leaf.path else ""
@@ -241,7 +241,7 @@ def _part(env_id: str, leaf: _Leaf, start: int) -> Part:
         raise _refusal(env_id, space, f"{where}, which has more than {MAX_CHOICES:,} values")
     if len(leaf.name) > MAX_NAME_LENGTH:
         raise _refusal(env_id, space, f"{where}, whose name is longer than {MAX_NAME_LENGTH}")
-    return Part(leaf.name, shape, dtype, values, start)
+    return ObservationPart(leaf.name, shape, dtype, values, start)
 
 
 def _values(leaf: _Leaf, found: Any, num_envs: int) -> Array:

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from impala_redis.common.blocks.trajectory import Episode, Trajectory, empty_trajectory
 from impala_redis.common.learning.device import enough_memory, pinned_if_possible
-from impala_redis.common.loss.impala import Rows
-from impala_redis.common.networks.network import Seen
+from impala_redis.common.loss.impala import LossInput
+from impala_redis.common.networks.network import NetworkInput
 from impala_redis.common.run.spec import RunSpec
 
 
-class Played(NamedTuple):
+class UnrollTiming(NamedTuple):
     """Who played a block, and how fast."""
 
     actor: str
@@ -35,7 +35,7 @@ class Batch:
     episodes: list[Episode] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)  # of the behaviour policies, one a column
     replayed: int = 0  # the first so many columns come from the replay memory
-    played: list[Played] = field(default_factory=list)  # one for each block that ends in it
+    played: list[UnrollTiming] = field(default_factory=list)  # one for each block that ends in it
     # On a GPU: the copy that `stage` began, and the stream it is made on.
     _copy: dict[str, Tensor] | None = None
     _stream: torch.cuda.Stream | None = None
@@ -73,20 +73,20 @@ class Batch:
             with torch.cuda.stream(self._stream), enough_memory():
                 self._copy = self._moved(device)
 
-    def on(self, device: torch.device) -> tuple[Seen, Rows]:
+    def on(self, device: torch.device) -> tuple[NetworkInput, LossInput]:
         """What the network sees and the loss's rows, on `device`."""
         moved = self._moved(device) if self._copy is None else self._copy
         if self._stream is not None:
             torch.cuda.current_stream(device).wait_stream(self._stream)
         actions = moved["actions"]
-        rows = Rows(
+        rows = LossInput(
             actions=actions if actions.is_floating_point() else actions.long(),
             rewards=moved["rewards"],
             discounts=moved["discounts"],
             behaviour_log_probs=moved["behaviour_log_probs"],
             mask=moved["mask"],
         )
-        seen = Seen(
+        seen = NetworkInput(
             observations=stacked(moved["observations"], moved["is_first"]),
             is_first=moved["is_first"],
             actions=rows.actions,

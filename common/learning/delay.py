@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 
 
 class Delay:

@@ -8,7 +8,6 @@ while the other is filled.
 
 import logging
 import queue
-import random
 import threading
 import time
 from collections import Counter, OrderedDict, deque
@@ -19,19 +18,19 @@ import torch
 
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin
-from impala_redis.common.errors import FrameRefused, OutOfStep, RedisUnreachable, RunMissing
-from impala_redis.common.learning.batch import Batch, Played, make_batch
+from impala_redis.common.errors import MessageRefused, OutOfStep, RedisUnreachable, RunMissing
+from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
 from impala_redis.common.learning.replay import Replay
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.ledger import Claimed, Dead, Ledger, Settled
-from impala_redis.common.transport.side import LearnerSide
+from impala_redis.common.transport.link import LearnerLink
 
 log = logging.getLogger(__name__)
 
 BATCHES = 2
 # An empty list is asked again after half the time that blocks took to come before, then ever later.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
-LONGEST_RETRY_S = 1.0
 REFUSED_LINE_INTERVAL_S = 10.0
 # So many producers' last sequence numbers are remembered.
 PRODUCERS = 100_000
@@ -56,10 +55,10 @@ class Sequences:
         self._last: OrderedDict[tuple[str, int], int] = OrderedDict()
 
     def follow(self, origin: Origin) -> None:
-        """Notes a block. Raises FrameRefused, "duplicate": one as new has been seen."""
+        """Notes a block. Raises MessageRefused, "duplicate": one as new has been seen."""
         producer = (origin.actor, origin.incarnation)
         if origin.sequence <= self._last.get(producer, 0):
-            raise FrameRefused(
+            raise MessageRefused(
                 "duplicate",
                 f"{origin.actor}#{origin.incarnation} sent its block {origin.sequence} again",
             )
@@ -74,7 +73,7 @@ class Feeder:
 
     def __init__(
         self,
-        side: LearnerSide,
+        link: LearnerLink,
         spec: RunSpec,
         batch_size: int,
         device: torch.device,
@@ -83,7 +82,7 @@ class Feeder:
         reopen: Callable[[], None],
         replay: Replay | None = None,
     ) -> None:
-        self._side, self._spec, self._device = side, spec, device
+        self._link, self._spec, self._device = link, spec, device
         self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
         self._reopen, self._replay = reopen, replay
         self._ledger = Ledger()
@@ -98,7 +97,7 @@ class Feeder:
         self._ready: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         for _ in range(BATCHES):
             self._free.put(make_batch(spec, batch_size, pinned=device.type == "cuda"))
-        self._away = False  # the server did not answer the last time
+        self._backoff = Backoff("waiting for Redis", wait=self._closing.wait)
         self.refused: Counter[str] = Counter()
         self._say_refused_at = 0.0
         self.reopened = 0  # times the server had lost the run, or a part of it
@@ -136,7 +135,7 @@ class Feeder:
     @property
     def away(self) -> bool:
         """Whether the server did not answer the last time."""
-        return self._away
+        return self._backoff.away
 
     def trained(self, batch: Batch) -> None:
         """Says that the batch was trained on: its blocks are consumed, its memory is free."""
@@ -154,7 +153,7 @@ class Feeder:
         self._closing.set()
         self._free.put(None)
         self._thread.join(timeout=10.0)
-        return not self._away and self.failure is None
+        return not self.away and self.failure is None
 
     # What follows runs on the feeder's thread.
 
@@ -163,7 +162,7 @@ class Feeder:
             while (batch := self._free.get()) is not None and self._fill(batch):
                 batch.stage(self._device)
                 self._ready.put(batch)
-            if not self._away:
+            if not self.away:
                 self._talk(0)
         except Exception as error:
             self.failure = error
@@ -188,7 +187,7 @@ class Feeder:
                 self._part = None
                 batch.episodes += part.block.episodes
                 actor, frames = part.block.origin.actor, rows.frames
-                batch.played.append(Played(actor, frames, part.block.unroll_s))
+                batch.played.append(UnrollTiming(actor, frames, part.block.unroll_s))
                 finished.append((part.claimed, part.block.origin))
         batch.frames = int(batch.rows.mask[:, batch.replayed :].sum())
         if self._replay:
@@ -207,7 +206,7 @@ class Feeder:
             try:
                 block = wire.unpack_block(frame, self._spec)
                 self._sequences.follow(block.origin)
-            except FrameRefused as error:
+            except MessageRefused as error:
                 claimed.outcome = Dead(error.reason, str(error), frame)
                 self._say_refused(error)
                 continue
@@ -220,7 +219,7 @@ class Feeder:
             return Part(block, claimed, 0)
         return None
 
-    def _say_refused(self, error: FrameRefused) -> None:
+    def _say_refused(self, error: MessageRefused) -> None:
         """Logs a refusal, but not each one of a flood."""
         self.refused[error.reason] += 1
         if time.monotonic() >= self._say_refused_at:
@@ -255,30 +254,25 @@ class Feeder:
         """Settles and claims, trying until the server answers or the feeder closes."""
         if not len(self._settled):
             self._settled = self._ledger.settle()
-        pause_s, lost = 0.05, False
+        lost = False
         while True:
             try:
                 if lost:
                     self._reopen()
                     lost = False
-                frames, left = self._side.settle_and_claim(self._settled, most)
+                frames, left = self._link.settle_and_claim(self._settled, most)
             except RedisUnreachable as error:
-                if not self._away:
-                    log.warning("waiting for Redis: %s", error)
-                    self._away = True
+                self._backoff.failed(error)
                 if self._closing.is_set():
                     return []
-                self._closing.wait(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+                self._backoff.pause()
             except (RunMissing, OutOfStep) as error:
                 log.error("OPENING THE RUN AGAIN, what was in flight is lost: %s", error)
                 self.reopened += 1
                 self._forget()
                 lost = True
             else:
-                if self._away:
-                    log.info("Redis is back")
-                    self._away = False
+                self._backoff.succeeded()
                 self._settled, self.queued = Settled(), left + len(frames)
                 return frames
 

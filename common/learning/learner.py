@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import CheckpointError, NotFinite
 from impala_redis.common.learning.batch import Batch
 from impala_redis.common.learning.device import Stages, enough_memory

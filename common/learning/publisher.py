@@ -5,14 +5,15 @@ import threading
 import time
 
 from impala_redis.common.blocks import wire
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import OutOfStep, RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.side import LearnerSide
+from impala_redis.common.server.backoff import Backoff
+from impala_redis.common.transport.link import LearnerLink
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.2
+LONGEST_RETRY_S = 0.2
 # Without an update for this long, weights and spec are written again: someone may have lost them.
 REPUBLISH_S = 5.0
 # At the end, a server that does not answer gets this long for the last weights.
@@ -22,8 +23,8 @@ LAST_WORD_S = 2.0
 class Publisher:
     """Publishes the newest weights it was offered, at most once per interval."""
 
-    def __init__(self, side: LearnerSide, spec: RunSpec, interval_s: float, lease_s: float) -> None:
-        self._side, self._spec = side, spec
+    def __init__(self, link: LearnerLink, spec: RunSpec, interval_s: float, lease_s: float) -> None:
+        self._link, self._spec = link, spec
         self._interval_s, self._renew_every_s = interval_s, min(lease_s / 3, 1.0)
         self._changed = threading.Condition()
         self._offered: tuple[int, Weights] | None = None
@@ -62,7 +63,7 @@ class Publisher:
         if self._last is not None:
             # Weights first: an actor that sees the spec finds them.
             self._publish(*self._last)
-            self._side.announce(self._spec.to_json(), self._spec.fingerprint, "running")
+            self._link.announce(self._spec.to_json(), self._spec.fingerprint, "running")
 
     def offer(self, version: int, weights: Weights) -> None:
         """Gives weights to publish; they must not change afterwards."""
@@ -87,6 +88,7 @@ class Publisher:
 
     def _work(self) -> None:
         renew_at = time.monotonic() + self._renew_every_s
+        backoff = Backoff(longest_s=LONGEST_RETRY_S)
         try:
             while not self._closing or self._offered is not None:
                 self._wait_until(renew_at)
@@ -107,18 +109,19 @@ class Publisher:
                         renew_at = time.monotonic() + self._renew_every_s
                     if self._introduced and time.monotonic() - self._written_at >= REPUBLISH_S:
                         self.reintroduce()
+                    backoff.succeeded()
                 except (RedisUnreachable, RunMissing, OutOfStep) as error:
                     if self._closing and time.monotonic() > self._give_up_at:
                         break
                     log.debug("not published, trying again: %s", error)
-                    time.sleep(RETRY_S)
+                    backoff.pause()
         except Exception as error:
             self.failure = error
 
     def _keep_lease(self) -> None:
         """Renews it, leaves the learner's figures in Redis, and reads what became of the blocks."""
-        self._side.renew(self.figures)
-        produced, dropped = self._side.read_flow()
+        self._link.renew(self.figures)
+        produced, dropped = self._link.read_flow()
         before, self.flow = self.flow, {"blocks_produced": produced, "blocks_dropped": dropped}
         if not before:
             return  # what earlier learners have left is not of now
@@ -134,5 +137,5 @@ class Publisher:
                 self._changed.wait(max(0.0, deadline - time.monotonic()))
 
     def _publish(self, version: int, weights: Weights) -> None:
-        self._side.publish(version, wire.pack_weights(weights, version, self._spec))
+        self._link.publish(version, wire.pack_weights(weights, version, self._spec))
         self._written_at = time.monotonic()

@@ -13,7 +13,7 @@ from impala_redis.common.loss.corrections import (
     log_probs_to_learn,
     whole_returns,
 )
-from impala_redis.common.loss.distributions import Judgement, judge
+from impala_redis.common.loss.distributions import ActionStatistics, evaluate_actions
 from impala_redis.common.run.config import LossSettings
 from impala_redis.common.run.spaces import ActionSpec
 
@@ -22,7 +22,7 @@ from impala_redis.common.run.spaces import ActionSpec
 MAX_LOG_RHO = 20.0
 
 
-class Rows(NamedTuple):
+class LossInput(NamedTuple):
     """What a batch of trajectories brings to the loss."""
 
     actions: Tensor  # [T, B, ...] int64 choices, or float32 numbers
@@ -62,7 +62,7 @@ def impala_loss(
     action: ActionSpec,
     outputs: Tensor,
     values: Tensor,
-    rows: Rows,
+    rows: LossInput,
     settings: LossSettings,
     entropy_cost: float,
 ) -> tuple[Losses, Figures]:
@@ -80,7 +80,7 @@ def impala_loss(
     if settings.returns == "monte_carlo":
         mask = whole_returns(rows.discounts, rows.mask)
     weights = mask.to(values.dtype)
-    target = judge(action, outputs, rows.actions)
+    target = evaluate_actions(action, outputs, rows.actions)
     log_rhos = (target.log_probs.detach() - rows.behaviour_log_probs).clamp_(max=MAX_LOG_RHO)
     log_rhos = log_rhos.masked_fill_(~mask, float("-inf"))  # [T, B]
     returns = corrected_returns(
@@ -123,7 +123,7 @@ def _baselines(values: Tensor, settings: LossSettings) -> Tensor:
 
 
 def _figures(
-    target: Judgement, log_rhos: Tensor, mask: Tensor, real: Tensor, settings: LossSettings
+    target: ActionStatistics, log_rhos: Tensor, mask: Tensor, real: Tensor, settings: LossSettings
 ) -> Figures:
     rhos = log_rhos.exp()  # 0 on rows that do not count
     count = mask.sum()  # with none of them, what follows is not finite

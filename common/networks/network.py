@@ -21,7 +21,7 @@ from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ActionSp
 from impala_redis.common.run.spec import RunSpec
 
 
-class Seen(NamedTuple):
+class NetworkInput(NamedTuple):
     """What the network is told: R rows of B environments, one row of them when acting."""
 
     observations: Tensor  # [R, B, ...] in the run's dtype, [R, B, S, ...] if frames are stacked
@@ -66,7 +66,7 @@ class Network(nn.Module):
             else None
         )
 
-    def forward(self, seen: Seen) -> ModelOutput:
+    def forward(self, seen: NetworkInput) -> ModelOutput:
         """Policy and baseline of every row, float32; the core's state is emptied on `is_first`."""
         leading = seen.is_first.shape
         # One flat batch: a layer is then a single fused product.
@@ -100,7 +100,7 @@ class Network(nn.Module):
         if self.log_std is not None:
             self.log_std.clamp_(LOG_STD_LEAST, LOG_STD_MOST)
 
-    def _told(self, seen: Seen) -> Tensor:
+    def _told(self, seen: NetworkInput) -> Tensor:
         """[R, B, K]: of each row the last action's features and the last reward, 0 at a start."""
         before = seen.memory[None, :, 2 * self._core_size :]
         rewards = seen.rewards.clamp(-1.0, 1.0).unsqueeze(-1)

@@ -20,7 +20,7 @@ from impala_redis.common.run.architecture import (
     is_convolved,
     picture,
 )
-from impala_redis.common.run.spaces import ObservationSpec, Part
+from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
 
 
 class Observed(nn.Module):
@@ -29,7 +29,7 @@ class Observed(nn.Module):
     def __init__(self, network: str, observation: ObservationSpec) -> None:
         super().__init__()
         self._in_bytes = bool(observation.parts)
-        self._torsos: list[tuple[Part, nn.Module]] = []
+        self._torsos: list[tuple[ObservationPart, nn.Module]] = []
         pictures = itertools.count()
         for part in observation.leaves:
             torso: nn.Module = Flattened(part)
@@ -50,7 +50,7 @@ class Observed(nn.Module):
 class Flattened(nn.Module):
     """One-hot categories, bytes as 0 .. 1, other numbers as they are."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: ObservationPart) -> None:
         super().__init__()
         self._num_features, self._is_bytes = part.num_features, part.dtype == "uint8"
         sizes = torch.tensor(part.num_values, dtype=torch.int64)
@@ -123,7 +123,7 @@ def _convolution(inputs: int, of: Convolution) -> nn.Conv2d:
     return layer
 
 
-def _taken_out(part: Part, rows: Tensor) -> Tensor:
+def _taken_out(part: ObservationPart, rows: Tensor) -> Tensor:
     """A part of rows of bytes [rows, (S,) bytes], in its own dtype and shape."""
     place = rows[..., part.start : part.start + part.num_bytes]
     place = place.clone(memory_format=torch.contiguous_format)  # begins at a whole item

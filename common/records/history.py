@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.errors import ConfigError, RunUnreadable
-from impala_redis.common.records.rundir import RunDirectory, plain
+from impala_redis.common.errors import ConfigError, RunUnreadable, printable
+from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 
 Column = NDArray[np.float64]
@@ -84,19 +84,19 @@ def read_run(path: Path) -> Run:
         records, skipped_lines = _read_records(directory.metrics)
     except OSError as error:
         raise RunUnreadable(
-            f"the run in {plain(path)} cannot be read ({error.strerror}); change the permissions, "
-            "or name another directory"
+            f"the run in {printable(path)} cannot be read ({error.strerror}); change the "
+            "permissions, or name another directory"
         ) from error
     except ConfigError as error:
         raise RunUnreadable(
-            f"the run in {plain(path)} cannot be read: {plain(error)}; repair its config.toml, or "
-            "remove it to go without the settings"
+            f"the run in {printable(path)} cannot be read: {printable(error)}; repair its "
+            "config.toml, or remove it to go without the settings"
         ) from error
     if not records.count:
         lines = f" ({skipped_lines} lines of metrics.jsonl are no records)" if skipped_lines else ""
         raise RunUnreadable(
-            f"the run in {plain(path)} has no records yet: it has only just begun, or ended before "
-            f"the first one; ask again after its first update{lines}"
+            f"the run in {printable(path)} has no records yet: it has only just begun, or ended "
+            f"before the first one; ask again after its first update{lines}"
         )
     name, preset = identity.get("name"), identity.get("preset")
     return Run(
@@ -111,7 +111,7 @@ def read_run(path: Path) -> Run:
 
 
 def _check_that_it_holds_a_run(directory: RunDirectory) -> None:
-    path, told = directory.path, plain(directory.path)
+    path, told = directory.path, printable(directory.path)
     if not path.exists():
         raise RunUnreadable(f"there is no directory {told}; name one that holds a run")
     if not path.is_dir():
@@ -124,7 +124,7 @@ def _check_that_it_holds_a_run(directory: RunDirectory) -> None:
             f"{told} holds no run (neither config.toml nor metrics.jsonl); name a directory that "
             "does"
         )
-    named = plain(", ".join(map(str, inside[:5])))
+    named = printable(", ".join(map(str, inside[:5])))
     raise RunUnreadable(f"{told} holds no run itself; name one in it: {named}")
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from impala_redis.common.errors import ConfigError, RunDirectoryError, RunUnreadable
+from impala_redis.common.errors import ConfigError, RunDirectoryError, RunUnreadable, printable
 from impala_redis.common.records.files import write_atomically
 from impala_redis.common.run.config import Config, read_document, read_toml
 
@@ -14,11 +14,6 @@ from impala_redis.common.run.config import Config, read_document, read_toml
 # when a setting changes its meaning, for an older version would misread the file; not when one is
 # added, for a version that does not know it refuses the file, by the setting's name.
 FORMAT = 1
-
-
-def plain(text: object) -> str:
-    """A path or a text from a file, on one line and with nothing that a terminal obeys."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 class RunDirectory:
@@ -61,15 +56,15 @@ class RunDirectory:
         found = identity.get("format", FORMAT)
         if type(found) is not int or found > FORMAT:
             raise RunUnreadable(
-                f"{plain(self.config)} was written by a newer version of impala-redis (format "
+                f"{printable(self.config)} was written by a newer version of impala-redis (format "
                 f"{ascii(found)[:80]}, this one reads {FORMAT}); install that version"
             )
         try:
             return identity, read_toml(self.config)
         except ConfigError as error:
             raise ConfigError(
-                f"{plain(self.config)}: {error}; or it is of a newer version of impala-redis: then "
-                "install that one"
+                f"{printable(self.config)}: {error}; or it is of a newer version of impala-redis: "
+                "then install that one"
             ) from error
 
     def prepare(self, program: str, resume: bool) -> None:
@@ -77,11 +72,11 @@ class RunDirectory:
 
         Raises RunDirectoryError: not writable, in use, or with a run in it and no `resume`.
         """
-        told = plain(self.path)
+        told = printable(self.path)
         try:
             if self.holds_a_run and not resume:
                 raise RunDirectoryError(
-                    f"{told} already holds a run ({plain(self._status())}); add --resume to "
+                    f"{told} already holds a run ({printable(self._status())}); add --resume to "
                     "continue it, or give another --run-dir"
                 )
             self.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, Part
+from impala_redis.common.run.spaces import ActionSpec, ObservationPart, ObservationSpec
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -48,7 +48,7 @@ class Picture(NamedTuple):
     colours_last: bool  # in the observation, behind the two dimensions
 
 
-def picture(part: Part, frame_stack: int) -> Picture:
+def picture(part: ObservationPart, frame_stack: int) -> Picture:
     """The part's measures; its colours are the shorter of its first and last axis."""
     if len(part.shape) == 2:
         return Picture(frame_stack, *part.shape, colours_last=False)
@@ -58,7 +58,7 @@ def picture(part: Part, frame_stack: int) -> Picture:
     return Picture(frame_stack * last, first, middle, colours_last=True)
 
 
-def is_convolved(network: str, part: Part) -> bool:
+def is_convolved(network: str, part: ObservationPart) -> bool:
     """Whether that part of an observation goes to convolutions; else it is flattened."""
     return network != "mlp" and part.is_picture
 

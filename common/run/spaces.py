@@ -37,7 +37,7 @@ HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 @dataclass(frozen=True)
-class Part:
+class ObservationPart:
     """One array of an observation: numbers, or categories if `num_values` says how many of each."""
 
     name: str  # where it is in the space, such as "image" or "hands.left"; empty for all of it
@@ -69,17 +69,17 @@ class ObservationSpec:
     shape: tuple[int, ...]  # [] for an index, [bytes] for parts
     dtype: str  # one of OBSERVATION_DTYPES
     num_values: int | None = None  # a Discrete space's size; indices are 0 .. num_values - 1
-    parts: tuple[Part, ...] = ()  # of a row of bytes
+    parts: tuple[ObservationPart, ...] = ()  # of a row of bytes
     # The network sees so many of the last observations (frames) of the episode, oldest first.
     frame_stack: int = 1
 
     @cached_property  # asked for in every step
-    def leaves(self) -> tuple[Part, ...]:
+    def leaves(self) -> tuple[ObservationPart, ...]:
         """Its parts; the array itself where it has none."""
         if self.parts:
             return self.parts
         values = () if self.num_values is None else (self.num_values,)
-        return (Part("", self.shape, self.dtype, values),)
+        return (ObservationPart("", self.shape, self.dtype, values),)
 
     @property
     def num_features(self) -> int:

@@ -23,8 +23,8 @@ from impala_redis.common.run.spaces import (
     MAX_PARTS,
     OBSERVATION_DTYPES,
     ActionSpec,
+    ObservationPart,
     ObservationSpec,
-    Part,
 )
 
 # Raised by one whenever a frame's or the spec's form changes.
@@ -186,8 +186,8 @@ def _observation_from(document: Any) -> ObservationSpec:
     return ObservationSpec(shape, dtype, values, parts, stack)
 
 
-def _part_from(document: Any) -> Part:
-    fields = _fields("observation.parts", document, Part)
+def _part_from(document: Any) -> ObservationPart:
+    fields = _fields("observation.parts", document, ObservationPart)
     shape, dtype = _array_from("observation.parts", fields)
     values = _whole_numbers(
         "num_values", fields["num_values"], 1, MAX_CHOICES, longest=MAX_OBSERVATION_SIZE
@@ -197,7 +197,7 @@ def _part_from(document: Any) -> Part:
     start = _whole_number("start", fields["start"], 0, MAX_OBSERVATION_SIZE)
     if start % ITEM_BYTES[dtype]:
         raise SpecMismatch("the run's spec has a part that does not start at a whole item")
-    return Part(_text("name", fields["name"]), shape, dtype, values, start)
+    return ObservationPart(_text("name", fields["name"]), shape, dtype, values, start)
 
 
 def _array_from(name: str, fields: dict[str, Any]) -> tuple[tuple[int, ...], str]:

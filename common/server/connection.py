@@ -5,12 +5,10 @@ server: its retries are off, and what is safe to repeat is repeated by `transpor
 """
 
 import contextlib
-import random
 import re
 import shlex
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import redis
@@ -31,7 +29,6 @@ from impala_redis.common.errors import (
 from impala_redis.common.server import resp, tls
 
 Client = redis.Redis
-Reply = TypeVar("Reply")
 
 # Error replies that redis-py gives classes of their own: they may pass.
 _BUSY = (
@@ -184,29 +181,6 @@ def translated(url: str) -> Iterator[None]:
         raise _from_reply(str(error), where) from error
     except redis.RedisError as error:
         raise RedisUnreachable(f"Redis at {where} failed: {error}") from error
-
-
-def keep_trying(
-    attempt: Callable[[], Reply],
-    *,
-    give_up_after_s: float,
-    stopped: Callable[[], bool],
-    waiting: Callable[[RedisUnreachable], None],
-) -> Reply:
-    """Repeats what is safe to repeat until the server answers, with a jittered back-off.
-
-    `waiting` is told each failure. Raises the last RedisUnreachable when time is up or `stopped`.
-    """
-    deadline, pause_s = time.monotonic() + give_up_after_s, 0.05
-    while True:
-        try:
-            return attempt()
-        except RedisUnreachable as error:
-            if stopped() or time.monotonic() + pause_s > deadline:
-                raise
-            waiting(error)
-            time.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(pause_s * 2, 1.0)
 
 
 def _cause(error: Exception) -> str:

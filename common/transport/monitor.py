@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from impala_redis.common.errors import RedisDenied, RunMissing, SpecMismatch
+from impala_redis.common.errors import RedisDenied, RunMissing, SpecMismatch, printable
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.connection import without_password
 from impala_redis.common.transport.diagnosis import Situation, bottleneck
 from impala_redis.common.transport.functions import LIBRARY
-from impala_redis.common.transport.side import Side, SpecReply, number, replies
+from impala_redis.common.transport.link import Link, SpecReply, number, replies
 
 # Where a produced block can be: in one of these, and in no other.
 WHEREABOUTS = (
@@ -27,10 +27,10 @@ WHEREABOUTS = (
 LEAST_GROWTH_BLOCKS = 8
 
 Reading = dict[str, Any]
-Status = dict[str, Any]  # a reading and what it comes to
+RunStatus = dict[str, Any]  # a reading and what it comes to
 
 
-class MonitorSide(Side):
+class MonitorLink(Link):
     """What a reader may do: it writes nothing."""
 
     _may_ask_for_memory = True
@@ -43,7 +43,7 @@ class MonitorSide(Side):
             "books": books,
             "residual": residual(books),
             "learner": self.read_learner(),
-            "state": _shown(spec.state.encode()) if spec else None,
+            "state": printable(spec.state) if spec else None,
             "queue_blocks": _bound_of_the_list(spec),
             "actors": self.read_actors(),
             "memory": self.read_memory(),
@@ -65,8 +65,8 @@ class MonitorSide(Side):
                 f"impala-learner --run {self.run}"
             )
         pairs = zip(stats[::2], stats[1::2], strict=True)
-        found = {_shown(name): value for name, value in pairs}
-        generation = _shown(found.pop("generation", b""))
+        found = {_text(name): value for name, value in pairs}
+        generation = _text(found.pop("generation", b""))
         # Who has deleted a counter by hand sees it in the residual.
         counts: dict[str, Any] = dict.fromkeys(("produced", "foreign", *WHEREABOUTS), 0)
         counts |= {name: number(value, 0) for name, value in found.items()}
@@ -86,12 +86,12 @@ class MonitorSide(Side):
             pipe.hmget(self.keys.weights, ["version", "published_at"])
             holder, epoch, (version, published_at) = replies(pipe)
         figures = {
-            _shown(name).removeprefix("learner:"): figure
+            _text(name).removeprefix("learner:"): figure
             for name, value in epoch.items()
             if name.startswith(b"learner:") and (figure := _finite(value)) is not None
         }
         return {
-            "holder": _shown(holder) if holder else None,
+            "holder": _text(holder) if holder else None,
             "epoch": number(epoch.get(b"number"), 0),
             "weights_version": number(version, -1),
             "published_unix_s": _finite(published_at),
@@ -125,8 +125,8 @@ class MonitorSide(Side):
             for key in self.client.scan_iter(match=_escaped(prefix) + "*", count=1000):
                 figures = self.client.hgetall(key)
                 if figures:  # else it expired since
-                    name = _shown(key).removeprefix(prefix)
-                    actors[name] = {_shown(k): _shown(v) for k, v in figures.items()}
+                    name = _text(key).removeprefix(prefix)
+                    actors[name] = {_text(k): _text(v) for k, v in figures.items()}
         return dict(sorted(actors.items()))
 
 
@@ -135,7 +135,7 @@ def residual(books: Mapping[str, Any]) -> int:
     return int(books["produced"] - sum(books[name] for name in WHEREABOUTS))
 
 
-def summary(readings: Sequence[Reading]) -> Status:
+def summary(readings: Sequence[Reading]) -> RunStatus:
     """The last reading, what changed since the first of them, and what limits the run."""
     first, last = readings[0], readings[-1]
     elapsed_s = last["at"] - first["at"]
@@ -232,9 +232,9 @@ def _finite(reply: bytes | None) -> float | None:
     return figure if math.isfinite(figure) else None
 
 
-def _shown(raw: bytes) -> str:
-    """Somebody's words, without what a terminal would act on."""
-    return "".join(c if c.isprintable() else "?" for c in raw.decode(errors="replace"))
+def _text(raw: bytes) -> str:
+    """Bytes that anyone may have written, as text that is safe on a terminal."""
+    return printable(raw.decode(errors="replace"))
 
 
 def _escaped(pattern: str) -> str:

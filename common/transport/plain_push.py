@@ -8,14 +8,14 @@ each actor), the learner counts such blocks as `foreign`, and refuses those that
 import time
 
 from impala_redis.common.errors import RedisUnreachable, RunMissing
-from impala_redis.common.transport.side import ActorSide, PushReply, number, replies
+from impala_redis.common.transport.link import ActorLink, PushReply, number, replies
 
 POLL_S = 0.005
 # Without room for this long, the courier is told, which tries again for ever.
 WAIT_FOR_ROOM_S = 1.0
 
 
-class PlainActorSide(ActorSide):
+class PlainActorLink(ActorLink):
     """What a strict actor may do."""
 
     def push(self, producer: str, sequence: int, payload: bytes, queue_blocks: int) -> PushReply:

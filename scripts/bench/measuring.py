@@ -22,7 +22,7 @@ from impala_redis.common.errors import ImpalaError
 from impala_redis.common.run.config import Config, read_toml
 from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spec import RunSpec, make_spec
-from impala_redis.workers import runtime
+from impala_redis.workers import process
 
 # What is measured unless another one is named.
 PRESET = "cartpole-throughput"
@@ -104,7 +104,7 @@ def taking_turns(things: Sequence[Any], repeat: int) -> list[Any]:
 def begin() -> None:
     """Sets the process up as the programs are; a SIGTERM ends it in order."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    runtime.keep_memory()
+    process.keep_memory()
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from impala_redis.common.learning.batch import Batch
-from impala_redis.common.loss.distributions import judge
-from impala_redis.common.loss.impala import Rows, shape_rewards
-from impala_redis.common.networks.network import Seen, make_model
+from impala_redis.common.loss.distributions import evaluate_actions
+from impala_redis.common.loss.impala import LossInput, shape_rewards
+from impala_redis.common.networks.network import NetworkInput, make_model
 from impala_redis.common.run.config import Config, LossSettings, OptimizerSettings
 from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import RunSpec
@@ -61,14 +61,14 @@ class OwnNetwork(nn.Module):
         super().__init__()
         self.network = make_model(spec, seed=0)
 
-    def forward(self, seen: Seen) -> Outputs:
+    def forward(self, seen: NetworkInput) -> Outputs:
         """What it makes of R rows of B environments."""
         output = self.network(seen)
         return output.policy, output.baseline
 
 
 def bare_loss(
-    action: ActionSpec, outputs: Tensor, values: Tensor, rows: Rows, settings: LossSettings
+    action: ActionSpec, outputs: Tensor, values: Tensor, rows: LossInput, settings: LossSettings
 ) -> Tensor:
     """The mean of the three losses with V-trace; every row counts.
 
@@ -79,7 +79,7 @@ def bare_loss(
       rows: the batch.
       settings: costs and discount.
     """
-    policy = judge(action, outputs[:-1], rows.actions)  # of [T, B]
+    policy = evaluate_actions(action, outputs[:-1], rows.actions)  # of [T, B]
     with torch.no_grad():
         rhos = (policy.log_probs - rows.behaviour_log_probs).exp().clamp(max=1.0)
         discounts = rows.discounts * settings.discounting
@@ -130,7 +130,7 @@ def bare_update(
     return update
 
 
-def inputs_of(spec: RunSpec, seen: Seen) -> Tensor | Seen:
+def inputs_of(spec: RunSpec, seen: NetworkInput) -> Tensor | NetworkInput:
     """What the bare update's network takes."""
     return features_of(spec, seen.observations) if is_plain(spec) else seen
 

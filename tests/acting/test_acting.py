@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.blocks.trajectory import Block, Episode, Trajectory
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.envs.vector import StepResult, VectorEnvironment
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec

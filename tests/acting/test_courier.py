@@ -15,17 +15,17 @@ import pytest
 import redis
 
 from impala_redis.common.acting import courier
-from impala_redis.common.acting.courier import RING_BLOCKS, Courier, Fresh
+from impala_redis.common.acting.courier import RING_BLOCKS, Courier, VersionedWeights
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server import connection
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.side import ActorSide, LearnerSide, PushReply, WeightsReply
+from impala_redis.common.transport.link import ActorLink, LearnerLink, PushReply, WeightsReply
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import eventually
 
 T, N = 2, 2
@@ -75,26 +75,26 @@ class Run:
 
     def __init__(self, url: str, name: str) -> None:
         self.url, self.name = url, name
-        self.learner = LearnerSide(url, name, "learner", 60.0)
-        self.monitor = MonitorSide(url, name, "monitor")
+        self.learner = LearnerLink(url, name, "learner", 60.0)
+        self.monitor = MonitorLink(url, name, "monitor")
         self.operator = redis.Redis.from_url(url)
         self.couriers: list[Courier] = []
-        self.sides: list[ActorSide] = []
+        self.links: list[ActorLink] = []
         self.learner.open()
         self.learner.publish(1, frame(1))
         self.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
 
     def courier(
-        self, kind: type[ActorSide] = ActorSide, url: str = "", producer: str = PRODUCER
+        self, kind: type[ActorLink] = ActorLink, url: str = "", producer: str = PRODUCER
     ) -> Courier:
         """A courier at work, with version 1 of the weights."""
-        side = kind(url or self.url, self.name, "actor")
+        link = kind(url or self.url, self.name, "actor")
         spec_reply = self.learner.read_spec()
         assert spec_reply is not None
-        made = Courier(side, SPEC, spec_reply.digest, producer, lambda: {"frames": 42})
-        self.sides.append(side)
+        made = Courier(link, SPEC, spec_reply.digest, producer, lambda: {"frames": 42})
+        self.links.append(link)
         self.couriers.append(made)
-        made.start(Fresh(1, weights(1.0)))
+        made.start(VersionedWeights(1, weights(1.0)))
         return made
 
     def stored(self) -> list[Block]:
@@ -105,8 +105,8 @@ class Run:
     def close(self) -> None:
         for made in self.couriers:
             made.close(0.0)
-        for side in (*self.sides, self.learner, self.monitor, self.operator):
-            side.close()
+        for link in (*self.links, self.learner, self.monitor, self.operator):
+            link.close()
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +170,7 @@ def test_blocks_arrive_in_order_with_sequences_from_1(run: Run) -> None:
     assert run.monitor.read_books()["produced"] == 20
 
 
-class GatedSide(ActorSide):
+class GatedSide(ActorLink):
     """Waits before every push until the gate is open."""
 
     gate: threading.Event
@@ -248,7 +248,7 @@ def test_a_push_whose_reply_is_lost_is_stored_and_counted_once(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a server whose every third reply to a push is lost
-    class LossySide(ActorSide):
+    class LossySide(ActorLink):
         calls = 0
 
         def push(self, *arguments: Any) -> PushReply:
@@ -309,7 +309,7 @@ def test_a_block_given_up_at_the_end_does_not_swallow_the_next(run: Run) -> None
     # given a first push whose reply is lost while the actor closes
     closing = threading.Event()
 
-    class LosesTheFirst(ActorSide):
+    class LosesTheFirst(ActorLink):
         calls = 0
 
         def push(self, *arguments: Any) -> PushReply:
@@ -341,7 +341,7 @@ def test_a_block_given_up_at_the_end_does_not_swallow_the_next(run: Run) -> None
 # Weights.
 
 
-class CountingSide(ActorSide):
+class CountingSide(ActorLink):
     """Counts how often the weights are fetched."""
 
     fetched = 0
@@ -354,11 +354,11 @@ class CountingSide(ActorSide):
 def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
     # given an actor that acts on version 1
     carrier = run.courier(CountingSide)
-    side = run.sides[-1]
-    assert isinstance(side, CountingSide)
+    link = run.links[-1]
+    assert isinstance(link, CountingSide)
     carrier.hand_over(numbered(1))
     eventually(lambda: carrier.accepted == 1)
-    assert (carrier.take_weights(), side.fetched) == (None, 0)
+    assert (carrier.take_weights(), link.fetched) == (None, 0)
 
     # when a new version is published, with no block to push
     run.learner.publish(2, frame(2))
@@ -371,7 +371,7 @@ def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
         carrier.hand_over(numbered(number))
         eventually(lambda: len(carrier._ring) == 0)
     eventually(lambda: carrier.accepted == 5)
-    assert (carrier.take_weights(), side.fetched) == (None, 1)
+    assert (carrier.take_weights(), link.fetched) == (None, 1)
 
     # and of several new ones, the newest
     run.learner.publish(3, frame(3))
@@ -424,9 +424,9 @@ def test_weights_that_are_not_right_are_refused_and_the_old_ones_kept(
     assert "kept the old weights" in caplog.text
     carrier.hand_over(numbered(1))
     eventually(lambda: carrier.accepted == 1)
-    side = run.sides[-1]
-    assert isinstance(side, CountingSide)
-    assert (carrier.weights_refused, side.fetched) == (1, 1)
+    link = run.links[-1]
+    assert isinstance(link, CountingSide)
+    assert (carrier.weights_refused, link.fetched) == (1, 1)
     assert not carrier.over
 
     # and goes on with the next good ones

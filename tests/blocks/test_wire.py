@@ -34,7 +34,7 @@ from impala_redis.common.blocks.wire import (
     unpack_weights,
     weights_nbytes,
 )
-from impala_redis.common.errors import FrameRefused, NotFinite
+from impala_redis.common.errors import MessageRefused, NotFinite
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
@@ -139,7 +139,7 @@ def opened(frame: bytes) -> tuple[dict[str, Any], bytes]:
 
 def refusal(frame: bytes, spec: RunSpec = SPEC) -> str:
     """The reason for which a block's frame is refused."""
-    with pytest.raises(FrameRefused) as caught:
+    with pytest.raises(MessageRefused) as caught:
         unpack_block(frame, spec)
     assert len(str(caught.value)) < 300
     return caught.value.reason
@@ -449,7 +449,7 @@ def test_bytes_that_are_no_block_are_malformed(frame: bytes) -> None:
 
 @pytest.mark.parametrize("frame", [b"", b"IMPA", FRAME, WEIGHTS_FRAME[:-1], WEIGHTS_FRAME + b"\0"])
 def test_bytes_that_are_no_weights_are_malformed(frame: bytes) -> None:
-    with pytest.raises(FrameRefused) as caught:
+    with pytest.raises(MessageRefused) as caught:
         unpack_weights(frame, SPEC)
     assert caught.value.reason == "malformed"
 
@@ -520,14 +520,14 @@ def test_weights_of_another_network_are_refused() -> None:
     other = dataclasses.replace(SPEC, hidden_sizes=(4,))
 
     # when / then
-    with pytest.raises(FrameRefused) as caught:
+    with pytest.raises(MessageRefused) as caught:
         unpack_weights(pack_weights(make_weights(other), 1, other), SPEC)
     assert caught.value.reason == "spec"
 
 
 @pytest.mark.parametrize(("written", "read"), [(HALF, SPEC), (SPEC, HALF)])
 def test_weights_of_another_dtype_are_refused(written: RunSpec, read: RunSpec) -> None:
-    with pytest.raises(FrameRefused) as caught:
+    with pytest.raises(MessageRefused) as caught:
         unpack_weights(pack_weights(make_weights(written), 1, written), read)
     assert caught.value.reason == "spec"
 
@@ -600,7 +600,7 @@ def test_a_body_longer_or_shorter_than_the_spec_asks_is_refused(body: bytes) -> 
 @pytest.mark.parametrize("version", [True, 1.0, "1", None, -1, 2**53 + 1])
 def test_the_version_of_weights_must_be_a_whole_number_in_range(version: Any) -> None:
     header, body = opened(WEIGHTS_FRAME)
-    with pytest.raises(FrameRefused) as caught:
+    with pytest.raises(MessageRefused) as caught:
         unpack_weights(seal(header | {"version": version}, body, kind=WEIGHTS), SPEC)
     assert caught.value.reason == "schema"
 
@@ -612,7 +612,7 @@ def test_weights_longer_or_shorter_than_the_network_are_refused(
 ) -> None:
     header, body = opened(frame)
     changed = body[:change] if change < 0 else body + bytes(change)
-    with pytest.raises(FrameRefused) as caught:
+    with pytest.raises(MessageRefused) as caught:
         unpack_weights(seal(header, changed, kind=WEIGHTS), spec)
     assert caught.value.reason == "schema"
 
@@ -709,7 +709,7 @@ def test_weights_must_be_finite(name: str, value: float) -> None:
     weights[name].flat[-1] = value
 
     # when / then
-    with pytest.raises(FrameRefused) as caught:
+    with pytest.raises(MessageRefused) as caught:
         unpack_weights(pack_weights(weights, 1, SPEC), SPEC)
     assert caught.value.reason == "nonfinite"
 
@@ -721,7 +721,7 @@ def test_weights_in_bfloat16_must_be_finite(upper: int) -> None:
     changed = body[:-2] + struct.pack("<H", upper)
 
     # when / then
-    with pytest.raises(FrameRefused) as caught:
+    with pytest.raises(MessageRefused) as caught:
         unpack_weights(seal(header, changed, kind=WEIGHTS), HALF)
     assert caught.value.reason == "nonfinite"
 
@@ -823,7 +823,7 @@ def test_thousands_of_damaged_frames_are_refused_or_valid_and_nothing_else() -> 
                 frame = seal(header, damaged(rng, BODY) if number % 8 == 3 else BODY)
         try:
             block = unpack_block(frame, SPEC)
-        except FrameRefused as error:
+        except MessageRefused as error:
             seen[error.reason] = seen.get(error.reason, 0) + 1
             continue
 
@@ -858,7 +858,7 @@ def test_thousands_of_damaged_weights_are_refused_or_finite_and_nothing_else(
             frame = seal(header, rng.bytes(len(body)), kind=WEIGHTS)
         try:
             _, weights = unpack_weights(frame, spec)
-        except FrameRefused as error:
+        except MessageRefused as error:
             seen[error.reason] = seen.get(error.reason, 0) + 1
             continue
 

@@ -11,17 +11,17 @@ import zstandard
 from impala_redis.common.blocks import compression
 from impala_redis.common.blocks.trajectory import Block, Episode, Origin, empty_trajectory
 from impala_redis.common.blocks.wire import PREFIX, block_nbytes, pack_block, unpack_block
-from impala_redis.common.errors import ConfigError, FrameRefused
-from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, Part, discrete
+from impala_redis.common.errors import ConfigError, MessageRefused
+from impala_redis.common.run.spaces import ActionSpec, ObservationPart, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 
 PARTS = ObservationSpec(
     (24,),
     "uint8",
     parts=(
-        Part("image", (2, 2), "uint8", (3, 4, 3, 4)),
-        Part("speed", (2,), "float32", (), 8),
-        Part("goal", (), "int32", (300,), 16),
+        ObservationPart("image", (2, 2), "uint8", (3, 4, 3, 4)),
+        ObservationPart("speed", (2,), "float32", (), 8),
+        ObservationPart("goal", (), "int32", (300,), 16),
     ),
 )
 PICTURES = ObservationSpec((6, 5), "uint8", frame_stack=4)
@@ -68,8 +68,8 @@ KINDS = {
 }
 
 
-def refusal(frame: bytes, spec: RunSpec) -> FrameRefused:
-    with pytest.raises(FrameRefused) as caught:
+def refusal(frame: bytes, spec: RunSpec) -> MessageRefused:
+    with pytest.raises(MessageRefused) as caught:
         unpack_block(frame, spec)
     return caught.value
 

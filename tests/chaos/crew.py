@@ -9,8 +9,8 @@ from typing import Any
 import redis
 
 from impala_redis.common.errors import RedisUnreachable, RunMissing
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.side import Keys
+from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import Program, Programs, eventually
 
 # A run that goes on until it is stopped.
@@ -78,27 +78,27 @@ class Crew:
 
     def books(self) -> dict[str, Any]:
         """The run's counters, of one instant."""
-        side = MonitorSide(self.url, self.run, "test")
+        link = MonitorLink(self.url, self.run, "test")
         try:
-            return side.read_books()
+            return link.read_books()
         finally:
-            side.close()
+            link.close()
 
     def learner_record(self) -> dict[str, Any]:
         """The lease's holder, the epoch, the published version, and the learner's figures."""
-        side = MonitorSide(self.url, self.run, "test")
+        link = MonitorLink(self.url, self.run, "test")
         try:
-            return side.read_learner()
+            return link.read_learner()
         finally:
-            side.close()
+            link.close()
 
     def actor_records(self) -> dict[str, dict[str, str]]:
         """What every live actor last said of itself."""
-        side = MonitorSide(self.url, self.run, "test")
+        link = MonitorLink(self.url, self.run, "test")
         try:
-            return side.read_actors()
+            return link.read_actors()
         finally:
-            side.close()
+            link.close()
 
     def client(self) -> redis.Redis:
         """A plain client, as an operator's redis-cli would be."""

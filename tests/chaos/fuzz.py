@@ -26,8 +26,13 @@ from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import Block, Episode, Origin, empty_trajectory
 from impala_redis.common.blocks.wire import pack_block, pack_weights, unpack_block, unpack_weights
-from impala_redis.common.errors import FrameRefused, SpecMismatch
-from impala_redis.common.run.spaces import OBSERVATION_DTYPES, ObservationSpec, Part, discrete
+from impala_redis.common.errors import MessageRefused, SpecMismatch
+from impala_redis.common.run.spaces import (
+    OBSERVATION_DTYPES,
+    ObservationPart,
+    ObservationSpec,
+    discrete,
+)
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
 PREFIX = struct.Struct("<4sHHIQI")  # written down once more: the format is a contract
@@ -125,7 +130,10 @@ SPECS = [
             ObservationSpec(
                 (16,),
                 "uint8",
-                parts=(Part("a", (2,), "float32"), Part("b", (2,), "uint8", (3, 4), 8)),
+                parts=(
+                    ObservationPart("a", (2,), "float32"),
+                    ObservationPart("b", (2,), "uint8", (3, 4), 8),
+                ),
                 frame_stack=2,
             )
         ),
@@ -367,7 +375,7 @@ def read(case: Case) -> str:
             _check_size(case.data, list(weights.values()))
         else:
             _check_spec(RunSpec.from_json(case.data))
-    except FrameRefused as error:
+    except MessageRefused as error:
         assert case.kind != "spec"
         assert len(str(error)) < 400
         return error.reason

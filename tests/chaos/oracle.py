@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from chaos.system import QUEUE_BLOCKS, RUN
 from impala_redis.common.errors import ImpalaError
-from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.monitor import MonitorLink, residual
 
 LOOK_EVERY_S = 0.1
 SAMPLE_EVERY_S = 2.0
@@ -30,7 +30,7 @@ class BooksWatch:
     """
 
     def __init__(self, url: str, garbage: Callable[[], int]) -> None:
-        self._side = MonitorSide(url, RUN, "oracle")
+        self._link = MonitorLink(url, RUN, "oracle")
         self._garbage = garbage
         self.offences: list[str] = []
         self.readings = 0
@@ -50,8 +50,8 @@ class BooksWatch:
     def look(self) -> None:
         """One reading, held against what must hold."""
         try:
-            books, learner = self._side.read_books(), self._side.read_learner()
-            actors = self._side.read_actors()
+            books, learner = self._link.read_books(), self._link.read_learner()
+            actors = self._link.read_actors()
         except ImpalaError:
             return
         self.readings += 1
@@ -77,7 +77,7 @@ class BooksWatch:
         self._ending.set()
         self._thread.join(20)
         self.look()
-        self._side.close()
+        self._link.close()
 
     def totals(self) -> Counter[str]:
         """The counters summed over generations, of those that were wiped as last read."""

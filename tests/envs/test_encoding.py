@@ -25,7 +25,12 @@ from impala_redis.common.envs.encoding import (
     observation_spec,
 )
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.spaces import OBSERVATION_DTYPES, ActionSpec, ObservationSpec, Part
+from impala_redis.common.run.spaces import (
+    OBSERVATION_DTYPES,
+    ActionSpec,
+    ObservationPart,
+    ObservationSpec,
+)
 from impala_redis.common.run.spec import _observation_from
 
 N = 3
@@ -127,10 +132,10 @@ def test_the_parts_of_a_nested_space_have_names_and_aligned_places() -> None:
         (112,),
         "uint8",
         parts=(
-            Part("arm.0", (3,), "float32", (), 0),
-            Part("arm.1", (), "int32", (300,), 16),
-            Part("lamps", (3,), "int8", (), 24),
-            Part("view", (5, 5, 3), "uint8", (), 32),
+            ObservationPart("arm.0", (3,), "float32", (), 0),
+            ObservationPart("arm.1", (), "int32", (300,), 16),
+            ObservationPart("lamps", (3,), "int8", (), 24),
+            ObservationPart("view", (5, 5, 3), "uint8", (), 32),
         ),
         frame_stack=4,
     )

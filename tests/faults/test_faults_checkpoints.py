@@ -22,7 +22,7 @@ from chaos.servers import OwnServer
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records import recorder as metrics
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually
 
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
@@ -365,9 +365,9 @@ def test_a_run_without_one_good_checkpoint_is_refused_and_left_as_it_is(
         assert "none of the 3 checkpoints" in learner.output
         assert "Traceback" not in learner.output
         assert contents(run / "checkpoints") == before
-    side = MonitorSide(redis_url, run_name, "test")
-    assert side.read_learner()["epoch"] == 0
-    side.close()
+    link = MonitorLink(redis_url, run_name, "test")
+    assert link.read_learner()["epoch"] == 0
+    link.close()
 
 
 @pytest.mark.processes
@@ -450,7 +450,7 @@ class Training:
         self.learner = programs.start("impala-learner", *ENDLESS, *options, **variables)
         self.actor = programs.start("impala-actor", **variables)
         self.checkpoints = directory / "checkpoints"
-        self._monitor = MonitorSide(url, name, "test")
+        self._monitor = MonitorLink(url, name, "test")
         self.learner.says("first batch is here", START_S)
         eventually(lambda: self.newest() > 0, START_S, "a checkpoint")
 
@@ -597,9 +597,9 @@ def test_a_run_on_a_full_disk_is_refused_with_the_reason(
     assert learner.code(START_S) == 10, learner.output
     assert "No space left on device" in learner.output
     assert "Traceback" not in learner.output
-    side = MonitorSide(redis_url, run_name, "test")
-    assert side.read_learner()["holder"] is None
-    side.close()
+    link = MonitorLink(redis_url, run_name, "test")
+    assert link.read_learner()["holder"] is None
+    link.close()
 
 
 # More than the server takes.

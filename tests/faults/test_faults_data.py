@@ -27,8 +27,8 @@ from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spaces import discrete
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.side import ActorSide
+from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually
 
 # A block is a batch.
@@ -53,8 +53,8 @@ class Run:
         self.url, self.name = url, name
         self.variables: dict[str, Any] = {"IMPALA_REDIS_URL": url, "IMPALA_RUN": name}
         self.operator = redis.Redis.from_url(url)
-        self._monitor = MonitorSide(url, name, "test")
-        self._hostile = ActorSide(url, name, "hostile")
+        self._monitor = MonitorLink(url, name, "test")
+        self._hostile = ActorLink(url, name, "hostile")
         self._sequence = 0
 
     @property
@@ -82,7 +82,7 @@ class Run:
         return Counter({k.removeprefix(prefix): n for k, n in books.items() if prefix in k})
 
     def weights(self) -> tuple[int, wire.Weights]:
-        """What is published; FrameRefused if it is not sound."""
+        """What is published; MessageRefused if it is not sound."""
         payload: Any = self.operator.hget(self.key("weights"), "payload")
         return wire.unpack_weights(payload, self.spec)
 
@@ -94,8 +94,8 @@ class Run:
         )
 
     def close(self) -> None:
-        for side in (self.operator, self._monitor, self._hostile):
-            side.close()
+        for link in (self.operator, self._monitor, self._hostile):
+            link.close()
 
 
 @pytest.fixture

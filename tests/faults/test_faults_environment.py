@@ -9,7 +9,7 @@ import redis
 
 from impala_redis.common.blocks import wire
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import Programs, eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.fault(45)]
@@ -85,7 +85,7 @@ class Stage:
             "IMPALA_RUN": run,
             "PYTHONPATH": str(programs.folder),
         }
-        self.monitor = MonitorSide(url, run, "test")
+        self.monitor = MonitorLink(url, run, "test")
         options = ("--env", f"brittle:{env}", *SMALL, "--run-dir", "run")
         self.learner = programs.start("impala-learner", *ENDLESS, *options, **self.variables)
         self.learner.says("ready")

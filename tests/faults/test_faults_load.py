@@ -26,14 +26,15 @@ import redis
 
 from chaos.crew import PROGRESS_S, Crew
 from chaos.servers import OwnServer
-from impala_redis.common.acting.courier import Courier, Fresh
+from impala_redis.common.acting.courier import Courier
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
+from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.side import ActorSide, LearnerSide
+from impala_redis.common.transport.link import ActorLink, LearnerLink
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import Programs, eventually
 
 log = logging.getLogger(__name__)
@@ -88,18 +89,18 @@ def carry(pipe: Connection, url: str, run: str, number: int) -> None:
     """The crowd's process: links that push and beat, until asked to close."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
-    look = ActorSide(url, run, "actor")
+    look = ActorLink(url, run, "actor")
     spec_reply, weights_reply = look.read_spec(), look.read_weights()
     assert spec_reply is not None
     assert weights_reply is not None
     spec = RunSpec.from_json(spec_reply.json)
-    fresh = Fresh(*wire.unpack_weights(weights_reply.payload, spec))
+    fresh = VersionedWeights(*wire.unpack_weights(weights_reply.payload, spec))
     couriers, blocks = [], []
     for i in range(CROWD):
         origin = Origin(f"crowd-{number}-{i}", number + 1, 0, fresh.version)
         producer = f"{origin.actor}#{origin.incarnation}"
-        side = ActorSide(url, run, "actor")
-        couriers.append(Courier(side, spec, spec_reply.digest, producer, lambda: {"frames": 1}))
+        link = ActorLink(url, run, "actor")
+        couriers.append(Courier(link, spec, spec_reply.digest, producer, lambda: {"frames": 1}))
         blocks.append(some_block(spec, origin))
         couriers[-1].start(fresh)
     pushing = threading.Event()
@@ -200,7 +201,7 @@ def test_with_many_actors_the_learner_still_claims_without_delay(
     )
     shapes = spec.parameter_shapes()
     weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    learner = LearnerSide(server.url, run_name, "learner", 60.0)
+    learner = LearnerLink(server.url, run_name, "learner", 60.0)
     learner.open()
     learner.publish(1, wire.pack_weights(weights, 1, spec))
     learner.announce(spec.to_json(), spec.fingerprint, "running")
@@ -226,7 +227,7 @@ def test_with_many_actors_the_learner_still_claims_without_delay(
         )
         assert p99 < 0.5
         eventually(lambda: all_pushed_since(before, many), PROGRESS_S, "everyone's next push")
-        look = MonitorSide(server.url, run_name, "test")
+        look = MonitorLink(server.url, run_name, "test")
         eventually(lambda: len(look.read_actors()) == count * CROWD, PROGRESS_S, "all are listed")
         assert residual(look.read_books()) == 0
         look.close()

@@ -26,7 +26,7 @@ from impala_redis.common.acting.courier import RING_BLOCKS
 from impala_redis.common.errors import RedisUnreachable
 from impala_redis.common.server.connection import SOCKET_TIMEOUT_S
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.side import ActorSide, LearnerSide
+from impala_redis.common.transport.link import ActorLink, LearnerLink
 from support import Programs, eventually
 
 log = logging.getLogger(__name__)
@@ -327,12 +327,12 @@ def test_weights_may_take_longer_to_read_than_a_time_out(
     own_server: OwnServer, proxy: Proxy, run_name: str
 ) -> None:
     # given weights that take a time-out and a half at 1 MB/s
-    learner = LearnerSide(own_server.url, run_name, "learner", 10.0)
+    learner = LearnerLink(own_server.url, run_name, "learner", 10.0)
     learner.open()
     payload = random.Random(0).randbytes(int(1.5 * SOCKET_TIMEOUT_S * 1_000_000))
     learner.publish(1, payload)
     proxy.bytes_per_s = 1_000_000
-    reader = ActorSide(proxy.url, run_name, "actor")
+    reader = ActorLink(proxy.url, run_name, "actor")
 
     # when they are read
     started = time.monotonic()
@@ -352,7 +352,7 @@ def test_weights_that_the_network_cannot_carry_in_a_time_out_are_not_half_publis
     own_server: OwnServer, proxy: Proxy, run_name: str
 ) -> None:
     # given weights that take several time-outs at 1 MB/s, and older ones
-    learner = LearnerSide(proxy.url, run_name, "learner", 60.0)
+    learner = LearnerLink(proxy.url, run_name, "learner", 60.0)
     learner.open()
     learner.publish(1, b"old")
     payload = bytes(int(4 * SOCKET_TIMEOUT_S * 1_000_000))
@@ -366,7 +366,7 @@ def test_weights_that_the_network_cannot_carry_in_a_time_out_are_not_half_publis
     # then it ends by the time-out, and the old ones stay: what is sent must fit into one
     assert time.monotonic() - started < SOCKET_TIMEOUT_S + 3.0
     proxy.heal()
-    reader = ActorSide(own_server.url, run_name, "actor")
+    reader = ActorLink(own_server.url, run_name, "actor")
     found = reader.read_weights()
     assert found is not None
     assert (found.version, found.payload) == (1, b"old")
@@ -424,43 +424,43 @@ def test_every_call_ends_by_its_time_out_when_nothing_answers(
     own_server: OwnServer, proxy: Proxy, run_name: str
 ) -> None:
     # given a run, and for each call a connection of its own that works
-    owner = LearnerSide(own_server.url, run_name, "learner", 60.0)
+    owner = LearnerLink(own_server.url, run_name, "learner", 60.0)
     owner.open()
     frame = b"x" * 1000
 
-    def learner(call: Callable[[LearnerSide], object]) -> tuple[Any, Callable[[Any], object]]:
-        return LearnerSide(proxy.url, run_name, "learner", 60.0), call
+    def learner(call: Callable[[LearnerLink], object]) -> tuple[Any, Callable[[Any], object]]:
+        return LearnerLink(proxy.url, run_name, "learner", 60.0), call
 
-    def actor(call: Callable[[ActorSide], object]) -> tuple[Any, Callable[[Any], object]]:
-        return ActorSide(proxy.url, run_name, "actor"), call
+    def actor(call: Callable[[ActorLink], object]) -> tuple[Any, Callable[[Any], object]]:
+        return ActorLink(proxy.url, run_name, "actor"), call
 
     calls = {
-        "push": actor(lambda side: side.push("a#1", 1, frame, 4)),
-        "read_news": actor(lambda side: side.read_news()),
-        "read_spec": actor(lambda side: side.read_spec()),
-        "read_weights": actor(lambda side: side.read_weights()),
-        "beat": actor(lambda side: side.beat("a", {"frames": 1}, 10.0)),
-        "leave": actor(lambda side: side.leave("a")),
-        "check_server": learner(lambda side: side.check_server()),
-        "open": learner(lambda side: side.open()),
-        "renew": learner(lambda side: side.renew({})),
-        "publish": learner(lambda side: side.publish(1, frame)),
-        "settle_and_claim": learner(lambda side: side.settle_and_claim(Settled(), 4)),
-        "release": learner(lambda side: side.release()),
+        "push": actor(lambda link: link.push("a#1", 1, frame, 4)),
+        "read_news": actor(lambda link: link.read_news()),
+        "read_spec": actor(lambda link: link.read_spec()),
+        "read_weights": actor(lambda link: link.read_weights()),
+        "beat": actor(lambda link: link.beat("a", {"frames": 1}, 10.0)),
+        "leave": actor(lambda link: link.leave("a")),
+        "check_server": learner(lambda link: link.check_server()),
+        "open": learner(lambda link: link.open()),
+        "renew": learner(lambda link: link.renew({})),
+        "publish": learner(lambda link: link.publish(1, frame)),
+        "settle_and_claim": learner(lambda link: link.settle_and_claim(Settled(), 4)),
+        "release": learner(lambda link: link.release()),
     }
-    for side, _ in calls.values():
-        side.ping()
+    for link, _ in calls.values():
+        link.ping()
     # and one that has none yet
-    calls["connect"] = actor(lambda side: side.ping())
+    calls["connect"] = actor(lambda link: link.ping())
 
     # when nothing comes back any more
     proxy.blackhole = True
 
     def seconds(name: str) -> float:
-        side, call = calls[name]
+        link, call = calls[name]
         started = time.monotonic()
         with pytest.raises(RedisUnreachable):
-            call(side)
+            call(link)
         return time.monotonic() - started
 
     with ThreadPoolExecutor(len(calls)) as pool:
@@ -468,8 +468,8 @@ def test_every_call_ends_by_its_time_out_when_nothing_answers(
 
     # then each call ends, after one time-out and not after several
     assert max(took_s.values()) < SOCKET_TIMEOUT_S + 3.0, took_s
-    for side, _ in calls.values():
-        side.close()
+    for link, _ in calls.values():
+        link.close()
     owner.close()
 
 

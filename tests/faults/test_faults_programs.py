@@ -21,8 +21,8 @@ from impala_redis.common.acting.courier import BEAT_EXPIRES_S, RING_BLOCKS
 from impala_redis.common.blocks import wire
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.monitor import MonitorSide
-from impala_redis.common.transport.side import Keys
+from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.monitor import MonitorLink
 from support import ROOT, Program, Programs, eventually
 
 pytestmark = pytest.mark.processes
@@ -270,9 +270,9 @@ def test_a_learner_killed_with_half_its_weights_sent_leaves_the_old_ones_whole(
     killed(crew.doomed_learner("half", "publish", 20, *CHECKPOINTS_OFTEN))
 
     # then what is published is whole, and is what had been published before
-    side = MonitorSide(raw_url(raw), crew.run, "test")
-    reply, spec_reply = side.read_weights(), side.read_spec()
-    side.close()
+    link = MonitorLink(raw_url(raw), crew.run, "test")
+    reply, spec_reply = link.read_weights(), link.read_spec()
+    link.close()
     assert reply is not None
     assert spec_reply is not None
     assert reply.intact
@@ -336,7 +336,7 @@ STAMPS = {
     ("workers/actor.py", "__init__"),
     ("workers/logbook.py", "record"),
     ("workers/logbook.py", "write_result"),
-    ("workers/runtime.py", "started_at_unix_s"),
+    ("workers/process.py", "started_at_unix_s"),
     ("workers/status.py", "_age"),
 }
 

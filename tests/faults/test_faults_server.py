@@ -18,13 +18,14 @@ import redis
 
 from chaos.crew import ENDLESS, PROGRESS_S, Crew, trained
 from chaos.servers import DURABLE, OwnServer
-from impala_redis.common.acting.courier import Courier, Fresh
+from impala_redis.common.acting.courier import Courier
 from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
+from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.functions import LIBRARY
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.side import ActorSide
+from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import Program, Programs, eventually
 
 pytestmark = pytest.mark.processes
@@ -209,11 +210,11 @@ def test_handing_a_block_over_takes_no_longer_when_the_server_is_frozen(
     own_server: OwnServer,
 ) -> None:
     # given an actor's courier, and a frozen server
-    side = ActorSide(own_server.url, SPEC.run, "test")
+    link = ActorLink(own_server.url, SPEC.run, "test")
     rows = empty_trajectory(SPEC, SPEC.envs_per_actor)
-    courier = Courier(side, SPEC, "digest", "actor#1", dict)
+    courier = Courier(link, SPEC, "digest", "actor#1", dict)
     with own_server.frozen():
-        courier.start(Fresh(1, {}))
+        courier.start(VersionedWeights(1, {}))
         took_s = []
 
         # when blocks are handed over as fast as an actor makes them, for longer than the ring lasts
@@ -228,7 +229,7 @@ def test_handing_a_block_over_takes_no_longer_when_the_server_is_frozen(
         assert np.quantile(took_s, 0.99) <= 0.05  # to wait for the network would take seconds
         assert courier.shed_local > 400
     courier.close(0.0)
-    side.close()
+    link.close()
 
 
 @pytest.mark.fault(13)
@@ -247,9 +248,9 @@ def test_paused_clients_go_on_when_the_pause_is_over(
 
     # then whoever only reads is served during a pause of writes
     if mode == "WRITE":
-        side = MonitorSide(crew.url, crew.run, "reader")
-        weights, books = side.read_weights(), side.read_books()
-        side.close()
+        link = MonitorLink(crew.url, crew.run, "reader")
+        weights, books = link.read_weights(), link.read_books()
+        link.close()
         assert time.monotonic() - started < pause_s
         assert weights is not None
         assert weights.intact

@@ -23,8 +23,8 @@ from impala_redis.common.server import embedded as server
 from impala_redis.common.server.connection import connect, with_password
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.server.suitability import check_server
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.side import ActorSide
+from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from impala_redis.workers.status import main as status_command
 from impala_redis.workers.train import main as train_command
 from support import ROOT, Program, Programs, eventually
@@ -305,8 +305,8 @@ def test_a_user_may_do_nothing_else(users: dict[str, redis.Redis], user: str, co
 def test_a_user_of_an_older_file_is_told_what_a_push_needs(hardened: HardenedServer) -> None:
     # given an actor as it was before pushes were transactions, or without what a function calls
     address = with_password(hardened.url("actor"), hardened.password("actor"))
-    side = ActorSide(address, RUN, "actor")
-    with hardened.client("admin") as admin, contextlib.closing(side):
+    link = ActorLink(address, RUN, "actor")
+    with hardened.client("admin") as admin, contextlib.closing(link):
         (line,) = (text for text in admin.acl_list() if text.startswith("user actor "))
         rules = re.findall(r"\([^)]*\)|\S+", line)[2:]
         try:
@@ -316,7 +316,7 @@ def test_a_user_of_an_older_file_is_told_what_a_push_needs(hardened: HardenedSer
 
                 # when it pushes, then it is told what to do
                 with pytest.raises(RedisDenied, match=r"as an admin, bring .*docker/users\.acl"):
-                    side.push("a#9", 1, b"block", 4)
+                    link.push("a#9", 1, b"block", 4)
         finally:
             admin.execute_command("ACL", "SETUSER", "actor", "reset", *rules)
 
@@ -632,11 +632,11 @@ def test_a_revoked_user_ends_its_program_within_seconds(
         assert "Traceback" not in program.output
         assert "secret" not in program.output
         assert b"secret" not in cmdline
-    side = MonitorSide(
+    link = MonitorLink(
         with_password(guarded.url("admin"), guarded.password("admin")), guarded.run, "test"
     )
-    assert residual(side.read_books()) == 0
-    side.close()
+    assert residual(link.read_books()) == 0
+    link.close()
 
 
 # Passwords, and where they may come from.

@@ -18,7 +18,7 @@ from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.learning.batch import Batch, make_batch
 from impala_redis.common.learning.learner import Learner
-from impala_redis.common.loss.distributions import judge
+from impala_redis.common.loss.distributions import evaluate_actions
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec, make_spec
 from small_networks import lively_model
@@ -59,9 +59,9 @@ class Catch(Task):
     action_space = spaces.Discrete(3, start=-1)
     steps_each = 4
 
-    def __init__(self, side: int = SIDE) -> None:
-        self.scale = side // 5
-        self.observation_space = spaces.Box(0, 255, (side, side), np.uint8)
+    def __init__(self, link: int = SIDE) -> None:
+        self.scale = link // 5
+        self.observation_space = spaces.Box(0, 255, (link, link), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         gymnasium.Env.reset(self, seed=seed)
@@ -165,7 +165,7 @@ def _tasks() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class Played:
+class UnrollTiming:
     """An actor of N environments of a task, its run's spec and settings."""
 
     def __init__(self, task: str, num_envs: int, **settings: Any) -> None:
@@ -178,12 +178,12 @@ class Played:
 
 
 @pytest.fixture
-def played() -> Iterator[Callable[..., Played]]:
+def played() -> Iterator[Callable[..., UnrollTiming]]:
     """Makes actors, and closes their environments."""
-    made: list[Played] = []
+    made: list[UnrollTiming] = []
 
-    def make(task: str, num_envs: int, **settings: Any) -> Played:
-        made.append(Played(task, num_envs, **settings))
+    def make(task: str, num_envs: int, **settings: Any) -> UnrollTiming:
+        made.append(UnrollTiming(task, num_envs, **settings))
         return made[-1]
 
     yield make
@@ -191,7 +191,7 @@ def played() -> Iterator[Callable[..., Played]]:
         one.actor.close()
 
 
-Make = Callable[..., Played]
+Make = Callable[..., UnrollTiming]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_what_an_actor_says_of_its_actions_is_what_the_learner_finds_with_its_we
         seen, learned = batch.on(CPU)
         with torch.no_grad():
             outputs = model(seen).policy[:-1]
-        found = judge(one.spec.action, outputs, learned.actions)
+        found = evaluate_actions(one.spec.action, outputs, learned.actions)
 
         # then both say the same of every action, after an episode's border and before it
         np.testing.assert_allclose(found.log_probs, rows.behaviour_log_probs, rtol=1e-5, atol=1e-5)
@@ -238,7 +238,7 @@ def test_what_an_actor_says_of_its_actions_is_what_the_learner_finds_with_its_we
     assert borders > 5
 
 
-def score_after_training(one: Played, updates: int) -> float:
+def score_after_training(one: UnrollTiming, updates: int) -> float:
     """Trains on every unroll that is played; the mean return of the last 500 episodes."""
     learner = Learner(one.spec, one.config, CPU)
     batch = make_batch(one.spec, one.spec.envs_per_actor, pinned=False)

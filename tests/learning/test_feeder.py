@@ -15,14 +15,14 @@ import torch
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Episode, Origin, Trajectory
 from impala_redis.common.errors import Fenced, RedisUnreachable, RunHeld
-from impala_redis.common.learning.batch import Batch, Played
+from impala_redis.common.learning.batch import Batch, UnrollTiming
 from impala_redis.common.learning.feeder import Feeder
 from impala_redis.common.learning.replay import Replay
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.side import ActorSide, LearnerSide
+from impala_redis.common.transport.link import ActorLink, LearnerLink
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import eventually
 
 T = 2
@@ -62,13 +62,13 @@ class Run:
 
     def __init__(self, url: str, name: str) -> None:
         self.url, self.name = url, name
-        self.learner = LearnerSide(url, name, "learner", 60.0)
-        self.actor = ActorSide(url, name, "actor")
-        self.monitor = MonitorSide(url, name, "monitor")
+        self.learner = LearnerLink(url, name, "learner", 60.0)
+        self.actor = ActorLink(url, name, "actor")
+        self.monitor = MonitorLink(url, name, "monitor")
         self.operator = redis.Redis.from_url(url)
         self.rng = np.random.default_rng(0)
         self.feeders: list[Feeder] = []
-        self.sides: list[LearnerSide] = []
+        self.links: list[LearnerLink] = []
         self.pushed: list[Trajectory] = []
         self.version = 0
         self.reopened = 0
@@ -86,12 +86,12 @@ class Run:
         self,
         batch_size: int,
         max_policy_lag: int | None = None,
-        side: LearnerSide | None = None,
+        link: LearnerLink | None = None,
         reopen: Callable[[], None] | None = None,
         replay: Replay | None = None,
     ) -> Feeder:
         made = Feeder(
-            side or self.learner,
+            link or self.learner,
             SPEC,
             batch_size,
             torch.device("cpu"),
@@ -122,8 +122,8 @@ class Run:
     def close(self) -> None:
         for made in self.feeders:
             made.close()
-        for side in (*self.sides, self.learner, self.actor, self.monitor, self.operator):
-            side.close()
+        for link in (*self.links, self.learner, self.actor, self.monitor, self.operator):
+            link.close()
 
 
 @pytest.fixture
@@ -261,7 +261,10 @@ def test_a_batch_knows_who_played_the_blocks_that_end_in_it(run: Run) -> None:
 
     # then
     assert first.played == []
-    assert second.played == [Played("a", rows[0].frames, 0.25), Played("b", rows[1].frames, 0.5)]
+    assert second.played == [
+        UnrollTiming("a", rows[0].frames, 0.25),
+        UnrollTiming("b", rows[1].frames, 0.5),
+    ]
     feeder.trained(second)
     assert second.played == []
 
@@ -492,15 +495,15 @@ def test_a_fenced_feeder_tells_the_learner(run: Run) -> None:
     assert feeder.next_batch(0.01) is None
 
     # when another learner takes the run over
-    run.sides.append(LearnerSide(run.url, run.name, "second", 60.0))
-    run.sides[-1].open(take_over=True)
+    run.links.append(LearnerLink(run.url, run.name, "second", 60.0))
+    run.links[-1].open(take_over=True)
 
     # then the next batch is not one
     with pytest.raises(Fenced, match="second"):
         feeder.next_batch(SOON_S)
 
 
-class LossySide(LearnerSide):
+class LossySide(LearnerLink):
     """Loses replies after the server has done what was asked, and requests before."""
 
     chances = random.Random(1)
@@ -522,19 +525,19 @@ class LossySide(LearnerSide):
 
 def test_lost_requests_and_replies_change_nothing(run: Run) -> None:
     # given a bad connection
-    side = LossySide(run.url, run.name, "lossy", 60.0)
-    run.sides.append(side)
-    side.open(take_over=True)
+    link = LossySide(run.url, run.name, "lossy", 60.0)
+    run.links.append(link)
+    link.open(take_over=True)
     for number in range(30):
         run.push(2 if number % 3 else 3)
 
     # when all is taken through it: 70 columns
-    feeder = run.feeder(5, side=side)
+    feeder = run.feeder(5, link=link)
     seen = train(feeder, 14)
     eventually(lambda: run.books()["consumed"] == 30)
 
     # then each block arrived once, in order
-    assert side.lost > 3
+    assert link.lost > 3
     assert same(joined(seen), joined(run.pushed))
     assert residual(run.books()) == 0
 

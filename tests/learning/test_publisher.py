@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from impala_redis.common.blocks import wire
-from impala_redis.common.blocks.wire import Weights
+from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import Fenced, NotFinite, RedisUnreachable, RunHeld
 from impala_redis.common.learning import publisher as publisher_module
 from impala_redis.common.learning.publisher import Publisher
@@ -22,8 +22,8 @@ from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server import connection
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport.monitor import MonitorSide
-from impala_redis.common.transport.side import ActorSide, LearnerSide
+from impala_redis.common.transport.link import ActorLink, LearnerLink
+from impala_redis.common.transport.monitor import MonitorLink
 from support import eventually
 
 SPEC = RunSpec(
@@ -48,7 +48,7 @@ def weights(version: int) -> Weights:
     }
 
 
-class GatedSide(LearnerSide):
+class GatedSide(LearnerLink):
     """Publishes only while the gate is open, and says when somebody waits at it."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -70,15 +70,15 @@ class Run:
 
     def __init__(self, url: str, name: str, lease_s: float = LEASE_S) -> None:
         self.url, self.name, self.lease_s = url, name, lease_s
-        self.side = GatedSide(url, name, "learner", lease_s)
-        self.other = LearnerSide(url, name, "other", LEASE_S)
-        self.monitor = MonitorSide(url, name, "monitor")
+        self.link = GatedSide(url, name, "learner", lease_s)
+        self.other = LearnerLink(url, name, "other", LEASE_S)
+        self.monitor = MonitorLink(url, name, "monitor")
         self.operator = redis.Redis.from_url(url)
         self.publishers: list[Publisher] = []
-        self.side.open()
+        self.link.open()
 
     def publisher(self, interval_s: float = 0.0, spec: RunSpec = SPEC) -> Publisher:
-        made = Publisher(self.side, spec, interval_s, self.lease_s)
+        made = Publisher(self.link, spec, interval_s, self.lease_s)
         self.publishers.append(made)
         made.start()
         return made
@@ -96,11 +96,11 @@ class Run:
         return version
 
     def close(self) -> None:
-        self.side.gate.set()
+        self.link.gate.set()
         for made in self.publishers:
             made.close()
-        for side in (self.side, self.other, self.monitor, self.operator):
-            side.close()
+        for link in (self.link, self.other, self.monitor, self.operator):
+            link.close()
 
 
 @pytest.fixture
@@ -133,19 +133,19 @@ def test_what_is_offered_is_published(run: Run) -> None:
 
 def test_of_several_offers_the_newest_is_published(run: Run) -> None:
     # given a publisher that waits for Redis with version 1
-    run.side.gate.clear()
+    run.link.gate.clear()
     publisher = run.publisher()
     publisher.offer(1, weights(1))
-    assert run.side.waiting.wait(20)
+    assert run.link.waiting.wait(20)
 
     # when more is offered meanwhile
     for version in range(2, 10):
         publisher.offer(version, weights(version))
-    run.side.gate.set()
+    run.link.gate.set()
 
     # then the newest follows, and those in between are passed over
     eventually(lambda: run.published == 9, 5.0)
-    assert run.side.tried == [1, 9]
+    assert run.link.tried == [1, 9]
 
 
 def test_closing_publishes_the_last_offer(run: Run) -> None:
@@ -158,16 +158,16 @@ def test_closing_publishes_the_last_offer(run: Run) -> None:
 
 def test_closing_publishes_an_offer_that_came_while_another_was_on_its_way(run: Run) -> None:
     # given version 1 on its way
-    run.side.gate.clear()
+    run.link.gate.clear()
     publisher = run.publisher()
     publisher.offer(1, weights(1))
-    assert run.side.waiting.wait(20)
+    assert run.link.waiting.wait(20)
 
     # when the learner ends: it offers its last weights and closes
     publisher.offer(2, weights(2))
     closer = threading.Thread(target=publisher.close)
     closer.start()
-    run.side.gate.set()
+    run.link.gate.set()
     closer.join(20)
 
     # then they are what is left in Redis
@@ -187,11 +187,11 @@ def test_the_next_offer_is_wanted_after_the_interval(run: Run) -> None:
 
 
 def test_while_an_offer_waits_no_other_is_wanted(run: Run) -> None:
-    run.side.gate.clear()
+    run.link.gate.clear()
     publisher = run.publisher()
     publisher.offer(1, weights(1))
     assert not publisher.ready
-    run.side.gate.set()
+    run.link.gate.set()
     eventually(lambda: publisher.ready)
 
 
@@ -199,7 +199,7 @@ def test_a_publication_whose_reply_was_lost_is_sent_again_without_harm(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a first reply that is lost
-    publish, calls = run.side.publish, []
+    publish, calls = run.link.publish, []
 
     def lossy(version: int, payload: bytes) -> None:
         publish(version, payload)
@@ -207,7 +207,7 @@ def test_a_publication_whose_reply_was_lost_is_sent_again_without_harm(
         if len(calls) == 1:
             raise RedisUnreachable("the reply was lost")
 
-    monkeypatch.setattr(run.side, "publish", lossy)
+    monkeypatch.setattr(run.link, "publish", lossy)
 
     # when weights are published, then the next ones are too
     publisher = run.publisher()
@@ -231,7 +231,7 @@ def test_weights_that_bfloat16_cannot_hold_end_the_publisher_and_are_not_publish
 
     # then
     eventually(lambda: isinstance(publisher.failure, NotFinite))
-    assert run.side.tried == []
+    assert run.link.tried == []
 
 
 # The lease.
@@ -273,9 +273,9 @@ def test_the_share_of_dropped_blocks_is_of_the_time_since_it_was_last_asked(
 ) -> None:
     # given a list that takes 2 blocks, and holds them
     run = Run(redis_url, run_name)
-    run.side.announce(SPEC.to_json(), SPEC.fingerprint, "running")
-    actor = ActorSide(redis_url, run_name, "actor")
-    publisher = Publisher(run.side, SPEC, 0.0, LEASE_S)  # not started: it asks when we say so
+    run.link.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+    actor = ActorLink(redis_url, run_name, "actor")
+    publisher = Publisher(run.link, SPEC, 0.0, LEASE_S)  # not started: it asks when we say so
     for sequence in (1, 2):
         actor.push("actor#1", sequence, b"block", 2)
     publisher._keep_lease()
@@ -299,8 +299,8 @@ def test_books_that_begin_anew_have_no_share_and_no_share_is_above_one(
 ) -> None:
     # given books that are deleted after 5 blocks, and then count more drops than pushes
     readings = [(5, 3), (2, 0), (9, 1), (20, 0), (21, 4)]
-    monkeypatch.setattr(run.side, "read_flow", iter(readings).__next__)
-    publisher = Publisher(run.side, SPEC, 0.0, LEASE_S)
+    monkeypatch.setattr(run.link, "read_flow", iter(readings).__next__)
+    publisher = Publisher(run.link, SPEC, 0.0, LEASE_S)
 
     # when
     shares = []
@@ -345,7 +345,7 @@ def test_after_a_wipe_the_last_weights_are_published_again(run: Run) -> None:
     run.operator.delete(*run.operator.keys(f"impala:{{{run.name}}}:*"))
 
     # when the run is opened again
-    run.side.open()
+    run.link.open()
     publisher.reintroduce()
 
     # then they are there, the spec too, and the next ones follow
@@ -401,11 +401,11 @@ def test_an_offer_waits_for_a_lost_run_to_be_opened_again(run: Run) -> None:
     publisher = run.publisher()
     run.operator.delete(*run.operator.keys(f"impala:{{{run.name}}}:*"))
     publisher.offer(1, weights(1))
-    eventually(lambda: len(run.side.tried) >= 2)  # it tries and tries
+    eventually(lambda: len(run.link.tried) >= 2)  # it tries and tries
     assert publisher.failure is None
 
     # when it is opened again, then the offer goes out
-    run.side.open()
+    run.link.open()
     eventually(lambda: run.published == 1)
 
 
@@ -419,7 +419,7 @@ def test_a_frozen_server_delays_the_offer_and_no_more(own_run: Run) -> None:
         started = time.monotonic()
         publisher.offer(1, weights(1))
         assert time.monotonic() - started < 0.1
-        eventually(lambda: len(own_run.side.tried) >= 2)
+        eventually(lambda: len(own_run.link.tried) >= 2)
     finally:
         os.kill(pid, signal.SIGCONT)
 

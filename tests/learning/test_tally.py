@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from impala_redis.common.blocks.trajectory import Episode
-from impala_redis.common.learning.batch import Batch, Played, make_batch
+from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
 from impala_redis.common.learning.tally import MOST_RETURNS, VERSIONS, Tally
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
@@ -105,7 +105,11 @@ def test_replayed_trajectories_have_a_lag_of_their_own() -> None:
 def test_actors_are_told_apart_and_their_rates_are_while_they_play() -> None:
     # given
     batch = batch_of([0])
-    batch.played = [Played("a", 100, 0.5), Played("b", 100, 0.25), Played("a", 100, 1.0)]
+    batch.played = [
+        UnrollTiming("a", 100, 0.5),
+        UnrollTiming("b", 100, 0.25),
+        UnrollTiming("a", 100, 1.0),
+    ]
 
     # when
     tally = Tally()
@@ -122,7 +126,7 @@ def test_actors_are_told_apart_and_their_rates_are_while_they_play() -> None:
 def test_a_block_that_took_no_time_has_no_rate() -> None:
     # given
     batch = batch_of([0])
-    batch.played = [Played("a", 100, 0.0)]
+    batch.played = [UnrollTiming("a", 100, 0.0)]
 
     # when
     tally = Tally()
@@ -155,7 +159,7 @@ def test_of_many_episodes_some_returns_are_told_and_the_figures_are_of_all() -> 
 def test_what_was_taken_is_not_told_again() -> None:
     # given a batch that brings something of everything
     batch = batch_of([0, 1], replayed=1)
-    batch.episodes, batch.played = [Episode(1.0, 5)], [Played("a", 100, 0.5)]
+    batch.episodes, batch.played = [Episode(1.0, 5)], [UnrollTiming("a", 100, 0.5)]
     tally = Tally()
     tally.made(1, 0.0)
     tally.note(batch, 1, 1.0)
@@ -166,7 +170,7 @@ def test_what_was_taken_is_not_told_again() -> None:
 
     # and of something else, only that
     other = batch_of([1])
-    other.episodes, other.played = [Episode(9.0, 3)], [Played("b", 100, 0.25)]
+    other.episodes, other.played = [Episode(9.0, 3)], [UnrollTiming("b", 100, 0.25)]
     tally.note(other, 1, 1.0)
     figures = tally.take()
     assert (figures["actors"], figures["actor_frames_per_s_min"]) == (1, 400)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from impala_redis.common.loss.corrections import corrected_returns, whole_returns
-from impala_redis.common.loss.impala import Rows, impala_loss
+from impala_redis.common.loss.impala import LossInput, impala_loss
 from impala_redis.common.run.config import LossSettings
 from impala_redis.common.run.spaces import discrete
 
@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
     logits: torch.Tensor  # [T, B, A]
     values: torch.Tensor  # [T+1, B]
-    rows: Rows
+    rows: LossInput
 
 
 def make_case(seed: int) -> Case:
@@ -34,7 +34,7 @@ def make_case(seed: int) -> Case:
     mask[4, 1] = False  # truncated after row 3
     discounts[T - 1, 2] = 0.0  # terminated at the very end: no fake row is seen
     # Column 3 has no end.
-    rows = Rows(
+    rows = LossInput(
         actions=torch.tensor(rng.integers(0, A, (T, B))),
         rewards=torch.tensor(rng.normal(0.0, 2.0, (T, B)) * mask),
         discounts=torch.tensor(discounts),

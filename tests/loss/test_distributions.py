@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal
 
 from impala_redis.common.acting.sampling import sample
-from impala_redis.common.loss.distributions import judge
+from impala_redis.common.loss.distributions import evaluate_actions
 from impala_redis.common.run.spaces import ActionSpec, discrete
 
 T, B = 5, 7
@@ -49,7 +49,7 @@ def test_log_probabilities_and_entropies_are_those_of_torchs_distributions(
     outputs, actions, _ = drawn(action, seed=1)
 
     # when
-    found = judge(action, outputs.double(), actions)
+    found = evaluate_actions(action, outputs.double(), actions)
 
     # then
     log_probs, entropies = reference(action, outputs.double(), actions)
@@ -65,7 +65,7 @@ def test_the_learner_gives_actions_the_log_probabilities_that_the_actor_gave_the
     outputs, actions, behaviour_log_probs = drawn(action, seed=2)
 
     # when
-    found = judge(action, outputs, actions).log_probs.reshape(-1)
+    found = evaluate_actions(action, outputs, actions).log_probs.reshape(-1)
 
     # then
     torch.testing.assert_close(found, behaviour_log_probs, rtol=1e-5, atol=1e-5)
@@ -79,7 +79,7 @@ def test_the_gradients_are_those_of_the_definition(action: ActionSpec) -> None:
 
     # when / then
     def of_interest(outputs: Tensor) -> tuple[Tensor, Tensor]:
-        return judge(action, outputs, actions[:2, :2])[:2]
+        return evaluate_actions(action, outputs, actions[:2, :2])[:2]
 
     assert torch.autograd.gradcheck(of_interest, [outputs])
 
@@ -89,9 +89,9 @@ def test_what_figures_need_comes_with_it() -> None:
     one_choice, several, numbers = (drawn(ACTIONS[index], seed=4) for index in (0, 2, 3))
 
     # when
-    of_one = judge(ACTIONS[0], *one_choice[:2])
-    of_several = judge(ACTIONS[2], *several[:2])
-    of_numbers = judge(ACTIONS[3], *numbers[:2])
+    of_one = evaluate_actions(ACTIONS[0], *one_choice[:2])
+    of_several = evaluate_actions(ACTIONS[2], *several[:2])
+    of_numbers = evaluate_actions(ACTIONS[3], *numbers[:2])
 
     # then
     assert of_one.probabilities is not None and of_one.stds is None

@@ -8,7 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impala_redis.common.loss.impala import MAX_LOG_RHO, Losses, Rows, impala_loss, shape_rewards
+from impala_redis.common.loss.impala import (
+    MAX_LOG_RHO,
+    Losses,
+    LossInput,
+    impala_loss,
+    shape_rewards,
+)
 from impala_redis.common.run.config import LossSettings
 from impala_redis.common.run.spaces import ActionSpec, discrete
 from impala_redis.common.vtrace import from_importance_weights
@@ -24,7 +30,7 @@ class Case(NamedTuple):
 
     logits: Tensor  # [T, B, A]
     values: Tensor  # [T+1, B]
-    rows: Rows
+    rows: LossInput
 
 
 class Slow(NamedTuple):
@@ -45,7 +51,7 @@ def make_case(seed: int = 0) -> Case:
     mask = np.ones((T, B), np.bool_)
     discounts[1, 0], mask[2, 0] = 0.0, False
     mask[3, 1] = False
-    rows = Rows(
+    rows = LossInput(
         actions=torch.tensor(rng.integers(0, A, (T, B))),
         rewards=torch.tensor(rng.normal(0.0, 2.0, (T, B)) * mask),
         discounts=torch.tensor(discounts),
@@ -538,7 +544,7 @@ def test_a_ratio_too_large_for_a_float_leaves_the_loss_finite(changes: dict[str,
     outputs = torch.zeros(T, B, 2 * D)
     outputs[0, 0, D:] = -60.0  # log-densities of 118: e^118 is no float32
     outputs.requires_grad_()
-    rows = Rows(
+    rows = LossInput(
         actions=torch.zeros(T, B, D),
         rewards=torch.zeros(T, B),
         discounts=torch.ones(T, B),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from impala_redis.common.acting.torch_policy import NetworkPolicy
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.batch import stacked
-from impala_redis.common.networks.network import ModelOutput, Network, Seen, make_model
+from impala_redis.common.networks.network import ModelOutput, Network, NetworkInput, make_model
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from small_networks import (
@@ -109,7 +109,7 @@ def learn(model: Network, played: Play, start: int, end: int) -> ModelOutput:
     observations = np.concatenate([played.histories[start], played.observations[start : end + 1]])
     with torch.no_grad():
         output: ModelOutput = model(
-            Seen(
+            NetworkInput(
                 stacked(torch.from_numpy(observations), flags),
                 flags,
                 torch.from_numpy(played.actions[start:end]),
@@ -421,9 +421,9 @@ def test_a_network_that_cannot_see_the_observation_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize(("network", "side"), [("shallow", 20), ("nature", 36), ("deep", 1)])
-def test_the_smallest_picture_that_is_accepted_can_be_seen(network: str, side: int) -> None:
+def test_the_smallest_picture_that_is_accepted_can_be_seen(network: str, link: int) -> None:
     # given
-    spec = make_spec(ObservationSpec((side, side), "uint8"), network=network)
+    spec = make_spec(ObservationSpec((link, link), "uint8"), network=network)
 
     # when
     output = make_model(spec, seed=0)(seen_by(spec, some_observations(spec.observation, 2, 3)))

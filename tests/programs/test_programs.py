@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually, is_running
 
 pytestmark = pytest.mark.processes
@@ -39,11 +39,11 @@ RESULT_KEYS = {
 
 
 def books(url: str, run: str) -> dict[str, Any]:
-    side = MonitorSide(url, run, "test")
+    link = MonitorLink(url, run, "test")
     try:
-        return side.read_books()
+        return link.read_books()
     finally:
-        side.close()
+        link.close()
 
 
 def weights_version(raw: redis.Redis, run: str) -> int:

@@ -16,7 +16,7 @@ from impala_redis.common.errors import EXIT_INTERRUPTED, RunDirectoryError
 from impala_redis.common.records.history import Group, grouped, read_run
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
-from impala_redis.workers import report, runtime, train
+from impala_redis.workers import report, stopping, train
 from impala_redis.workers.reporting import charts, findings, pages
 from impala_redis.workers.reporting.gallery import SECTIONS, Chart
 from impala_redis.workers.reporting.tables import figures_table
@@ -89,7 +89,7 @@ def grouped_of(*run_dirs: Path) -> list[Group]:
     return grouped([read_run(path) for path in run_dirs])
 
 
-class Asked(runtime.StopFlag):
+class Asked(stopping.StopFlag):
     """Somebody has pressed Ctrl-C, or has not; no signal is waited for."""
 
     def __init__(self, stopped: bool) -> None:
@@ -245,8 +245,8 @@ def test_a_page_that_is_named_like_no_page_is_refused(
 ) -> None:
     # given a program that leaves this process's signals and log alone
     run = write(tmp_path / "run", [{"frames": 5, "entropy": 1.0}])
-    monkeypatch.setattr(runtime, "StopFlag", lambda: NEVER)
-    monkeypatch.setattr(runtime, "set_up_logging", lambda level, program: None)
+    monkeypatch.setattr(stopping, "StopFlag", lambda: NEVER)
+    monkeypatch.setattr(stopping, "set_up_logging", lambda level, program: None)
 
     # when / then
     for name in ("metrics.jsonl", "page", "page.html.gz"):

@@ -20,8 +20,8 @@ from rich.console import Console
 
 from chaos.proxy import Proxy
 from chaos.servers import OwnServer
-from impala_redis.common.transport.monitor import MonitorSide, Reading, situation, summary
-from impala_redis.common.transport.side import LearnerSide
+from impala_redis.common.transport.link import LearnerLink
+from impala_redis.common.transport.monitor import MonitorLink, Reading, situation, summary
 from impala_redis.workers.screen import Screen
 from impala_redis.workers.status import in_words, notices, rows
 from support import BIN, Program, Programs, before_exec, eventually
@@ -253,7 +253,7 @@ def test_what_stands_in_redis_never_reaches_the_terminal_as_a_command(
     raw: redis.Redis, redis_url: str, run_name: str
 ) -> None:
     # given a run in which somebody has left control characters and figures that are none
-    learner = LearnerSide(redis_url, run_name, "\x1b[2Jhost:1#x", 5.0)
+    learner = LearnerLink(redis_url, run_name, "\x1b[2Jhost:1#x", 5.0)
     learner.open()
     keys = learner.keys
     raw.hset(
@@ -267,9 +267,9 @@ def test_what_stands_in_redis_never_reaches_the_terminal_as_a_command(
     )
 
     # when
-    side = MonitorSide(redis_url, run_name, "test")
-    status = summary([side.read()])
-    side.close()
+    link = MonitorLink(redis_url, run_name, "test")
+    status = summary([link.read()])
+    link.close()
     learner.close()
 
     # then it is shown without them
@@ -328,19 +328,19 @@ class Terminal:
 
 
 @pytest.fixture
-def opened(own_server: OwnServer, run_name: str) -> Iterator[LearnerSide]:
+def opened(own_server: OwnServer, run_name: str) -> Iterator[LearnerLink]:
     """A run that a learner holds, on a server for this test alone."""
-    side = LearnerSide(own_server.url, run_name, "host:1#x", 60.0)
-    side.open()
-    yield side
-    side.close()
+    link = LearnerLink(own_server.url, run_name, "host:1#x", 60.0)
+    link.open()
+    yield link
+    link.close()
 
 
 ENTER, LEAVE, SHOW_CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
 
 
 @pytest.mark.processes
-def test_ctrl_c_gives_the_terminal_back_with_the_last_figures_on_it(opened: LearnerSide) -> None:
+def test_ctrl_c_gives_the_terminal_back_with_the_last_figures_on_it(opened: LearnerLink) -> None:
     with Terminal(opened.url, opened.run) as terminal:
         # given a screen that shows a run
         terminal.shows("no actors: start some with impala-actor")
@@ -358,7 +358,7 @@ def test_ctrl_c_gives_the_terminal_back_with_the_last_figures_on_it(opened: Lear
 
 @pytest.mark.processes
 def test_watching_outlives_a_loss_of_the_server_and_a_refusal_ends_it_in_order(
-    opened: LearnerSide, own_server: OwnServer, programs: Programs
+    opened: LearnerLink, own_server: OwnServer, programs: Programs
 ) -> None:
     # given a screen, and lines for a program
     lines = programs.start(
@@ -401,18 +401,18 @@ def test_watching_outlives_a_loss_of_the_server_and_a_refusal_ends_it_in_order(
 
 
 def test_a_user_who_may_not_ask_for_memory_sees_all_the_rest(
-    opened: LearnerSide, own_server: OwnServer
+    opened: LearnerLink, own_server: OwnServer
 ) -> None:
     # given
     with own_server.client() as operator:
         operator.acl_setuser(
             "blind", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"]
         )
-        side = MonitorSide(own_server.url.replace("//", "//blind:x@"), opened.run, "test")
+        link = MonitorLink(own_server.url.replace("//", "//blind:x@"), opened.run, "test")
 
         # when
-        status = summary([side.read(), side.read()])
-        side.close()
+        status = summary([link.read(), link.read()])
+        link.close()
 
         # then the line is left out, and the server was asked once
         assert status["memory"] is None

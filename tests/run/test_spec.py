@@ -14,8 +14,8 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import (
     MAX_OBSERVATION_SIZE,
     ActionSpec,
+    ObservationPart,
     ObservationSpec,
-    Part,
     discrete,
 )
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec, make_spec
@@ -101,8 +101,8 @@ FITTING: dict[str, list[Any]] = {
         ObservationSpec((4,), "float64"),
         ObservationSpec((), "int64", 4),
         ObservationSpec((), "int64", 5),
-        ObservationSpec((8,), "uint8", parts=(Part("a", (2,), "float32"),)),
-        ObservationSpec((8,), "uint8", parts=(Part("b", (2,), "float32"),)),
+        ObservationSpec((8,), "uint8", parts=(ObservationPart("a", (2,), "float32"),)),
+        ObservationSpec((8,), "uint8", parts=(ObservationPart("b", (2,), "float32"),)),
         ObservationSpec((4,), "float32", frame_stack=4),
     ],
     "action": [
@@ -361,7 +361,7 @@ def of_parts(**changes: Any) -> str:
 
 def test_parts_come_back_as_they_were() -> None:
     spec = RunSpec.from_json(of_parts())
-    assert spec.observation.parts == (Part("a", (2,), "int16", (3, 3), 4),)
+    assert spec.observation.parts == (ObservationPart("a", (2,), "int16", (3, 3), 4),)
     assert RunSpec.from_json(spec.to_json()) == spec
 
 

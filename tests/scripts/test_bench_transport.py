@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from chaos.servers import OwnServer
 from impala_redis.common.server.embedded import find_server
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.monitor import MonitorSide
-from impala_redis.common.transport.side import ActorSide, LearnerSide
+from impala_redis.common.transport.link import ActorLink, LearnerLink
+from impala_redis.common.transport.monitor import MonitorLink
 from support import ROOT, Program, eventually, is_running
 
 
@@ -84,13 +84,13 @@ def test_the_swarm_sends_what_a_real_actor_sends(scripts: Any, own_server: OwnSe
     # given a run, and someone who sees every command
     load: ModuleType = scripts("bench.load.roles")
     spec = load.spec_of((4,), "float32", envs=2, queue_blocks=4)
-    learner = LearnerSide(own_server.url, load.RUN, "test", lease_s=60.0)
+    learner = LearnerLink(own_server.url, load.RUN, "test", lease_s=60.0)
     learner.open()
     learner.announce(spec.to_json(), spec.fingerprint, "running")
     frame = load.frame_of(spec)
     with own_server.client() as client, client.monitor() as monitor:
         # when a real actor pushes and beats, and then one of the swarm
-        real = ActorSide(own_server.url, load.RUN, "a")
+        real = ActorLink(own_server.url, load.RUN, "a")
         real.push("a#1", 1, frame, spec.queue_blocks)
         real.beat("a", load.FIGURES, 10.0)
         real.read_news()
@@ -149,7 +149,7 @@ def test_a_flood_pushes_each_block_once_and_fetches_weights_that_are_new(
         scripts("bench.load.crew"),
     )
     spec = load.spec_of((4,), "float32", envs=2, queue_blocks=4)
-    learner = LearnerSide(own_server.url, load.RUN, "test", lease_s=60.0)
+    learner = LearnerLink(own_server.url, load.RUN, "test", lease_s=60.0)
     learner.open()
     learner.announce(spec.to_json(), spec.fingerprint, "running")
     learner.publish(1, b"some weights")
@@ -168,7 +168,7 @@ def test_a_flood_pushes_each_block_once_and_fetches_weights_that_are_new(
         told = flooding.result(timeout=10)
 
     # then every push that was answered is in the books once, and each actor has fetched once
-    books = MonitorSide(own_server.url, load.RUN, "test").read_books()
+    books = MonitorLink(own_server.url, load.RUN, "test").read_books()
     assert books["produced"] == len(told["push_ms"]) > 30
     assert books["dup_push"] == 0
     assert len(told["fetch_ms"]) == 2

@@ -17,10 +17,10 @@ from impala_redis.common.errors import (
     UnsuitableServer,
 )
 from impala_redis.common.server import connection
+from impala_redis.common.server.backoff import keep_trying
 from impala_redis.common.server.connection import (
     connect,
     has_password,
-    keep_trying,
     translated,
     with_password,
     without_password,

@@ -10,39 +10,39 @@ import redis
 from impala_redis.common.errors import RedisUnreachable, RunMissing
 from impala_redis.common.transport import plain_push as plain
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.plain_push import PlainActorSide
-from impala_redis.common.transport.side import LearnerSide
+from impala_redis.common.transport.link import LearnerLink
+from impala_redis.common.transport.monitor import MonitorLink, residual
+from impala_redis.common.transport.plain_push import PlainActorLink
 from support import Programs, eventually
 
 FINGERPRINT = "0" * 16
 
 
 @pytest.fixture
-def learner(redis_url: str, run_name: str) -> Iterator[LearnerSide]:
-    side = LearnerSide(redis_url, run_name, secrets.token_hex(4), 60.0)
-    side.open()
-    side.announce("{}", FINGERPRINT, "running")
-    yield side
-    side.close()
+def learner(redis_url: str, run_name: str) -> Iterator[LearnerLink]:
+    link = LearnerLink(redis_url, run_name, secrets.token_hex(4), 60.0)
+    link.open()
+    link.announce("{}", FINGERPRINT, "running")
+    yield link
+    link.close()
 
 
 @pytest.fixture
-def actor(redis_url: str, run_name: str) -> Iterator[PlainActorSide]:
-    side = PlainActorSide(redis_url, run_name, "actor")
-    yield side
-    side.close()
+def actor(redis_url: str, run_name: str) -> Iterator[PlainActorLink]:
+    link = PlainActorLink(redis_url, run_name, "actor")
+    yield link
+    link.close()
 
 
 @pytest.fixture
-def monitor(redis_url: str, run_name: str) -> Iterator[MonitorSide]:
-    side = MonitorSide(redis_url, run_name, "monitor")
-    yield side
-    side.close()
+def monitor(redis_url: str, run_name: str) -> Iterator[MonitorLink]:
+    link = MonitorLink(redis_url, run_name, "monitor")
+    yield link
+    link.close()
 
 
 def test_a_plain_push_stores_the_block_and_brings_the_news(
-    learner: LearnerSide, actor: PlainActorSide, monitor: MonitorSide
+    learner: LearnerLink, actor: PlainActorLink, monitor: MonitorLink
 ) -> None:
     learner.publish(3, b"weights")
     news = actor.push("a#1", 1, b"block", queue_blocks=4)
@@ -53,7 +53,7 @@ def test_a_plain_push_stores_the_block_and_brings_the_news(
 
 
 def test_the_bound_is_kept_by_waiting_for_room(
-    learner: LearnerSide, actor: PlainActorSide, monkeypatch: pytest.MonkeyPatch
+    learner: LearnerLink, actor: PlainActorLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a full list
     monkeypatch.setattr(plain, "WAIT_FOR_ROOM_S", 0.1)
@@ -73,21 +73,21 @@ def test_the_bound_is_kept_by_waiting_for_room(
     assert learner.settle_and_claim(Settled(), 5)[0] == [b"block", b"late"]
 
 
-def test_waiting_for_room_ends_with_the_run(learner: LearnerSide, actor: PlainActorSide) -> None:
+def test_waiting_for_room_ends_with_the_run(learner: LearnerLink, actor: PlainActorLink) -> None:
     actor.push("a#1", 1, b"block", queue_blocks=1)
     learner.announce("{}", FINGERPRINT, "finished")
     news = actor.push("a#1", 2, b"late", queue_blocks=1)
     assert (news.stored, news.state) == (False, "finished")
 
 
-def test_a_plain_push_into_a_run_that_nobody_opened_is_refused(actor: PlainActorSide) -> None:
+def test_a_plain_push_into_a_run_that_nobody_opened_is_refused(actor: PlainActorLink) -> None:
     with pytest.raises(RunMissing):
         actor.push("a#1", 1, b"block", queue_blocks=4)
 
 
 @pytest.mark.processes
 def test_a_run_is_trained_by_actors_that_only_push_plainly(
-    programs: Programs, redis_url: str, run_name: str, raw: redis.Redis, monitor: MonitorSide
+    programs: Programs, redis_url: str, run_name: str, raw: redis.Redis, monitor: MonitorLink
 ) -> None:
     variables = {"IMPALA_REDIS_URL": redis_url, "IMPALA_RUN": run_name}
     learner = programs.start(

@@ -30,10 +30,10 @@ from impala_redis.common.errors import Fenced, OutOfStep, RedisUnreachable, RunH
 from impala_redis.common.server import embedded as server_module
 from impala_redis.common.server.connection import connect
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport import side as transport
+from impala_redis.common.transport import link as transport
 from impala_redis.common.transport.ledger import Dead, Settled
-from impala_redis.common.transport.monitor import MonitorSide, residual
-from impala_redis.common.transport.side import ActorSide, Keys, LearnerSide
+from impala_redis.common.transport.link import ActorLink, Keys, LearnerLink
+from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import eventually
 
 LEASE_S = 30.0
@@ -48,7 +48,7 @@ COUNTERS = {
     "foreign",
 }
 
-Learners = Callable[..., LearnerSide]
+Learners = Callable[..., LearnerLink]
 
 
 @pytest.fixture
@@ -60,40 +60,40 @@ def operator(any_server: EmbeddedServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def actor(any_server: EmbeddedServer, run_name: str) -> Iterator[ActorSide]:
-    side = ActorSide(any_server.url, run_name, "actor")
-    yield side
-    side.close()
+def actor(any_server: EmbeddedServer, run_name: str) -> Iterator[ActorLink]:
+    link = ActorLink(any_server.url, run_name, "actor")
+    yield link
+    link.close()
 
 
 @pytest.fixture
-def monitor(any_server: EmbeddedServer, run_name: str) -> Iterator[MonitorSide]:
-    side = MonitorSide(any_server.url, run_name, "monitor")
-    yield side
-    side.close()
+def monitor(any_server: EmbeddedServer, run_name: str) -> Iterator[MonitorLink]:
+    link = MonitorLink(any_server.url, run_name, "monitor")
+    yield link
+    link.close()
 
 
 @pytest.fixture
 def learners(any_server: EmbeddedServer, run_name: str) -> Iterator[Learners]:
     """Makes learners of the test's run, not yet opened."""
-    made: list[LearnerSide] = []
+    made: list[LearnerLink] = []
 
-    def make(holder: str, lease_s: float = LEASE_S, run: str = run_name) -> LearnerSide:
-        made.append(LearnerSide(any_server.url, run, holder, lease_s))
+    def make(holder: str, lease_s: float = LEASE_S, run: str = run_name) -> LearnerLink:
+        made.append(LearnerLink(any_server.url, run, holder, lease_s))
         return made[-1]
 
     yield make
-    for side in made:
-        side.close()
+    for link in made:
+        link.close()
 
 
 @pytest.fixture
-def learner(learners: Learners) -> LearnerSide:
+def learner(learners: Learners) -> LearnerLink:
     """A learner that has opened and announced the run."""
-    side = learners("first")
-    side.open()
-    side.announce('{"a": 1}', "fingerprint", "running")
-    return side
+    link = learners("first")
+    link.open()
+    link.announce('{"a": 1}', "fingerprint", "running")
+    return link
 
 
 @pytest.fixture
@@ -109,9 +109,9 @@ def own_server(
 class Parties(NamedTuple):
     """Everyone on the test's own server, with the run open."""
 
-    learner: LearnerSide
-    actor: ActorSide
-    monitor: MonitorSide
+    learner: LearnerLink
+    actor: ActorLink
+    monitor: MonitorLink
     operator: redis.Redis
 
 
@@ -119,9 +119,9 @@ class Parties(NamedTuple):
 def parties(own_server: EmbeddedServer) -> Iterator[Parties]:
     url = own_server.url
     all_of_them = Parties(
-        LearnerSide(url, "run", "first", LEASE_S),
-        ActorSide(url, "run", "actor"),
-        MonitorSide(url, "run", "monitor"),
+        LearnerLink(url, "run", "first", LEASE_S),
+        ActorLink(url, "run", "actor"),
+        MonitorLink(url, "run", "monitor"),
         redis.Redis.from_url(url),
     )
     all_of_them.learner.open()
@@ -131,7 +131,7 @@ def parties(own_server: EmbeddedServer) -> Iterator[Parties]:
         party.close()
 
 
-def push(actor: ActorSide, count: int, producer: str = "a#1", start: int = 1) -> list[bytes]:
+def push(actor: ActorLink, count: int, producer: str = "a#1", start: int = 1) -> list[bytes]:
     """Pushes `count` blocks, each another text, with room for all."""
     blocks = [f"{producer}/{number}".encode() for number in range(start, start + count)]
     for number, block in enumerate(blocks, start):
@@ -139,11 +139,11 @@ def push(actor: ActorSide, count: int, producer: str = "a#1", start: int = 1) ->
     return blocks
 
 
-def claim(learner: LearnerSide, most: int) -> list[bytes]:
+def claim(learner: LearnerLink, most: int) -> list[bytes]:
     return learner.settle_and_claim(Settled(), most)[0]
 
 
-def settle(learner: LearnerSide, settled: Settled) -> None:
+def settle(learner: LearnerLink, settled: Settled) -> None:
     learner.settle_and_claim(settled, 0)
 
 
@@ -151,7 +151,7 @@ def settle(learner: LearnerSide, settled: Settled) -> None:
 
 
 def test_the_keys_are_those_of_the_design(
-    learner: LearnerSide, actor: ActorSide, operator: redis.Redis, run_name: str
+    learner: LearnerLink, actor: ActorLink, operator: redis.Redis, run_name: str
 ) -> None:
     # when everything that is ever written has been written
     push(actor, 3)
@@ -197,7 +197,7 @@ def test_a_key_that_is_not_in_the_table_has_no_name() -> None:
 
 
 def test_two_runs_on_one_server_do_not_touch_each_other(
-    learner: LearnerSide, learners: Learners, actor: ActorSide, monitor: MonitorSide, run_name: str
+    learner: LearnerLink, learners: Learners, actor: ActorLink, monitor: MonitorLink, run_name: str
 ) -> None:
     # given another run whose name begins with this one's
     other = learners("other", run=f"{run_name}.2")
@@ -215,7 +215,7 @@ def test_two_runs_on_one_server_do_not_touch_each_other(
 
 
 def test_a_push_stores_the_block_counts_it_and_brings_the_news(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given published weights
     learner.publish(7, b"weights")
@@ -233,7 +233,7 @@ def test_a_push_stores_the_block_counts_it_and_brings_the_news(
 
 
 def test_the_bound_drops_the_oldest_and_counts_them(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # when ten blocks are pushed into room for four
     for number in range(1, 11):
@@ -253,24 +253,24 @@ def test_the_bound_drops_the_oldest_and_counts_them(
 
 
 def test_the_bound_holds_at_every_instant_with_many_producers(
-    any_server: EmbeddedServer, learner: LearnerSide, monitor: MonitorSide, run_name: str
+    any_server: EmbeddedServer, learner: LearnerLink, monitor: MonitorLink, run_name: str
 ) -> None:
     producers, blocks_each, bound = 4, 150, 3
     done, lengths, residuals = threading.Event(), [], []
 
     def produce(number: int) -> None:
-        side = ActorSide(any_server.url, run_name, f"actor-{number}")
+        link = ActorLink(any_server.url, run_name, f"actor-{number}")
         for sequence in range(1, blocks_each + 1):
-            side.push(f"{number}#1", sequence, bytes(1000), bound)
-        side.close()
+            link.push(f"{number}#1", sequence, bytes(1000), bound)
+        link.close()
 
     def watch() -> None:
-        side = MonitorSide(any_server.url, run_name, "watch")
+        link = MonitorLink(any_server.url, run_name, "watch")
         while not done.is_set():
-            books = side.read_books()
+            books = link.read_books()
             lengths.append(books["queued"])
             residuals.append(residual(books))
-        side.close()
+        link.close()
 
     # given somebody who looks all the time
     watcher = threading.Thread(target=watch)
@@ -295,7 +295,7 @@ def test_the_bound_holds_at_every_instant_with_many_producers(
 
 
 def test_a_block_sent_again_is_stored_once(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
 ) -> None:
     # given three stored blocks
     push(actor, 3)
@@ -311,7 +311,7 @@ def test_a_block_sent_again_is_stored_once(
 
 
 def test_a_block_sent_again_leaves_a_full_list_as_it_was(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given a full list
     for number in (1, 2, 3):
@@ -327,7 +327,7 @@ def test_a_block_sent_again_leaves_a_full_list_as_it_was(
 
 
 def test_a_block_sent_again_is_not_stored_after_it_was_claimed_and_settled(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
 ) -> None:
     push(actor, 1)
     claim(learner, 1)
@@ -337,7 +337,7 @@ def test_a_block_sent_again_is_not_stored_after_it_was_claimed_and_settled(
 
 
 def test_a_new_incarnation_begins_at_1_again(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
 ) -> None:
     push(actor, 3, "a#1")
     assert actor.push("a#2", 1, b"new", 1000).stored
@@ -348,7 +348,7 @@ def test_a_new_incarnation_begins_at_1_again(
 def test_a_push_into_a_run_that_nobody_opened_is_refused(
     any_server: EmbeddedServer,
     learners: Learners,
-    actor: ActorSide,
+    actor: ActorLink,
     operator: redis.Redis,
     run_name: str,
 ) -> None:
@@ -370,31 +370,31 @@ def test_a_push_into_a_run_that_nobody_opened_is_refused(
 
 
 def test_open_makes_the_books_and_a_generation(
-    learners: Learners, monitor: MonitorSide, operator: redis.Redis
+    learners: Learners, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given no run
     with pytest.raises(RunMissing, match="impala-learner --run"):
         monitor.read_books()
 
     # when a learner opens it
-    side = learners("first")
-    assert side.open() == 0
+    link = learners("first")
+    assert link.open() == 0
 
     # then every counter stands at 0
     books = monitor.read_books()
     generation = books.pop("generation")
     assert books == dict.fromkeys(COUNTERS | {"queued", "in_flight"}, 0)
     assert len(generation) == 16
-    assert side.epoch == 1
+    assert link.epoch == 1
 
     # and another open keeps books and generation
-    assert side.open() == 0
+    assert link.open() == 0
     assert monitor.read_books()["generation"] == generation
-    assert side.epoch == 2
+    assert link.epoch == 2
 
 
 def test_a_second_learner_is_refused_and_told_who_holds_the_run(
-    learner: LearnerSide, learners: Learners
+    learner: LearnerLink, learners: Learners
 ) -> None:
     # when another holder wants the run
     second = learners("second")
@@ -408,10 +408,10 @@ def test_a_second_learner_is_refused_and_told_who_holds_the_run(
 
 
 def test_taking_over_fences_the_first_learner(
-    learner: LearnerSide,
+    learner: LearnerLink,
     learners: Learners,
-    actor: ActorSide,
-    monitor: MonitorSide,
+    actor: ActorLink,
+    monitor: MonitorLink,
     operator: redis.Redis,
 ) -> None:
     # given a learner with a claimed block, and published weights
@@ -446,7 +446,7 @@ def test_taking_over_fences_the_first_learner(
 
 
 def test_an_opening_whose_reply_was_lost_does_not_fence_its_own_learner(
-    learner: LearnerSide,
+    learner: LearnerLink,
 ) -> None:
     # given a learner that opened the run again and never heard so
     before = learner._token
@@ -462,7 +462,7 @@ def test_an_opening_whose_reply_was_lost_does_not_fence_its_own_learner(
 
 
 def test_open_abandons_what_was_in_flight_and_counts_it(
-    learner: LearnerSide, learners: Learners, actor: ActorSide, monitor: MonitorSide
+    learner: LearnerLink, learners: Learners, actor: ActorLink, monitor: MonitorLink
 ) -> None:
     # given five blocks: one settled, two claimed, two waiting
     push(actor, 5)
@@ -483,18 +483,18 @@ def test_the_epoch_never_goes_back_even_when_the_server_has_forgotten_it(
     learners: Learners,
 ) -> None:
     # given a learner that has reached epoch 7 on a server that lost everything
-    side = learners("first")
-    side.epoch = 7
+    link = learners("first")
+    link.epoch = 7
 
     # when it opens the run again
-    side.open()
+    link.open()
 
     # then its epoch is above all that were before
-    assert side.epoch == 8
+    assert link.epoch == 8
 
 
 def test_a_learner_that_did_not_open_the_run_after_a_wipe_is_fenced_by_one_that_did(
-    learner: LearnerSide, learners: Learners, actor: ActorSide, operator: redis.Redis, run_name: str
+    learner: LearnerLink, learners: Learners, actor: ActorLink, operator: redis.Redis, run_name: str
 ) -> None:
     # given a server that lost the run in its first epoch
     assert learner.epoch == 1
@@ -512,7 +512,7 @@ def test_a_learner_that_did_not_open_the_run_after_a_wipe_is_fenced_by_one_that_
 
 
 def test_a_learner_is_not_fenced_by_its_own_opening(
-    learner: LearnerSide, monkeypatch: pytest.MonkeyPatch
+    learner: LearnerLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a learner that opens its run again, and waits for the reply
     call, opened, go_on = learner._call, threading.Event(), threading.Event()
@@ -549,14 +549,14 @@ def test_a_learner_is_not_fenced_by_its_own_opening(
     assert not [error for error in failures if isinstance(error, Fenced)]
 
 
-def test_the_same_learner_may_open_again_at_any_time(learner: LearnerSide) -> None:
+def test_the_same_learner_may_open_again_at_any_time(learner: LearnerLink) -> None:
     before = learner.epoch
     learner.open()
     assert learner.epoch == before + 1
 
 
 def test_after_a_release_another_learner_opens_at_once(
-    learner: LearnerSide, learners: Learners
+    learner: LearnerLink, learners: Learners
 ) -> None:
     learner.release()
     second = learners("second")
@@ -576,24 +576,24 @@ def test_a_lease_lapses_by_itself(learners: Learners) -> None:
 
 
 def test_renewing_keeps_the_lease_and_leaves_the_learners_figures(
-    learners: Learners, monitor: MonitorSide, operator: redis.Redis
+    learners: Learners, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given a lease that has nearly run out
-    side = learners("first", lease_s=5.0)
-    side.open()
-    operator.pexpire(side.keys.lock, 500)
+    link = learners("first", lease_s=5.0)
+    link.open()
+    operator.pexpire(link.keys.lock, 500)
 
     # when it is renewed
-    side.renew({"frames": 12, "mean_return_100": 0.5})
+    link.renew({"frames": 12, "mean_return_100": 0.5})
 
     # then it is as long as at first
-    assert 4000 < operator.pttl(side.keys.lock) <= 5000
+    assert 4000 < operator.pttl(link.keys.lock) <= 5000
     told = monitor.read_learner()
     assert told["figures"] == {"frames": 12.0, "mean_return_100": 0.5, "epoch": 1.0}
     assert (told["holder"], told["epoch"], told["weights_version"]) == ("first", 1, -1)
 
 
-def test_the_lock_always_expires(learner: LearnerSide, operator: redis.Redis) -> None:
+def test_the_lock_always_expires(learner: LearnerLink, operator: redis.Redis) -> None:
     assert 0 < operator.pttl(learner.keys.lock) <= LEASE_S * 1000
     learner.renew({})
     assert 0 < operator.pttl(learner.keys.lock) <= LEASE_S * 1000
@@ -603,7 +603,7 @@ def test_the_lock_always_expires(learner: LearnerSide, operator: redis.Redis) ->
 
 
 def test_a_claim_moves_the_oldest_blocks_in_flight_in_order(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given five blocks
     blocks = push(actor, 5)
@@ -624,7 +624,7 @@ def test_a_claim_moves_the_oldest_blocks_in_flight_in_order(
 
 
 def test_a_claim_whose_reply_was_lost_gives_the_same_blocks_again(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
 ) -> None:
     # given a first block that arrived, and a claim of two whose reply did not
     blocks = push(actor, 5)
@@ -643,7 +643,7 @@ def test_a_claim_whose_reply_was_lost_gives_the_same_blocks_again(
 
 
 def test_each_claim_brings_its_own_blocks_with_commits_and_lost_replies_between(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
 ) -> None:
     # given blocks for six claims of two, each of which commits what the one before brought
     blocks, settled, arrived = push(actor, 12), Settled(), []
@@ -665,10 +665,10 @@ def test_each_claim_brings_its_own_blocks_with_commits_and_lost_replies_between(
 
 
 def test_a_learner_that_is_taken_over_while_it_claims_gets_no_block_of_the_other(
-    learner: LearnerSide,
+    learner: LearnerLink,
     learners: Learners,
-    actor: ActorSide,
-    monitor: MonitorSide,
+    actor: ActorLink,
+    monitor: MonitorLink,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # given a learner whose commands reach the server one by one
@@ -697,7 +697,7 @@ def test_a_learner_that_is_taken_over_while_it_claims_gets_no_block_of_the_other
 
 
 def test_claimed_blocks_that_were_deleted_before_they_arrived_are_abandoned(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given a claim whose reply was lost, and somebody who deletes the blocks
     push(actor, 3)
@@ -716,7 +716,7 @@ def test_claimed_blocks_that_were_deleted_before_they_arrived_are_abandoned(
 
 
 def test_asking_for_no_blocks_gives_none_even_after_a_lost_reply(
-    learner: LearnerSide, actor: ActorSide
+    learner: LearnerLink, actor: ActorLink
 ) -> None:
     # given a first claim whose reply was lost
     blocks = push(actor, 3)
@@ -731,7 +731,7 @@ def test_asking_for_no_blocks_gives_none_even_after_a_lost_reply(
 
 
 def test_a_claim_ahead_of_the_servers_cursor_is_an_error(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
 ) -> None:
     push(actor, 2)
     learner._received = 1  # of a run where nothing was claimed
@@ -741,7 +741,7 @@ def test_a_claim_ahead_of_the_servers_cursor_is_an_error(
 
 
 def test_a_commit_sent_again_is_ignored(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
 ) -> None:
     # given a commit whose reply was lost
     push(actor, 4)
@@ -769,9 +769,9 @@ def test_a_commit_sent_again_is_ignored(
     ids=["not after the last", "more than in flight"],
 )
 def test_a_commit_out_of_step_is_an_error_and_changes_nothing(
-    learner: LearnerSide,
-    actor: ActorSide,
-    monitor: MonitorSide,
+    learner: LearnerLink,
+    actor: ActorLink,
+    monitor: MonitorLink,
     operator: redis.Redis,
     committed: int,
     settled: Settled,
@@ -793,7 +793,7 @@ def test_a_commit_out_of_step_is_an_error_and_changes_nothing(
 
 
 def test_settling_counts_each_block_in_one_counter(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given eight blocks in flight
     push(actor, 9)
@@ -826,7 +826,7 @@ def test_settling_counts_each_block_in_one_counter(
 
 
 def test_of_the_refused_the_last_100_are_kept_and_all_are_counted(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given 130 bad blocks
     push(actor, 130)
@@ -847,7 +847,7 @@ def test_of_the_refused_the_last_100_are_kept_and_all_are_counted(
 
 
 def test_weights_are_read_back_whole_with_a_digest_that_fits(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # when weights are published
     payload = bytes(range(256)) * 1000
@@ -868,7 +868,7 @@ def test_weights_are_read_back_whole_with_a_digest_that_fits(
 
 
 def test_the_weights_version_only_grows(
-    learner: LearnerSide, actor: ActorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, operator: redis.Redis
 ) -> None:
     # given version 5
     assert learner.weights_version() == -1
@@ -887,7 +887,7 @@ def test_the_weights_version_only_grows(
 
 
 def test_publishing_the_same_version_again_repairs_it(
-    learner: LearnerSide, actor: ActorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, operator: redis.Redis
 ) -> None:
     learner.publish(5, b"five")
     operator.hset(actor.keys.weights, "payload", b"damaged")
@@ -898,21 +898,21 @@ def test_publishing_the_same_version_again_repairs_it(
 
 
 def test_readers_never_see_weights_of_two_versions(
-    any_server: EmbeddedServer, learner: LearnerSide, run_name: str
+    any_server: EmbeddedServer, learner: LearnerLink, run_name: str
 ) -> None:
     # given a reader that looks all the time
     learner.publish(1, b"1" * 100_000)
     done, seen, torn = threading.Event(), set(), []
 
     def watch() -> None:
-        side = ActorSide(any_server.url, run_name, "watch")
+        link = ActorLink(any_server.url, run_name, "watch")
         while not done.is_set():
-            found = side.read_weights()
+            found = link.read_weights()
             assert found is not None
             seen.add(found.version)
             if not found.intact or found.payload != b"%d" % (found.version % 10) * 100_000:
                 torn.append(found.version)
-        side.close()
+        link.close()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -930,14 +930,14 @@ def test_readers_never_see_weights_of_two_versions(
 
 
 def test_the_spec_is_read_back_with_its_digest_and_state(
-    learner: LearnerSide, actor: ActorSide
+    learner: LearnerLink, actor: ActorLink
 ) -> None:
     learner.announce('{"b": 2}', "fingerprint", "finished")
     found = actor.read_spec()
     assert found == (b'{"b": 2}', hashlib.sha256(b'{"b": 2}').hexdigest(), "finished")
 
 
-def test_a_heartbeat_expires_unless_it_beats(actor: ActorSide, monitor: MonitorSide) -> None:
+def test_a_heartbeat_expires_unless_it_beats(actor: ActorLink, monitor: MonitorLink) -> None:
     # given one actor that beats for long, and one for a moment
     actor.beat("steady", {"frames": 5, "host": "here"}, 60.0)
     actor.beat("gone", {"frames": 6}, 0.2)
@@ -966,19 +966,19 @@ def test_a_run_lists_only_its_own_actors(
 ) -> None:
     # given runs whose names a pattern could confuse
     for run in [mine, *others]:
-        side = ActorSide(any_server.url, f"{run_name}{run}", "actor")
-        side.beat(f"of-{run}", {"frames": 1}, 60.0)
-        side.close()
+        link = ActorLink(any_server.url, f"{run_name}{run}", "actor")
+        link.beat(f"of-{run}", {"frames": 1}, 60.0)
+        link.close()
 
     # then each lists its own
-    monitor = MonitorSide(any_server.url, f"{run_name}{mine}", "monitor")
+    monitor = MonitorLink(any_server.url, f"{run_name}{mine}", "monitor")
     assert list(monitor.read_actors()) == [f"of-{mine}"]
     monitor.close()
 
 
 @pytest.mark.parametrize("name", ["a:actor:b", "a b", "a*b", "ü", "#1"])
 def test_an_actor_is_listed_under_the_name_it_beats_with(
-    actor: ActorSide, monitor: MonitorSide, name: str
+    actor: ActorLink, monitor: MonitorLink, name: str
 ) -> None:
     actor.beat(name, {"frames": 1}, 60.0)
     assert list(monitor.read_actors()) == [name]
@@ -990,7 +990,7 @@ def test_an_actor_is_listed_under_the_name_it_beats_with(
 
 
 def test_what_is_pushed_by_hand_is_counted_before_and_after_it_is_claimed(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given a block of an actor and two that came another way
     push(actor, 1)
@@ -1127,47 +1127,47 @@ def test_a_full_server_still_says_how_the_run_is(parties: Parties) -> None:
 def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any]]]]:
     """Every public method of every side, with a call of it."""
     every: dict[str, Callable[[Any], Any]] = {
-        "ping": lambda side: side.ping(),
-        "read_spec": lambda side: side.read_spec(),
-        "read_weights": lambda side: side.read_weights(),
+        "ping": lambda link: link.ping(),
+        "read_spec": lambda link: link.read_spec(),
+        "read_weights": lambda link: link.read_weights(),
     }
     return {
-        ActorSide: (
-            ActorSide(url, "run", "actor"),
+        ActorLink: (
+            ActorLink(url, "run", "actor"),
             every
             | {
-                "push": lambda side: side.push("a#1", 1, b"x", 4),
-                "read_news": lambda side: side.read_news(),
-                "beat": lambda side: side.beat("a", {"frames": 1}, 1.0),
-                "is_listed": lambda side: side.is_listed("a"),
-                "leave": lambda side: side.leave("a"),
+                "push": lambda link: link.push("a#1", 1, b"x", 4),
+                "read_news": lambda link: link.read_news(),
+                "beat": lambda link: link.beat("a", {"frames": 1}, 1.0),
+                "is_listed": lambda link: link.is_listed("a"),
+                "leave": lambda link: link.leave("a"),
             },
         ),
-        LearnerSide: (
-            LearnerSide(url, "run", "first", LEASE_S),
+        LearnerLink: (
+            LearnerLink(url, "run", "first", LEASE_S),
             every
             | {
-                "check_server": lambda side: side.check_server(),
-                "current_holder": lambda side: side.current_holder(),
-                "open": lambda side: side.open(),
-                "renew": lambda side: side.renew({}),
-                "read_flow": lambda side: side.read_flow(),
-                "release": lambda side: side.release(),
-                "announce": lambda side: side.announce("{}", "f", "running"),
-                "weights_version": lambda side: side.weights_version(),
-                "publish": lambda side: side.publish(1, b"w"),
-                "settle_and_claim": lambda side: side.settle_and_claim(Settled(1), 1),
+                "check_server": lambda link: link.check_server(),
+                "current_holder": lambda link: link.current_holder(),
+                "open": lambda link: link.open(),
+                "renew": lambda link: link.renew({}),
+                "read_flow": lambda link: link.read_flow(),
+                "release": lambda link: link.release(),
+                "announce": lambda link: link.announce("{}", "f", "running"),
+                "weights_version": lambda link: link.weights_version(),
+                "publish": lambda link: link.publish(1, b"w"),
+                "settle_and_claim": lambda link: link.settle_and_claim(Settled(1), 1),
             },
         ),
-        MonitorSide: (
-            MonitorSide(url, "run", "monitor"),
+        MonitorLink: (
+            MonitorLink(url, "run", "monitor"),
             every
             | {
-                "read_books": lambda side: side.read_books(),
-                "read_learner": lambda side: side.read_learner(),
-                "read_actors": lambda side: side.read_actors(),
-                "read_memory": lambda side: side.read_memory(),
-                "read": lambda side: side.read(),
+                "read_books": lambda link: link.read_books(),
+                "read_learner": lambda link: link.read_learner(),
+                "read_actors": lambda link: link.read_actors(),
+                "read_memory": lambda link: link.read_memory(),
+                "read": lambda link: link.read(),
             },
         ),
     }
@@ -1180,11 +1180,11 @@ def test_every_method_says_soon_that_the_server_is_gone(
     # given sides of a server that goes away
     everything = _everything(own_server.url)
     if connected:
-        for side, _ in everything.values():
-            side.ping()
+        for link, _ in everything.values():
+            link.ping()
     own_server.close()
 
-    for kind, (side, calls) in everything.items():
+    for kind, (link, calls) in everything.items():
         # when any method is called (the list below is complete)
         public = {name for name in dir(kind) if not name.startswith("_")} - {"close"}
         assert set(calls) == public
@@ -1192,9 +1192,9 @@ def test_every_method_says_soon_that_the_server_is_gone(
             # then it says so, at once
             started = time.monotonic()
             with pytest.raises(RedisUnreachable, match="no answer from Redis"):
-                call(side)
+                call(link)
             assert time.monotonic() - started < 2.0, name
-        side.close()
+        link.close()
 
 
 # The model.
@@ -1209,9 +1209,9 @@ class TransportModel(RuleBasedStateMachine):
     def __init__(self, url: str) -> None:
         super().__init__()
         run = f"model-{next(_runs)}"
-        self.learners = [LearnerSide(url, run, holder, LEASE_S) for holder in ("one", "two")]
-        self.actor = ActorSide(url, run, "actor")
-        self.monitor = MonitorSide(url, run, "monitor")
+        self.learners = [LearnerLink(url, run, holder, LEASE_S) for holder in ("one", "two")]
+        self.actor = ActorLink(url, run, "actor")
+        self.monitor = MonitorLink(url, run, "monitor")
         self.operator = connect(url, "operator")
         self.pushed = 0
         self.start_afresh()
@@ -1229,8 +1229,8 @@ class TransportModel(RuleBasedStateMachine):
         self.generation = self.monitor.read_books()["generation"]
 
     def teardown(self) -> None:
-        for side in (*self.learners, self.actor, self.monitor, self.operator):
-            side.close()
+        for link in (*self.learners, self.actor, self.monitor, self.operator):
+            link.close()
 
     @property
     def known(self) -> int:
@@ -1328,7 +1328,7 @@ class TransportModel(RuleBasedStateMachine):
     def open(self, same: bool) -> None:
         fenced = self.learner
         if not same:
-            self.learner = next(side for side in self.learners if side is not fenced)
+            self.learner = next(link for link in self.learners if link is not fenced)
         assert self.learner.open(take_over=True) == len(self.inflight)
         self.counts["abandoned"] += len(self.inflight)
         self.inflight, self.unreceived = [], 0
@@ -1395,7 +1395,7 @@ def test_a_reply_that_is_no_number_of_ours_is_the_default(reply: bytes | None, r
 
 
 def test_a_counter_that_someone_deleted_is_nothing_and_shows_in_the_residual(
-    learner: LearnerSide, actor: ActorSide, monitor: MonitorSide, operator: redis.Redis
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # given a run with a block
     learner.announce("{}", "f", "running")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
+from impala_redis.common.errors import printable
 from impala_redis.common.records.history import Group, Run
-from impala_redis.common.records.rundir import plain
 from impala_redis.workers.reporting.gallery import SECTIONS, Chart, Line
 
 LEGEND_LETTERS = 52
@@ -36,7 +36,7 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
     parts = [run.path.resolve().parts for run in runs]
     deepest = max(map(len, parts))
     for depth in count(1):
-        labels = [plain("/".join(one[-depth:])) for one in parts]
+        labels = [printable("/".join(one[-depth:])) for one in parts]
         if len(set(labels)) == len(runs) or depth >= deepest:
             break
     return labels
@@ -76,7 +76,7 @@ def setting(value: Any) -> str:
         return "none"
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else plain(value)
+    return f"{value:g}" if isinstance(value, float) else printable(value)
 
 
 def short(number: float) -> str:

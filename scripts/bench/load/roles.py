@@ -25,8 +25,8 @@ from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.connection import keep_trying
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.monitor import MonitorSide
-from impala_redis.common.transport.side import ActorSide, LearnerSide, Side
+from impala_redis.common.transport.link import ActorLink, LearnerLink, Link
+from impala_redis.common.transport.monitor import MonitorLink
 
 RUN = "bench"
 # How an empty list is asked again: as `common.learning.feeder` does, which would import torch.
@@ -83,7 +83,7 @@ def learn(
     publish_every_s: float = LIMIT_S,
 ) -> Figures:
     """A learner that claims and commits until `crew.stop`, at most a share of what is produced."""
-    side, books = LearnerSide(url, RUN, "bench", lease_s=60.0), MonitorSide(url, RUN, "bench")
+    link, books = LearnerLink(url, RUN, "bench", lease_s=60.0), MonitorLink(url, RUN, "bench")
     payload, version = wire.pack_weights(weights_of(spec), 1, spec), 0
     claim_ms, publish_ms, consumed, produced, opened = [], [], 0, 0, False
     settled, pause_s, publish_at = Settled(), FIRST_PAUSE_S, 0.0
@@ -92,12 +92,12 @@ def learn(
         crew.learner_cpu_s.value = time.process_time()
         try:
             if not opened:
-                side.open(take_over=True)
+                link.open(take_over=True)
                 settled, opened, publish_at = Settled(), True, 0.0
             if time.monotonic() >= publish_at:
                 version += 1
-                publish_ms.append(timed_ms(lambda: side.publish(version, payload)))  # noqa: B023
-                side.announce(spec.to_json(), spec.fingerprint, "running")
+                publish_ms.append(timed_ms(lambda: link.publish(version, payload)))  # noqa: B023
+                link.announce(spec.to_json(), spec.fingerprint, "running")
                 publish_at = time.monotonic() + publish_every_s
                 crew.ready.set()
             hungry = most
@@ -107,7 +107,7 @@ def learn(
                     produced = books.read_books()["produced"]
                 hungry = int(share * produced) - taken
             started = time.perf_counter()
-            blocks, _ = side.settle_and_claim(settled, max(0, min(hungry, most)))
+            blocks, _ = link.settle_and_claim(settled, max(0, min(hungry, most)))
         except (RunMissing, OutOfStep):
             opened = False
         except RedisUnreachable:
@@ -123,7 +123,7 @@ def learn(
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
     with contextlib.suppress(RunMissing, OutOfStep):
-        persistently(lambda: side.settle_and_claim(settled, 0))
+        persistently(lambda: link.settle_and_claim(settled, 0))
         consumed += len(settled)
     return {"claim_ms": claim_ms, "publish_ms": publish_ms, "consumed": consumed}
 
@@ -142,8 +142,8 @@ def produce(
     failed: list[str] = []
 
     def actor(name: str) -> None:
-        side = ActorSide(url, RUN, name)
-        side.ping()
+        link = ActorLink(url, RUN, name)
+        link.ping()
         ready.wait(60)
         sequence, due = 0, time.monotonic() + random.uniform(0, every_s)
         until = time.monotonic() + seconds
@@ -155,12 +155,12 @@ def produce(
             due += every_s
             started = time.perf_counter()
             try:
-                side.push(f"{name}#1", sequence, frame, spec.queue_blocks)
+                link.push(f"{name}#1", sequence, frame, spec.queue_blocks)
             except ImpalaError as error:
                 failed.append(str(error))
             else:
                 push_ms.append((time.perf_counter() - started) * 1000)
-        side.close()
+        link.close()
 
     before_s = time.process_time()
     in_threads(actor, names)
@@ -177,18 +177,18 @@ def join(url: str, spec: RunSpec, actors: int) -> Figures:
         nonlocal started
         if ready.wait(60) == 0:
             started = time.perf_counter()
-        with contextlib.closing(ActorSide(url, RUN, name)) as side:
-            persistently(lambda: come(side, name))
+        with contextlib.closing(ActorLink(url, RUN, name)) as link:
+            persistently(lambda: come(link, name))
         return time.perf_counter()
 
-    def come(side: ActorSide, name: str) -> None:
-        side.ping()
-        told, weights = side.read_spec(), side.read_weights()
+    def come(link: ActorLink, name: str) -> None:
+        link.ping()
+        told, weights = link.read_spec(), link.read_weights()
         assert told is not None and weights is not None and weights.intact
         wire.unpack_weights(weights.payload, RunSpec.from_json(told.json))
-        side.is_listed(name)
-        side.beat(name, FIGURES, BEAT_EXPIRES_S)
-        side.push(f"{name}#1", 1, frame, spec.queue_blocks)
+        link.is_listed(name)
+        link.beat(name, FIGURES, BEAT_EXPIRES_S)
+        link.push(f"{name}#1", 1, frame, spec.queue_blocks)
 
     return {"joined_s": [at - started for at in in_threads(actor, names)]}
 
@@ -199,19 +199,19 @@ def read_weights(url: str, readers: int, seconds: float, every_s: float) -> Figu
     failed: list[str] = []
 
     def reader(index: int) -> None:
-        side, until = Side(url, RUN, f"reader-{index}"), time.monotonic() + seconds
+        link, until = Link(url, RUN, f"reader-{index}"), time.monotonic() + seconds
         due = time.monotonic() + random.uniform(0, min(every_s, seconds))
         while due < until:
             time.sleep(max(0.0, due - time.monotonic()))
             started = time.perf_counter()
             try:
-                reply = side.read_weights()
+                reply = link.read_weights()
                 read_ms.append((time.perf_counter() - started) * 1000)
                 assert reply is not None and reply.intact
             except ImpalaError as error:
                 failed.append(str(error))
             due = time.monotonic() + every_s * random.uniform(0.5, 1.5)
-        side.close()
+        link.close()
 
     in_threads(reader, range(readers))
     return {"read_ms": read_ms, "failed": failed}

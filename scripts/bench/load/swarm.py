@@ -14,8 +14,8 @@ from impala_redis.common.acting.courier import BEAT_INTERVAL_S, LONGEST_PAUSE_S
 from impala_redis.common.errors import RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, translated
-from impala_redis.common.transport import side as transport
-from impala_redis.common.transport.side import Keys
+from impala_redis.common.transport import link as transport
+from impala_redis.common.transport.link import Keys
 
 
 def swarm(
@@ -144,7 +144,7 @@ PACKER = redis.Connection()  # never connected
 
 
 def news_commands() -> list[tuple[Any, ...]]:
-    """What `ActorSide.read_news` sends."""
+    """What `ActorLink.read_news` sends."""
     keys = Keys(RUN)
     return [("HGET", keys.weights, "version"), ("HMGET", keys.spec, "digest", "state")]
 
@@ -152,14 +152,14 @@ def news_commands() -> list[tuple[Any, ...]]:
 def push_commands(
     spec: RunSpec, producer: str, sequence: int, frame: bytes
 ) -> list[tuple[Any, ...]]:
-    """What `ActorSide.push` sends."""
+    """What `ActorLink.push` sends."""
     return transport.push_commands(Keys(RUN), producer, sequence, frame, spec.queue_blocks)
 
 
 def beat_commands(
     actor: str, expires_s: float
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """What `ActorSide.beat` and then `ActorSide.read_news` send."""
+    """What `ActorLink.beat` and then `ActorLink.read_news` send."""
     key = Keys(RUN).actor(actor)
     fields = [part for pair in FIGURES.items() for part in pair]
     return [("HSET", key, *fields), ("PEXPIRE", key, round(expires_s * 1000))], news_commands()

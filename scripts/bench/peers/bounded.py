@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from impala_redis.common.records.rundir import plain
+from impala_redis.common.errors import printable
 from impala_redis.common.server import children
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -87,4 +87,4 @@ def last_words(log: Path) -> str:
     text = _COLOUR.sub("", log.read_text(errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
-    return plain((errors or lines or [""])[-1])[:160]
+    return printable((errors or lines or [""])[-1])[:160]

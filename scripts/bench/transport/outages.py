@@ -14,12 +14,13 @@ from bench.load.roles import RUN
 from bench.load.swarm import swarm
 from bench.targets import Target
 from bench.transport.stage import Bench, Figures, Part, spread
-from impala_redis.common.acting.courier import Courier, Fresh
+from impala_redis.common.acting.courier import Courier
 from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.side import ActorSide
-from impala_redis.workers import runtime
+from impala_redis.common.transport.link import ActorLink
+from impala_redis.workers import process
 
 # Windows of each trouble that an actor plays through.
 ROUNDS = 3
@@ -50,7 +51,7 @@ def cold_start_and_storm(bench: Bench) -> Figures:
 
 def actors_never_block(bench: Bench) -> Figures:
     """A real actor's hand-over and steps/s: Redis healthy, frozen, healthy, dead, and again."""
-    runtime.share_the_interpreter()
+    process.share_the_interpreter()
     spec = roles.spec_of((4,), "float32", envs=32, queue_blocks=4)
     hand_over_ms: dict[str, list[float]] = {"healthy": [], "frozen": [], "dead": []}
     ratios: dict[str, list[float]] = {"frozen": [], "dead": []}
@@ -87,14 +88,14 @@ class PlayedActor:
     """A real actor and its courier, joined to the run as `workers.actor` joins."""
 
     def __init__(self, url: str, spec: RunSpec) -> None:
-        incarnation, first = secrets.randbits(62), Fresh(1, roles.weights_of(spec))
+        incarnation, first = secrets.randbits(62), VersionedWeights(1, roles.weights_of(spec))
         environment = VectorEnvironment("CartPole-v1", spec.envs_per_actor)
-        self._side = ActorSide(url, RUN, "actor")
+        self._link = ActorLink(url, RUN, "actor")
         self._actor = Actor(spec, environment, "bench", incarnation)
         self._actor.policy.load(*first)
         digest = hashlib.sha256(spec.to_json().encode()).hexdigest()
         producer = f"bench#{incarnation}"
-        self.courier = Courier(self._side, spec, digest, producer, lambda: roles.FIGURES)
+        self.courier = Courier(self._link, spec, digest, producer, lambda: roles.FIGURES)
         self.courier.start(first)
 
     def play(self, seconds: float, hand_over_ms: list[float]) -> float:
@@ -119,7 +120,7 @@ class PlayedActor:
     def close(self) -> None:
         """Ends the courier."""
         self.courier.close(flush_s=0.0)
-        self._side.close()
+        self._link.close()
 
 
 PARTS = {

@@ -10,7 +10,7 @@ from bench.load.swarm import swarm
 from bench.targets import Target
 from bench.transport.stage import CORES, Bench, Figures, Part, spread
 from impala_redis.common.blocks import wire
-from impala_redis.common.transport.monitor import MonitorSide, residual
+from impala_redis.common.transport.monitor import MonitorLink, residual
 
 # The targets are made for four cores.
 SCALE = min(1.0, CORES / 4)
@@ -41,7 +41,7 @@ def many_connections(bench: Bench) -> Figures:
             swarm, server.url, stage.spec, crew, clients, expires_s, bench.moment_s
         )
         time.sleep(1.5 * bench.moment_s + bench.seconds)  # in the first moment they connect
-        with closing(MonitorSide(server.url, RUN, "bench")) as monitor:
+        with closing(MonitorLink(server.url, RUN, "bench")) as monitor:
             alive = len(monitor.read_actors())
         learned, books = stage.end()
         told = swarmed()

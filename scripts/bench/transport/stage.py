@@ -15,8 +15,8 @@ from bench.load.flood import flood
 from bench.load.roles import RUN
 from bench.targets import Grid, Target
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.monitor import MonitorSide
-from impala_redis.common.transport.side import Keys
+from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.monitor import MonitorLink
 
 # One thread floods while server and learner have a core each; no more than this are needed.
 MOST_FLOODERS = 8
@@ -119,7 +119,7 @@ class Stage(NamedTuple):
         """Stops all roles; what the learner measured, and the books."""
         self.crew.stop.set()
         learned = self.learned()
-        with closing(MonitorSide(self.url, RUN, "bench")) as monitor:
+        with closing(MonitorLink(self.url, RUN, "bench")) as monitor:
             return learned, monitor.read_books()
 
 

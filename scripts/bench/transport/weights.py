@@ -9,7 +9,7 @@ from bench.load.roles import RUN
 from bench.targets import Grid, Target
 from bench.transport.stage import Bench, Figures, Part, spread
 from impala_redis.common.blocks import wire
-from impala_redis.common.transport.side import Side
+from impala_redis.common.transport.link import Link
 
 # About 4,800 parameters (CartPole's network), and 1,600,000.
 NETS = {"20kb": 20_000, "6mb": 6_500_000}
@@ -35,7 +35,7 @@ def _weights(
     with bench.stage(spec, publish_every_s=min(1.0, seconds / 3)) as stage:
         url, ping_ms = stage.server.url, []
         read = stage.crew.start(roles.read_weights, url, readers, seconds, every_s)
-        with closing(Side(url, RUN, "bystander")) as bystander:
+        with closing(Link(url, RUN, "bystander")) as bystander:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 ping_ms.append(roles.timed_ms(bystander.ping))

@@ -96,7 +96,7 @@ class PushReply(NamedTuple):
     state: str
 
 
-class Side:
+class Link:
     """A connection and a run's keys; `common.transport.monitor` has the side that only reads."""
 
     def __init__(self, url: str, run: str, name: str) -> None:
@@ -145,7 +145,7 @@ class Side:
         return client.execute_command(*fcall(function, keys, *arguments))
 
 
-class ActorSide(Side):
+class ActorLink(Link):
     """What an actor may do."""
 
     def push(self, producer: str, sequence: int, payload: bytes, queue_blocks: int) -> PushReply:
@@ -193,7 +193,7 @@ class ActorSide(Side):
             self.client.unlink(self.keys.actor(actor))
 
 
-class LearnerSide(Side):
+class LearnerLink(Link):
     """What the one learner of a run may do, between `open` and `release`.
 
     Its methods raise Fenced once another learner has taken the run over, and RunMissing or

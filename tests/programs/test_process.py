@@ -9,9 +9,9 @@ import pytest
 FAULTS = """
 import resource
 import numpy as np
-from impala_redis.workers import runtime
+from impala_redis.workers import process
 
-runtime.keep_memory()
+process.keep_memory()
 
 def update():
     return [np.ones(1_500_000, np.float32) for _ in range(3)]  # 6 MB each: 4,400 pages in all

@@ -1,0 +1,81 @@
+"""How an answer is waited for: pauses that grow, are never alike, and are announced once."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from impala_redis.common.errors import RedisUnreachable
+
+Reply = TypeVar("Reply")
+
+log = logging.getLogger(__name__)
+
+
+class Backoff:
+    """The pauses between attempts of one thread, and whether the last attempt failed."""
+
+    def __init__(
+        self,
+        announcement: str = "",
+        *,
+        wait: Callable[[float], object] = time.sleep,
+        first_s: float = 0.05,
+        longest_s: float = 1.0,
+        factor: float = 2.0,
+    ) -> None:
+        """Pauses take `first_s` and then `factor` times longer each, up to `longest_s`.
+
+        Args:
+          announcement: begins the warning about the first of several failures; empty: no log line.
+          wait: how a pause is spent; `threading.Event.wait` ends it early.
+          first_s: seconds.
+          longest_s: seconds.
+          factor: at least 1.
+        """
+        self._announcement, self._wait = announcement, wait
+        self._first_s, self._longest_s, self._factor = first_s, longest_s, factor
+        self.pause_s = first_s  # the next pause, before jitter
+        self.away = False  # whether the last attempt failed
+
+    def failed(self, error: Exception) -> None:
+        """Notes a failed attempt; the first one in a row is logged."""
+        if self._announcement and not self.away:
+            log.warning("%s: %s", self._announcement, error)
+        self.away = True
+
+    def pause(self) -> None:
+        """Waits for half to all of the present pause: many programs must not ask in step."""
+        self._wait(self.pause_s * random.uniform(0.5, 1.0))
+        self.pause_s = min(self.pause_s * self._factor, self._longest_s)
+
+    def succeeded(self) -> None:
+        """Notes an answer; the next failure is a first one again."""
+        if self._announcement and self.away:
+            log.info("Redis is back")
+        self.away = False
+        self.pause_s = self._first_s
+
+
+def keep_trying(
+    attempt: Callable[[], Reply],
+    *,
+    give_up_after_s: float,
+    stopped: Callable[[], bool],
+    waiting: Callable[[RedisUnreachable], None],
+) -> Reply:
+    """Repeats what is safe to repeat until the server answers.
+
+    `waiting` is called with each failure. Raises the last RedisUnreachable when the time is over or
+    when `stopped` is true.
+    """
+    deadline, backoff = time.monotonic() + give_up_after_s, Backoff()
+    while True:
+        try:
+            return attempt()
+        except RedisUnreachable as error:
+            if stopped() or time.monotonic() + backoff.pause_s > deadline:
+                raise
+            waiting(error)
+            backoff.pause()

@@ -1,0 +1,114 @@
+"""This process on its machine: its name among all learners, its age, its memory and its threads."""
+
+import contextlib
+import ctypes
+import gc
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+# impala-train tells its learner when the user's command began: `wall_s` is what they waited.
+STARTED_AT_VARIABLE = "IMPALA_STARTED_AT_UNIX_S"
+
+# By their numbers in malloc.h: the trim threshold and the top pad in bytes, the number of mmaps.
+_MALLOC = {-1: 2047 << 20, -2: 16 << 20, -4: 0}
+
+
+def holder_name() -> str:
+    """Who this process is among the learners of all machines: host:pid#namespace-token."""
+    return f"{socket.gethostname()}:{os.getpid()}#{_pid_namespace()}-{secrets.token_hex(4)}"
+
+
+def is_dead_here(holder: str) -> bool:
+    """Whether `holder` was a process of this machine (and container) that is gone."""
+    host, _, rest = holder.rpartition(":")
+    pid, _, rest = rest.partition("#")
+    namespace = rest.partition("-")[0]
+    here = _pid_namespace()
+    if not here or host != socket.gethostname() or namespace != here or not pid.isdigit():
+        return False
+    if int(pid) == os.getpid():
+        return True  # the process number came back to us
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _pid_namespace() -> str:
+    """Tells machines and containers of one host name apart; empty where that cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
+def started_at_unix_s() -> float:
+    """When the command that the user typed began."""
+    told = os.environ.get(STARTED_AT_VARIABLE, "")
+    with contextlib.suppress(ValueError):
+        return float(told)
+    return time.time() - process_age_s()
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, its interpreter's start included (Linux)."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[19])  # starttime, since boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return time.process_time()
+
+
+def keep_memory() -> None:
+    """Lets glibc keep what is freed for the next update, instead of giving it back to the system.
+
+    Else every large array is new memory, which the system clears page by page: a third of an
+    update's time and more. Other C libraries are left as they are.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in _MALLOC.items():
+            mallopt(parameter, value)
+
+
+@contextlib.contextmanager
+def keeping_all() -> Iterator[None]:
+    """For a large import: nothing of it is garbage, so it is searched neither now nor later.
+
+    That takes a sixth off torch's time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextlib.contextmanager
+def one_computing_thread() -> Iterator[None]:
+    """Keeps numpy, and torch if it is imported later, from using more than one processor."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when a library is loaded
+    with threadpool_limits(limits=1):  # of those that are
+        yield
+
+
+def share_the_interpreter() -> None:
+    """Lets the threads of a program take turns sooner than Python's 5 ms.
+
+    A push or a claim needs the interpreter several times; at 5 ms a turn it would wait longer for
+    the computing thread than for Redis.
+    """
+    sys.setswitchinterval(0.0005)
