@@ -46,9 +46,14 @@ class Backoff:
         self.away = True
 
     def pause(self) -> None:
-        """Waits for half to all of the present pause: many programs must not ask in step."""
-        self._wait(self.pause_s * random.uniform(0.5, 1.0))
+        """Waits, each time longer."""
+        self._wait(self.next_pause_s())
+
+    def next_pause_s(self) -> float:
+        """Half to all of the present pause, since many programs must not ask in step; it grows."""
+        pause_s = self.pause_s * random.uniform(0.5, 1.0)
         self.pause_s = min(self.pause_s * self._factor, self._longest_s)
+        return pause_s
 
     def succeeded(self) -> None:
         """Notes an answer; the next failure is a first one again."""

@@ -24,7 +24,8 @@ import yaml
 from click.core import ParameterSource
 
 from impala_redis.common.run.presets import PRESETS
-from impala_redis.common.server.connection import connect, keep_trying
+from impala_redis.common.server.backoff import keep_trying
+from impala_redis.common.server.connection import connect
 from impala_redis.common.server.embedded import find_server
 from impala_redis.common.server.suitability import ServerLimits, check_server
 from impala_redis.common.transport.link import Keys

@@ -59,9 +59,9 @@ class Catch(Task):
     action_space = spaces.Discrete(3, start=-1)
     steps_each = 4
 
-    def __init__(self, link: int = SIDE) -> None:
-        self.scale = link // 5
-        self.observation_space = spaces.Box(0, 255, (link, link), np.uint8)
+    def __init__(self, side: int = SIDE) -> None:
+        self.scale = side // 5
+        self.observation_space = spaces.Box(0, 255, (side, side), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         gymnasium.Env.reset(self, seed=seed)

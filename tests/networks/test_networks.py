@@ -421,9 +421,9 @@ def test_a_network_that_cannot_see_the_observation_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize(("network", "side"), [("shallow", 20), ("nature", 36), ("deep", 1)])
-def test_the_smallest_picture_that_is_accepted_can_be_seen(network: str, link: int) -> None:
+def test_the_smallest_picture_that_is_accepted_can_be_seen(network: str, side: int) -> None:
     # given
-    spec = make_spec(ObservationSpec((link, link), "uint8"), network=network)
+    spec = make_spec(ObservationSpec((side, side), "uint8"), network=network)
 
     # when
     output = make_model(spec, seed=0)(seen_by(spec, some_observations(spec.observation, 2, 3)))

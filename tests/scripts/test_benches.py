@@ -63,7 +63,7 @@ def test_learning_is_measured_by_stage_beside_the_bare_computation(scripts: Any)
 
 def test_the_bare_loss_is_the_learners_own(scripts: Any) -> None:
     # given a batch of which every row counts, and a network's answers
-    from impala_redis.common.loss.impala import Rows, impala_loss
+    from impala_redis.common.loss.impala import LossInput, impala_loss
     from impala_redis.common.run.config import Config
     from impala_redis.common.run.spaces import discrete
 
@@ -72,7 +72,7 @@ def test_the_bare_loss_is_the_learners_own(scripts: Any) -> None:
     t, b, a = 7, 5, 3
     logits = torch.randn(t + 1, b, a, generator=draw)
     values = torch.randn(t + 1, b, generator=draw)
-    rows = Rows(
+    rows = LossInput(
         actions=torch.randint(a, (t, b), generator=draw),
         rewards=torch.randn(t, b, generator=draw),
         discounts=(torch.rand(t, b, generator=draw) > 0.2).float(),

@@ -23,7 +23,7 @@ from impala_redis.common.errors import ImpalaError, OutOfStep, RedisUnreachable,
 from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
-from impala_redis.common.server.connection import keep_trying
+from impala_redis.common.server.backoff import keep_trying
 from impala_redis.common.transport.ledger import Settled
 from impala_redis.common.transport.link import ActorLink, LearnerLink, Link
 from impala_redis.common.transport.monitor import MonitorLink

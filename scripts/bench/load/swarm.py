@@ -10,9 +10,10 @@ import redis
 
 from bench.load.crew import LIMIT_S, Crew, Figures
 from bench.load.roles import FIGURES, RUN, STORM_LIMIT_S, frame_of
-from impala_redis.common.acting.courier import BEAT_INTERVAL_S, LONGEST_PAUSE_S
+from impala_redis.common.acting.courier import BEAT_INTERVAL_S
 from impala_redis.common.errors import RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.server.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, translated
 from impala_redis.common.transport import link as transport
 from impala_redis.common.transport.link import Keys
@@ -94,14 +95,13 @@ class SwarmActor:
 
     async def _repeat(self, attempt: Callable[[], Any]) -> None:
         """Tries again as `Courier._repeat` does."""
-        pause_s = 0.05
+        backoff = Backoff()
         while True:
             try:
                 return await attempt()
             except (RedisUnreachable, RunMissing):
                 self.retries += 1
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                await asyncio.sleep(backoff.next_pause_s())
 
     async def _ask(self, *commands: tuple[Any, ...]) -> None:
         """One round trip; what goes wrong is raised as the transport raises it."""
