@@ -1,4 +1,4 @@
-"""Measures the figures that the README's "Decisions" quote, on this machine.
+"""Measures the figures that docs/decisions.md quotes, on this machine.
 
     .venv/bin/python scripts/bench_choices.py
 

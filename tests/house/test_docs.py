@@ -1,4 +1,4 @@
-"""The README tells the truth about commands, options, settings, keys and exit codes."""
+"""README and docs/ are true of commands, options, settings, keys, exit codes, files and names."""
 
 import ast
 import importlib
@@ -20,7 +20,9 @@ from impala_redis.workers.options import shown
 from support import ROOT
 
 RELIABILITY = (ROOT / "docs" / "reliability.md").read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 README = (ROOT / "README.md").read_text()
+README_LINES = 200  # a newcomer reads it to its end
 COMMANDS = {
     "impala-actor": "impala_redis.workers.actor",
     "impala-eval": "impala_redis.workers.evaluator",
@@ -38,7 +40,7 @@ def command_of(name: str) -> click.Command:
 
 
 def settings_table() -> str:
-    """The table that the README must hold."""
+    """The table that the reference must hold."""
     lines = []
     groups = list(dict.fromkeys(setting.group for setting in settings()))
     for group in groups:
@@ -55,7 +57,7 @@ def settings_table() -> str:
 
 
 def test_the_settings_table_is_the_configs() -> None:
-    found = re.search(r"<!-- settings:.*?-->\n(.*)<!-- /settings -->", README, re.DOTALL)
+    found = re.search(r"<!-- settings:.*?-->\n(.*)<!-- /settings -->", REFERENCE, re.DOTALL)
     assert found is not None
     assert found.group(1).strip() == settings_table().strip()
 
@@ -103,22 +105,41 @@ def test_every_exit_code_is_listed() -> None:
     ]
     codes = {item.exit_code for item in classes}
     codes |= {0, errors.EXIT_INTERRUPTED, errors.EXIT_LEARNER_KILLED, errors.EXIT_HUNG}
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", REFERENCE, re.MULTILINE)}
     assert listed == codes
     assert len({item.exit_code for item in classes}) == len(classes)
 
 
 def test_every_key_and_preset_is_listed() -> None:
     for name in ("trajectories", "inflight", "weights", "spec", "stats", "seq", "epoch", "lock"):
-        assert f"| `{name}` |" in README
+        assert f"| `{name}` |" in REFERENCE
         assert getattr(Keys("cartpole"), name) == f"impala:{{cartpole}}:{name}"
-    for preset in PRESETS:
-        assert f"| `{preset}` |" in README
+    for page in (README, REFERENCE):
+        listed = re.findall(r"^\| `([a-z0-9-]+)` \|", section_of(page, "Presets"), re.MULTILINE)
+        assert sorted(listed) == sorted(PRESETS)
 
 
-def test_every_file_that_the_readme_links_to_exists() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+def section_of(page: str, heading: str) -> str:
+    """What stands under a heading, up to the next one of any level."""
+    found = re.search(rf"^#+ {heading}\n(.*?)(?=^#+ |\Z)", page, re.DOTALL | re.MULTILINE)
+    assert found is not None, heading
+    return found.group(1)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= README_LINES
+
+
+def test_the_readmes_list_of_the_code_is_the_folders() -> None:
+    # given the part of the list between the library and the scripts
+    library = section_of(README, "The code").partition("common/  ")[2].partition("scripts/")[0]
+
+    # then it names each package and each file of common/, and no other
+    common = ROOT / "common"
+    packages = {f"{path.parent.name}/" for path in common.glob("*/__init__.py")}
+    files = {path.name for path in common.glob("*.py")} - {"__init__.py"}
+    listed = re.findall(r"(?:^|  )([a-z]+(?:/|\.py))", library, re.MULTILINE)
+    assert sorted(listed) == sorted(packages | files)
 
 
 def test_every_row_of_the_fault_matrix_has_its_tests() -> None:
@@ -141,13 +162,18 @@ def test_every_row_of_the_fault_matrix_has_its_tests() -> None:
     }
 
 
-# The pages in docs/.
+# The README and the pages in docs/.
 
-PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+PATHS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {path.name: path.read_text() for path in PATHS}
+FOLDERS = {path.name: path.parent for path in PATHS}
 MAPPING = "settings-of-other-projects.md"
 SOURCES = [path for folder in ("common", "workers") for path in (ROOT / folder).rglob("*.py")]
-# Options of redis-cli, and names in examples.
-NOT_OURS = {"--scan", "--pattern", "my_package", "impala-redis"}
+# Options of Redis, Docker, pip and OpenSSL, and names in examples.
+NOT_OURS = {"--scan", "--pattern", "my_package", "impala-redis"} | {
+    *("--maxmemory-policy", "--tls", "--cacert", "--user", "--scale", "--index-url"),
+    *("ec_paramgen_curve", "usr_cert"),
+}
 
 
 def without_their_names(page: str) -> str:
@@ -220,7 +246,7 @@ def test_every_command_and_option_on_a_page_exists(page: str) -> None:
 def test_every_file_and_heading_that_a_page_links_to_exists(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES[page]):
         name, _, anchor = target.partition("#")
-        path = (ROOT / "docs" / name).resolve() if name else ROOT / "docs" / page
+        path = (FOLDERS[page] / (name or page)).resolve()
         assert path.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
@@ -241,7 +267,7 @@ def test_every_name_in_the_code_that_a_page_uses_is_there(page: str) -> None:
     named = re.findall(r"(?<![\w./-])[a-z]+(?:_[a-z0-9]+)+(?![\w/.(-])", spans)
     unknown = {name for name in named if not {name, re.sub(r"\d+$", "", name)} & words}
     assert unknown - NOT_OURS == set()
-    for owner, member in re.findall(r"\b([A-Z]\w+[a-z]\w*)\.(\w+)", spans):
+    for owner, member in re.findall(r"\b([A-Z]\w+[a-z]\w*)\.([A-Za-z]\w*)", spans):
         assert {owner, member} <= words, f"{owner}.{member}"
 
 

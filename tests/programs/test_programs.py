@@ -510,6 +510,27 @@ def test_the_readmes_terminals_work_in_any_order(
     assert "Traceback" not in "".join(p.output for ps in terminals.values() for p in ps)
 
 
+def test_the_readmes_own_environment_is_learned(programs: Programs) -> None:
+    # given the README's file, as it stands
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(
+        r"into `(\w+\.py)`:\n\n```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE
+    )
+    assert found is not None
+    name, source = found.groups()
+    (programs.folder / name).write_text(source)
+
+    # when the command below it is typed
+    module = name.removesuffix(".py")
+    command = re.search(rf"^\$ PYTHONPATH=\. (impala-train .*{module}:.*)$", readme, re.MULTILINE)
+    assert command is not None
+    train = programs.shell(command.group(1), PYTHONPATH=".")
+
+    # then the task is solved
+    assert train.code(120) == 0, train.output
+    assert "solved: mean return" in train.output
+
+
 BAD_INPUT = {
     "unknown preset": (("impala-train", "--preset", "cartpol"), 2, "there are: acrobot, atari"),
     "unknown option": (("impala-train", "--learning-rat", "1"), 2, "--learning-rate"),
