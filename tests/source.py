@@ -34,10 +34,10 @@ def imported_by(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imports(path: Path) -> set[str]:
-    """What a file imports, ours without the package's name: "common.run.spec"."""
+def imports(path: Path, *, stripped: bool = True) -> set[str]:
+    """What a file imports, ours without the package's name if `stripped`: "common.run.spec"."""
     names = imported_by(ast.parse(path.read_text(encoding="utf-8")))
-    return {name.removeprefix(PACKAGE) for name in names}
+    return {name.removeprefix(PACKAGE) for name in names} if stripped else set(names)
 
 
 def packages(path: Path) -> set[str]:

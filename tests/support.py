@@ -117,9 +117,11 @@ class Programs:
         self.started.append(program)
         return program
 
-    def run(self, *command: str, timeout_s: float = 60.0, **variables: str) -> tuple[int, str]:
+    def run(
+        self, *command: str, timeout_s: float = 60.0, cwd: Path | None = None, **variables: str
+    ) -> tuple[int, str]:
         """Runs a command to its end; exit code and all it printed."""
-        program = self.start(*command, **variables)
+        program = self.start(*command, cwd=cwd, **variables)
         return program.code(timeout_s), program.output
 
     def end(self) -> None:

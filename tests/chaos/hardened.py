@@ -8,10 +8,9 @@ from types import TracebackType
 
 import redis
 
+from chaos.servers import free_port
 from impala_redis.common.server import children
 from support import ROOT, eventually
-
-from .servers import free_port
 
 CONF = ROOT / "docker" / "redis.conf"
 ACL = ROOT / "docker" / "users.acl"
