@@ -9,7 +9,8 @@ from typing import Any
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.records.rundir import RunDirectory
-from impala_redis.common.run.config import Config, read_toml
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.config_file import read_toml
 from impala_redis.common.run.presets import preset
 
 RUNS = Path("runs")

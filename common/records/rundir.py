@@ -8,7 +8,8 @@ from typing import Any
 
 from impala_redis.common.errors import ConfigError, RunDirectoryError, RunUnreadable, printable
 from impala_redis.common.records.files import write_atomically
-from impala_redis.common.run.config import Config, read_document, read_toml
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.config_file import read_document, read_toml, to_toml
 
 # Of config.toml, in its table [run]; a file without a number is of the first one. It must be raised
 # when a setting changes its meaning, for an older version would misread the file; not when one is
@@ -41,7 +42,7 @@ class RunDirectory:
         """Writes config.toml: the run's name and preset, and every setting as resolved."""
         head = f'[run]\nformat = {FORMAT}\nname = "{name}"\n'
         head += f'preset = "{preset}"\n' if preset else ""
-        write_atomically(self.config, f"{head}\n{config.to_toml()}".encode())
+        write_atomically(self.config, f"{head}\n{to_toml(config)}".encode())
 
     def read_config(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The run's identity (name, preset) and settings; both empty before there is a run.

@@ -7,11 +7,8 @@ paper's Atari column (Espeholt et al. 2018, Table G.1) wherever it has a figure.
 
 import dataclasses
 import difflib
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from impala_redis.common.errors import ConfigError
@@ -201,8 +198,8 @@ class Config:
     transport: TransportSettings = TransportSettings()
 
     def __post_init__(self) -> None:
-        for spec in settings():
-            spec.check(getattr(getattr(self, spec.group), spec.attribute))
+        for item in settings():
+            item.check(getattr(getattr(self, item.group), item.attribute))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -243,30 +240,19 @@ class Config:
 
     def values(self) -> dict[str, Any]:
         """Every setting by its key, in declaration order."""
-        return {s.key: getattr(getattr(self, s.group), s.attribute) for s in settings()}
+        return {item.key: getattr(getattr(self, item.group), item.attribute) for item in settings()}
 
     def replace(self, values: Mapping[str, Any]) -> "Config":
         """This config with some settings changed. Raises ConfigError for an unknown key."""
         changed: dict[str, dict[str, Any]] = {}
         for key, value in values.items():
-            spec = find_setting(key)
-            changed.setdefault(spec.group, {})[spec.attribute] = spec.check(value)
+            item = find_setting(key)
+            changed.setdefault(item.group, {})[item.attribute] = item.check(value)
         groups = {
             group: dataclasses.replace(getattr(self, group), **fields)
             for group, fields in changed.items()
         }
         return dataclasses.replace(self, **groups)
-
-    def to_toml(self) -> str:
-        """The resolved config as a TOML file, each key with its help."""
-        lines = []
-        for group in dataclasses.fields(self):
-            lines.append(f"\n[{group.name}]")
-            for spec in settings():
-                if spec.group == group.name:
-                    value = getattr(getattr(self, spec.group), spec.attribute)
-                    lines.append(f"{spec.key} = {_toml_value(value)}  # {spec.help}")
-        return "\n".join(lines).lstrip() + "\n"
 
 
 def settings() -> tuple[Setting, ...]:
@@ -277,43 +263,12 @@ def settings() -> tuple[Setting, ...]:
 def find_setting(key: str) -> Setting:
     """The setting of that key, in `-` or `_` spelling. Raises ConfigError, with a near name."""
     name = key.replace("-", "_")
-    for spec in settings():
-        if spec.key == name:
-            return spec
-    near = difflib.get_close_matches(name, [spec.key for spec in settings()], n=1)
+    for item in settings():
+        if item.key == name:
+            return item
+    near = difflib.get_close_matches(name, [item.key for item in settings()], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(f"there is no setting {key!r}{hint}")
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A TOML file as it is. Raises ConfigError: unreadable, or not TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the config file {path} is not TOML: {error}") from error
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, as flat keys; tables only group them. Raises ConfigError.
-
-    The table `[run]` of a run directory's config.toml is passed over.
-    """
-    document = read_document(path)
-    document.pop("run", None)
-    values: dict[str, Any] = {}
-    for key, value in document.items():
-        values.update(value if isinstance(value, dict) else {key: value})
-    return {find_setting(key).key: value for key, value in values.items()}
-
-
-def _toml_value(value: Any) -> str:
-    if value is None:
-        return '"none"'
-    if isinstance(value, str):  # a JSON string is a TOML string, but for one character
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 
 _SETTINGS = tuple(declared_in(Config))

@@ -1,0 +1,55 @@
+"""A run's settings as a TOML file, written and read."""
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.run.config import Config, find_setting, settings
+
+
+def to_toml(config: Config) -> str:
+    """The resolved config as a TOML file, each key with its help."""
+    values = config.values()
+    lines = []
+    for group in dataclasses.fields(config):
+        lines.append(f"\n[{group.name}]")
+        lines += [
+            f"{setting.key} = {_toml_value(values[setting.key])}  # {setting.help}"
+            for setting in settings()
+            if setting.group == group.name
+        ]
+    return "\n".join(lines).lstrip() + "\n"
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A TOML file as it is. Raises ConfigError: unreadable, or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the config file {path} is not TOML: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, as flat keys; tables only group them. Raises ConfigError.
+
+    The table `[run]` of a run directory's config.toml is passed over.
+    """
+    document = read_document(path)
+    document.pop("run", None)
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        values.update(value if isinstance(value, dict) else {key: value})
+    return {find_setting(key).key: value for key, value in values.items()}
+
+
+def _toml_value(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    if isinstance(value, str):  # a JSON string is a TOML string, but for one character
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
