@@ -36,14 +36,16 @@ from impala_redis.common.blocks.trajectory import Block, Trajectory
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.networks.network import make_model
+from impala_redis.common.networks.network import make_network
+from impala_redis.common.run.config import find_setting
 from impala_redis.common.run.spaces import ActionSpec
-from impala_redis.common.run.spec import COMPRESSIONS, RunSpec
+from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers.options import CONTEXT
 
 # An unroll is these two, and the rest.
 PARTS = ("environment_s", "policy_s")
 POLICIES = ("policy_s", "torch_s", "traced_s")
+CODECS = find_setting("compression").choices
 Call = Callable[[], object]
 
 
@@ -123,7 +125,7 @@ class Acting:
 
     def __init__(self, spec: RunSpec, num_envs: int, with_torch: bool) -> None:
         self._spec, self._rows = spec, num_envs * spec.unroll_length
-        model = make_model(spec, seed=0)
+        model = make_network(spec, seed=0)
         weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
         self._actor = Actor(spec, VectorEnvironment(spec.env, num_envs), "bench", 0)
         self._actor.policy.load(1, weights)
@@ -159,7 +161,7 @@ class Acting:
 def bytes_a_step(block: Block, spec: RunSpec) -> Figures:
     """Of a block on the wire for a step of one environment, in each way that works here."""
     found = {}
-    for codec in COMPRESSIONS:
+    for codec in CODECS:
         if codec == "none" or is_installed():
             frame = wire.pack_block(block, dataclasses.replace(spec, compression=codec))
             found[f"bytes_{codec}"] = len(frame) / block.trajectory.mask.size
@@ -177,7 +179,9 @@ def is_installed() -> bool:
 def tables(figures: dict[str, Spreads], unroll_length: int, with_torch: bool) -> list[Table]:
     """For people: how fast, where an unroll's time goes, its bytes, and the policies."""
     names = ("unroll_s", *PARTS, "rest_s", "pack_s")
-    codecs = [codec for codec in COMPRESSIONS if is_installed() or codec == "none"]
+    codecs = [
+        codec for codec in find_setting("compression").choices if is_installed() or codec == "none"
+    ]
     size = measuring.table("bytes a step, on the wire", *codecs)
     speed = measuring.table("Actor.unroll, without Redis", "frames/s", "limit", "share of it")
     times = measuring.table("an unroll, ms", *(name.removesuffix("_s") for name in names))

@@ -69,14 +69,14 @@ def acting(num_envs: int) -> None:
     from threadpoolctl import threadpool_limits
 
     from impala_redis.common.acting.policies import make_policy
-    from impala_redis.common.networks.network import NetworkInput, make_model
+    from impala_redis.common.networks.network import NetworkInput, make_network
     from impala_redis.common.run.presets import preset
     from impala_redis.common.run.spaces import ObservationSpec, discrete
     from impala_redis.common.run.spec import make_spec
 
     torch.set_num_threads(1)
     spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
-    model = make_model(spec, seed=0)
+    model = make_network(spec, seed=0)
     policy = make_policy(spec, np.random.default_rng(0))
     policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
     policy.begin(num_envs)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.policy import Policy
 from impala_redis.common.learning.batch import stacked
-from impala_redis.common.networks.network import Network, NetworkInput, make_model
+from impala_redis.common.networks.network import Network, NetworkInput, make_network
 from impala_redis.common.run.spaces import ActionSpec, ObservationPart, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 
@@ -106,18 +106,18 @@ def seen_by(
     )
 
 
-def lively_model(spec: RunSpec) -> Network:
+def lively_network(spec: RunSpec) -> Network:
     """A network whose outputs differ by more than a fresh one's, with no bias of 0."""
-    model = make_model(spec, seed=0)
+    network = make_network(spec, seed=0)
     generator = torch.Generator().manual_seed(5)
-    for name, parameter in model.named_parameters():
+    for name, parameter in network.named_parameters():
         if parameter.dim() < 2 or name.startswith(("policy", "baseline", "torso")):
             width = parameter.shape[-1] if parameter.dim() > 1 else 4
             parameter.data.normal_(0.0, width**-0.5, generator=generator)
-    return model
+    return network
 
 
-def policy_of(model: Network, spec: RunSpec, seed: int = 0) -> Policy:
+def policy_of(network: Network, spec: RunSpec, seed: int = 0) -> Policy:
     policy = make_policy(spec, np.random.default_rng(seed))
-    policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
+    policy.load(1, {name: p.detach().numpy() for name, p in network.named_parameters()})
     return policy

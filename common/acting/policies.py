@@ -4,12 +4,13 @@ import numpy as np
 
 from impala_redis.common.acting.numpy_policy import MlpPolicy
 from impala_redis.common.acting.policy import Policy
+from impala_redis.common.run.architecture import NETWORKS
 from impala_redis.common.run.spec import RunSpec
 
 
 def make_policy(spec: RunSpec, rng: np.random.Generator) -> Policy:
     """The policy of the run's network."""
-    if spec.network == "mlp" and spec.memory_size == 0:
+    if NETWORKS[spec.network].acts_in_numpy and spec.memory_size == 0:
         return MlpPolicy(spec, rng)
     from impala_redis.common.acting.torch_policy import NetworkPolicy
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from impala_redis.common.acting.policy import Policy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.weights import Weights
-from impala_redis.common.networks.network import NetworkInput, action_features, make_model
+from impala_redis.common.networks.network import NetworkInput, action_features, make_network
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -16,9 +16,8 @@ class NetworkPolicy(Policy):
 
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
         super().__init__(spec, rng)
-        self._model = make_model(spec, seed=0)  # its weights are loaded before it acts
-        self._parameters = {name: p.data for name, p in self._model.named_parameters()}
-        self._core_memory = 2 * spec.lstm_size  # numbers of the memory that are the core's
+        self._network = make_network(spec, seed=0)  # its weights are loaded before it acts
+        self._parameters = {name: p.data for name, p in self._network.named_parameters()}
 
     @torch.inference_mode()
     def remember(self, actions: Actions, rewards: Floats) -> None:
@@ -26,7 +25,7 @@ class NetworkPolicy(Policy):
         if self._spec.extra_inputs == "none":
             return
         told = action_features(self._spec.action, torch.from_numpy(np.ascontiguousarray(actions)))
-        self.memory[:, self._core_memory : -1] = told.numpy()
+        self.memory[:, self._spec.core_memory_size : -1] = told.numpy()
         self.memory[:, -1] = np.clip(rewards, -1.0, 1.0)
 
     def _load(self, weights: Weights) -> None:
@@ -36,7 +35,7 @@ class NetworkPolicy(Policy):
     @torch.inference_mode()
     def _outputs(self, seen: NDArray[np.generic], is_first: NDArray[np.bool_]) -> Floats:
         n = len(seen)
-        output = self._model(
+        output = self._network(
             NetworkInput(
                 observations=torch.from_numpy(np.require(seen, requirements=["C", "W"])[None]),
                 is_first=torch.from_numpy(is_first[None]),
@@ -45,6 +44,6 @@ class NetworkPolicy(Policy):
                 memory=torch.from_numpy(self.memory),
             )
         )
-        self.memory[:, : self._core_memory] = output.memory.numpy()
+        self.memory[:, : self._spec.core_memory_size] = output.memory.numpy()
         outputs: Floats = output.policy[0].numpy()
         return outputs

@@ -18,7 +18,7 @@ from impala_redis.common.learning.batch import Batch
 from impala_redis.common.learning.device import Stages, enough_memory
 from impala_redis.common.learning.optimizers import Optimizer, scheduled
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
-from impala_redis.common.networks.network import ModelOutput, make_model
+from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
 from impala_redis.common.records.recorder import EpisodeWindow
 from impala_redis.common.run.config import Config
@@ -39,7 +39,7 @@ class Learner:
         # whole process, since the gradients are computed on a thread of torch's own.
         torch.backends.cudnn.allow_tf32 = False
         self.device = device
-        self.model = make_model(spec, config.training.seed).to(device)
+        self.model = make_network(spec, config.training.seed).to(device)
         self._config, self._action = config, spec.action
         self._parameters = dict(self.model.named_parameters())
         self._optimizer = Optimizer(
@@ -69,7 +69,7 @@ class Learner:
         seen, rows = batch.on(self.device)
         stages.end("transfer_s")
         with self._products():
-            output: ModelOutput = self.model(seen)  # of T+1 rows
+            output: NetworkOutput = self.model(seen)  # of T+1 rows
         entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
         losses, figures = impala_loss(
             self._action, output.policy[:-1], output.baseline, rows, config.loss, entropy_cost

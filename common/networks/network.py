@@ -1,7 +1,7 @@
 """The networks: observations in, a policy's outputs and a baseline out. They never sample.
 
 An observation becomes features first (`common.networks.torsos`): each picture goes through
-convolutions of its own, if the network has some; everything else is laid flat beside their outputs,
+convolutions of its own, if the network has some; everything else is flattened beside their outputs,
 categories one-hot, bytes divided by 255, in the observation's order. A picture's colours are the
 shorter of its first and last axis, the last axis if both are equal; the frames of a stack are
 further channels. Then come the hidden layers, the last action and reward if the network takes them,
@@ -16,13 +16,13 @@ from torch.nn import functional
 
 from impala_redis.common.networks.lstm import LstmCore
 from impala_redis.common.networks.tanh_layer import tanh_layer
-from impala_redis.common.networks.torsos import Observed
+from impala_redis.common.networks.torsos import ObservationTorso
+from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ActionSpec
-from impala_redis.common.run.spec import RunSpec
 
 
 class NetworkInput(NamedTuple):
-    """What the network is told: R rows of B environments, one row of them when acting."""
+    """What goes into the network: R rows of B environments; R is 1 when acting."""
 
     observations: Tensor  # [R, B, ...] in the run's dtype, [R, B, S, ...] if frames are stacked
     is_first: Tensor  # [R, B] bool: the memory is empty before these rows
@@ -31,25 +31,25 @@ class NetworkInput(NamedTuple):
     memory: Tensor  # [B, M] float32, before row 0
 
 
-class ModelOutput(NamedTuple):
-    """What the network makes of it."""
+class NetworkOutput(NamedTuple):
+    """What comes out of the network for R rows of B environments."""
 
-    policy: Tensor  # [R, B, P] outputs that `common.loss.distributions` makes a policy of
-    baseline: Tensor  # [R, B]
-    memory: Tensor  # [B, 2 * lstm_size]: the core's h and c after the last row
+    policy: Tensor  # [R, B, P] float32, read by `common.loss.distributions`
+    baseline: Tensor  # [R, B] float32
+    memory: Tensor  # [B, spec.core_memory_size] float32: the core's state after the last row
 
 
 class Network(nn.Module):
     """Torso, perhaps a core, and the heads of policy and baseline."""
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self._action = spec.action
-        self._is_told = spec.extra_inputs != "none"
-        self._core_size = spec.lstm_size
+        self._has_extra_inputs = spec.num_extra_inputs > 0
+        self._core_memory_size = spec.core_memory_size
         self._activated = tanh_layer if spec.activation == "tanh" else _relu_layer
         shapes = spec.parameter_shapes()
-        self.convolutions = Observed(spec.network, spec.observation)
+        self.convolutions = ObservationTorso(spec.network, spec.observation)
         self.torso = nn.ModuleList(
             _orthogonal(shapes[f"torso.{index}.weight"], gain=2**0.5)
             for index in range(len(spec.hidden_sizes))
@@ -66,7 +66,7 @@ class Network(nn.Module):
             else None
         )
 
-    def forward(self, seen: NetworkInput) -> ModelOutput:
+    def forward(self, seen: NetworkInput) -> NetworkOutput:
         """Policy and baseline of every row, float32; the core's state is emptied on `is_first`."""
         leading = seen.is_first.shape
         # One flat batch: a layer is then a single fused product.
@@ -74,53 +74,54 @@ class Network(nn.Module):
         for layer in self.torso:
             assert isinstance(layer, nn.Linear)
             x = self._activated(x, layer.weight, layer.bias)
-        if self._is_told:
-            x = torch.cat([x, self._told(seen).flatten(0, 1)], -1)
-        memory = seen.memory[:, : 2 * self._core_size]
+        if self._has_extra_inputs:
+            x = torch.cat([x, self._extra_inputs(seen).flatten(0, 1)], -1)
+        memory = seen.memory[:, : self._core_memory_size]
         if self.core is not None:
             h, c = memory.chunk(2, -1)
             x, memory = self.core(x.view(*leading, -1), seen.is_first, h, c)
             x = x.flatten(0, 1)
         policy = self.policy(x).float()
         if self._action.bounded:
-            # Else one large step throws them where every action is cut alike, and stays there.
+            # Without it, one large step moves the means to where every action is clipped to the
+            # same bound, and there they stay.
             policy = policy.tanh()
         if self.log_std is not None:
             log_std = self.log_std.clamp(LOG_STD_LEAST, LOG_STD_MOST)
             policy = torch.cat([policy, log_std.expand_as(policy)], -1)
         baseline = self.baseline(x).float()
-        return ModelOutput(policy.view(*leading, -1), baseline.view(leading), memory)
+        return NetworkOutput(policy.view(*leading, -1), baseline.view(leading), memory)
 
     @torch.no_grad()
     def confine(self) -> None:
-        """Brings back the deviations that a step took out of their range.
+        """Brings the deviations that an update moved out of their range back into it.
 
-        Outside it they have no gradient, so nothing else would.
+        Outside it they have no gradient, so no other update would.
         """
         if self.log_std is not None:
             self.log_std.clamp_(LOG_STD_LEAST, LOG_STD_MOST)
 
-    def _told(self, seen: NetworkInput) -> Tensor:
-        """[R, B, K]: of each row the last action's features and the last reward, 0 at a start."""
-        before = seen.memory[None, :, 2 * self._core_size :]
+    def _extra_inputs(self, seen: NetworkInput) -> Tensor:
+        """[R, B, K]: the last action's features and reward before each row, 0 at a start."""
+        before = seen.memory[None, :, self._core_memory_size :]
         rewards = seen.rewards.clamp(-1.0, 1.0).unsqueeze(-1)
         within = torch.cat([action_features(self._action, seen.actions), rewards], -1)
         return torch.cat([before, within]).masked_fill(seen.is_first.unsqueeze(-1), 0.0)
 
 
-def make_model(spec: RunSpec, seed: int) -> Network:
-    """A new network of the run's spec; the same seed gives the same weights."""
+def make_network(spec: NetworkSpec, seed: int) -> Network:
+    """A new network; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Network(spec)
-    found = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+        network = Network(spec)
+    found = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
     listed = list(spec.parameter_shapes().items())
     assert found == listed, "the network and the spec's list of it differ"
-    return model
+    return network
 
 
 def action_features(action: ActionSpec, actions: Tensor) -> Tensor:
-    """Actions [...], as they stand in a trajectory, to [..., K]: one-hot choices, or numbers."""
+    """Actions [...] of a trajectory as features [..., F]: one-hot choices, or the numbers."""
     if action.kind == "continuous":
         return actions
     choices = actions.unsqueeze(-1) if action.kind == "discrete" else actions

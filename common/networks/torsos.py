@@ -1,21 +1,21 @@
 """What stands before the hidden layers: an observation's parts become features.
 
-The convolutions are the paper's: shallow and deep those of its figure 3, nature those of its
-shallow Atari agent (Mnih et al. 2015, "Human-level control through deep reinforcement learning").
+The convolutions (`common.run.architecture`) are the paper's: "shallow" and "deep" are those of its
+figure 3, "nature" those of its shallow Atari agent (Mnih et al. 2015, "Human-level control through
+deep reinforcement learning").
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from impala_redis.common.run.architecture import (
-    BLOCKS,
-    CONVOLUTIONS,
-    SECTIONS,
+    NETWORKS,
     Convolution,
+    NetworkKind,
     Picture,
     is_convolved,
     picture,
@@ -23,8 +23,8 @@ from impala_redis.common.run.architecture import (
 from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
 
 
-class Observed(nn.Module):
-    """Takes observations apart: its pictures through convolutions, all else laid flat."""
+class ObservationTorso(nn.Module):
+    """Takes observations apart: pictures go through convolutions, everything else is flattened."""
 
     def __init__(self, network: str, observation: ObservationSpec) -> None:
         super().__init__()
@@ -32,9 +32,9 @@ class Observed(nn.Module):
         self._torsos: list[tuple[ObservationPart, nn.Module]] = []
         pictures = itertools.count()
         for part in observation.leaves:
-            torso: nn.Module = Flattened(part)
+            torso: nn.Module = FlatTorso(part)
             if is_convolved(network, part):
-                torso = Convolutions.of(network, picture(part, observation.frame_stack))
+                torso = _convolutions(NETWORKS[network], picture(part, observation.frame_stack))
                 self.add_module(str(next(pictures)), torso)
             self._torsos.append((part, torso))
 
@@ -47,8 +47,8 @@ class Observed(nn.Module):
         return torch.cat([torso(_taken_out(part, observations)) for part, torso in self._torsos], 1)
 
 
-class Flattened(nn.Module):
-    """One-hot categories, bytes as 0 .. 1, other numbers as they are."""
+class FlatTorso(nn.Module):
+    """Lays a part's values flat: one-hot categories, bytes as 0 .. 1, other numbers as they are."""
 
     def __init__(self, part: ObservationPart) -> None:
         super().__init__()
@@ -69,21 +69,17 @@ class Flattened(nn.Module):
         return x / 255.0 if self._is_bytes else x
 
 
-class Convolutions(nn.ModuleList):
-    """Convolutions one after the other, each rectified."""
+class PlainConvolutions(nn.ModuleList):
+    """Convolutions one after the other, each followed by a rectifier."""
 
-    def __init__(self, seen: Picture, layers: Iterable[nn.Conv2d]) -> None:
-        super().__init__(layers)
+    def __init__(self, kind: NetworkKind, seen: Picture) -> None:
+        super().__init__()
+        self._kind = kind
         self._seen = seen
-
-    @staticmethod
-    def of(network: str, seen: Picture) -> "Convolutions":
-        """Those of a network, for pictures like that."""
-        layers, channels = [], seen.channels
-        for layer in CONVOLUTIONS[network]:
-            layers.append(_convolution(channels, layer))
+        channels = seen.channels
+        for layer in kind.convolutions:
+            self.append(_convolution(channels, layer))
             channels = layer.channels
-        return (Residual if network == "deep" else Convolutions)(seen, layers)
 
     def forward(self, values: Tensor) -> Tensor:
         """Pictures of bytes [rows, ...], or stacks of them [rows, S, ...], to [rows, F]."""
@@ -91,8 +87,9 @@ class Convolutions(nn.ModuleList):
         if seen.colours_last:
             values = values.movedim(-1, -3)
         pixels = values.reshape(len(values), seen.channels, seen.height, seen.width)
-        # In the layout they come in. A batch has the channels of a pixel side by side, as
-        # convolutions like it best; an actor's stacks have not: rearranging them would cost more.
+        # The memory layout stays as it comes. In a batch the channels of a pixel lie side by side,
+        # which suits convolutions best; in an actor's stacks they do not, and rearranging them
+        # would cost more.
         x = pixels.to(torch.float32).mul_(1 / 255)
         return self._convolved(x).flatten(1)
 
@@ -102,29 +99,34 @@ class Convolutions(nn.ModuleList):
         return x
 
 
-class Residual(Convolutions):
+class ResidualConvolutions(PlainConvolutions):
     """Sections of a convolution, a pool and residual blocks of two convolutions each."""
 
     def _convolved(self, x: Tensor) -> Tensor:
         layers: Iterator[nn.Module] = iter(self)
-        for _ in SECTIONS:
+        for _ in range(self._kind.num_sections):
             x = functional.max_pool2d(next(layers)(x), 3, stride=2, padding=1)
-            for _ in range(BLOCKS):
+            for _ in range(self._kind.residual_blocks):
                 inner = next(layers)(functional.relu(x))
                 x = x + next(layers)(functional.relu_(inner))
         return functional.relu(x)
 
 
-def _convolution(inputs: int, of: Convolution) -> nn.Conv2d:
-    """One with orthogonal weights for a rectifier behind it."""
-    layer = nn.Conv2d(inputs, of.channels, of.kernel, of.stride, of.padding)
+def _convolutions(kind: NetworkKind, seen: Picture) -> PlainConvolutions:
+    """New convolutions of that kind for such pictures."""
+    return (ResidualConvolutions if kind.residual_blocks else PlainConvolutions)(kind, seen)
+
+
+def _convolution(channels: int, like: Convolution) -> nn.Conv2d:
+    """A convolution of `channels` inputs, with orthogonal weights for a rectifier behind it."""
+    layer = nn.Conv2d(channels, like.channels, like.kernel, like.stride, like.padding)
     nn.init.orthogonal_(layer.weight, 2**0.5)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
 
 
 def _taken_out(part: ObservationPart, rows: Tensor) -> Tensor:
-    """A part of rows of bytes [rows, (S,) bytes], in its own dtype and shape."""
+    """A part of rows of bytes [rows, (S,) bytes] as [rows, (S,) *shape], in its own dtype."""
     place = rows[..., part.start : part.start + part.num_bytes]
     place = place.clone(memory_format=torch.contiguous_format)  # begins at a whole item
     return place.view(getattr(torch, part.dtype)).view(*rows.shape[:-1], *part.shape)

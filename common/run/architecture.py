@@ -1,6 +1,6 @@
-"""Which parameters a run's network has and how much it remembers, without torch.
+"""The kinds of networks, and the parameters and the memory of each network, without torch.
 
-The wire needs their names and shapes, and so does an actor that acts in numpy.
+The wire needs the parameters' names and shapes, and so does an actor that acts in numpy.
 `common.networks.network` builds what is described here, and compares.
 """
 
@@ -14,11 +14,9 @@ from impala_redis.common.run.spaces import ActionSpec, ObservationPart, Observat
 
 Shapes = dict[str, tuple[int, ...]]
 
-NETWORKS = ("mlp", "shallow", "nature", "deep")
-
 
 class Convolution(NamedTuple):
-    """One convolution: what it gives, and how it looks."""
+    """One convolution: its output channels, and the window it slides over the picture (pixels)."""
 
     channels: int
     kernel: int
@@ -26,26 +24,83 @@ class Convolution(NamedTuple):
     padding: int = 0
 
 
-# Channels of the deep network's sections: a convolution, a pool by 2 and two residual blocks of two
-# convolutions each, all padded to keep the size.
-SECTIONS = (16, 32, 32)
-BLOCKS = 2
-CONVOLUTIONS = {
-    "shallow": (Convolution(16, 8, 4), Convolution(32, 4, 2)),
-    "nature": (Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3)),
-    "deep": tuple(
-        Convolution(channels, 3, padding=1) for channels in SECTIONS for _ in range(1 + 2 * BLOCKS)
+@dataclass(frozen=True, kw_only=True)
+class NetworkKind:
+    """One kind of network: what stands before the hidden layers, and who can compute it."""
+
+    help: str  # its words in the help of --network
+    convolutions: tuple[Convolution, ...] = ()
+    # 0 for plain convolutions. Else they come in sections: a convolution that keeps the size, a
+    # pool that halves it, and this many residual blocks of two convolutions each.
+    residual_blocks: int = 0
+    acts_in_numpy: bool = False  # an actor without memory needs no torch
+
+    @property
+    def num_sections(self) -> int:
+        """Sections that the convolutions come in; a plain convolution is one by itself."""
+        return len(self.convolutions) // (1 + 2 * self.residual_blocks)
+
+    def side_after(self, side: int) -> int:
+        """What the convolutions leave of a picture's height or width of `side` pixels."""
+        if self.residual_blocks:
+            for _ in range(self.num_sections):
+                side = (side + 1) // 2  # only the pools make it smaller
+            return side
+        for layer in self.convolutions:
+            side = (side - layer.kernel) // layer.stride + 1
+        return side
+
+    @property
+    def least_side(self) -> int:
+        """The smallest picture side, in pixels, that every convolution accepts."""
+        side = 1
+        for layer in reversed(self.convolutions):
+            side = max((side - 1) * layer.stride + layer.kernel - 2 * layer.padding, 1)
+        return side
+
+
+def _sections(*channels: int, residual_blocks: int) -> tuple[Convolution, ...]:
+    """The convolutions of a residual network, which has one section for each of `channels`."""
+    return tuple(
+        Convolution(width, 3, padding=1)
+        for width in channels
+        for _ in range(1 + 2 * residual_blocks)
+    )
+
+
+# Every kind of network by its name. A row is all that a kind needs: the choices and the help of
+# --network, the list of parameters, the torch modules and the choice of the policy are taken from
+# here.
+NETWORKS = {
+    "mlp": NetworkKind(help="hidden layers alone", acts_in_numpy=True),
+    "shallow": NetworkKind(
+        help="two convolutions", convolutions=(Convolution(16, 8, 4), Convolution(32, 4, 2))
+    ),
+    "nature": NetworkKind(
+        help="three",
+        convolutions=(Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3)),
+    ),
+    "deep": NetworkKind(
+        help="the paper's fifteen in residual blocks",
+        convolutions=_sections(16, 32, 32, residual_blocks=2),
+        residual_blocks=2,
     ),
 }
+
+
+def networks_help() -> str:
+    """The help of --network: what each kind is."""
+    flat, *convolved = (f"{name}: {kind.help}" for name, kind in NETWORKS.items())
+    return f"{flat}; before them {', '.join(convolved)}"
 
 
 class Picture(NamedTuple):
     """A picture as convolutions see it: the frames of a stack are further channels."""
 
     channels: int
-    height: int
-    width: int
-    colours_last: bool  # in the observation, behind the two dimensions
+    height: int  # pixels
+    width: int  # pixels
+    colours_last: bool  # the observation has its colours behind height and width
 
 
 def picture(part: ObservationPart, frame_stack: int) -> Picture:
@@ -60,12 +115,12 @@ def picture(part: ObservationPart, frame_stack: int) -> Picture:
 
 def is_convolved(network: str, part: ObservationPart) -> bool:
     """Whether that part of an observation goes to convolutions; else it is flattened."""
-    return network != "mlp" and part.is_picture
+    return bool(NETWORKS[network].convolutions) and part.is_picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """What a network is: all that its parameters depend on."""
+    """What a network is: everything that its parameters depend on."""
 
     observation: ObservationSpec
     action: ActionSpec
@@ -75,26 +130,38 @@ class NetworkSpec:
     lstm_size: int = 0
     extra_inputs: str = "none"  # or last_action_reward
 
-    def parameter_shapes(self) -> "Shapes":
-        """Name and shape of every parameter of the network, in the order they travel."""
-        return parameter_shapes(self)
+    def parameter_shapes(self) -> Shapes:
+        """Name and shape of every parameter of the network, in the order they travel.
+
+        Raises ConfigError if the network does not fit the observations.
+        """
+        return _parameter_shapes(self)
 
     @property
     def num_parameters(self) -> int:
         """How many numbers the network's parameters are."""
         return sum(map(prod, self.parameter_shapes().values()))
 
+    @property
+    def core_memory_size(self) -> int:
+        """How many numbers of the memory are the core's, the first of them: the LSTM's h and c."""
+        return 2 * self.lstm_size
+
+    @property
+    def num_extra_inputs(self) -> int:
+        """Inputs beside the observation (K): the last action's features and the last reward."""
+        return self.action.num_features + 1 if self.extra_inputs != "none" else 0
+
     @cached_property
     def memory_size(self) -> int:
-        """How many numbers the policy remembers of each environment from row to row (M)."""
-        return memory_size(self)
+        """How many numbers the policy remembers of each environment from row to row (M).
+
+        They are the core's, then the extra inputs.
+        """
+        return self.core_memory_size + self.num_extra_inputs
 
 
-def parameter_shapes(spec: "NetworkSpec") -> Shapes:
-    """Name and shape of every parameter, in the order they travel.
-
-    Raises ConfigError if the run's network does not fit its observations.
-    """
+def _parameter_shapes(spec: NetworkSpec) -> Shapes:
     shapes: Shapes = {}
     if spec.action.kind == "continuous":
         shapes["log_std"] = spec.action.sizes
@@ -103,7 +170,7 @@ def parameter_shapes(spec: "NetworkSpec") -> Shapes:
     for index, size in enumerate(spec.hidden_sizes):
         shapes |= _linear(f"torso.{index}", size, width)
         width = size
-    width += _told_size(spec)
+    width += spec.num_extra_inputs
     if spec.lstm_size:
         gates = 4 * spec.lstm_size
         shapes |= {
@@ -112,18 +179,9 @@ def parameter_shapes(spec: "NetworkSpec") -> Shapes:
             "core.bias": (gates,),
         }
         width = spec.lstm_size
-    # Logits, or means alone: the deviations are `log_std`, the same in every state.
+    # Logits, or only the means: the deviations are `log_std`, the same in every state.
     shapes |= _linear("policy", sum(spec.action.sizes), width)
     return shapes | _linear("baseline", 1, width)
-
-
-def memory_size(spec: "NetworkSpec") -> int:
-    """M: the LSTM's h and c, then with `extra_inputs` the last action's features and the reward."""
-    return 2 * spec.lstm_size + _told_size(spec)
-
-
-def _told_size(spec: "NetworkSpec") -> int:
-    return spec.action.num_features + 1 if spec.extra_inputs != "none" else 0
 
 
 def _linear(name: str, outputs: int, inputs: int) -> Shapes:
@@ -131,8 +189,8 @@ def _linear(name: str, outputs: int, inputs: int) -> Shapes:
 
 
 def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, int]:
-    """The convolutions' parameters, and the width of all that the hidden layers are told."""
-    if network == "mlp":
+    """The convolutions' parameters, and how many features the hidden layers get."""
+    if not NETWORKS[network].convolutions:
         return {}, observation.num_features
     shapes: Shapes = {}
     width = 0
@@ -155,9 +213,10 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
 
 
 def _torso(network: str, seen: Picture, name: str) -> tuple[Shapes, int]:
-    """The parameters of one picture's convolutions, and how many numbers they give."""
+    """The parameters of one picture's convolutions, and how many features they give."""
+    kind = NETWORKS[network]
     sides = (seen.height, seen.width)
-    if min(sides) < (least := least_side(network)):
+    if min(sides) < (least := kind.least_side):
         raise ConfigError(
             f"--network {network} needs a picture of at least {least}x{least}, the "
             f"observation{f' ({name})' if name else ''} has {sides[0]}x{sides[1]}; use "
@@ -165,28 +224,8 @@ def _torso(network: str, seen: Picture, name: str) -> tuple[Shapes, int]:
         )
     shapes: Shapes = {}
     channels = seen.channels
-    for index, layer in enumerate(CONVOLUTIONS[network]):
+    for index, layer in enumerate(kind.convolutions):
         kernel = (layer.channels, channels, layer.kernel, layer.kernel)
         shapes |= {f"{index}.weight": kernel, f"{index}.bias": (layer.channels,)}
         channels = layer.channels
-    height, width = (_side_after(network, side) for side in sides)
-    return shapes, channels * height * width
-
-
-def _side_after(network: str, side: int) -> int:
-    """Of a picture's side in pixels, what its convolutions leave."""
-    if network == "deep":
-        for _ in SECTIONS:
-            side = (side + 1) // 2  # the pools alone make it smaller
-        return side
-    for layer in CONVOLUTIONS[network]:
-        side = (side - layer.kernel) // layer.stride + 1
-    return side
-
-
-def least_side(network: str) -> int:
-    """Of a picture in pixels, so that each convolution finds enough to look at."""
-    side = 1
-    for layer in reversed(CONVOLUTIONS.get(network, ())):
-        side = max((side - 1) * layer.stride + layer.kernel - 2 * layer.padding, 1)
-    return side
+    return shapes, channels * prod(map(kind.side_after, sides))

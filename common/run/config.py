@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from impala_redis.common.errors import ConfigError
+from impala_redis.common.run.architecture import NETWORKS, networks_help
 from impala_redis.common.run.settings import (
     MAX_ENVS,
     MAX_FRAME_STACK,
@@ -45,11 +46,7 @@ class EnvironmentSettings:
 class ModelSettings:
     """The network."""
 
-    network: Literal["mlp", "shallow", "nature", "deep"] = setting(
-        "mlp",
-        "mlp: hidden layers alone; before them shallow: two convolutions, nature: three, deep: "
-        "the paper's fifteen in residual blocks",
-    )
+    network: str = setting("mlp", networks_help(), choices=NETWORKS)
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64), "widths of the hidden layers, comma-separated", at_least=1, at_most=65_536
     )

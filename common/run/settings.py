@@ -1,9 +1,9 @@
-"""How a setting is declared, named, checked and shown: the grammar that `config` is written in."""
+"""How a setting is declared, named, checked and described: the grammar of `common.run.config`."""
 
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ MAX_ENVS = 4096
 MAX_FRAME_STACK = 16
 # The longest text and the longest list that a run's spec carries.
 MAX_TEXT, MAX_ITEMS = 256, 64
-# Of numbers with a fraction: what is computed with them must still be finite in float32.
+# The largest number with a fraction: what is computed with it must still be finite in float32.
 LARGEST = 1e30
 
 
@@ -23,14 +23,18 @@ def setting(
     default: Any,
     help: str,
     *,
+    choices: Iterable[str] = (),
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """Declares one setting: its default, its help (with the unit), and its range."""
+    """Declares one setting: its default, its help (with the unit), and its range.
+
+    `choices` are the texts that are allowed where the annotation is no Literal of them.
+    """
     bounds = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
-    return field(default=default, metadata={"help": help, **bounds})
+    return field(default=default, metadata={"help": help, "choices": tuple(choices), **bounds})
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,9 @@ class Setting:
     group: str
     kind: type  # int, float, str, or tuple for a list of ints
     optional: bool  # None ("none") turns it off
-    choices: tuple[str, ...]
     default: Any
     help: str
+    choices: tuple[str, ...]  # empty if other texts are allowed, too
     at_least: float | None
     at_most: float | None
     above: float | None
@@ -117,16 +121,15 @@ def declared_in(config_class: type) -> Iterator[Setting]:
             hint, optional = hints[item.name], False
             if typing.get_origin(hint) is types.UnionType:
                 hint, optional = typing.get_args(hint)[0], True
-            choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
-            kind = str if choices else (typing.get_origin(hint) or hint)
-            meta = dict(item.metadata)
+            declared = dict(item.metadata)
+            if typing.get_origin(hint) is Literal:
+                hint, declared["choices"] = str, typing.get_args(hint)
             yield Setting(
                 key=item.name.rstrip("_"),
                 attribute=item.name,
                 group=group.name,
-                kind=kind,
+                kind=typing.get_origin(hint) or hint,
                 optional=optional,
-                choices=choices,
                 default=item.default,
-                **meta,
+                **declared,
             )

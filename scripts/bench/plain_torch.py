@@ -15,7 +15,7 @@ from torch.nn import functional
 from impala_redis.common.learning.batch import Batch
 from impala_redis.common.loss.distributions import evaluate_actions
 from impala_redis.common.loss.impala import LossInput, shape_rewards
-from impala_redis.common.networks.network import NetworkInput, make_model
+from impala_redis.common.networks.network import NetworkInput, make_network
 from impala_redis.common.run.config import Config, LossSettings, OptimizerSettings
 from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import RunSpec
@@ -59,7 +59,7 @@ class OwnNetwork(nn.Module):
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__()
-        self.network = make_model(spec, seed=0)
+        self.network = make_network(spec, seed=0)
 
     def forward(self, seen: NetworkInput) -> Outputs:
         """What it makes of R rows of B environments."""

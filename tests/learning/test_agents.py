@@ -21,7 +21,7 @@ from impala_redis.common.learning.learner import Learner
 from impala_redis.common.loss.distributions import evaluate_actions
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec, make_spec
-from small_networks import lively_model
+from small_networks import lively_network
 
 CPU = torch.device("cpu")
 SIDE = 20  # of a picture in pixels, the least that the shallow network takes
@@ -216,7 +216,7 @@ def test_what_an_actor_says_of_its_actions_is_what_the_learner_finds_with_its_we
 ) -> None:
     # given an actor with weights that make its policy differ from row to row
     one = played(task, 3, unroll_length=7, hidden_sizes=(8,), **settings)
-    model = lively_model(one.spec)
+    model = lively_network(one.spec)
     one.actor.policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
     batch: Batch = make_batch(one.spec, 3, pinned=False)
 

@@ -434,7 +434,7 @@ def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
     monkeypatch.setattr(learner.model, "forward", fails)
     with pytest.raises(DeviceFull, match=sentence):
         learner.update(make_data(spec_of(config), seed=0))
-    monkeypatch.setattr(learning_module, "make_model", fails)
+    monkeypatch.setattr(learning_module, "make_network", fails)
     with pytest.raises(DeviceFull, match=sentence):
         make_learner(config)
 

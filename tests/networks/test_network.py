@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from impala_redis.common.acting.numpy_policy import MlpPolicy
 from impala_redis.common.acting.policy import Policy
-from impala_redis.common.networks.network import Network, make_model
+from impala_redis.common.networks.network import Network, make_network
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from small_networks import (
@@ -20,7 +20,7 @@ from small_networks import (
     INDEX,
     PARTS,
     PIXELS,
-    lively_model,
+    lively_network,
     make_spec,
     policy_of,
     seen_by,
@@ -35,14 +35,14 @@ def acting(policy: Policy, observations: NDArray[np.generic]) -> NDArray[np.floa
 
 
 def learning(
-    model: Network, spec: RunSpec, observations: NDArray[np.generic]
+    network: Network, spec: RunSpec, observations: NDArray[np.generic]
 ) -> NDArray[np.float32]:
     """The network's outputs of one row of first observations."""
     is_first = np.ones((1, len(observations)), np.bool_)
     missing = np.zeros((spec.observation.history, *observations.shape), observations.dtype)
     rows = np.concatenate([missing, observations[None]])
     with torch.no_grad():
-        return model(seen_by(spec, rows, is_first)).policy[0].numpy()
+        return network(seen_by(spec, rows, is_first)).policy[0].numpy()
 
 
 def drawn(policy: Policy, observations: NDArray[np.generic]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -87,12 +87,12 @@ def test_the_actors_policy_and_the_learners_network_give_the_same_outputs(
         activation=activation,
         hidden_sizes=hidden_sizes,
     )
-    model = lively_model(spec)
-    policy = policy_of(model, spec)
+    network = lively_network(spec)
+    policy = policy_of(network, spec)
     observations = some_observations(observation, 32)
 
     # when
-    learners, actors = learning(model, spec, observations), acting(policy, observations)
+    learners, actors = learning(network, spec, observations), acting(policy, observations)
 
     # then
     assert isinstance(policy, MlpPolicy)  # which is written in numpy
@@ -105,13 +105,13 @@ def test_the_actors_policy_and_the_learners_network_give_the_same_outputs(
 def test_the_network_keeps_the_leading_dimensions(observation: ObservationSpec) -> None:
     # given
     spec = make_spec(observation)
-    model = lively_model(spec)
+    network = lively_network(spec)
     observations = some_observations(observation, 6, 3)
 
     # when
     with torch.no_grad():
-        output = model(seen_by(spec, observations))
-        row_by_row = [model(seen_by(spec, row[None])) for row in observations]
+        output = network(seen_by(spec, observations))
+        row_by_row = [network(seen_by(spec, row[None])) for row in observations]
 
     # then
     assert output.policy.shape == (6, 3, 4)
@@ -125,11 +125,11 @@ def test_the_network_keeps_the_leading_dimensions(observation: ObservationSpec) 
 def test_bytes_are_scaled_to_between_zero_and_one() -> None:
     # given: a network that adds up its inputs
     spec = make_spec(ObservationSpec((2,), "uint8"), hidden_sizes=(), action=discrete(1))
-    model = make_model(spec, seed=0)
-    model.policy.weight.data.fill_(1.0)
+    network = make_network(spec, seed=0)
+    network.policy.weight.data.fill_(1.0)
 
     # when
-    logits = learning(model, spec, np.array([[255, 51]], np.uint8))
+    logits = learning(network, spec, np.array([[255, 51]], np.uint8))
 
     # then
     assert logits.item() == pytest.approx(1.2)
@@ -138,13 +138,13 @@ def test_bytes_are_scaled_to_between_zero_and_one() -> None:
 def test_an_index_selects_its_own_column_of_weights() -> None:
     # given
     spec = make_spec(INDEX, hidden_sizes=())
-    model = lively_model(spec)
+    network = lively_network(spec)
 
     # when
-    logits = learning(model, spec, np.arange(7))
+    logits = learning(network, spec, np.arange(7))
 
     # then
-    weight, bias = model.policy.weight.detach(), model.policy.bias.detach()
+    weight, bias = network.policy.weight.detach(), network.policy.bias.detach()
     np.testing.assert_allclose(logits, weight.T + bias, rtol=1e-6)
 
 
@@ -152,15 +152,15 @@ def test_an_index_selects_its_own_column_of_weights() -> None:
 def test_log_probs_are_the_log_softmax_at_the_action_taken(observation: ObservationSpec) -> None:
     # given
     spec = make_spec(observation)
-    model = lively_model(spec)
-    policy = policy_of(model, spec)
+    network = lively_network(spec)
+    policy = policy_of(network, spec)
     observations = some_observations(observation, 200)
 
     # when
     actions, log_probs = drawn(policy, observations)
 
     # then
-    logits = torch.from_numpy(learning(model, spec, observations))
+    logits = torch.from_numpy(learning(network, spec, observations))
     log_policy = torch.log_softmax(logits, -1).numpy()
     assert actions.shape == log_probs.shape == (200,)
     assert log_probs.dtype == np.float32
@@ -172,10 +172,10 @@ def test_actions_are_drawn_as_often_as_the_softmax_says() -> None:
     # given: one observation, many times
     draws = 20_000
     spec = make_spec()
-    model = lively_model(spec)
-    policy = policy_of(model, spec, seed=11)
+    network = lively_network(spec)
+    policy = policy_of(network, spec, seed=11)
     observation = some_observations(FLOATS, 1)
-    logits = torch.from_numpy(learning(model, spec, observation))
+    logits = torch.from_numpy(learning(network, spec, observation))
     expected = torch.softmax(logits[0], -1).numpy()
 
     # when
@@ -191,12 +191,12 @@ def test_actions_are_drawn_as_often_as_the_softmax_says() -> None:
 def test_an_action_of_no_probability_is_never_drawn_and_its_log_prob_stays_finite() -> None:
     # given: a difference of 1000 in the logits
     spec = make_spec(hidden_sizes=(), action=discrete(3))
-    model = make_model(spec, seed=0)
-    model.policy.weight.data.zero_()
-    model.policy.bias.data.copy_(torch.tensor([-1000.0, 0.0, -1000.0]))
+    network = make_network(spec, seed=0)
+    network.policy.weight.data.zero_()
+    network.policy.bias.data.copy_(torch.tensor([-1000.0, 0.0, -1000.0]))
 
     # when
-    actions, log_probs = drawn(policy_of(model, spec), some_observations(FLOATS, 1000))
+    actions, log_probs = drawn(policy_of(network, spec), some_observations(FLOATS, 1000))
 
     # then
     assert (actions == 1).all()
@@ -222,11 +222,11 @@ def test_the_least_and_the_greatest_draw_take_an_action_that_the_policy_may_take
 ) -> None:
     # given: the first and the last action have no probability, the two between a half each
     spec = make_spec(hidden_sizes=(), action=discrete(4))
-    model = make_model(spec, seed=0)
-    model.policy.weight.data.zero_()
-    model.policy.bias.data.copy_(torch.tensor([-1000.0, 0.0, 0.0, -1000.0]))
+    network = make_network(spec, seed=0)
+    network.policy.weight.data.zero_()
+    network.policy.bias.data.copy_(torch.tensor([-1000.0, 0.0, 0.0, -1000.0]))
     policy = MlpPolicy(spec, Draws(draw))  # type: ignore[arg-type]
-    policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
+    policy.load(1, {name: p.detach().numpy() for name, p in network.named_parameters()})
 
     # when
     actions, log_probs = drawn(policy, some_observations(FLOATS, 3))
@@ -239,11 +239,11 @@ def test_the_least_and_the_greatest_draw_take_an_action_that_the_policy_may_take
 def test_log_probs_are_never_above_zero() -> None:
     # given: near-certain policies, where rounding could go either way
     spec = make_spec(hidden_sizes=(), action=discrete(2))
-    model = make_model(spec, seed=0)
-    model.policy.weight.data.normal_(0.0, 4.0, generator=torch.Generator().manual_seed(0))
+    network = make_network(spec, seed=0)
+    network.policy.weight.data.normal_(0.0, 4.0, generator=torch.Generator().manual_seed(0))
 
     # when
-    _, log_probs = drawn(policy_of(model, spec), some_observations(FLOATS, 5000))
+    _, log_probs = drawn(policy_of(network, spec), some_observations(FLOATS, 5000))
 
     # then
     assert (log_probs <= 0).all()
@@ -253,11 +253,11 @@ def test_log_probs_are_never_above_zero() -> None:
 def test_the_same_seed_draws_the_same_actions() -> None:
     # given
     spec = make_spec()
-    model = lively_model(spec)
+    network = lively_network(spec)
     observations = some_observations(FLOATS, 100)
 
     # when
-    first, again, other = (drawn(policy_of(model, spec, s), observations)[0] for s in (1, 1, 2))
+    first, again, other = (drawn(policy_of(network, spec, s), observations)[0] for s in (1, 1, 2))
 
     # then
     assert (first == again).all()
@@ -268,23 +268,23 @@ def test_the_same_seed_draws_the_same_actions() -> None:
 def test_greedy_takes_the_likeliest_action(observation: ObservationSpec) -> None:
     # given
     spec = make_spec(observation)
-    model = lively_model(spec)
+    network = lively_network(spec)
     observations = some_observations(observation, 50)
 
     # when
-    policy = policy_of(model, spec)
+    policy = policy_of(network, spec)
     policy.begin(50)
     actions = policy.greedy(observations, np.ones(50, np.bool_))
 
     # then
     assert actions.dtype == np.int64
-    np.testing.assert_array_equal(actions, learning(model, spec, observations).argmax(-1))
+    np.testing.assert_array_equal(actions, learning(network, spec, observations).argmax(-1))
 
 
 def test_new_weights_are_acted_with_from_the_next_call_on() -> None:
     # given
     spec = make_spec()
-    old, new = make_model(spec, seed=0), lively_model(spec)
+    old, new = make_network(spec, seed=0), lively_network(spec)
     policy = policy_of(old, spec)
     observations = some_observations(FLOATS, 8)
     before = acting(policy, observations)
@@ -306,7 +306,7 @@ def test_acting_changes_neither_the_observations_nor_the_weights(
 ) -> None:
     # given
     spec = make_spec(observation)
-    weights = {n: p.detach().numpy().copy() for n, p in lively_model(spec).named_parameters()}
+    weights = {n: p.detach().numpy().copy() for n, p in lively_network(spec).named_parameters()}
     observations = some_observations(observation, 8)
     before = {name: array.copy() for name, array in weights.items()}
     seen = observations.copy()
@@ -329,7 +329,7 @@ def test_acting_changes_neither_the_observations_nor_the_weights(
 def test_acting_on_an_index_takes_memory_by_its_width_and_not_by_its_square() -> None:
     # given: 4096 values; a square of them in float32 has 64 MiB
     spec = make_spec(ObservationSpec((), "int64", 4096), hidden_sizes=(4,))
-    policy = policy_of(make_model(spec, seed=0), spec)
+    policy = policy_of(make_network(spec, seed=0), spec)
     observations = np.zeros(2, np.int64)
 
     # when
@@ -344,7 +344,7 @@ def test_acting_on_an_index_takes_memory_by_its_width_and_not_by_its_square() ->
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     # when
-    first, again, other = (make_model(make_spec(), seed) for seed in (3, 3, 4))
+    first, again, other = (make_network(make_spec(), seed) for seed in (3, 3, 4))
 
     # then
     for one, same in zip(first.parameters(), again.parameters(), strict=True):
@@ -357,7 +357,7 @@ def test_making_a_network_leaves_torchs_random_numbers_alone() -> None:
     before = torch.get_rng_state()
 
     # when
-    make_model(make_spec(), seed=123)
+    make_network(make_spec(), seed=123)
 
     # then
     assert torch.equal(torch.get_rng_state(), before)
@@ -368,7 +368,7 @@ def test_a_fresh_policy_is_near_uniform() -> None:
     spec = make_spec()
 
     # when
-    logits = acting(policy_of(make_model(spec, seed=0), spec), some_observations(FLOATS, 100))
+    logits = acting(policy_of(make_network(spec, seed=0), spec), some_observations(FLOATS, 100))
 
     # then
     assert np.ptp(logits, axis=-1).max() < 0.1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from impala_redis.common.acting.torch_policy import NetworkPolicy
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.batch import stacked
-from impala_redis.common.networks.network import ModelOutput, Network, NetworkInput, make_model
+from impala_redis.common.networks.network import Network, NetworkInput, NetworkOutput, make_network
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from small_networks import (
@@ -22,7 +22,7 @@ from small_networks import (
     FLOATS,
     INDEX,
     PARTS,
-    lively_model,
+    lively_network,
     make_spec,
     policy_of,
     seen_by,
@@ -84,10 +84,10 @@ class Play(NamedTuple):
     cores: NDArray[np.float32]  # [R, N, 2L] after each row
 
 
-def play(model: Network, spec: RunSpec, is_first: NDArray[np.bool_]) -> Play:
+def play(network: Network, spec: RunSpec, is_first: NDArray[np.bool_]) -> Play:
     """Acts row by row, as an actor does, with an action and a reward that come from elsewhere."""
     rows, n = is_first.shape
-    policy = policy_of(model, spec)
+    policy = policy_of(network, spec)
     policy.begin(n)
     observations = some_observations(spec.observation, rows, n)
     actions = some_actions(spec.action, rows, n)
@@ -97,18 +97,18 @@ def play(model: Network, spec: RunSpec, is_first: NDArray[np.bool_]) -> Play:
         histories.append(policy.history.copy())
         memories.append(policy.memory.copy())
         outputs.append(policy.outputs(observations[t], is_first[t]).copy())
-        cores.append(policy.memory[:, : 2 * spec.lstm_size].copy())
+        cores.append(policy.memory[:, : spec.core_memory_size].copy())
         policy.remember(actions[t], rewards[t])
     made = map(np.stack, (outputs, memories, cores))
     return Play(np.stack(histories), observations, is_first, actions, rewards, *made)
 
 
-def learn(model: Network, played: Play, start: int, end: int) -> ModelOutput:
+def learn(network: Network, played: Play, start: int, end: int) -> NetworkOutput:
     """The learner's pass over rows `start` to `end`, both included, from the memory sent along."""
     flags = torch.from_numpy(played.is_first[start : end + 1])
     observations = np.concatenate([played.histories[start], played.observations[start : end + 1]])
     with torch.no_grad():
-        output: ModelOutput = model(
+        output: NetworkOutput = network(
             NetworkInput(
                 stacked(torch.from_numpy(observations), flags),
                 flags,
@@ -154,12 +154,12 @@ def test_a_pass_over_an_unroll_gives_what_acting_step_by_step_gave(
 ) -> None:
     # given two unrolls of T steps, played one after the other; row T is in both
     spec = spec_of(sight, memory, kind, frame_stack)
-    model = lively_model(spec)
+    network = lively_network(spec)
     t = spec.unroll_length
-    played = play(model, spec, episodes(2 * t + 1))
+    played = play(network, spec, episodes(2 * t + 1))
 
     # when
-    first, second = learn(model, played, 0, t), learn(model, played, t, 2 * t)
+    first, second = learn(network, played, 0, t), learn(network, played, t, 2 * t)
 
     # then
     close = {"rtol": 1e-5, "atol": 1e-5}
@@ -173,14 +173,14 @@ def test_a_pass_over_an_unroll_gives_what_acting_step_by_step_gave(
 def test_what_the_second_unroll_gives_depends_on_the_memory_sent_with_it() -> None:
     # given
     spec = spec_of("numbers", "an LSTM, told the last step")
-    model = lively_model(spec)
+    network = lively_network(spec)
     t = spec.unroll_length
-    played = play(model, spec, episodes(2 * t + 1))
+    played = play(network, spec, episodes(2 * t + 1))
     forgetful = played._replace(memories=np.zeros_like(played.memories))
 
     # when
-    right = learn(model, played, t, 2 * t).policy
-    wrong = learn(model, forgetful, t, 2 * t).policy
+    right = learn(network, played, t, 2 * t).policy
+    wrong = learn(network, forgetful, t, 2 * t).policy
 
     # then where an episode goes on it does, and nowhere else
     goes_on = ~played.is_first[t]
@@ -192,7 +192,7 @@ def test_what_the_second_unroll_gives_depends_on_the_memory_sent_with_it() -> No
 def test_a_number_that_is_none_does_not_outlive_its_episode() -> None:
     # given a policy that was shown one, and told another
     spec = spec_of("numbers", "an LSTM, told the last step")
-    policy = policy_of(lively_model(spec), spec)
+    policy = policy_of(lively_network(spec), spec)
     policy.begin(2)
     begins, goes_on = np.array([True, True]), np.array([False, False])
     policy.sample(np.full((2, 3), np.nan, np.float32), begins)
@@ -213,7 +213,7 @@ def test_a_number_that_is_none_does_not_outlive_its_episode() -> None:
 def test_nothing_passes_an_episodes_border(memory: str) -> None:
     # given a border in the middle of each column, and the same rows with another past
     spec = spec_of("numbers", memory)
-    model = lively_model(spec)
+    network = lively_network(spec)
     is_first = np.zeros((6, 4), np.bool_)
     is_first[3] = True
     seen = seen_by(spec, some_observations(FLOATS, 6, 4), is_first)
@@ -228,7 +228,7 @@ def test_nothing_passes_an_episodes_border(memory: str) -> None:
 
     # when
     inputs = [seen.observations.requires_grad_(), seen.memory.requires_grad_()]
-    output, another = model(seen), model(other)
+    output, another = network(seen), network(other)
     of_observations, of_memory = torch.autograd.grad(
         output.policy[3:].square().sum() + output.baseline[3:].sum(), inputs
     )
@@ -246,7 +246,7 @@ def test_nothing_passes_an_episodes_border(memory: str) -> None:
 def test_an_lstms_outputs_and_gradients_are_those_of_torch() -> None:
     # given the same weights in torch's own LSTM, and one episode that goes on
     spec = make_spec(FLOATS, hidden_sizes=(), lstm_size=6)
-    core = lively_model(spec).core
+    core = lively_network(spec).core
     assert core is not None
     reference = torch.nn.LSTM(3, 6)
     state = {
@@ -295,13 +295,13 @@ def test_the_papers_networks_have_the_papers_number_of_parameters(
 
     # when it is counted in the list, and in torch
     listed = sum(map(prod, spec.parameter_shapes().values()))
-    model = make_model(spec, seed=0)
+    module = make_network(spec, seed=0)
 
     # then it is within 0.1 million of the paper's figure, which has one decimal, and counts a
     # second LSTM for the words of a level's task, which we have not
-    assert listed == spec.num_parameters == sum(p.numel() for p in model.parameters())
+    assert listed == spec.num_parameters == sum(p.numel() for p in module.parameters())
     assert listed == parameters == pytest.approx(millions * 1e6, abs=0.1e6)
-    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d)]
     assert len(layers) == convolutions
 
 
@@ -322,20 +322,20 @@ def test_the_list_of_parameters_is_the_networks(
     spec = spec_of(sight, memory, kind, frame_stack)
 
     # when
-    model = make_model(spec, seed=0)
+    network = make_network(spec, seed=0)
 
     # then: names, shapes and order, in which they travel
-    found = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    found = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
     assert found == list(spec.parameter_shapes().items())
-    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
 
 def test_each_part_of_an_observation_reaches_the_outputs_where_the_rule_says() -> None:
     # given a network that is told the convolutions of two pictures and all the rest
     spec = spec_of("parts, shallow", "no memory")
-    model = lively_model(spec)
+    network = lively_network(spec)
     before = some_observations(PARTS, 1, 1, seed=1)
-    expected = model(seen_by(spec, before)).policy
+    expected = network(seen_by(spec, before)).policy
 
     for part in PARTS.parts:
         if part.num_values and max(part.num_values) == 1:
@@ -349,14 +349,14 @@ def test_each_part_of_an_observation_reaches_the_outputs_where_the_rule_says() -
                 break
 
         # then
-        assert not torch.equal(model(seen_by(spec, other)).policy, expected), part.name
+        assert not torch.equal(network(seen_by(spec, other)).policy, expected), part.name
 
 
 def test_a_residual_block_that_adds_nothing_lets_its_input_through() -> None:
     # given a deep network in which only the sections' own convolutions do something
     spec = spec_of("a small picture, deep", "no memory")
-    model = lively_model(spec)
-    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    network = lively_network(spec)
+    layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
     for index, layer in enumerate(layers):
         if index % 5:
             layer.weight.data.zero_()
@@ -365,14 +365,14 @@ def test_a_residual_block_that_adds_nothing_lets_its_input_through() -> None:
 
     # when
     with torch.no_grad():
-        policy = model(seen_by(spec, pictures)).policy[0]
+        policy = network(seen_by(spec, pictures)).policy[0]
         x = torch.from_numpy(pictures[0]).movedim(-1, 1) / 255
         for layer in layers[::5]:
             x = torch.nn.functional.max_pool2d(layer(x), 3, stride=2, padding=1)
         x = x.relu().flatten(1)
-        for hidden in model.torso:
+        for hidden in network.torso:
             x = hidden(x).tanh()
-        expected = model.policy(x)
+        expected = network.policy(x)
 
     # then
     torch.testing.assert_close(policy, expected, rtol=1e-5, atol=1e-5)
@@ -382,12 +382,12 @@ def test_colours_first_and_colours_last_are_the_same_picture() -> None:
     # given
     last = ObservationSpec((36, 40, 3), "uint8", frame_stack=2)
     first = ObservationSpec((3, 36, 40), "uint8", frame_stack=2)
-    model, other = (lively_model(make_spec(seen, network="nature")) for seen in (last, first))
+    network, other = (lively_network(make_spec(seen, network="nature")) for seen in (last, first))
     pictures = some_observations(last, 3, 2)  # a row of history, and two
 
     # when
     with torch.no_grad():
-        output = model(seen_by(make_spec(last), pictures)).policy
+        output = network(seen_by(make_spec(last), pictures)).policy
         turned = other(seen_by(make_spec(first), np.moveaxis(pictures, -1, 2).copy())).policy
 
     # then
@@ -426,7 +426,7 @@ def test_the_smallest_picture_that_is_accepted_can_be_seen(network: str, side: i
     spec = make_spec(ObservationSpec((side, side), "uint8"), network=network)
 
     # when
-    output = make_model(spec, seed=0)(seen_by(spec, some_observations(spec.observation, 2, 3)))
+    output = make_network(spec, seed=0)(seen_by(spec, some_observations(spec.observation, 2, 3)))
 
     # then
     assert output.policy.shape == (2, 3, 4)
@@ -435,7 +435,7 @@ def test_the_smallest_picture_that_is_accepted_can_be_seen(network: str, side: i
 def test_what_an_actor_is_told_is_the_last_choice_and_the_clipped_reward() -> None:
     # given
     spec = make_spec(action=ACTIONS["several choices"], extra_inputs="last_action_reward")
-    policy = policy_of(make_model(spec, seed=0), spec)
+    policy = policy_of(make_network(spec, seed=0), spec)
     assert isinstance(policy, NetworkPolicy)
     policy.begin(2)
     policy.sample(some_observations(FLOATS, 2), np.ones(2, np.bool_))
@@ -452,7 +452,7 @@ def test_the_same_seed_gives_the_same_weights_in_every_layer() -> None:
     spec = spec_of("parts, deep", "an LSTM, told the last step")
 
     # when
-    first, again, other = (make_model(spec, seed).state_dict() for seed in (3, 3, 4))
+    first, again, other = (make_network(spec, seed).state_dict() for seed in (3, 3, 4))
 
     # then
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -463,16 +463,16 @@ def test_the_same_seed_gives_the_same_weights_in_every_layer() -> None:
 def test_under_autocast_a_policy_and_its_baseline_stay_float32() -> None:
     # given
     spec = spec_of("a small picture, deep", "an LSTM, told the last step", "numbers")
-    model = lively_model(spec)
+    network = lively_network(spec)
     seen = seen_by(spec, some_observations(spec.observation, 4, 3))
 
     # when
     with torch.autocast("cpu", torch.bfloat16):
-        output = model(seen)
+        output = network(seen)
     output.policy.sum().backward()
-    exact = model(seen)
+    exact = network(seen)
 
     # then
     assert {part.dtype for part in output} == {torch.float32}
     torch.testing.assert_close(output.policy, exact.policy, rtol=0.1, atol=0.1)
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
