@@ -31,7 +31,7 @@ from impala_redis.common.run.spaces import (
     ObservationPart,
     ObservationSpec,
 )
-from impala_redis.common.run.spec import _observation_from
+from impala_redis.common.run.spaces_json import observation_from
 
 N = 3
 Space = spaces.Space[Any]
@@ -201,7 +201,7 @@ def test_the_network_sees_what_gymnasium_flattens(space: Space, seed: int) -> No
 @given(space=nested(NUMERIC))
 def test_a_spec_of_a_random_space_is_one_that_others_accept(space: Space) -> None:
     spec = observation_spec("MyEnv-v0", space)
-    assert _observation_from(json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
+    assert observation_from(json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
 
 
 @pytest.mark.parametrize(

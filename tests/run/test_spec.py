@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.config import Config
+from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spaces import (
     MAX_OBSERVATION_SIZE,
     ActionSpec,
@@ -161,8 +162,68 @@ def test_the_fingerprint_does_not_change_with_anything_else(name: str) -> None:
     assert SPEC.difference(other) == ""
 
 
-def test_the_fingerprint_of_a_spec_is_the_same_on_every_machine() -> None:
-    assert SPEC.fingerprint == "f40d37887b78eacd"
+PICTURES = make_spec(
+    "pictures",
+    Config().replace(
+        {
+            "env": "Rooms-v0",
+            "network": "deep",
+            "hidden_sizes": [256],
+            "activation": "relu",
+            "lstm_size": 256,
+            "extra_inputs": "last_action_reward",
+            "unroll_length": 100,
+            "weights_dtype": "bfloat16",
+            "compression": "zstd",
+        }
+    ),
+    ObservationSpec(
+        (8648,),
+        "uint8",
+        parts=(
+            ObservationPart("image", (60, 48, 3), "uint8"),
+            ObservationPart("mission", (2,), "int16", (5, 7), 8640),
+        ),
+        frame_stack=4,
+    ),
+    ActionSpec("multi_discrete", (3, 2)),
+)
+PENDULUM = make_spec(
+    "pendulum",
+    preset("pendulum"),
+    ObservationSpec((3,), "float32"),
+    ActionSpec("continuous", (1,), bounded=True),
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fingerprint"),
+    [
+        (SPEC, "f40d37887b78eacd"),
+        (PICTURES, "651e791429cd50a2"),
+        (PENDULUM, "8663880a47703c11"),
+    ],
+    ids=["box", "pictures", "numbers"],
+)
+def test_the_fingerprint_of_a_spec_is_the_same_on_every_machine_and_in_every_version(
+    spec: RunSpec, fingerprint: str
+) -> None:
+    assert spec.fingerprint == fingerprint
+
+
+def test_the_json_of_a_spec_is_the_same_on_every_machine_and_in_every_version() -> None:
+    assert PICTURES.to_json() == (
+        '{"observation": {"shape": [8648], "dtype": "uint8", "num_values": null, '
+        '"parts": [{"name": "image", "shape": [60, 48, 3], "dtype": "uint8", '
+        '"num_values": [], "start": 0}, {"name": "mission", "shape": [2], '
+        '"dtype": "int16", "num_values": [5, 7], "start": 8640}], "frame_stack": 4}, '
+        '"action": {"kind": "multi_discrete", "sizes": [3, 2], "bounded": false}, '
+        '"hidden_sizes": [256], "activation": "relu", "network": "deep", "lstm_size": 256, '
+        '"extra_inputs": "last_action_reward", "run": "pictures", "env": "Rooms-v0", '
+        '"unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
+        '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", '
+        '"compression": "zstd", "start_frames": 0, "wire_version": 3}'
+    )
 
 
 def test_a_spec_that_was_made_from_another_has_a_fingerprint_of_its_own() -> None:
