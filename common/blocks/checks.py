@@ -1,4 +1,4 @@
-"""What the values in a block must be like. The lengths of its arrays have been checked before."""
+"""Checks of the values in a block. The lengths of its arrays have been checked before."""
 
 from typing import Any
 
@@ -14,7 +14,10 @@ from impala_redis.common.run.spec import RunSpec
 def check_block(
     rows: Trajectory, returns: NDArray[np.float32], lengths: NDArray[np.int32], spec: RunSpec
 ) -> None:
-    """Raises MessageRefused, "nonfinite" or "range": a value that would do harm further on."""
+    """Raises MessageRefused, "nonfinite" or "range": a value would do harm in the learner.
+
+    `returns` and `lengths` [K] are those of the episodes that ended in the block.
+    """
     floats = (rows.rewards, rows.discounts, rows.behaviour_log_probs, rows.memory, returns)
     if not all(np.isfinite(values).all() for values in floats):
         raise MessageRefused(
@@ -23,7 +26,7 @@ def check_block(
     for leaf in spec.observation.leaves:
         _check_observations(rows.observations, leaf, bool(spec.observation.parts))
     _check_actions(rows.actions, spec)
-    # A bool made of another byte than 0 and 1 would be undefined behaviour further on.
+    # A bool made of another byte than 0 and 1 is undefined behaviour where it is used.
     for flags in (rows.is_first, rows.mask):
         if flags.view(np.uint8).max(initial=0) > 1:
             raise MessageRefused("range", "a flag is neither 0 nor 1")
@@ -37,7 +40,7 @@ def check_block(
 
 def _check_observations(rows: NDArray[Any], leaf: ObservationPart, in_bytes: bool) -> None:
     if leaf.dtype == "uint8" and not leaf.num_values:
-        return  # any byte will do
+        return  # every byte is allowed
     named = f" ({leaf.name})" if leaf.name else ""
     values = taken_out(leaf, rows) if in_bytes else rows
     if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -56,7 +59,7 @@ def _check_actions(actions: NDArray[Any], spec: RunSpec) -> None:
 
 
 def _within(values: NDArray[Any], limits: tuple[int, ...]) -> bool:
-    """Whether all of the values [R, K] are in 0 .. limit - 1 of their column."""
+    """Whether all values [R, K] are in 0 .. limit - 1, by the limit of their column."""
     if len(limits) == 1:  # twenty times as fast as a comparison with an array
         return bool(values.min() >= 0 and values.max() < limits[0])
     return bool((values >= 0).all() and (values < np.array(limits)).all())

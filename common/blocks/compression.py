@@ -1,12 +1,12 @@
-"""Blocks made smaller on the wire, by Zstandard: docs/performance.md says why not by another."""
+"""The bodies of blocks made smaller by Zstandard; docs/performance.md compares other codecs."""
 
 from impala_redis.common.errors import ConfigError, MessageRefused
 
-LEVEL = 1  # higher ones take longer, and hardly make frames of games smaller
+LEVEL = 1  # higher levels take longer, and hardly make pictures of games smaller
 
 
 def check_installed() -> None:
-    """Raises ConfigError: the run's blocks are compressed, and nothing here can do that."""
+    """Raises ConfigError: the run's blocks are compressed, and Zstandard is not installed here."""
     try:
         import zstandard  # noqa: F401
     except ImportError as error:
@@ -17,25 +17,27 @@ def check_installed() -> None:
 
 
 def most_bytes(size: int) -> int:
-    """What `size` bytes take at most, and some more: noise does not get smaller."""
+    """An upper bound of what `size` bytes take when compressed; noise does not get smaller."""
     return size + size // 255 + 64
 
 
 def compressed(data: bytes) -> bytes:
-    """A Zstandard frame, which tells its length."""
+    """The data as one Zstandard frame, which says how long they are."""
     import zstandard
 
     return zstandard.ZstdCompressor(LEVEL).compress(data)
 
 
 def decompressed(data: memoryview, codec: str, size: int) -> memoryview:
-    """The `size` bytes in a Zstandard frame. Raises MessageRefused: there are not so many."""
+    """The `size` bytes in a Zstandard frame. Raises MessageRefused: it holds fewer or more."""
     if codec != "zstd":
-        raise MessageRefused("schema", f"the body is compressed by {codec}, unknown here")
+        raise MessageRefused(
+            "schema", f"the body is compressed by {codec}, which is not known here"
+        )
     try:
         import zstandard
 
-        # Asked first: as many bytes are allocated as a frame says it has.
+        # This comes first: decompressing allocates as many bytes as the frame says it holds.
         if zstandard.frame_content_size(data) != size:
             raise MessageRefused("schema", f"the body does not unpack to {size:,} bytes")
         return memoryview(zstandard.ZstdDecompressor().decompress(data))

@@ -1,11 +1,11 @@
-"""One unroll of N environments, time-major, and the rule of its rows.
+"""A trajectory: one unroll of N environments, time-major, and the rule of its rows.
 
 Row t holds the action taken at observation t and what it led to. Gymnasium's next-step autoreset
 adds one fake row after an episode's last: its observation is the true final one (so that a
 truncated episode's bootstrap value is simply there), its action does nothing, and its `mask` is
-False: it counts in no loss, trace or frame.
+False: it counts in no loss, in no trace and not as a frame.
 
-The second axis is the environment in every array, so that columns are taken from all alike.
+The second axis is the environment in every array, so that one index takes a column from each.
 """
 
 from typing import Any, NamedTuple
@@ -18,21 +18,21 @@ from impala_redis.common.run.spec import RunSpec
 
 
 class Trajectory(NamedTuple):
-    """The rows: `observations` and `is_first` have T+1 of them, `memory` one, the others T."""
+    """The rows of an unroll: T of them; T+1 of `observations` and `is_first`, one of `memory`."""
 
     # [H+T+1, N, ...] in the environment's dtype; H rows of history come first if frames are stacked
     observations: NDArray[np.generic]
-    is_first: NDArray[np.bool_]  # [T+1, N] an episode's first observation
-    actions: NDArray[np.generic]  # [T, N, ...] of the spec's action: int32 choices or float32
+    is_first: NDArray[np.bool_]  # [T+1, N] True on an episode's first observation
+    actions: NDArray[np.generic]  # [T, N, ...] int32 choices or float32 numbers
     rewards: NDArray[np.float32]  # [T, N] as the environment gave them
     discounts: NDArray[np.float32]  # [T, N] 0 where the environment terminated, else 1
     behaviour_log_probs: NDArray[np.float32]  # [T, N] log mu(a|x) of the action taken
     mask: NDArray[np.bool_]  # [T, N] False on fake rows
-    memory: NDArray[np.float32]  # [1, N, M] the policy's, before row 0 (`RunSpec.memory_size`)
+    memory: NDArray[np.float32]  # [1, N, M] before row 0; M is `RunSpec.memory_size`
 
     @property
     def frames(self) -> int:
-        """Environment steps inside, fake rows not counted."""
+        """How many environment steps it holds; fake rows are not counted."""
         return int(np.count_nonzero(self.mask))
 
 
@@ -44,16 +44,16 @@ class Episode(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a block comes from: the identity that makes a re-sent push harmless."""
+    """Where a block comes from: this identity makes a push that is sent twice harmless."""
 
     actor: str  # at most 64 characters
-    incarnation: int  # random for each time an actor joins
+    incarnation: int  # drawn at random each time an actor joins
     sequence: int  # 1, 2, 3 ... within an incarnation
-    weights_version: int  # of the behaviour policy at the unroll's start
+    weights_version: int  # the behaviour policy's at the unroll's start
 
 
 class Block(NamedTuple):
-    """What one list element holds."""
+    """What an actor pushes at once: a trajectory, and what is known about it."""
 
     origin: Origin
     trajectory: Trajectory
@@ -62,10 +62,10 @@ class Block(NamedTuple):
 
 
 def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of each array of a trajectory of the run, in the order of its fields."""
-    t, n, seen, action = spec.unroll_length, num_envs, spec.observation, spec.action
+    """The dtype and shape of each array of a trajectory of the run, in the order of its fields."""
+    t, n, observation, action = spec.unroll_length, num_envs, spec.observation, spec.action
     return [
-        (seen.dtype, (seen.history + t + 1, n, *seen.shape)),
+        (observation.dtype, (observation.history + t + 1, n, *observation.shape)),
         ("bool", (t + 1, n)),
         (action.dtype, (t, n, *action.shape)),
         ("float32", (t, n)),
@@ -77,7 +77,7 @@ def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def taken_out(part: ObservationPart, rows: NDArray[Any]) -> NDArray[Any]:
-    """A part of observations that are rows of bytes [..., bytes]: [..., *shape], of its dtype."""
+    """A part of observations [..., bytes], as [..., *part.shape] in the part's dtype."""
     place = np.ascontiguousarray(rows[..., part.start : part.start + part.num_bytes])
     return place.view(part.dtype).reshape(*rows.shape[:-1], *part.shape)
 

@@ -10,7 +10,7 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 class VersionedWeights(NamedTuple):
-    """Weights and their version: it grows by one with every update and never goes back."""
+    """Weights and their version, which grows by one with every update and never goes back."""
 
     version: int
     weights: Weights

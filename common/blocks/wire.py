@@ -1,6 +1,6 @@
-"""Bytes to and from blocks and weights. Nothing read here can execute, and nothing is trusted.
+"""Messages: the bytes of blocks and weights. Nothing read here can execute; nothing is trusted.
 
-A frame is, little-endian:
+A message is, little-endian:
 
     offset  size  field
          0     4  magic, b"IMPA"
@@ -13,13 +13,13 @@ A frame is, little-endian:
          -     -  body: raw tensors back to back, in the order of the tables below
 
 Shapes and dtypes are never taken from the message: the reader derives them from its own run spec
-and from the number of environments, and the lengths must then agree to the byte. Arrays are made
-only after that.
+and from the number of environments, and the lengths must then agree to the byte. Only after that
+are arrays made.
 
-A block's body: the arrays of a `Trajectory` in their order, then float32 episode returns [K] and
-int32 episode lengths [K]; all of it as one Zstandard frame if the header says so. A weights body:
-the spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the upper half of
-a float32.
+The body of a block has the arrays of a `Trajectory` in their order, then float32 episode returns
+[K] and int32 episode lengths [K]; all of it is one Zstandard frame if the header says so. The body
+of weights has the spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the
+upper half of a float32.
 """
 
 import re
@@ -40,15 +40,15 @@ from impala_redis.common.errors import MessageRefused, NotFinite
 from impala_redis.common.run.settings import MAX_ENVS
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
-ArrayLayout = tuple[str, tuple[int, ...]]  # its dtype and shape
+ArrayLayout = tuple[str, tuple[int, ...]]  # an array's dtype and shape
 
 MAGIC = b"IMPA"
 BLOCK, WEIGHTS = 1, 2
 PREFIX = struct.Struct("<4sHHIQI")
 MAX_HEADER_BYTES = 65_536
 MAX_SEQUENCE = 2**53  # the largest that a server-side function counts exactly
-# Bits of the least float32, sign aside, that would round to an infinity in bfloat16. All above it
-# would too, or are infinities and NaNs.
+# The bits, without the sign, of the smallest float32 that bfloat16 would round to an infinity.
+# Larger bits would become one, too, or are infinities and NaNs already.
 TOO_LARGE_FOR_BFLOAT16 = 0x7F7F_8000
 
 _LIMITS = {
@@ -63,7 +63,7 @@ _LIMITS = {
 
 
 def pack_block(block: Block, spec: RunSpec) -> bytes:
-    """The frame of a block of that run."""
+    """The message with a block of that run."""
     origin, rows = block.origin, block.trajectory
     header = {
         "spec": spec.fingerprint,
@@ -81,14 +81,14 @@ def pack_block(block: Block, spec: RunSpec) -> bytes:
     return _pack(BLOCK, header, [*rows, returns, lengths], spec.compression)
 
 
-def unpack_block(frame: bytes, spec: RunSpec) -> Block:
-    """The block in `frame`; its arrays are read-only views into it.
+def unpack_block(message: bytes, spec: RunSpec) -> Block:
+    """The block in `message`; its arrays are read-only views into it.
 
-    Raises MessageRefused, with the reason of its counter: "malformed" (not a frame, cut, or
+    Raises MessageRefused, with the reason that names its counter: "malformed" (no message, cut, or
     damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
     "range" (an action, index or count out of range) or "nonfinite".
     """
-    header, body = _unpack(frame, BLOCK, spec)
+    header, body = _unpack(message, BLOCK, spec)
     num_envs = _count(header, "num_envs", 1, MAX_ENVS)
     num_episodes = _count(header, "num_episodes", 0, num_envs * spec.unroll_length)
     parts = [
@@ -119,9 +119,9 @@ def unpack_block(frame: bytes, spec: RunSpec) -> Block:
 
 
 def pack_weights(weights: Weights, version: int, spec: RunSpec) -> bytes:
-    """The frame of a network's parameters, in the spec's order and `weights_dtype`.
+    """The message with a network's parameters, in the spec's order and `weights_dtype`.
 
-    Raises NotFinite: a parameter has no finite bfloat16. In float32 the reader looks at that.
+    Raises NotFinite: a parameter has no finite bfloat16. Float32 is checked by the reader.
     """
     header = {"spec": spec.fingerprint, "version": version}
     tensors: list[NDArray[Any]] = [
@@ -132,9 +132,9 @@ def pack_weights(weights: Weights, version: int, spec: RunSpec) -> bytes:
     return _pack(WEIGHTS, header, tensors)
 
 
-def unpack_weights(frame: bytes, spec: RunSpec) -> VersionedWeights:
-    """Version and float32 parameters in `frame`, read-only. Raises MessageRefused."""
-    header, body = _unpack(frame, WEIGHTS, spec)
+def unpack_weights(message: bytes, spec: RunSpec) -> VersionedWeights:
+    """The version and the float32 parameters in `message`, read-only. Raises MessageRefused."""
+    header, body = _unpack(message, WEIGHTS, spec)
     shapes = spec.parameter_shapes()
     if spec.weights_dtype == "bfloat16":
         (halves,) = _split(body, [("uint16", (spec.num_parameters,))])
@@ -147,22 +147,22 @@ def unpack_weights(frame: bytes, spec: RunSpec) -> VersionedWeights:
 
 
 def block_nbytes(spec: RunSpec, num_envs: int) -> int:
-    """An upper bound of the frame of one block of `num_envs` environments, in bytes."""
+    """An upper bound of the message with one block of `num_envs` environments, in bytes."""
     t, n = spec.unroll_length, num_envs
-    body = _size(layout(spec, n)) + 8 * t * n  # the last: episodes of one step
+    body = _size(layout(spec, n)) + 8 * t * n  # the last term: one-step episodes, at 8 bytes each
     if spec.compression != "none":
         body = compression.most_bytes(body)
     return PREFIX.size + 1024 + body
 
 
 def weights_nbytes(spec: RunSpec) -> int:
-    """An upper bound of the frame of the run's weights, in bytes."""
+    """An upper bound of the message with the run's weights, in bytes."""
     each = 2 if spec.weights_dtype == "bfloat16" else 4
     return PREFIX.size + 1024 + each * spec.num_parameters
 
 
 def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The bits of the nearest bfloat16 of each, ties to even. Raises NotFinite."""
+    """The bits of each value's nearest bfloat16, ties to even. Raises NotFinite."""
     bits = values.view("<u4")
     if (bits & 0x7FFF_FFFF).max(initial=0) >= TOO_LARGE_FOR_BFLOAT16:
         raise NotFinite(
@@ -178,7 +178,7 @@ def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def _widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Float32 of the bits of bfloat16, exactly."""
+    """The float32 values of these bits of bfloat16, exactly."""
     bits = halves.astype("<u4")
     bits <<= 16
     return bits.view("<f4")
@@ -202,34 +202,36 @@ def _pack(
     return b"".join([prefix, packed, *body])
 
 
-def _unpack(frame: bytes, kind: int, spec: RunSpec) -> tuple[dict[str, Any], memoryview]:
-    """Header and body of a whole, undamaged frame of this kind and run."""
-    if len(frame) < PREFIX.size or not frame.startswith(MAGIC):
-        raise MessageRefused("malformed", "the bytes do not start with a frame's prefix")
-    _, version, found_kind, header_length, body_length, checksum = PREFIX.unpack_from(frame)
+def _unpack(message: bytes, kind: int, spec: RunSpec) -> tuple[dict[str, Any], memoryview]:
+    """Header and body of a whole, undamaged message of this kind and run."""
+    if len(message) < PREFIX.size or not message.startswith(MAGIC):
+        raise MessageRefused("malformed", "the bytes do not start with a message's prefix")
+    _, version, found_kind, header_length, body_length, checksum = PREFIX.unpack_from(message)
     if version != WIRE_VERSION:
-        raise MessageRefused("version", f"its wire version is {version}, not {WIRE_VERSION}")
+        text = f"the message is of wire version {version}, not {WIRE_VERSION}"
+        raise MessageRefused("version", text)
     whole = PREFIX.size + header_length + body_length
-    if found_kind != kind or header_length > MAX_HEADER_BYTES or whole != len(frame):
-        raise MessageRefused("malformed", "the frame's kind or lengths do not fit its bytes")
-    rest = memoryview(frame)[PREFIX.size :]
+    if found_kind != kind or header_length > MAX_HEADER_BYTES or whole != len(message):
+        raise MessageRefused("malformed", "the message's kind or lengths do not fit its bytes")
+    rest = memoryview(message)[PREFIX.size :]
     if zlib.crc32(rest) != checksum:
-        raise MessageRefused("malformed", "the frame's checksum does not fit: it is damaged")
+        raise MessageRefused("malformed", "the message's checksum does not fit: it is damaged")
     try:
         header = msgpack.unpackb(rest[:header_length], **_LIMITS)
     except Exception as error:  # msgpack's errors have no common base
-        raise MessageRefused("malformed", f"a header without msgpack: {str(error)[:80]}") from error
+        text = f"the header is not msgpack: {str(error)[:80]}"
+        raise MessageRefused("malformed", text) from error
     if not isinstance(header, dict):
         raise MessageRefused("malformed", "the header is not a map")
     found = header.get("spec")
     if found != spec.fingerprint:
         found = found[:32] if isinstance(found, str) else type(found).__name__
-        raise MessageRefused("spec", f"the frame is of spec {found}, not {spec.fingerprint}")
+        raise MessageRefused("spec", f"the message is of spec {found}, not {spec.fingerprint}")
     return header, rest[header_length:]
 
 
 def _split(body: memoryview, parts: list[ArrayLayout]) -> list[NDArray[Any]]:
-    """The body cut into arrays; it must be used up to the byte."""
+    """The arrays that the body is cut into; every byte belongs to one. Raises MessageRefused."""
     if _size(parts) != len(body):
         raise MessageRefused(
             "schema", f"the body has {len(body)} bytes, the spec asks {_size(parts)}"
@@ -244,7 +246,7 @@ def _split(body: memoryview, parts: list[ArrayLayout]) -> list[NDArray[Any]]:
 
 
 def _size(parts: list[ArrayLayout]) -> int:
-    """Bytes of such arrays."""
+    """How many bytes such arrays take."""
     return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in parts)
 
 

@@ -1,4 +1,4 @@
-"""Frames: what is written, byte for byte, and that anything else is refused in one way."""
+"""Messages: what is written, byte for byte, and that anything else is refused in one way."""
 
 import dataclasses
 import struct
@@ -124,23 +124,23 @@ def flat(weights: Weights) -> NDArray[np.float32]:
 def seal(
     header: Any, body: bytes, kind: int = BLOCK, version: int = WIRE_VERSION, magic: bytes = b"IMPA"
 ) -> bytes:
-    """A frame with right lengths and a right checksum, whatever is in it."""
+    """A message with right lengths and a right checksum, whatever is in it."""
     packed = header if isinstance(header, bytes) else msgpack.packb(header)
     checksum = zlib.crc32(packed + body)
     return PREFIX.pack(magic, version, kind, len(packed), len(body), checksum) + packed + body
 
 
-def opened(frame: bytes) -> tuple[dict[str, Any], bytes]:
-    """Header and body of a good frame."""
-    length = PREFIX.unpack_from(frame)[3]
-    rest = frame[PREFIX.size :]
+def opened(message: bytes) -> tuple[dict[str, Any], bytes]:
+    """Header and body of a good message."""
+    length = PREFIX.unpack_from(message)[3]
+    rest = message[PREFIX.size :]
     return msgpack.unpackb(rest[:length]), rest[length:]
 
 
-def refusal(frame: bytes, spec: RunSpec = SPEC) -> str:
-    """The reason for which a block's frame is refused."""
+def refusal(message: bytes, spec: RunSpec = SPEC) -> str:
+    """The reason for which a block's message is refused."""
     with pytest.raises(MessageRefused) as caught:
-        unpack_block(frame, spec)
+        unpack_block(message, spec)
     assert len(str(caught.value)) < 300
     return caught.value.reason
 
@@ -153,12 +153,14 @@ def assert_same_block(found: Block, expected: Block) -> None:
         np.testing.assert_array_equal(array, other, err_msg=name, strict=True)
 
 
-FRAME = pack_block(make_block(SPEC), SPEC)
-HEADER, BODY = opened(FRAME)
-WEIGHTS_FRAME = pack_weights(make_weights(SPEC), 5, SPEC)
-HALF_FRAME = pack_weights(make_weights(HALF), 5, HALF)
+MESSAGE = pack_block(make_block(SPEC), SPEC)
+HEADER, BODY = opened(MESSAGE)
+WEIGHTS_MESSAGE = pack_weights(make_weights(SPEC), 5, SPEC)
+HALF_MESSAGE = pack_weights(make_weights(HALF), 5, HALF)
 both_dtypes = pytest.mark.parametrize(
-    ("frame", "spec"), [(WEIGHTS_FRAME, SPEC), (HALF_FRAME, HALF)], ids=["float32", "bfloat16"]
+    ("message", "spec"),
+    [(WEIGHTS_MESSAGE, SPEC), (HALF_MESSAGE, HALF)],
+    ids=["float32", "bfloat16"],
 )
 
 
@@ -204,11 +206,11 @@ def test_a_block_reads_back_as_it_was_written(
     block = block._replace(origin=Origin(actor, *numbers), unroll_s=unroll_s)
 
     # when
-    frame = pack_block(block, spec)
+    message = pack_block(block, spec)
 
     # then
-    assert_same_block(unpack_block(frame, spec), block)
-    assert len(frame) <= block_nbytes(spec, num_envs)
+    assert_same_block(unpack_block(message, spec), block)
+    assert len(message) <= block_nbytes(spec, num_envs)
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (4,), (3, 2)])
@@ -221,16 +223,16 @@ def test_weights_read_back_as_they_were_written(
     weights = make_weights(spec)
 
     # when
-    frame = pack_weights(weights, 2**53, spec)
+    message = pack_weights(weights, 2**53, spec)
 
     # then
-    version, found = unpack_weights(frame, spec)
+    version, found = unpack_weights(message, spec)
     assert version == 2**53
     assert list(found) == list(spec.parameter_shapes())
     for name, array in found.items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, weights[name], strict=True)
-    assert len(frame) <= weights_nbytes(spec)
+    assert len(message) <= weights_nbytes(spec)
 
 
 # Bits of float32 that stay finite in bfloat16: any at all, and those half way between two.
@@ -244,17 +246,17 @@ _bits = st.builds(
 
 def assert_rounded_as_torch_rounds(values: NDArray[np.float32], spec: RunSpec) -> None:
     # when
-    frame = pack_weights(weights_of(values, spec), 7, spec)
+    message = pack_weights(weights_of(values, spec), 7, spec)
 
     # then
     expected = torch.from_numpy(values).to(torch.bfloat16)
-    assert opened(frame)[1] == expected.view(torch.int16).numpy().astype("<i2").tobytes()
-    version, found = unpack_weights(frame, spec)
+    assert opened(message)[1] == expected.view(torch.int16).numpy().astype("<i2").tobytes()
+    version, found = unpack_weights(message, spec)
     assert version == 7
     assert {name: array.shape for name, array in found.items()} == spec.parameter_shapes()
     assert flat(found).dtype == np.float32
     assert flat(found).tobytes() == expected.to(torch.float32).numpy().tobytes()
-    assert len(frame) <= weights_nbytes(spec)
+    assert len(message) <= weights_nbytes(spec)
 
 
 @quick
@@ -302,18 +304,18 @@ def test_the_bound_of_a_blocks_size_holds_for_the_largest_header_and_most_episod
     origin = Origin("x" * 64, 2**63, 2**53, 2**53)
 
     # when
-    frame = pack_block(block._replace(origin=origin, unroll_s=1e300), spec)
+    message = pack_block(block._replace(origin=origin, unroll_s=1e300), spec)
 
     # then
-    assert unpack_block(frame, spec).origin == origin
-    assert block_nbytes(spec, 30) - 1024 < len(frame) <= block_nbytes(spec, 30)
+    assert unpack_block(message, spec).origin == origin
+    assert block_nbytes(spec, 30) - 1024 < len(message) <= block_nbytes(spec, 30)
 
 
 def test_what_is_read_cannot_be_written_to() -> None:
     # when
-    rows = unpack_block(FRAME, SPEC).trajectory
-    weights = unpack_weights(WEIGHTS_FRAME, SPEC)[1]
-    widened = unpack_weights(HALF_FRAME, HALF)[1]
+    rows = unpack_block(MESSAGE, SPEC).trajectory
+    weights = unpack_weights(WEIGHTS_MESSAGE, SPEC)[1]
+    widened = unpack_weights(HALF_MESSAGE, HALF)[1]
 
     # then
     arrays = (*rows, *weights.values(), *widened.values())
@@ -424,46 +426,48 @@ def test_the_bytes_of_weights_are_the_golden_ones(dtype: str, golden: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    "frame",
+    "message",
     [
         b"",
         b"IMPA",
-        FRAME[: PREFIX.size - 1],
+        MESSAGE[: PREFIX.size - 1],
         b"\x80\x04\x95" + bytes(60),  # a pickle
-        b"XMPA" + FRAME[4:],
+        b"XMPA" + MESSAGE[4:],
         bytes(200),
         seal(HEADER, BODY, kind=WEIGHTS),
         seal(HEADER, BODY, kind=0),
         seal(HEADER, BODY, kind=3),
-        WEIGHTS_FRAME,
-        FRAME + b"\x00",
-        FRAME + FRAME,
+        WEIGHTS_MESSAGE,
+        MESSAGE + b"\x00",
+        MESSAGE + MESSAGE,
         PREFIX.pack(b"IMPA", WIRE_VERSION, 1, 2**32 - 1, 2**64 - 1, 0),
         PREFIX.pack(b"IMPA", WIRE_VERSION, 1, 0, 0, 0),
     ],
-    ids=lambda frame: frame[:28].hex(),
+    ids=lambda message: message[:28].hex(),
 )
-def test_bytes_that_are_no_block_are_malformed(frame: bytes) -> None:
-    assert refusal(frame) == "malformed"
+def test_bytes_that_are_no_block_are_malformed(message: bytes) -> None:
+    assert refusal(message) == "malformed"
 
 
-@pytest.mark.parametrize("frame", [b"", b"IMPA", FRAME, WEIGHTS_FRAME[:-1], WEIGHTS_FRAME + b"\0"])
-def test_bytes_that_are_no_weights_are_malformed(frame: bytes) -> None:
+@pytest.mark.parametrize(
+    "message", [b"", b"IMPA", MESSAGE, WEIGHTS_MESSAGE[:-1], WEIGHTS_MESSAGE + b"\0"]
+)
+def test_bytes_that_are_no_weights_are_malformed(message: bytes) -> None:
     with pytest.raises(MessageRefused) as caught:
-        unpack_weights(frame, SPEC)
+        unpack_weights(message, SPEC)
     assert caught.value.reason == "malformed"
 
 
-def test_a_frame_cut_anywhere_is_malformed() -> None:
-    assert {refusal(FRAME[:length]) for length in range(len(FRAME))} == {"malformed"}
+def test_a_message_cut_anywhere_is_malformed() -> None:
+    assert {refusal(MESSAGE[:length]) for length in range(len(MESSAGE))} == {"malformed"}
 
 
 def test_a_flipped_bit_anywhere_is_noticed() -> None:
     # when
     reasons: list[str] = []
-    for offset in range(len(FRAME)):
+    for offset in range(len(MESSAGE)):
         for bit in range(8):
-            damaged = bytearray(FRAME)
+            damaged = bytearray(MESSAGE)
             damaged[offset] ^= 1 << bit
             reasons.append(refusal(bytes(damaged)))
 
@@ -507,11 +511,11 @@ def test_another_wire_version_is_told_apart_from_damage(version: int) -> None:
 
 
 @pytest.mark.parametrize("found", [INDEX.fingerprint, "", None, 7, [], {}, b"x", "\n" * 200])
-def test_a_frame_of_another_run_is_refused(found: Any) -> None:
+def test_a_message_of_another_run_is_refused(found: Any) -> None:
     assert refusal(seal(HEADER | {"spec": found}, BODY)) == "spec"
 
 
-def test_a_frame_without_a_fingerprint_is_refused() -> None:
+def test_a_message_without_a_fingerprint_is_refused() -> None:
     assert refusal(seal({}, BODY)) == "spec"
 
 
@@ -599,7 +603,7 @@ def test_a_body_longer_or_shorter_than_the_spec_asks_is_refused(body: bytes) -> 
 
 @pytest.mark.parametrize("version", [True, 1.0, "1", None, -1, 2**53 + 1])
 def test_the_version_of_weights_must_be_a_whole_number_in_range(version: Any) -> None:
-    header, body = opened(WEIGHTS_FRAME)
+    header, body = opened(WEIGHTS_MESSAGE)
     with pytest.raises(MessageRefused) as caught:
         unpack_weights(seal(header | {"version": version}, body, kind=WEIGHTS), SPEC)
     assert caught.value.reason == "schema"
@@ -608,9 +612,9 @@ def test_the_version_of_weights_must_be_a_whole_number_in_range(version: Any) ->
 @both_dtypes
 @pytest.mark.parametrize("change", [-4, -2, -1, 1, 2, 4])
 def test_weights_longer_or_shorter_than_the_network_are_refused(
-    change: int, frame: bytes, spec: RunSpec
+    change: int, message: bytes, spec: RunSpec
 ) -> None:
-    header, body = opened(frame)
+    header, body = opened(message)
     changed = body[:change] if change < 0 else body + bytes(change)
     with pytest.raises(MessageRefused) as caught:
         unpack_weights(seal(header, changed, kind=WEIGHTS), spec)
@@ -717,7 +721,7 @@ def test_weights_must_be_finite(name: str, value: float) -> None:
 @pytest.mark.parametrize("upper", [0x7F80, 0xFF80, 0x7F81, 0x7FC0, 0xFFFF], ids=hex)
 def test_weights_in_bfloat16_must_be_finite(upper: int) -> None:
     # given
-    header, body = opened(HALF_FRAME)
+    header, body = opened(HALF_MESSAGE)
     changed = body[:-2] + struct.pack("<H", upper)
 
     # when / then
@@ -748,12 +752,12 @@ def test_weights_in_bfloat16_must_be_finite(upper: int) -> None:
 )
 def test_a_header_made_to_exhaust_the_reader_is_refused_at_once(header: bytes) -> None:
     # given
-    frame = seal(header, b"")
+    message = seal(header, b"")
 
     # when
     tracemalloc.start()
     started = time.perf_counter()
-    reason = refusal(frame)
+    reason = refusal(message)
     elapsed_s = time.perf_counter() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -769,15 +773,15 @@ def test_a_header_made_to_exhaust_the_reader_is_refused_at_once(header: bytes) -
 def test_a_deeply_nested_field_is_refused_like_any_other(name: str, depth: int) -> None:
     # given
     packed = msgpack.packb(HEADER | {name: "@"})
-    frame = seal(packed.replace(msgpack.packb("@"), b"\x91" * depth + b"\xc0"), BODY)
+    message = seal(packed.replace(msgpack.packb("@"), b"\x91" * depth + b"\xc0"), BODY)
 
     # when / then
-    assert refusal(frame) in {"malformed", "spec", "schema"}
+    assert refusal(message) in {"malformed", "spec", "schema"}
 
 
-def damaged(rng: np.random.Generator, frame: bytes) -> bytes:
-    """The frame with a few bytes changed, cut out, doubled or put in."""
-    data = bytearray(frame)
+def damaged(rng: np.random.Generator, message: bytes) -> bytes:
+    """The message with a few bytes changed, cut out, doubled or put in."""
+    data = bytearray(message)
     for _ in range(rng.integers(1, 4)):
         start = int(rng.integers(len(data)))
         end = min(len(data), start + int(rng.choice([1, 1, 4, 8, 30])))
@@ -795,34 +799,34 @@ def damaged(rng: np.random.Generator, frame: bytes) -> bytes:
     return bytes(data)
 
 
-def resealed(frame: bytes, header_length: int) -> bytes:
+def resealed(message: bytes, header_length: int) -> bytes:
     """Prefix, lengths and checksum made to fit what is there."""
-    rest = frame[PREFIX.size :]
+    rest = message[PREFIX.size :]
     return seal(rest[:header_length], rest[header_length:])
 
 
 STRANGE = [None, True, 0, 1, -1, 2, 3, 2**53, 2**64 - 1, 0.5, float("nan"), "", "x", b"x", [], {}]
 
 
-def test_thousands_of_damaged_frames_are_refused_or_valid_and_nothing_else() -> None:
+def test_thousands_of_damaged_messages_are_refused_or_valid_and_nothing_else() -> None:
     # given
     rng = np.random.default_rng(20_180_205)
-    header_length = PREFIX.unpack_from(FRAME)[3]
+    header_length = PREFIX.unpack_from(MESSAGE)[3]
     seen: dict[str, int] = {}
 
     for number in range(4000):
         # when: half of them keep a right checksum, so that the deeper checks are reached
         match number % 4:
             case 0 | 1:
-                frame = damaged(rng, FRAME)
+                message = damaged(rng, MESSAGE)
             case 2:
-                frame = resealed(damaged(rng, FRAME), header_length)
+                message = resealed(damaged(rng, MESSAGE), header_length)
             case _:
                 name = str(rng.choice([*HEADER, "more"]))
                 header = HEADER | {name: STRANGE[rng.integers(len(STRANGE))]}
-                frame = seal(header, damaged(rng, BODY) if number % 8 == 3 else BODY)
+                message = seal(header, damaged(rng, BODY) if number % 8 == 3 else BODY)
         try:
-            block = unpack_block(frame, SPEC)
+            block = unpack_block(message, SPEC)
         except MessageRefused as error:
             seen[error.reason] = seen.get(error.reason, 0) + 1
             continue
@@ -840,24 +844,24 @@ def test_thousands_of_damaged_frames_are_refused_or_valid_and_nothing_else() -> 
 
 @both_dtypes
 def test_thousands_of_damaged_weights_are_refused_or_finite_and_nothing_else(
-    frame: bytes, spec: RunSpec
+    message: bytes, spec: RunSpec
 ) -> None:
     # given
-    whole, rng = frame, np.random.default_rng(20_180_206)
+    whole, rng = message, np.random.default_rng(20_180_206)
     header, body = opened(whole)
     header_length = PREFIX.unpack_from(whole)[3]
     seen: dict[str, int] = {}
 
     for number in range(2000):
         # when
-        frame = damaged(rng, whole)
+        message = damaged(rng, whole)
         if number % 2:
-            rest = frame[PREFIX.size :]
-            frame = seal(rest[:header_length], rest[header_length:], kind=WEIGHTS)
+            rest = message[PREFIX.size :]
+            message = seal(rest[:header_length], rest[header_length:], kind=WEIGHTS)
         if number % 5 == 0:
-            frame = seal(header, rng.bytes(len(body)), kind=WEIGHTS)
+            message = seal(header, rng.bytes(len(body)), kind=WEIGHTS)
         try:
-            _, weights = unpack_weights(frame, spec)
+            _, weights = unpack_weights(message, spec)
         except MessageRefused as error:
             seen[error.reason] = seen.get(error.reason, 0) + 1
             continue

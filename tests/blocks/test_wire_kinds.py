@@ -68,20 +68,20 @@ KINDS = {
 }
 
 
-def refusal(frame: bytes, spec: RunSpec) -> MessageRefused:
+def refusal(message: bytes, spec: RunSpec) -> MessageRefused:
     with pytest.raises(MessageRefused) as caught:
-        unpack_block(frame, spec)
+        unpack_block(message, spec)
     return caught.value
 
 
-def of_codec(frame: bytes, codec: Any, body: bytes | None = None) -> bytes:
-    """The frame with another codec in its header, and perhaps another body."""
+def of_codec(message: bytes, codec: Any, body: bytes | None = None) -> bytes:
+    """The message with another codec in its header, and perhaps another body."""
     from zlib import crc32
 
-    _, version, kind, length, _, _ = PREFIX.unpack_from(frame)
-    header = msgpack.unpackb(frame[PREFIX.size : PREFIX.size + length])
+    _, version, kind, length, _, _ = PREFIX.unpack_from(message)
+    header = msgpack.unpackb(message[PREFIX.size : PREFIX.size + length])
     packed = msgpack.packb(header | {"codec": codec})
-    body = frame[PREFIX.size + length :] if body is None else body
+    body = message[PREFIX.size + length :] if body is None else body
     checksum = crc32(packed + body)
     return PREFIX.pack(b"IMPA", version, kind, len(packed), len(body), checksum) + packed + body
 
@@ -94,15 +94,15 @@ def test_a_block_of_any_kind_reads_back_as_it_was_written(kind: str, codec: str)
     block = make_block(spec)
 
     # when
-    frame = pack_block(block, spec)
-    read = unpack_block(frame, spec)
+    message = pack_block(block, spec)
+    read = unpack_block(message, spec)
 
     # then
     assert read._replace(trajectory=None) == block._replace(trajectory=None)  # type: ignore[arg-type]
     for mine, theirs in zip(block.trajectory, read.trajectory, strict=True):
         np.testing.assert_array_equal(mine, theirs)
         assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
-    assert len(frame) <= block_nbytes(spec, 2)
+    assert len(message) <= block_nbytes(spec, 2)
 
 
 def test_each_frame_of_a_stack_travels_once() -> None:
@@ -167,8 +167,8 @@ def test_a_block_of_another_picture_size_is_refused() -> None:
     wider = make_spec(ObservationSpec((6, 6), "uint8", frame_stack=4))
 
     # when / then
-    frame = pack_block(make_block(wider), wider)
-    assert refusal(frame, KINDS["stacked frames"]).reason == "spec"
+    message = pack_block(make_block(wider), wider)
+    assert refusal(message, KINDS["stacked frames"]).reason == "spec"
 
 
 # Compression.
@@ -200,47 +200,47 @@ def test_blocks_of_both_kinds_are_read_side_by_side() -> None:
 
 @pytest.mark.parametrize("codec", ["zip", "lz5", "none "])
 def test_an_unknown_codec_is_refused(codec: str) -> None:
-    frame = of_codec(pack_block(make_block(make_spec()), make_spec()), codec)
-    assert refusal(frame, make_spec()).reason == "schema"
+    message = of_codec(pack_block(make_block(make_spec()), make_spec()), codec)
+    assert refusal(message, make_spec()).reason == "schema"
 
 
 @pytest.mark.parametrize("codec", [None, 1, b"zstd", ["zstd"], {}])
 def test_a_codec_is_a_name(codec: Any) -> None:
-    frame = of_codec(pack_block(make_block(make_spec()), make_spec()), codec)
-    assert refusal(frame, make_spec()).reason == "schema"
+    message = of_codec(pack_block(make_block(make_spec()), make_spec()), codec)
+    assert refusal(message, make_spec()).reason == "schema"
 
 
 def test_a_body_that_unpacks_to_more_or_less_than_the_spec_asks_is_refused() -> None:
     # given bodies of another length, rightly packed
     spec = make_spec(compression="zstd")
-    frame = pack_block(make_block(spec), spec)
+    message = pack_block(make_block(spec), spec)
     for plain in (b"", b"x" * 10, bytes(10**6)):
         packed = compression.compressed(plain)
 
         # when / then
-        assert refusal(of_codec(frame, "zstd", packed), spec).reason == "schema"
+        assert refusal(of_codec(message, "zstd", packed), spec).reason == "schema"
     said = zstandard.ZstdCompressor().compress(bytes(10**9 // 100))  # of ten megabytes
-    assert refusal(of_codec(frame, "zstd", said), spec).reason == "schema"
+    assert refusal(of_codec(message, "zstd", said), spec).reason == "schema"
 
 
 def test_a_packed_block_of_more_environments_than_an_actor_has_is_refused_unread() -> None:
     # given a few bytes that would unpack to many
     spec = make_spec(compression="zstd")
     larger = dataclasses.replace(spec, envs_per_actor=3)
-    frame = pack_block(make_block(larger, num_envs=3), larger)
+    message = pack_block(make_block(larger, num_envs=3), larger)
 
     # when / then
-    assert unpack_block(frame, larger).episodes
-    assert "more than 2" in str(refusal(frame, spec))
+    assert unpack_block(message, larger).episodes
+    assert "more than 2" in str(refusal(message, spec))
 
 
 def test_bytes_that_are_not_compressed_are_refused() -> None:
     # given
     spec = make_spec()
-    frame = pack_block(make_block(spec), spec)
+    message = pack_block(make_block(spec), spec)
 
     # when / then
-    assert refusal(of_codec(frame, "zstd"), spec).reason == "schema"
+    assert refusal(of_codec(message, "zstd"), spec).reason == "schema"
 
 
 def test_without_zstandard_a_run_that_compresses_is_refused_with_the_remedy(
@@ -248,10 +248,10 @@ def test_without_zstandard_a_run_that_compresses_is_refused_with_the_remedy(
 ) -> None:
     # given a machine without it
     spec = make_spec(compression="zstd")
-    frame = pack_block(make_block(spec), spec)
+    message = pack_block(make_block(spec), spec)
     monkeypatch.setitem(__import__("sys").modules, "zstandard", None)
 
     # when / then
     with pytest.raises(ConfigError, match=r"pip install 'impala-redis\[zstd\]'"):
         compression.check_installed()
-    assert "install zstandard" in str(refusal(frame, spec))
+    assert "install zstandard" in str(refusal(message, spec))

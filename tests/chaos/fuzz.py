@@ -1,9 +1,9 @@
-"""A seeded fuzzer of all that is read from Redis: the frames of blocks and weights, and specs.
+"""A seeded fuzzer of all that is read from Redis: the messages of blocks and weights, and specs.
 
-Half of the mutated frames get right lengths and a right checksum again, so that they pass the
+Half of the mutated messages get right lengths and a right checksum again, so that they pass the
 gate and reach the msgpack header, the body and its numbers. `python fuzz.py SEED COUNT` reads so
 many inputs in a process of its own and prints a report as JSON: how they ended, what went wrong,
-the most CPU time that one took, and how far the process grew. `python fuzz.py frames` and `python
+the most CPU time that one took, and how far the process grew. `python fuzz.py messages` and `python
 fuzz.py specs SIZE` measure, one by one, inputs that are made to exhaust a reader.
 """
 
@@ -78,17 +78,17 @@ class Case(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """A good frame, taken apart."""
+    """A good message, taken apart."""
 
     kind: str
     spec: RunSpec
     header: dict[str, Any]
     body: bytes
-    frame: bytes
+    message: bytes
 
 
 def seal(kind: int, header: bytes, body: bytes, version: int = WIRE_VERSION) -> bytes:
-    """A frame with right lengths and a right checksum, whatever is in it."""
+    """A message with right lengths and a right checksum, whatever is in it."""
     checksum = zlib.crc32(header + body)
     return PREFIX.pack(b"IMPA", version, kind, len(header), len(body), checksum) + header + body
 
@@ -145,18 +145,18 @@ SPECS = [
 
 
 def _corpus() -> list[Sealed]:
-    frames: list[tuple[str, RunSpec, bytes]] = []
+    messages: list[tuple[str, RunSpec, bytes]] = []
     for spec in SPECS:
-        frames += [("block", spec, pack_block(make_block(spec, n), spec)) for n in (1, 2)]
+        messages += [("block", spec, pack_block(make_block(spec, n), spec)) for n in (1, 2)]
         shapes = spec.parameter_shapes()
         weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-        frames.append(("weights", spec, pack_weights(weights, 5, spec)))
+        messages.append(("weights", spec, pack_weights(weights, 5, spec)))
     sealed = []
-    for kind, spec, frame in frames:
-        length = PREFIX.unpack_from(frame)[3]
-        rest = frame[PREFIX.size :]
+    for kind, spec, message in messages:
+        length = PREFIX.unpack_from(message)[3]
+        rest = message[PREFIX.size :]
         header: dict[str, Any] = msgpack.unpackb(rest[:length])
-        sealed.append(Sealed(kind, spec, header, rest[length:], frame))
+        sealed.append(Sealed(kind, spec, header, rest[length:], message))
     return sealed
 
 
@@ -165,7 +165,7 @@ class Fuzzer:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._frames = _corpus()
+        self._messages = _corpus()
         self._texts = [spec.to_json().encode() for spec in SPECS]
 
     def draw(self) -> Case:
@@ -173,23 +173,23 @@ class Fuzzer:
         draw = self._random
         if draw.random() < 0.2:
             return Case("spec", SPECS[0], self._spec())
-        good = draw.choice(self._frames)
+        good = draw.choice(self._messages)
         change = draw.choices(
             (self._damaged, self._with_body, self._with_header, self._spliced, self._bomb),
             (30, 30, 30, 8, 1),
         )[0]
         return Case(good.kind, good.spec, change(good))
 
-    # Frames.
+    # Messages.
 
     def _damaged(self, good: Sealed) -> bytes:
         """Bytes changed with nothing put right, or the prefix's numbers changed."""
         if self._random.random() < 0.7:
-            return self._mutated(good.frame)
-        fields = list(PREFIX.unpack_from(good.frame))
+            return self._mutated(good.message)
+        fields = list(PREFIX.unpack_from(good.message))
         place, size = self._random.choice([(1, 16), (2, 16), (3, 32), (4, 64), (5, 32)])
         fields[place] = self._random.choice(NUMBERS) % 2**size
-        return PREFIX.pack(*fields) + good.frame[PREFIX.size :]
+        return PREFIX.pack(*fields) + good.message[PREFIX.size :]
 
     def _with_body(self, good: Sealed) -> bytes:
         """Another body under a right checksum: extreme numbers, or other lengths."""
@@ -222,14 +222,14 @@ class Fuzzer:
         return seal(KINDS[good.kind], packed, good.body)
 
     def _spliced(self, good: Sealed) -> bytes:
-        """Parts of two frames, with and without a checksum that fits."""
-        draw, other = self._random, self._random.choice(self._frames)
+        """Parts of two messages, with and without a checksum that fits."""
+        draw, other = self._random, self._random.choice(self._messages)
         match draw.randrange(4):
             case 0:
-                cut, paste = draw.randrange(len(good.frame)), draw.randrange(len(other.frame))
-                return good.frame[:cut] + other.frame[paste:]
+                cut, paste = draw.randrange(len(good.message)), draw.randrange(len(other.message))
+                return good.message[:cut] + other.message[paste:]
             case 1:
-                return good.frame + other.frame
+                return good.message + other.message
             case 2:
                 return seal(KINDS[other.kind], _packed(good.header), good.body)
             case _:
@@ -409,10 +409,10 @@ def _check_block(block: Block, spec: RunSpec) -> None:
     assert block.origin.sequence >= 1
 
 
-def _check_size(frame: bytes, arrays: list[NDArray[Any]]) -> None:
-    header_bytes = PREFIX.unpack_from(frame)[3]
+def _check_size(message: bytes, arrays: list[NDArray[Any]]) -> None:
+    header_bytes = PREFIX.unpack_from(message)[3]
     assert header_bytes <= MOST_HEADER_BYTES
-    assert PREFIX.size + header_bytes + sum(array.nbytes for array in arrays) == len(frame)
+    assert PREFIX.size + header_bytes + sum(array.nbytes for array in arrays) == len(message)
 
 
 def _check_spec(spec: RunSpec) -> None:
@@ -489,8 +489,8 @@ def run(seed: int, count: int) -> dict[str, Any]:
     }
 
 
-def frame_bombs() -> dict[str, Case]:
-    """Frames that are made to exhaust a reader, by name."""
+def message_bombs() -> dict[str, Case]:
+    """Messages that are made to exhaust a reader, by name."""
     spec = SPECS[0]
     width = 14  # so that the whole is just below the longest header
     nested = b"\xdc\x00\x40" + (b"\xdc\x00\x40" + (b"\x9e" + b"@" * width) * 64) * 64
@@ -518,14 +518,14 @@ def frame_bombs() -> dict[str, Case]:
         most = _packed(
             good.header | {"num_envs": 4096, "num_episodes": 8192, "sequence": 2**64 - 1}
         )
-        for name, frame in {
+        for name, message in {
             "the most environments": seal(number, most, good.body),
             "the largest lengths": PREFIX.pack(
                 b"IMPA", WIRE_VERSION, number, 2**32 - 1, 2**64 - 1, 0
             ),
             "50 MB of zeros": seal(number, packed, bytes(50_000_000)),
         }.items():
-            made[f"{good.kind}, {name}"] = Case(good.kind, spec, frame)
+            made[f"{good.kind}, {name}"] = Case(good.kind, spec, message)
     return made
 
 
@@ -570,11 +570,11 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def main() -> None:
-    """SEED COUNT runs the fuzzer; `frames`, and `specs SIZE`, measure bombs. Prints JSON."""
+    """SEED COUNT runs the fuzzer; `messages`, and `specs SIZE`, measure bombs. Prints JSON."""
     report: dict[str, Any]
     match sys.argv[1:]:
-        case ["frames"]:
-            report = {name: measure(bomb) for name, bomb in frame_bombs().items()}
+        case ["messages"]:
+            report = {name: measure(bomb) for name, bomb in message_bombs().items()}
         case ["specs", size]:
             report = {name: measure(bomb) for name, bomb in spec_bombs(int(size)).items()}
         case [seed, count]:

@@ -64,13 +64,13 @@ class Run:
     def key(self, name: str) -> str:
         return f"impala:{{{self.name}}}:{name}"
 
-    def push(self, frame: bytes) -> None:
+    def push(self, message: bytes) -> None:
         """As an actor would."""
         self._sequence += 1
-        assert self._hostile.push("hostile#1", self._sequence, frame, 2000).stored
+        assert self._hostile.push("hostile#1", self._sequence, message, 2000).stored
 
-    def push_by_hand(self, frame: bytes) -> None:
-        self.operator.rpush(self.key("trajectories"), frame)
+    def push_by_hand(self, message: bytes) -> None:
+        self.operator.rpush(self.key("trajectories"), message)
 
     def books(self) -> dict[str, Any]:
         return self._monitor.read_books()
@@ -139,7 +139,7 @@ class Kind(NamedTuple):
     row: int
     name: str
     reason: str
-    frame: bytes
+    message: bytes
 
 
 def kinds(spec: RunSpec) -> list[Kind]:
@@ -150,7 +150,7 @@ def kinds(spec: RunSpec) -> list[Kind]:
     weights = {name: np.ones(shape, np.float32) for name, shape in spec.parameter_shapes().items()}
     flipped = bytearray(good)
     flipped[-5] ^= 4
-    bombs = fuzz.frame_bombs()
+    bombs = fuzz.message_bombs()
 
     def sealed(
         changes: dict[str, Any] | None = None, raw: bytes = body, version: int = WIRE_VERSION
@@ -225,10 +225,10 @@ def kinds(spec: RunSpec) -> list[Kind]:
     ]
 
 
-def opened(frame: bytes) -> tuple[dict[str, Any], bytes]:
-    """Header and body of a good frame."""
-    length = fuzz.PREFIX.unpack_from(frame)[3]
-    rest = frame[fuzz.PREFIX.size :]
+def opened(message: bytes) -> tuple[dict[str, Any], bytes]:
+    """Header and body of a good message."""
+    length = fuzz.PREFIX.unpack_from(message)[3]
+    rest = message[fuzz.PREFIX.size :]
     return msgpack.unpackb(rest[:length]), rest[length:]
 
 
@@ -310,9 +310,9 @@ def assert_cheap(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.fault(25)
-def test_a_frame_made_to_exhaust_its_reader_costs_little() -> None:
+def test_a_message_made_to_exhaust_its_reader_costs_little() -> None:
     # when
-    report = fuzzer("frames")
+    report = fuzzer("messages")
 
     # then: what a header holds beyond our fields is not looked at, and is at most 64 KiB
     assert_cheap(report)
@@ -560,7 +560,7 @@ def test_what_is_too_large_is_stopped_by_the_server_or_buried(
 
         waiting = eventually(honest, what="a block on the list")
         bound = wire.block_nbytes(spec, spec.envs_per_actor)
-        assert max(len(frame) for frame in waiting) <= bound
+        assert max(len(message) for message in waiting) <= bound
         run.trains_on()
         assert residual(run.books()) == 0
         assert "Traceback" not in learner.output + actor.output
@@ -597,8 +597,8 @@ def test_a_block_that_must_not_be_trained_on_ends_in_the_counter_of_its_reason(
 
     # when each kind is pushed by the push function and by hand
     for kind in bad:
-        live.push(kind.frame)
-        live.push_by_hand(kind.frame)
+        live.push(kind.message)
+        live.push_by_hand(kind.message)
 
     # then each stands in its counter, and those by hand are known as such
     eventually(lambda: live.refused() == expected, PROGRESS_S, f"{expected}")
