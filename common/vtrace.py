@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class VTraceReturns(NamedTuple):
-    """What the losses need, without gradient."""
+    """The two things that the losses need, without gradient."""
 
     vs: Tensor  # [T, B] targets of the baseline, equation (1)
     pg_advantages: Tensor  # [T, B] rho_s (r_s + gamma v_{s+1} - V(x_s)), section 4.2
@@ -47,6 +47,37 @@ def from_importance_weights(
     Raises:
       ValueError: the shapes do not fit.
     """
+    _check_shapes(log_rhos, discounts, rewards, values, bootstrap_value)
+    rhos = log_rhos.exp()
+    clipped_rhos = clip(rhos, clip_rho_threshold)
+    cs = lambda_ * clip(rhos, clip_c_threshold)
+
+    next_values = torch.cat([values[1:], bootstrap_value[None]])  # [T, B] V(x_{s+1})
+    deltas = clipped_rhos * (rewards + discounts * next_values - values)
+
+    vs = _targets(deltas, discounts * cs, values)
+    next_vs = torch.cat([vs[1:], bootstrap_value[None]])  # [T, B] v_{s+1}
+    pg_rhos = clip(rhos, clip_pg_rho_threshold)
+    return VTraceReturns(vs, pg_rhos * (rewards + discounts * next_vs - values))
+
+
+def _targets(deltas: Tensor, traces: Tensor, values: Tensor) -> Tensor:
+    """v_s [T, B] of equation (1), from its deltas, gamma_s c_s and V(x_s), all [T, B].
+
+    By Remark 1, v_s - V(x_s) = delta_s + gamma_s c_s (v_{s+1} - V(x_{s+1})).
+    """
+    vs_minus_values = torch.empty_like(values)
+    accumulated = values.new_zeros(values.shape[1:])  # [B]
+    rows = zip(deltas.unbind(), traces.unbind(), vs_minus_values.unbind(), strict=True)
+    for delta, trace, row in reversed(list(rows)):
+        accumulated = torch.addcmul(delta, trace, accumulated, out=row)
+    return vs_minus_values + values
+
+
+def _check_shapes(
+    log_rhos: Tensor, discounts: Tensor, rewards: Tensor, values: Tensor, bootstrap_value: Tensor
+) -> None:
+    """Raises ValueError: the shapes do not fit."""
     shape = rewards.shape
     if len(shape) != 2 or any(x.shape != shape for x in (log_rhos, discounts, values)):
         shapes = [tuple(x.shape) for x in (log_rhos, discounts, rewards, values)]
@@ -55,27 +86,8 @@ def from_importance_weights(
         raise ValueError(
             f"bootstrap_value must be [B] = {tuple(shape[1:])}, not {tuple(bootstrap_value.shape)}"
         )
-    rhos = log_rhos.exp()
-    clipped_rhos = clip(rhos, clip_rho_threshold)
-    cs = lambda_ * clip(rhos, clip_c_threshold)
-
-    next_values = torch.cat([values[1:], bootstrap_value[None]])  # [T, B] V(x_{s+1})
-    deltas = clipped_rhos * (rewards + discounts * next_values - values)
-
-    # Equation (1), by Remark 1: v_s - V(x_s) = delta_s + gamma_s c_s (v_{s+1} - V(x_{s+1})).
-    traces = discounts * cs
-    vs_minus_values = torch.empty_like(values)
-    accumulated = torch.zeros_like(bootstrap_value)
-    rows = zip(deltas.unbind(), traces.unbind(), vs_minus_values.unbind(), strict=True)
-    for delta, trace, row in reversed(list(rows)):
-        accumulated = torch.addcmul(delta, trace, accumulated, out=row)
-    vs = vs_minus_values + values
-
-    next_vs = torch.cat([vs[1:], bootstrap_value[None]])  # [T, B] v_{s+1}
-    pg_rhos = clip(rhos, clip_pg_rho_threshold)
-    return VTraceReturns(vs, pg_rhos * (rewards + discounts * next_vs - values))
 
 
 def clip(rhos: Tensor, threshold: float | None) -> Tensor:
-    """min(rho-bar, rho); None is no clip."""
+    """min(rho-bar, rho), of the shape of `rhos`; a threshold of None clips nothing."""
     return rhos if threshold is None else rhos.clamp(max=threshold)
