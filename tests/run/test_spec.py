@@ -336,7 +336,7 @@ WRONG: dict[str, list[Any]] = {
     "queue_blocks": [None, "1", 1.0, True, [], {}, 0, -1],
     "start_frames": [None, "1", 1.0, True, [], {}, -1],
     "max_policy_age_s": [None, "1", True, [], {}, 0, -1.0, float("nan"), float("inf"), 10**30],
-    "seed": [None, "1", 1.0, True, [], {}, -1, 10**30],
+    "seed": [None, "1", 1.0, True, [], {}, -1, 2**63, 10**30],
     "weights_dtype": [None, 1, True, [], {}, "float16", "", LONG],
 }
 WRONG["hidden_sizes"].append([1] * 65)
