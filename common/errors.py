@@ -1,57 +1,56 @@
-"""What can go wrong for a user, each kind with its own exit code (README, "Exit codes").
+"""What can go wrong for a user; each kind has an exit code of its own (README, "Exit codes").
 
-A message is one sentence that says what was expected, what was found, and the remedy.
+An error's message is one sentence: what was expected, what was found, and the remedy.
 """
 
 # Stopped by Ctrl-C or SIGTERM before the run was solved or finished; it can be resumed.
 EXIT_INTERRUPTED = 130
 # impala-train: the learner was killed by a signal; the run can be resumed.
 EXIT_LEARNER_KILLED = 17
-
 # impala-actor: an environment did not come back in time.
 EXIT_HUNG = 18
 
 
 class ImpalaError(Exception):
-    """Anything this project refuses or gives up on, with the exit code of its kind."""
+    """The base of all errors that the programs report, with the exit code of its kind."""
 
     exit_code = 1
 
 
 class ConfigError(ImpalaError):
-    """A preset, key, option or value is unknown or out of range."""
+    """A preset, setting, option or value is unknown or out of range."""
 
     exit_code = 2
 
 
 class UnsupportedEnvironment(ImpalaError):
-    """The environment is unknown, not installed, or has spaces we cannot learn on."""
+    """The environment is unknown or not installed, or its spaces are not supported."""
 
     exit_code = 3
 
 
 class EnvironmentFailed(UnsupportedEnvironment):
-    """The environment's own code raised in play, or gave what is not in its spaces."""
+    """The environment's own code raised an error, or returned what is not in its spaces."""
 
 
 class RedisUnreachable(ImpalaError):
-    """No answer from the server in time: it is away, frozen, full or still starting."""
+    """The server did not answer in time: it is away, frozen, full or still starting."""
 
     exit_code = 4
 
 
 class ServerDemoted(RedisUnreachable):
-    """The server is a replica now; by this time its address may lead to another."""
+    """The server has become a replica; by now its address may lead to another server."""
 
 
 class RedisDenied(ImpalaError):
-    """The server refuses us: password, permission or TLS. Trying again would not help."""
+    """The server refuses us: password, permission or TLS. Another try would not help."""
 
     exit_code = 5
 
 
 class UnsuitableServer(ImpalaError):
-    """The server is too old, or may evict keys or has no room for the run."""
+    """The server is too old, may evict keys, or has no room for the run."""
 
     exit_code = 6
 
@@ -63,35 +62,35 @@ class RunHeld(ImpalaError):
 
 
 class Fenced(ImpalaError):
-    """Another learner took the run over while this one was working on it."""
+    """Another learner has taken over the run that this one was working on."""
 
     exit_code = 8
 
     def __init__(self, message: str, token: str = "") -> None:
         super().__init__(message)
-        self.token = token  # the one that is valid now: number:holder
+        self.token = token  # the token that is valid now, as number:holder
 
 
 class SpecMismatch(ImpalaError):
-    """The run in Redis or on disk is of another environment, model or program version."""
+    """The run in Redis or on disk has another environment, network or program version."""
 
     exit_code = 9
 
 
 class RunDirectoryError(ImpalaError):
-    """The run directory cannot be written, is already used, or holds no run."""
+    """The run directory cannot be written, is in use already, or holds no run."""
 
     exit_code = 10
 
 
 class CheckpointError(ImpalaError):
-    """No usable checkpoint: missing, damaged, or of another model."""
+    """A checkpoint is missing, damaged, or of another network."""
 
     exit_code = 11
 
 
 class WaitedTooLong(ImpalaError):
-    """A wait that the user bounded has reached its bound."""
+    """A wait took longer than the user allowed."""
 
     exit_code = 12
 
@@ -103,20 +102,20 @@ class ServerNotStarted(ImpalaError):
 
 
 class RunMissing(ImpalaError):
-    """Redis holds no run of that name: never opened, or lost with the server's memory."""
+    """Redis holds no run of that name: it was never opened, or the server has lost its memory."""
 
     exit_code = 14
 
 
 class OutOfStep(ImpalaError):
-    """Redis and the learner disagree on what is in flight; the run must be opened again.
+    """Redis and the learner disagree about the blocks in flight; the run must be opened again.
 
-    Someone has changed the list, or the reply to an opening was lost.
+    Somebody changed the list, or the reply to an opening was lost.
     """
 
 
 class NotFinite(ImpalaError):
-    """The loss or the gradients stopped being finite numbers."""
+    """The loss or the gradients are not finite any more."""
 
     exit_code = 15
 
@@ -128,7 +127,7 @@ class ActorsLost(ImpalaError):
 
 
 class RunUnreadable(ImpalaError):
-    """A run directory is not there, holds no run, or one that this version cannot read."""
+    """A run directory is missing, holds no run, or holds one that this version cannot read."""
 
     exit_code = 19
 
@@ -140,7 +139,7 @@ class DeviceFull(ImpalaError):
 
 
 class MessageRefused(ImpalaError):
-    """Bytes that are not a frame of this run. `reason` names the counter, e.g. "malformed"."""
+    """Bytes are no message of this run. `reason` names their counter, such as "malformed"."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -148,5 +147,5 @@ class MessageRefused(ImpalaError):
 
 
 def printable(text: object) -> str:
-    """A text from outside for a message: on one line, without what a terminal would act on."""
+    """A text from outside, fit for a message: one line that a terminal does not act on."""
     return "".join(c if c.isprintable() else "?" for c in str(text))

@@ -28,7 +28,7 @@ from impala_redis.common.errors import (
     UnsupportedEnvironment,
     WaitedTooLong,
 )
-from impala_redis.common.run.spaces import shown
+from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.link import ActorLink
@@ -273,8 +273,8 @@ class ActorProgram:
         here, there = (environment.observation, environment.action), (spec.observation, spec.action)
         if here != there:
             raise UnsupportedEnvironment(
-                f"{spec.env} is another one on this machine: {shown(*here)} here, and "
-                f"{shown(*there)} in the run; install the learner's version of it"
+                f"{spec.env} is another one on this machine: {describe_spaces(*here)} here, and "
+                f"{describe_spaces(*there)} in the run; install the learner's version of it"
             )
         return environment
 

@@ -1,4 +1,4 @@
-"""What is done about policy lag: V-trace, or one of the paper's other variants (section 5.2.2).
+"""Corrections of policy lag: V-trace, or one of the paper's other variants (section 5.2.2).
 
     vtrace    targets and policy gradient corrected, equation (1)
     one_step  plain n-step targets; the policy gradient weighted by the clipped ratio
@@ -64,19 +64,19 @@ def corrected_returns(
 
 
 def log_probs_to_learn(target_log_probs: Tensor, settings: LossSettings) -> Tensor:
-    """What the policy gradient is taken of: log pi, or with epsilon log(pi + EPSILON)."""
+    """The log-probabilities whose gradient is taken: log pi, or with epsilon log(pi + EPSILON)."""
     if settings.correction == "epsilon":
-        # Not by way of pi: a density may be larger than any float.
+        # exp(log pi) might overflow: a density may be larger than any float.
         return torch.logaddexp(target_log_probs, torch.full_like(target_log_probs, _LOG_EPSILON))
     return target_log_probs
 
 
 def whole_returns(discounts: Tensor, mask: Tensor) -> Tensor:
-    """Rows `[T, B]` whose episode ends inside the unroll.
+    """Real rows `[T, B]` (bool) whose episode ends inside the unroll.
 
-    An end is seen by a discount of 0 (terminated) or by the fake row after it (truncated, too).
-    What terminated needs no bootstrap; at a time limit the value of the final observation stands
-    for what was cut off, if there is a baseline.
+    A discount of 0 marks an end (terminated), and so does the fake row after it (truncated, too).
+    A terminated episode needs no bootstrap; at a time limit the value of the final observation
+    stands for the rewards that were cut off, if there is a baseline.
     """
     ends = (discounts == 0) | ~mask
     return mask & ends.flip(0).cummax(0).values.flip(0)

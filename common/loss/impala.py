@@ -1,6 +1,6 @@
 """The loss of section 4.2: policy gradient, baseline and entropy, over the rows that count.
 
-Those are the real rows; with Monte Carlo returns, those of them whose episode ends in the unroll.
+The real rows count; with Monte Carlo returns, only those whose episode ends in the unroll.
 """
 
 from typing import NamedTuple
@@ -17,13 +17,13 @@ from impala_redis.common.loss.distributions import ActionStatistics, evaluate_ac
 from impala_redis.common.run.config import LossSettings
 from impala_redis.common.run.spaces import ActionSpec
 
-# Of densities, pi/mu may be larger than any float; e^20 is far beyond every sensible clip, and
-# still finite when it is squared or summed.
+# A ratio pi/mu of densities may be larger than any float; e^20 is far beyond every sensible clip,
+# and still finite when it is squared or summed.
 MAX_LOG_RHO = 20.0
 
 
 class LossInput(NamedTuple):
-    """What a batch of trajectories brings to the loss."""
+    """The arrays of a batch of trajectories that the loss needs."""
 
     actions: Tensor  # [T, B, ...] int64 choices, or float32 numbers
     rewards: Tensor  # [T, B] float32, as the environment gave them
@@ -33,27 +33,27 @@ class LossInput(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Scalars; `total` carries the gradient."""
+    """The loss and its parts, all scalars; `total` carries the gradient."""
 
     total: Tensor
     policy: Tensor
     baseline: Tensor
-    entropy: Tensor  # mean over the rows that count of the target policy's entropy, in nats
+    entropy: Tensor  # the target policy's mean entropy over the rows that count, in nats
 
 
 class Figures(NamedTuple):
-    """What a batch tells of the two policies, over the rows that count; scalars but for pi_mean.
+    """What a batch shows about the two policies, over the rows that count; scalars except pi_mean.
 
-    rho is the importance ratio pi/mu, at most e^20. A figure is not finite where there is nothing
-    to tell, and None where the kind of action has no such figure.
+    rho is the importance ratio pi/mu, at most e^20. A figure is not finite if no row counts, and
+    None if there is no such figure for the kind of action.
     """
 
     rho_mean: Tensor
     rho_min: Tensor
     rho_max: Tensor
-    rho_clipped_share: Tensor  # of the rows: with rho above rho-bar
-    c_clipped_share: Tensor  # of the rows: with rho above c-bar
-    learned_share: Tensor  # of the real rows: those that count
+    rho_clipped_share: Tensor  # share of rows with rho above rho-bar
+    c_clipped_share: Tensor  # share of rows with rho above c-bar
+    learned_share: Tensor  # share of the real rows that count
     pi_mean: Tensor | None  # [A] mean probability of each action, if an action is one choice
     policy_std: Tensor | None  # mean standard deviation, if an action is numbers
 
@@ -62,31 +62,31 @@ def impala_loss(
     action: ActionSpec,
     outputs: Tensor,
     values: Tensor,
-    rows: LossInput,
+    inputs: LossInput,
     settings: LossSettings,
     entropy_cost: float,
 ) -> tuple[Losses, Figures]:
-    """The weighted sum of the three losses, and what the batch tells.
+    """The weighted sum of the three losses, and the figures of the batch.
 
     Args:
       action: what an action is.
-      outputs: [T, B, P] of the target policy.
+      outputs: [T, B, P] float32, the target policy's.
       values: [T+1, B] baselines; the last row is the bootstrap.
-      rows: the batch.
+      inputs: the batch.
       settings: costs, clips, discount and reductions.
-      entropy_cost: the entropy's weight now, after its schedule.
+      entropy_cost: the current weight of the entropy, after its schedule.
     """
-    mask = rows.mask  # [T, B]
+    mask = inputs.mask  # [T, B]
     if settings.returns == "monte_carlo":
-        mask = whole_returns(rows.discounts, rows.mask)
+        mask = whole_returns(inputs.discounts, inputs.mask)
     weights = mask.to(values.dtype)
-    target = evaluate_actions(action, outputs, rows.actions)
-    log_rhos = (target.log_probs.detach() - rows.behaviour_log_probs).clamp_(max=MAX_LOG_RHO)
+    target = evaluate_actions(action, outputs, inputs.actions)
+    log_rhos = (target.log_probs.detach() - inputs.behaviour_log_probs).clamp_(max=MAX_LOG_RHO)
     log_rhos = log_rhos.masked_fill_(~mask, float("-inf"))  # [T, B]
     returns = corrected_returns(
         log_rhos,
-        rows.discounts * settings.discounting,
-        shape_rewards(rows.rewards, settings),
+        inputs.discounts * settings.discounting,
+        shape_rewards(inputs.rewards, settings),
         _baselines(values.detach(), settings),
         settings,
     )
@@ -101,11 +101,11 @@ def impala_loss(
     losses = Losses(
         total, policy_loss.detach(), baseline.detach(), entropies.detach().sum() / count
     )
-    return losses, _figures(target, log_rhos, mask, rows.mask, settings)
+    return losses, _figures(target, log_rhos, mask, inputs.mask, settings)
 
 
 def shape_rewards(rewards: Tensor, settings: LossSettings) -> Tensor:
-    """Scaled, then clipped as the settings say (paper, Tables D.1 and G.1)."""
+    """Rewards, scaled and then clipped as the settings say (paper, Tables D.1 and G.1)."""
     rewards = rewards * settings.reward_scale
     if settings.reward_clipping == "abs_one":
         return rewards.clamp(-1.0, 1.0)
@@ -116,7 +116,7 @@ def shape_rewards(rewards: Tensor, settings: LossSettings) -> Tensor:
 
 
 def _baselines(values: Tensor, settings: LossSettings) -> Tensor:
-    """The network's `[T+1, B]`, or zeros where REINFORCE is to go without a baseline."""
+    """The network's baselines `[T+1, B]`, or zeros if REINFORCE has no baseline."""
     if settings.returns == "monte_carlo" and settings.baseline_cost == 0:
         return torch.zeros_like(values)
     return values
@@ -126,7 +126,7 @@ def _figures(
     target: ActionStatistics, log_rhos: Tensor, mask: Tensor, real: Tensor, settings: LossSettings
 ) -> Figures:
     rhos = log_rhos.exp()  # 0 on rows that do not count
-    count = mask.sum()  # with none of them, what follows is not finite
+    count = mask.sum()  # if it is 0, what follows is not finite
 
     def share_above(clip: float | None) -> Tensor:
         return torch.count_nonzero(rhos > (float("inf") if clip is None else clip)) / count

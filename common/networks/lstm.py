@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 class LstmCore(nn.Module):
-    """One layer; gates in the order input, forget, cell, output, as in `torch.nn.LSTM`."""
+    """One layer of L cells; gates in the order input, forget, cell, output, as in torch."""
 
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
@@ -19,22 +19,23 @@ class LstmCore(nn.Module):
         for gate in range(4):
             nn.init.orthogonal_(self.weight_ih.data[gate * size : (gate + 1) * size])
             nn.init.orthogonal_(self.weight_hh.data[gate * size : (gate + 1) * size])
-        # It begins by remembering (Jozefowicz et al. 2015).
+        # With a forget bias of 1 the core begins by remembering (Jozefowicz et al. 2015).
         self.bias.data[size : 2 * size] = 1.0
 
     def forward(self, x: Tensor, is_first: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs [R, B, I] and the state [B, L] before them to outputs [R, B, L] and [h, c] after.
+        """Outputs [R, B, L] for inputs [R, B, I], and the state [B, 2L] after them: h, then c.
 
-        The state is float32 and empty before each row that `is_first` [R, B].
+        `h` and `c` [B, L] are the state before. It is float32, and emptied before each row that
+        `is_first` [R, B].
         """
-        # What does not wait for the state is one product for all rows.
+        # The part that does not depend on the state is one product for all rows.
         projected = functional.linear(x, self.weight_ih, self.bias).float()  # [R, B, 4L]
         begins = is_first.unsqueeze(-1)  # [R, B, 1]
         outputs = []
-        for of_row, begin in zip(projected.unbind(), begins.unbind(), strict=True):
-            # Not a product: a NaN that an episode brought would outlive it.
+        for inputs, begin in zip(projected.unbind(), begins.unbind(), strict=True):
+            # Filled, not multiplied by 0: a NaN of one episode would outlive it.
             h, c = h.masked_fill(begin, 0.0), c.masked_fill(begin, 0.0)
-            i, f, g, o = (of_row + functional.linear(h, self.weight_hh)).chunk(4, -1)
+            i, f, g, o = (inputs + functional.linear(h, self.weight_hh)).chunk(4, -1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
             outputs.append(h)

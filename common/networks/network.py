@@ -40,14 +40,14 @@ class NetworkOutput(NamedTuple):
 
 
 class Network(nn.Module):
-    """Torso, perhaps a core, and the heads of policy and baseline."""
+    """Torso, a core if there is memory, and the heads of policy and baseline."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self._action = spec.action
         self._has_extra_inputs = spec.num_extra_inputs > 0
         self._core_memory_size = spec.core_memory_size
-        self._activated = tanh_layer if spec.activation == "tanh" else _relu_layer
+        self._hidden_layer = tanh_layer if spec.activation == "tanh" else _relu_layer
         shapes = spec.parameter_shapes()
         self.convolutions = ObservationTorso(spec.network, spec.observation)
         self.torso = nn.ModuleList(
@@ -57,7 +57,7 @@ class Network(nn.Module):
         self.core: LstmCore | None = None
         if spec.lstm_size:
             self.core = LstmCore(shapes["core.weight_ih"][1], spec.lstm_size)
-        # A small policy head starts near uniform: the first unrolls explore.
+        # Small weights make the first policies nearly uniform: the first unrolls explore.
         self.policy = _orthogonal(shapes["policy.weight"], gain=0.01)
         self.baseline = _orthogonal(shapes["baseline.weight"], gain=1.0)
         self.log_std = (
@@ -66,20 +66,20 @@ class Network(nn.Module):
             else None
         )
 
-    def forward(self, seen: NetworkInput) -> NetworkOutput:
-        """Policy and baseline of every row, float32; the core's state is emptied on `is_first`."""
-        leading = seen.is_first.shape
-        # One flat batch: a layer is then a single fused product.
-        x = self.convolutions(seen.observations.flatten(0, 1))  # [R * B, F]
+    def forward(self, inputs: NetworkInput) -> NetworkOutput:
+        """Policy and baseline of every row; the core's state is emptied where `is_first`."""
+        leading = inputs.is_first.shape
+        # One flat batch makes each layer a single fused product.
+        x = self.convolutions(inputs.observations.flatten(0, 1))  # [R * B, F]
         for layer in self.torso:
             assert isinstance(layer, nn.Linear)
-            x = self._activated(x, layer.weight, layer.bias)
+            x = self._hidden_layer(x, layer.weight, layer.bias)
         if self._has_extra_inputs:
-            x = torch.cat([x, self._extra_inputs(seen).flatten(0, 1)], -1)
-        memory = seen.memory[:, : self._core_memory_size]
+            x = torch.cat([x, self._extra_inputs(inputs).flatten(0, 1)], -1)
+        memory = inputs.memory[:, : self._core_memory_size]
         if self.core is not None:
             h, c = memory.chunk(2, -1)
-            x, memory = self.core(x.view(*leading, -1), seen.is_first, h, c)
+            x, memory = self.core(x.view(*leading, -1), inputs.is_first, h, c)
             x = x.flatten(0, 1)
         policy = self.policy(x).float()
         if self._action.bounded:
@@ -101,12 +101,12 @@ class Network(nn.Module):
         if self.log_std is not None:
             self.log_std.clamp_(LOG_STD_LEAST, LOG_STD_MOST)
 
-    def _extra_inputs(self, seen: NetworkInput) -> Tensor:
+    def _extra_inputs(self, inputs: NetworkInput) -> Tensor:
         """[R, B, K]: the last action's features and reward before each row, 0 at a start."""
-        before = seen.memory[None, :, self._core_memory_size :]
-        rewards = seen.rewards.clamp(-1.0, 1.0).unsqueeze(-1)
-        within = torch.cat([action_features(self._action, seen.actions), rewards], -1)
-        return torch.cat([before, within]).masked_fill(seen.is_first.unsqueeze(-1), 0.0)
+        before = inputs.memory[None, :, self._core_memory_size :]
+        rewards = inputs.rewards.clamp(-1.0, 1.0).unsqueeze(-1)
+        within = torch.cat([action_features(self._action, inputs.actions), rewards], -1)
+        return torch.cat([before, within]).masked_fill(inputs.is_first.unsqueeze(-1), 0.0)
 
 
 def make_network(spec: NetworkSpec, seed: int) -> Network:

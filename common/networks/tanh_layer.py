@@ -1,6 +1,6 @@
 """A tanh layer whose gradient is written out, because torch's own is slow on a CPU.
 
-What it gains stands in docs/performance.md.
+docs/performance.md has what it gains.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 def tanh_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """tanh(x W^T + b): inputs `[R, in]`, weight `[out, in]`, bias `[out]` to `[R, out]`."""
-    if torch.is_autocast_enabled(x.device.type):  # its products are of mixed types
+    if torch.is_autocast_enabled(x.device.type):  # its products have mixed dtypes
         return torch.nn.functional.linear(x, weight, bias).tanh()
     y: Tensor = _TanhLayer.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return y

@@ -18,7 +18,7 @@ from impala_redis.common.run.architecture import (
     NetworkKind,
     Picture,
     is_convolved,
-    picture,
+    picture_of,
 )
 from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
 
@@ -34,7 +34,7 @@ class ObservationTorso(nn.Module):
         for part in observation.leaves:
             torso: nn.Module = FlatTorso(part)
             if is_convolved(network, part):
-                torso = _convolutions(NETWORKS[network], picture(part, observation.frame_stack))
+                torso = _convolutions(NETWORKS[network], picture_of(part, observation.frame_stack))
                 self.add_module(str(next(pictures)), torso)
             self._torsos.append((part, torso))
 
@@ -54,7 +54,7 @@ class FlatTorso(nn.Module):
         super().__init__()
         self._num_features, self._is_bytes = part.num_features, part.dtype == "uint8"
         sizes = torch.tensor(part.num_values, dtype=torch.int64)
-        # [E] where the features of each category begin
+        # [E] the first feature of each of the E categories
         self._first: Tensor
         self.register_buffer("_first", sizes.cumsum(0) - sizes, persistent=False)
 
@@ -62,9 +62,9 @@ class FlatTorso(nn.Module):
         """Values [rows, ...] to [rows, F] float32."""
         x = values.flatten(1) if values.dim() > 1 else values[:, None]
         if len(self._first):
-            places = x.reshape(-1, len(self._first)).long() + self._first
-            one_hot = torch.zeros(len(places), self._num_features, device=x.device)
-            return one_hot.scatter_(1, places, 1.0).reshape(len(x), -1)
+            ones = x.reshape(-1, len(self._first)).long() + self._first
+            one_hot = torch.zeros(len(ones), self._num_features, device=x.device)
+            return one_hot.scatter_(1, ones, 1.0).reshape(len(x), -1)
         x = x.float()
         return x / 255.0 if self._is_bytes else x
 
@@ -72,21 +72,21 @@ class FlatTorso(nn.Module):
 class PlainConvolutions(nn.ModuleList):
     """Convolutions one after the other, each followed by a rectifier."""
 
-    def __init__(self, kind: NetworkKind, seen: Picture) -> None:
+    def __init__(self, kind: NetworkKind, picture: Picture) -> None:
         super().__init__()
         self._kind = kind
-        self._seen = seen
-        channels = seen.channels
+        self._picture = picture
+        channels = picture.channels
         for layer in kind.convolutions:
             self.append(_convolution(channels, layer))
             channels = layer.channels
 
     def forward(self, values: Tensor) -> Tensor:
         """Pictures of bytes [rows, ...], or stacks of them [rows, S, ...], to [rows, F]."""
-        seen = self._seen
-        if seen.colours_last:
+        picture = self._picture
+        if picture.colours_last:
             values = values.movedim(-1, -3)
-        pixels = values.reshape(len(values), seen.channels, seen.height, seen.width)
+        pixels = values.reshape(len(values), picture.channels, picture.height, picture.width)
         # The memory layout stays as it comes. In a batch the channels of a pixel lie side by side,
         # which suits convolutions best; in an actor's stacks they do not, and rearranging them
         # would cost more.
@@ -112,9 +112,9 @@ class ResidualConvolutions(PlainConvolutions):
         return functional.relu(x)
 
 
-def _convolutions(kind: NetworkKind, seen: Picture) -> PlainConvolutions:
+def _convolutions(kind: NetworkKind, picture: Picture) -> PlainConvolutions:
     """New convolutions of that kind for such pictures."""
-    return (ResidualConvolutions if kind.residual_blocks else PlainConvolutions)(kind, seen)
+    return (ResidualConvolutions if kind.residual_blocks else PlainConvolutions)(kind, picture)
 
 
 def _convolution(channels: int, like: Convolution) -> nn.Conv2d:
@@ -128,5 +128,5 @@ def _convolution(channels: int, like: Convolution) -> nn.Conv2d:
 def _taken_out(part: ObservationPart, rows: Tensor) -> Tensor:
     """A part of rows of bytes [rows, (S,) bytes] as [rows, (S,) *shape], in its own dtype."""
     place = rows[..., part.start : part.start + part.num_bytes]
-    place = place.clone(memory_format=torch.contiguous_format)  # begins at a whole item
+    place = place.clone(memory_format=torch.contiguous_format)  # `view` needs its start aligned
     return place.view(getattr(torch, part.dtype)).view(*rows.shape[:-1], *part.shape)

@@ -26,14 +26,14 @@ class Convolution(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkKind:
-    """One kind of network: what stands before the hidden layers, and who can compute it."""
+    """One kind of network: its convolutions, and whether an actor can compute it in numpy."""
 
     help: str  # its words in the help of --network
     convolutions: tuple[Convolution, ...] = ()
     # 0 for plain convolutions. Else they come in sections: a convolution that keeps the size, a
     # pool that halves it, and this many residual blocks of two convolutions each.
     residual_blocks: int = 0
-    acts_in_numpy: bool = False  # an actor without memory needs no torch
+    acts_in_numpy: bool = False  # without a memory, an actor needs no torch
 
     @property
     def num_sections(self) -> int:
@@ -103,7 +103,7 @@ class Picture(NamedTuple):
     colours_last: bool  # the observation has its colours behind height and width
 
 
-def picture(part: ObservationPart, frame_stack: int) -> Picture:
+def picture_of(part: ObservationPart, frame_stack: int) -> Picture:
     """The part's measures; its colours are the shorter of its first and last axis."""
     if len(part.shape) == 2:
         return Picture(frame_stack, *part.shape, colours_last=False)
@@ -197,8 +197,8 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
     pictures = 0
     for part in observation.leaves:
         if is_convolved(network, part):
-            seen = picture(part, observation.frame_stack)
-            found, size = _torso(network, seen, part.name)
+            picture = picture_of(part, observation.frame_stack)
+            found, size = _torso(network, picture, part.name)
             shapes |= {f"convolutions.{pictures}.{name}": shape for name, shape in found.items()}
             pictures += 1
         else:
@@ -212,10 +212,10 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
     return shapes, width
 
 
-def _torso(network: str, seen: Picture, name: str) -> tuple[Shapes, int]:
+def _torso(network: str, picture: Picture, name: str) -> tuple[Shapes, int]:
     """The parameters of one picture's convolutions, and how many features they give."""
     kind = NETWORKS[network]
-    sides = (seen.height, seen.width)
+    sides = (picture.height, picture.width)
     if min(sides) < (least := kind.least_side):
         raise ConfigError(
             f"--network {network} needs a picture of at least {least}x{least}, the "
@@ -223,7 +223,7 @@ def _torso(network: str, seen: Picture, name: str) -> tuple[Shapes, int]:
             "--network mlp or deep"
         )
     shapes: Shapes = {}
-    channels = seen.channels
+    channels = picture.channels
     for index, layer in enumerate(kind.convolutions):
         kernel = (layer.channels, channels, layer.kernel, layer.kernel)
         shapes |= {f"{index}.weight": kernel, f"{index}.bias": (layer.channels,)}

@@ -2,7 +2,7 @@
 
 Precedence, lowest first: the defaults below, a preset, a TOML file, then environment variables
 and the command line (`workers/options.py` turns every setting into an option). The defaults are the
-paper's Atari column (Espeholt et al. 2018, Table G.1) wherever it has a figure.
+paper's Atari column (Espeholt et al. 2018, Table G.1) where it has a figure.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from impala_redis.common.run.settings import (
 
 @dataclass(frozen=True)
 class EnvironmentSettings:
-    """What is played, and how many at once."""
+    """The environment, and how many of it there are."""
 
     env: str = setting("CartPole-v1", "Gymnasium id, or module:Id to import the module first")
     envs_per_actor: int = setting(
@@ -61,7 +61,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How long, how much at once, and from what seed."""
+    """How long the training is, the size of its batches, and its seed."""
 
     total_frames: int = setting(
         10_000_000, "stop after this many environment steps trained on", at_least=1
@@ -130,7 +130,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The step."""
+    """The optimizer's step."""
 
     optimizer: Literal["rmsprop", "adam"] = setting("rmsprop", "RMSProp as in the paper, or Adam")
     learning_rate: float = setting(6e-4, "at the start", at_least=0)
@@ -200,7 +200,7 @@ class Config:
         self._check_together()
 
     def _check_together(self) -> None:
-        """What one setting asks of another. Raises ConfigError."""
+        """Raises ConfigError: two settings contradict each other."""
         loss, training, transport = self.loss, self.training, self.transport
         if (loss.clip_rho or float("inf")) < (loss.clip_c or float("inf")):
             raise ConfigError(

@@ -1,6 +1,6 @@
-"""Settings that solve a task, by name; where one departs from the paper it says why.
+"""Settings that solve a task, by name; comments say why a preset departs from the paper.
 
-The paper's settings are made for Atari. On these small tasks the mean over time and batch makes the
+The paper's settings are made for Atari. On small tasks the mean over time and batch makes the
 learning rate independent of how much is in a batch, and rewards are scaled so that returns are not
 far from 10.
 """
@@ -15,7 +15,7 @@ _SMALL_TASK: dict[str, Any] = {
     "reduction": "mean",
     "reward_clipping": "none",
     "reward_scale": 0.1,
-    # It takes seconds: a curve shall have more than three points.
+    # Such a run takes seconds, and its curve needs more than three points.
     "log_interval_s": 0.1,
 }
 _CORRIDOR: dict[str, Any] = _SMALL_TASK | {
@@ -23,12 +23,12 @@ _CORRIDOR: dict[str, Any] = _SMALL_TASK | {
     # All states look alike: the network has nothing to tell apart.
     "hidden_sizes": (8,),
     "total_frames": 3_000_000,
-    # A value of what looks alike is the mean over the states, so bootstrapping from one biases the
-    # policy: unrolls of some twenty episodes, without a discount, leave little to bootstrap.
+    # The value of states that look alike is their mean, so bootstrapping from it biases the policy:
+    # unrolls of some twenty episodes, without a discount, leave little to bootstrap.
     "unroll_length": 250,
     "discounting": 1.0,
     "entropy_cost": 0.0,
-    # It falls to 0, and with it the noise around the best policy.
+    # The rate falls to 0, and with it the noise around the best policy.
     "learning_rate": 0.01,
 }
 
@@ -44,7 +44,7 @@ _CARTPOLE: dict[str, Any] = _SMALL_TASK | {
     "grad_norm_clipping": 1.0,
 }
 
-# The paper's Table G.1 is what all settings default to, but for what the environment needs.
+# The paper's Table G.1, from which the defaults are taken, and what the environment needs.
 _ATARI: dict[str, Any] = {
     "env": "ALE/Pong-v5",
     "frame_stack": 4,
@@ -60,9 +60,9 @@ _ATARI: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # One call of the policy serves more environments: as many frames to the goal, in less time.
+    # One call of the policy serves more environments: the goal takes as many frames, in less time.
     "cartpole": _CARTPOLE | {"envs_per_actor": 64},
-    # For frames a second, not for a short way to the goal: an update takes 32 times as many.
+    # Made for frames a second, not for few frames to the goal: an update takes 32 times as many.
     "cartpole-throughput": _CARTPOLE
     | {
         "envs_per_actor": 1024,
@@ -70,10 +70,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stop_at_return": None,
         "total_frames": 20_000_000,
         "learning_rate_schedule": "linear",
-        "log_interval_s": 1.0,  # it takes half a minute
+        "log_interval_s": 1.0,  # the run takes half a minute
     },
-    # 200 steps at most. Not stopped at a return: that a sampled policy earns 195 says little of
-    # the greedy one, and the falling rate ends with one that earns 200 each time.
+    # An episode has 200 steps at most. The run does not stop at a return: a sampled policy that
+    # earns 195 says little about the greedy one, and when the rate has fallen to 0, the greedy one
+    # earns 200 each time.
     "cartpole-v0": _CARTPOLE
     | {
         "env": "CartPole-v0",
@@ -94,8 +95,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "grad_norm_clipping": 1.0,
     },
     "atari": _ATARI,
-    # More and smaller updates than the paper's, of a smaller network; half of each is replayed, for
-    # playing a step costs twice as much as learning from it.
+    # A smaller network with more and smaller updates than the paper's. Half of each is replayed,
+    # because playing a step costs twice as much as learning from it.
     "atari-fast": _ATARI
     | {
         "network": "shallow",
@@ -109,10 +110,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "publish_interval_s": 0.2,
         "optimizer": "adam",
         "reduction": "mean",
-        # Falling to 0: at a constant rate a score stayed near 0 from 2.2 to 3 million steps.
+        # It falls to 0: at a constant rate a score stayed near 0 from 2.2 to 3 million steps.
         "learning_rate": 5e-4,
         "grad_norm_clipping": 0.5,
-        # A point is rare, so advantages are small: else the bonus and the values outweigh them.
+        # Points are rare and advantages small: larger weights of the entropy bonus and the baseline
+        # would outweigh the policy gradient.
         "entropy_cost": 0.002,
         "entropy_schedule": "linear",  # with a constant weight drawn actions ended at 17.5
         "baseline_cost": 0.25,
@@ -120,8 +122,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stop_at_return": 18.0,
         "total_frames": 7_000_000,
     },
-    # Only a network with memory can tell which way the pole is falling.
-    # Not stopped at a return: with the rate falls what the policy leaves to chance.
+    # Only a network with memory can tell which way the pole is falling. The run does not stop at a
+    # return: as the rate falls, the policy leaves less to chance.
     "masked-cartpole": _CARTPOLE
     | {
         "env": "impala/MaskedCartPole-v1",
@@ -132,7 +134,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "total_frames": 3_000_000,
         "learning_rate_schedule": "linear",
     },
-    # A key, a locked door and a goal, of which the agent sees a part: it must remember the rest.
+    # There are a key, a locked door and a goal; the agent sees a part and must remember the rest.
     "minigrid": _SMALL_TASK
     | {
         "env": "MiniGrid-DoorKey-5x5-v0",
@@ -140,11 +142,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lstm_size": 64,
         "envs_per_actor": 16,
         "batch_size": 16,
-        # There is one reward an episode, and that is seldom in the beginning.
+        # There is at most one reward in an episode, and in the beginning it is rare.
         "reward_scale": 10.0,
         "entropy_cost": 0.01,
         "learning_rate": 7e-4,
-        "entropy_schedule": "linear",  # a policy that is not sure walks in circles greedily
+        "entropy_schedule": "linear",  # a greedy policy that is not sure walks in circles
         "total_frames": 800_000,
         "log_interval_s": 1.0,
     },
@@ -166,7 +168,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "total_frames": 1_500_000,
         "log_interval_s": 1.0,
     },
-    # Not stopped at a return: it ends when the rate has fallen to 0, and the policy has settled.
+    # The run does not stop at a return: it ends when the rate is 0 and the policy has settled.
     "pendulum": _SMALL_TASK
     | {
         "env": "Pendulum-v1",
