@@ -157,9 +157,9 @@ def test_only_the_total_carries_a_gradient() -> None:
 
     # then
     assert losses.total.requires_grad
-    told = [figure for figure in figures if figure is not None]
-    assert not any(figure.requires_grad for figure in (*losses[1:], *told))
-    assert all(figure.shape == () for figure in (*losses, *told[:-1]))
+    given = [figure for figure in figures if figure is not None]
+    assert not any(figure.requires_grad for figure in (*losses[1:], *given))
+    assert all(figure.shape == () for figure in (*losses, *given[:-1]))
     assert figures.pi_mean is not None and figures.pi_mean.shape == (A,)
 
 
@@ -402,7 +402,7 @@ def test_a_batch_without_a_row_that_counts_has_a_loss_and_no_figures() -> None:
     assert case.logits.grad is not None and not case.logits.grad.any()
     assert figures.learned_share.item() == 0.0
     assert figures.pi_mean is not None
-    assert not any(torch.isfinite(told).any() for told in (*figures[:3], figures.pi_mean))
+    assert not any(torch.isfinite(figure).any() for figure in (*figures[:3], figures.pi_mean))
 
 
 def test_the_ratio_figures_are_not_clipped() -> None:
@@ -560,8 +560,8 @@ def test_a_ratio_too_large_for_a_float_leaves_the_loss_finite(changes: dict[str,
     # then
     assert outputs.grad is not None and outputs.grad.isfinite().all()
     assert values.grad is not None and values.grad.isfinite().all()
-    told = [figure for figure in figures if figure is not None]
-    assert all(figure.isfinite().all() for figure in (*losses, *told))
+    given = [figure for figure in figures if figure is not None]
+    assert all(figure.isfinite().all() for figure in (*losses, *given))
     assert figures.rho_max.item() == pytest.approx(np.exp(MAX_LOG_RHO), rel=1e-5)
 
 

@@ -47,8 +47,8 @@ SIGHTS = {
 MEMORIES: dict[str, dict[str, Any]] = {
     "no memory": {},
     "an LSTM": {"lstm_size": 6},
-    "told the last step": {"extra_inputs": "last_action_reward"},
-    "an LSTM, told the last step": {"lstm_size": 6, "extra_inputs": "last_action_reward"},
+    "the last step": {"extra_inputs": "last_action_reward"},
+    "an LSTM and the last step": {"lstm_size": 6, "extra_inputs": "last_action_reward"},
 }
 
 
@@ -138,14 +138,14 @@ def episodes(rows: int) -> NDArray[np.bool_]:
     ("sight", "frame_stack", "kind", "memory"),
     [
         ("an index", 1, "one choice", "no memory"),
-        ("an index", 1, "several choices", "told the last step"),
+        ("an index", 1, "several choices", "the last step"),
         ("parts, flat", 2, "numbers", "an LSTM"),
-        ("numbers", 3, "numbers", "an LSTM, told the last step"),
-        ("parts, shallow", 2, "several choices", "an LSTM, told the last step"),
-        ("parts, deep", 1, "numbers", "an LSTM, told the last step"),
-        ("colours, shallow", 1, "one choice", "an LSTM, told the last step"),
-        ("grey, nature", 4, "one choice", "an LSTM, told the last step"),
-        ("a small picture, deep", 1, "one choice", "an LSTM, told the last step"),
+        ("numbers", 3, "numbers", "an LSTM and the last step"),
+        ("parts, shallow", 2, "several choices", "an LSTM and the last step"),
+        ("parts, deep", 1, "numbers", "an LSTM and the last step"),
+        ("colours, shallow", 1, "one choice", "an LSTM and the last step"),
+        ("grey, nature", 4, "one choice", "an LSTM and the last step"),
+        ("a small picture, deep", 1, "one choice", "an LSTM and the last step"),
         ("grey, nature", 4, "one choice", "no memory"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_pass_over_an_unroll_gives_what_acting_step_by_step_gave(
 
 def test_what_the_second_unroll_gives_depends_on_the_memory_sent_with_it() -> None:
     # given
-    spec = spec_of("numbers", "an LSTM, told the last step")
+    spec = spec_of("numbers", "an LSTM and the last step")
     network = lively_network(spec)
     t = spec.unroll_length
     played = play(network, spec, episodes(2 * t + 1))
@@ -190,8 +190,8 @@ def test_what_the_second_unroll_gives_depends_on_the_memory_sent_with_it() -> No
 
 
 def test_a_number_that_is_none_does_not_outlive_its_episode() -> None:
-    # given a policy that was shown one, and told another
-    spec = spec_of("numbers", "an LSTM, told the last step")
+    # given a policy with one NaN in its observation, and another in its last reward
+    spec = spec_of("numbers", "an LSTM and the last step")
     policy = policy_of(lively_network(spec), spec)
     policy.begin(2)
     begins, goes_on = np.array([True, True]), np.array([False, False])
@@ -209,7 +209,7 @@ def test_a_number_that_is_none_does_not_outlive_its_episode() -> None:
     assert np.isfinite(policy.outputs(np.ones((2, 3), np.float32), goes_on)).all()
 
 
-@pytest.mark.parametrize("memory", ["an LSTM", "an LSTM, told the last step"])
+@pytest.mark.parametrize("memory", ["an LSTM", "an LSTM and the last step"])
 def test_nothing_passes_an_episodes_border(memory: str) -> None:
     # given a border in the middle of each column, and the same rows with another past
     spec = spec_of("numbers", memory)
@@ -310,9 +310,9 @@ def test_the_papers_networks_have_the_papers_number_of_parameters(
     ("memory", "kind", "frame_stack"),
     [
         ("no memory", "numbers", 1),
-        ("told the last step", "numbers", 4),
+        ("the last step", "numbers", 4),
         ("an LSTM", "one choice", 2),
-        ("an LSTM, told the last step", "several choices", 1),
+        ("an LSTM and the last step", "several choices", 1),
     ],
 )
 def test_the_list_of_parameters_is_the_networks(
@@ -331,7 +331,7 @@ def test_the_list_of_parameters_is_the_networks(
 
 
 def test_each_part_of_an_observation_reaches_the_outputs_where_the_rule_says() -> None:
-    # given a network that is told the convolutions of two pictures and all the rest
+    # given a network with convolutions of two pictures, and everything else beside them
     spec = spec_of("parts, shallow", "no memory")
     network = lively_network(spec)
     before = some_observations(PARTS, 1, 1, seed=1)
@@ -432,7 +432,7 @@ def test_the_smallest_picture_that_is_accepted_can_be_seen(network: str, side: i
     assert output.policy.shape == (2, 3, 4)
 
 
-def test_what_an_actor_is_told_is_the_last_choice_and_the_clipped_reward() -> None:
+def test_an_actors_extra_inputs_are_the_last_choice_and_the_clipped_reward() -> None:
     # given
     spec = make_spec(action=ACTIONS["several choices"], extra_inputs="last_action_reward")
     policy = policy_of(make_network(spec, seed=0), spec)
@@ -449,7 +449,7 @@ def test_what_an_actor_is_told_is_the_last_choice_and_the_clipped_reward() -> No
 
 def test_the_same_seed_gives_the_same_weights_in_every_layer() -> None:
     # given
-    spec = spec_of("parts, deep", "an LSTM, told the last step")
+    spec = spec_of("parts, deep", "an LSTM and the last step")
 
     # when
     first, again, other = (make_network(spec, seed).state_dict() for seed in (3, 3, 4))
@@ -462,7 +462,7 @@ def test_the_same_seed_gives_the_same_weights_in_every_layer() -> None:
 
 def test_under_autocast_a_policy_and_its_baseline_stay_float32() -> None:
     # given
-    spec = spec_of("a small picture, deep", "an LSTM, told the last step", "numbers")
+    spec = spec_of("a small picture, deep", "an LSTM and the last step", "numbers")
     network = lively_network(spec)
     seen = seen_by(spec, some_observations(spec.observation, 4, 3))
 
