@@ -47,7 +47,7 @@ class NetworkKind:
                 side = (side + 1) // 2  # only the pools make it smaller
             return side
         for layer in self.convolutions:
-            side = (side - layer.kernel) // layer.stride + 1
+            side = (side + 2 * layer.padding - layer.kernel) // layer.stride + 1
         return side
 
     @property

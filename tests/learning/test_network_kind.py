@@ -28,7 +28,8 @@ import test_network_kind
 test_network_kind.train_in_a_process_of_its_own()
 """
 ROWS = {
-    "plain": "NetworkKind(help='two', convolutions=(Convolution(4, 5, 3), Convolution(6, 2)))",
+    "plain": "NetworkKind(help='two', "
+    "convolutions=(Convolution(4, 5, 3), Convolution(6, 2, padding=1)))",
     "residual": "NetworkKind(help='three in a residual block', residual_blocks=1, "
     "convolutions=(Convolution(4, 3, padding=1),) * 3)",
     "without pictures, in torch": "NetworkKind(help='hidden layers alone')",
