@@ -1,4 +1,4 @@
-"""Files of a user that are called as folders of ours are: they harm no program, and hers stay hers."""
+"""A user's files that have the names of folders of ours: they harm no program, and stay hers."""
 
 import json
 import subprocess
@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-
 from source import imports, sources
+
 from support import ROOT, Programs
 
 HOSTILE = "raise SystemExit('a file of the user took the place of ours')\n"
