@@ -34,7 +34,7 @@ from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers import pacing, process, stopping
-from impala_redis.workers.options import CONTEXT, shared
+from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.watchdog import Watchdog
 
@@ -52,35 +52,23 @@ ENVIRONMENT_FAILURES, FAILURES_WITHIN_S = 3, 60.0
 
 @click.command(context_settings=CONTEXT)
 @shared("redis-url", "run")
-@click.option(
-    "--actor-id",
-    "--actor_id",
-    show_envvar=True,
-    show_default="host-pid",
-    help="Name of this actor; its seed is made from it.",
-)
-@click.option(
-    "--wait-learner-s",
-    "--wait_learner_s",
+@option("actor-id", show_default="host-pid", help="Name of this actor; its seed is made from it.")
+@option(
+    "wait-learner-s",
     type=click.FloatRange(min=0),
-    show_envvar=True,
     show_default="for ever",
     help="Give up when no learner opens the run for this long.",
 )
 @shared("env-module")
-@click.option(
-    "--unroll-timeout-s",
-    "--unroll_timeout_s",
+@option(
+    "unroll-timeout-s",
     type=click.FloatRange(min=0, min_open=True),
     default=300.0,
-    show_envvar=True,
     help="An unroll that takes longer hangs: the actor ends, for its supervisor to start another.",
 )
-@click.option(
-    "--plain-push",
-    "--plain_push",
+@option(
+    "plain-push",
     is_flag=True,
-    show_envvar=True,
     help="Push by RPUSH alone: for a user of the server that may not call functions.",
 )
 @shared("wait-redis-s", "log-level")

@@ -31,7 +31,7 @@ from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.monitor import MonitorLink
 from impala_redis.workers import process, stopping
-from impala_redis.workers.options import CONTEXT, shared
+from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.plan import run_name
 
 
@@ -55,60 +55,35 @@ class PlaySettings:
 
 @click.command(context_settings=CONTEXT)
 @shared("redis-url", "run")
-@click.option(
-    "--checkpoint",
-    "checkpoint_path",
+@option(
+    "checkpoint",
+    parameter="checkpoint_path",
     type=click.Path(path_type=Path),
-    envvar="IMPALA_CHECKPOINT",
-    show_envvar=True,
     help="A run directory, or one checkpoint file, instead of a live run.",
 )
-@click.option(
-    "--episodes",
-    type=click.IntRange(1, 100_000),
-    default=20,
-    show_envvar=True,
-    help="Episodes to play.",
-)
-@click.option(
-    "--greedy/--sampled",
+@option("episodes", type=click.IntRange(1, 100_000), default=20, help="Episodes to play.")
+@option(
+    "greedy",
+    off="sampled",
     default=True,
-    show_envvar=True,
     help="Take the likeliest action, or draw from the policy.",
 )
-@click.option(
-    "--max-steps",
-    "--max_steps",
+@option(
+    "max-steps",
     type=click.IntRange(min=1),
     default=100_000,
-    show_envvar=True,
     help="Cut an episode that does not end by then.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_envvar=True,
-    help="Of the episodes and the draws.",
-)
-@click.option(
-    "--video",
-    "video_directory",
+@option("seed", type=click.IntRange(min=0), default=0, help="Of the episodes and the draws.")
+@option(
+    "video",
+    parameter="video_directory",
     type=click.Path(path_type=Path),
-    envvar="IMPALA_VIDEO",
-    show_envvar=True,
     help="Record every one of the --episodes as an mp4 in this directory. They are then played one "
     "by one, and are others than the same --seed plays without it. Needs the extra packages "
     "[video].",
 )
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    envvar="IMPALA_JSON",
-    show_envvar=True,
-    help="Print one JSON object.",
-)
+@option("json", parameter="as_json", is_flag=True, help="Print one JSON object.")
 @shared("env-module", "log-level")
 @click.pass_context
 def main(

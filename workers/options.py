@@ -83,8 +83,28 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
+def option(
+    name: str, *, parameter: str | None = None, off: str | None = None, **details: Any
+) -> Callable[[Function], Function]:
+    """An option of a program, typed as --some-name or --some_name or set by IMPALA_SOME_NAME.
+
+    Args:
+      name: some-name, without the dashes in front.
+      parameter: the function's parameter that gets the value, if its name is another one.
+      off: the name that switches it off; the option is then a switch.
+      details: what else `click.option` takes.
+    """
+    spellings = [f"--{name}/--{off}"] if off else [f"--{name}"]
+    if "-" in name and not off:
+        spellings.append(f"--{name.replace('-', '_')}")
+    if parameter is not None:  # else click derives the variable's name from the parameter's
+        spellings.append(parameter)
+        details["envvar"] = f"IMPALA_{name.replace('-', '_').upper()}"
+    return click.option(*spellings, show_envvar=True, **details)
+
+
 def shared(*names: str) -> Callable[[Function], Function]:
-    """Adds those of the options that several programs have."""
+    """Adds the named ones of the options that several programs have."""
 
     def decorate(function: Function) -> Function:
         for name in reversed(names):
@@ -101,22 +121,18 @@ def redis_options(
 
     def decorate(function: Function) -> Function:
         # Eager: --redis-url puts the password in, so this one must have been read before.
-        function = click.option(
-            "--redis-password-file",
-            "--redis_password_file",
+        function = option(
+            "redis-password-file",
             type=click.Path(path_type=Path),
-            show_envvar=True,
             expose_value=False,
             is_eager=True,
             callback=_note_password_file,
             help="File whose first line is the password, for an address without one.",
         )(function)
-        return click.option(
-            "--redis-url",
-            "--redis_url",
+        return option(
+            "redis-url",
             default=default,
             show_default=show_default,
-            show_envvar=True,
             callback=_complete_url,
             help=f"{what}redis://[user@]host:port/db, rediss://... for TLS, or unix:///path. One "
             "with a password is taken from the environment variable only.",
@@ -189,77 +205,56 @@ def _password_in(path: Path, context: click.Context) -> str:
 
 _SHARED: dict[str, Callable[[Function], Function]] = {
     "redis-url": redis_options(),
-    "run": click.option(
-        "--run", show_envvar=True, show_default="the preset's name", help="Name of the run."
-    ),
-    "run-dir": click.option(
-        "--run-dir",
-        "--run_dir",
+    "run": option("run", show_default="the preset's name", help="Name of the run."),
+    "run-dir": option(
+        "run-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        show_envvar=True,
         show_default="runs/<run>, numbered when that holds a run",
         help="Where config, metrics, checkpoints and result go.",
     ),
-    "preset": click.option(
-        "--preset", show_envvar=True, help=f"Settings for a task: {', '.join(sorted(PRESETS))}."
-    ),
-    "config": click.option(
-        "--config",
-        "config_file",
-        envvar="IMPALA_CONFIG",
+    "preset": option("preset", help=f"Settings for a task: {', '.join(sorted(PRESETS))}."),
+    "config": option(
+        "config",
+        parameter="config_file",
         type=click.Path(path_type=Path, dir_okay=False),
-        show_envvar=True,
         help="TOML file of settings; outranks the preset.",
     ),
-    "device": click.option(
-        "--device",
+    "device": option(
+        "device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
-        show_envvar=True,
         help="Where the learner computes; auto takes a GPU if there is one.",
     ),
-    "resume": click.option(
-        "--resume",
+    "resume": option(
+        "resume",
         is_flag=True,
-        show_envvar=True,
         help="Continue the run in the run directory from its newest checkpoint.",
     ),
-    "take-over": click.option(
-        "--take-over",
-        "--take_over",
-        is_flag=True,
-        show_envvar=True,
-        help="Take the run from a learner that holds it.",
+    "take-over": option(
+        "take-over", is_flag=True, help="Take the run from a learner that holds it."
     ),
-    "threads": click.option(
-        "--threads",
+    "threads": option(
+        "threads",
         type=click.IntRange(min=1),
         default=1,
-        show_envvar=True,
         help="Processor threads that the learner computes with.",
     ),
-    "env-module": click.option(
-        "--env-module",
-        "--env_module",
+    "env-module": option(
+        "env-module",
         multiple=True,
-        show_envvar=True,
         help="A module that may be imported when a run's environment is made by it, as in "
         "module:Id; without this only the names of Gymnasium's registry are taken.",
     ),
-    "wait-redis-s": click.option(
-        "--wait-redis-s",
-        "--wait_redis_s",
+    "wait-redis-s": option(
+        "wait-redis-s",
         type=click.FloatRange(min=0),
         default=30.0,
-        show_envvar=True,
         help="Seconds to wait at the start for a server that does not answer.",
     ),
-    "log-level": click.option(
-        "--log-level",
-        "--log_level",
+    "log-level": option(
+        "log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
         default="info",
-        show_envvar=True,
         help="Least severity of the log lines on standard error.",
     ),
 }
@@ -276,16 +271,12 @@ def every_setting(function: Function) -> Function:
 
     decorated: Function = with_overrides
     for setting in reversed(settings()):
-        dashed, underscored = f"--{setting.key.replace('_', '-')}", f"--{setting.key}"
-        names = [dashed] if dashed == underscored else [dashed, underscored]
-        decorated = click.option(
-            *names,
-            f"setting_{setting.key}",
+        decorated = option(
+            setting.key.replace("_", "-"),
+            parameter=f"setting_{setting.key}",
             type=SettingType(setting),
             default=None,
-            envvar=f"IMPALA_{setting.key.upper()}",
             show_default=shown(setting.default),
-            show_envvar=True,
             help=setting.help,
         )(decorated)
     return decorated

@@ -34,6 +34,7 @@ from impala_redis.workers.options import (
     GroupedCommand,
     as_arguments,
     every_setting,
+    option,
     redis_options,
     shared,
 )
@@ -57,10 +58,10 @@ RESTARTS_WITHIN_S = 60.0
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
 @redis_options(None, "a server of its own", "Use this server instead of starting one: ")
 @shared("run", "run-dir", "preset", "config", "device", "threads", "resume", "take-over")
-@click.option(
-    "--report/--no-report",
+@option(
+    "report",
+    off="no-report",
     default=False,
-    show_envvar=True,
     help="Write report.html into the run directory at the end, unless interrupted.",
 )
 @shared("log-level")
