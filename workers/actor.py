@@ -1,7 +1,16 @@
 """impala-actor: joins a run and plays. It needs the server's address and the run's name, no more.
 
-The loop is `_act`: new weights, an unroll, hand it over. The network belongs to another thread
-(`common.acting.courier`), so the environments never wait for Redis or for the learner.
+Its loop is `ActorProgram._act`. The environments never wait for Redis or for the learner:
+
+    main thread                        courier (common.acting.courier)    watchdog
+    -----------                        -------------------------------    --------
+    waits for a run, starts courier
+    loads the newest weights  <------  reads new versions from Redis      ends the process if
+    plays an unroll                    sends a heartbeat every second     the environments take
+    hands the block over  -- ring -->  pushes the oldest block            longer than
+    stops, closes the courier          flushes the ring, leaves           --unroll-timeout-s
+
+The main thread owns environments and policy. It talks to Redis only while no courier runs.
 """
 
 import logging
@@ -10,43 +19,34 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from impala_redis.common.acting.courier import Courier
 from impala_redis.common.acting.unroll import Actor
-from impala_redis.common.blocks import compression, wire
-from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.envs.vector import VectorEnvironment, check_module
 from impala_redis.common.errors import (
     ConfigError,
     EnvironmentFailed,
-    MessageRefused,
     RedisUnreachable,
     UnsupportedEnvironment,
-    WaitedTooLong,
 )
 from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers import pacing, process, stopping
+from impala_redis.workers.joining import OpenRun, wait_for_run
 from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-# An actor asks for a run that is not there yet after each twentieth of the time that it has waited:
-# it joins at once when all programs are started together.
-FIRST_POLL_S, LAST_POLL_S, POLL_FACTOR = 0.02, 1.0, 1.05
-SAY_SO_AFTER_S = 3.0
+# For what the ring holds when the actor stops.
 FLUSH_S = 2.0
-NOTICE_S = 60.0
-# An environment that fails is made anew; so many failures within so long are too many.
+# Environments that fail are replaced, at most this often within this time.
 ENVIRONMENT_FAILURES, FAILURES_WITHIN_S = 3, 60.0
 
 
@@ -108,12 +108,12 @@ class ActorProgram:
     def __init__(
         self,
         link: ActorLink,
-        actor: str,
+        name: str,
         trusted_modules: tuple[str, ...],
         watchdog: Watchdog,
         stop: stopping.StopFlag,
     ) -> None:
-        self._link, self._run, self._actor = link, link.run, actor
+        self._link, self._name = link, name
         self._trusted_modules, self._watchdog, self._stop = trusted_modules, watchdog, stop
         self._failures = pacing.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
         self._started_unix_s = time.time()
@@ -126,94 +126,16 @@ class ActorProgram:
             if not self._stop():
                 raise
         while not self._stop():
-            joined = self._wait_for_run(wait_learner_s)
-            if joined is not None:
-                self._play(*joined)
+            run = wait_for_run(self._link, self._name, wait_learner_s, self._stop)
+            if run is not None:
+                self._play(run)
         self._link.close()
 
-    def _wait_for_run(self, give_up_after_s: float) -> tuple[RunSpec, str, VersionedWeights] | None:
-        """The run's spec, its digest and weights, once a learner has published both."""
-        began = time.monotonic()
-        notice_due = pacing.every(NOTICE_S)
-        backoff = Backoff(
-            wait=self._stop.wait, first_s=FIRST_POLL_S, longest_s=LAST_POLL_S, factor=POLL_FACTOR
-        )
-        told = False
-        while not self._stop():
-            try:
-                joined, why = self._look_for_run()
-            except RedisUnreachable as error:
-                joined, why = None, str(error)
-            if joined is not None:
-                return joined
-            waited_s = time.monotonic() - began
-            if waited_s >= give_up_after_s:
-                raise WaitedTooLong(f"{why}, and --wait-learner-s is over")
-            if (not told and waited_s >= SAY_SO_AFTER_S) or notice_due():
-                log.info("waiting: %s", why)
-                told = True
-            backoff.pause()
-        return None
-
-    def _look_for_run(self) -> tuple[tuple[RunSpec, str, VersionedWeights] | None, str]:
-        """What there is to join, or why there is nothing yet."""
-        reply = self._link.read_spec()
-        if reply is None:
-            return None, f"no learner has opened the run {self._run!r}"
-        if reply.state != "running":
-            return None, f"the run {self._run!r} is finished"
-        spec = RunSpec.from_json(reply.json)
-        if spec.compression != "none":
-            compression.check_installed()
-        fresh = self._read_weights(spec)
-        if fresh is None:
-            return None, "the learner has published no weights that fit"
-        if self._link.is_listed(self._actor):
-            log.warning(
-                "another actor calls itself %s: both play the same episodes; give each its own "
-                "--actor-id",
-                self._actor,
-            )
-        return (spec, reply.digest, fresh), ""
-
-    def _read_weights(self, spec: RunSpec) -> VersionedWeights | None:
-        reply = self._link.read_weights()
-        if reply is None or not reply.intact:
-            return None
+    def _play(self, run: OpenRun) -> None:
+        """Joins, and acts until the run is over or the actor is stopped."""
+        actor, courier = self._join(run)
         try:
-            return VersionedWeights(*wire.unpack_weights(reply.payload, spec))
-        except MessageRefused as error:
-            log.debug("weights refused: %s", error)
-            return None
-
-    def _play(self, spec: RunSpec, digest: str, fresh: VersionedWeights) -> None:
-        """Joins and acts until the run is over or the actor is stopped."""
-        incarnation = secrets.randbits(62)
-        with self._watchdog.watching():
-            actor = Actor(spec, self._make_environment(spec), self._actor, incarnation)
-        courier = Courier(
-            self._link,
-            spec,
-            digest,
-            f"{self._actor}#{incarnation}",
-            lambda: self._figures(actor, courier),
-        )
-        self._beaten = (time.monotonic(), 0)
-        courier.start(fresh)
-        actor.policy.load(*fresh)
-        log.info(
-            "joined %s: %d x %s, weights version %d",
-            self._run,
-            spec.envs_per_actor,
-            spec.env,
-            fresh.version,
-        )
-        try:
-            while not self._stop() and not courier.over:
-                try:
-                    self._act(actor, courier, spec.max_policy_age_s)
-                except EnvironmentFailed as error:
-                    self._repair(actor, spec, error)
+            self._act(actor, courier, run.spec)
         finally:
             courier.close(FLUSH_S)
             with self._watchdog.watching():
@@ -221,22 +143,49 @@ class ActorProgram:
         if courier.failure:
             raise courier.failure
 
-    def _act(self, actor: Actor, courier: Courier, max_policy_age_s: float) -> None:
-        """Weights, unroll, hand over."""
+    def _act(self, actor: Actor, courier: Courier, spec: RunSpec) -> None:
+        """The loop: the newest weights, an unroll, hand it over."""
         while not self._stop() and not courier.over:
-            fresh = courier.take_weights()
-            if fresh is not None:
-                actor.policy.load(*fresh)
-            if courier.silent_s > max_policy_age_s:
-                log.warning("paused: nothing from Redis for %.0f s", courier.silent_s)
-                self._pause_until(lambda: courier.over or courier.silent_s < max_policy_age_s)
+            weights = courier.take_weights()
+            if weights is not None:
+                actor.policy.load(*weights)
+            if courier.silent_s > spec.max_policy_age_s:
+                self._pause(courier, spec.max_policy_age_s)
                 continue
-            with self._watchdog.watching():
-                block = actor.unroll()
-            courier.hand_over(block)
+            try:
+                with self._watchdog.watching():
+                    block = actor.unroll()
+            except EnvironmentFailed as error:
+                self._repair(actor, spec, error)
+            else:
+                courier.hand_over(block)
+
+    def _join(self, run: OpenRun) -> tuple[Actor, Courier]:
+        """Makes the environments and starts the courier."""
+        spec, incarnation = run.spec, secrets.randbits(62)
+        with self._watchdog.watching():
+            actor = Actor(spec, self._make_environment(spec), self._name, incarnation)
+        courier = Courier(
+            self._link,
+            spec,
+            run.digest,
+            f"{self._name}#{incarnation}",
+            lambda: self._figures(actor, courier),
+        )
+        self._last_beat = (time.monotonic(), actor.frames)
+        courier.start(run.weights)
+        actor.policy.load(*run.weights)
+        log.info(
+            "joined %s: %d x %s, weights version %d",
+            self._link.run,
+            spec.envs_per_actor,
+            spec.env,
+            run.weights.version,
+        )
+        return actor, courier
 
     def _repair(self, actor: Actor, spec: RunSpec, error: EnvironmentFailed) -> None:
-        """Makes the environments anew, what they had begun is lost. Raises the last error."""
+        """Replaces the environments; the begun unroll is lost. Raises the last error."""
         while self._failures.spend():
             log.warning("%s; made anew, the unroll is lost", error)
             try:
@@ -249,11 +198,15 @@ class ActorProgram:
                 return
         raise error
 
-    def _pause_until(self, condition: Callable[[], bool]) -> None:
-        while not self._stop() and not condition():
-            self._stop.wait(0.2)
+    def _pause(self, courier: Courier, max_policy_age_s: float) -> None:
+        """Waits for Redis: the policy is too old to act with."""
+        log.warning("paused: nothing from Redis for %.0f s", courier.silent_s)
+        while not (courier.over or courier.silent_s < max_policy_age_s):
+            if self._stop.wait(0.2):
+                break
 
     def _make_environment(self, spec: RunSpec) -> VectorEnvironment:
+        """The run's environments. Raises UnsupportedEnvironment, or ConfigError: untrusted."""
         check_module(spec.env, self._trusted_modules)
         environment = VectorEnvironment(
             spec.env, spec.envs_per_actor, frame_stack=spec.observation.frame_stack
@@ -267,11 +220,10 @@ class ActorProgram:
         return environment
 
     def _figures(self, actor: Actor, courier: Courier) -> dict[str, Any]:
-        """What the heartbeat tells."""
-        now = time.monotonic()
-        last, last_frames = self._beaten
+        """The figures of a heartbeat; called on the courier's thread."""
+        now, (last, last_frames) = time.monotonic(), self._last_beat
         frames_per_s = (actor.frames - last_frames) / max(now - last, 1e-9)
-        self._beaten = (now, actor.frames)
+        self._last_beat = (now, actor.frames)
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),

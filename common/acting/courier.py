@@ -1,8 +1,8 @@
 """An actor's link to Redis, on a thread of its own: blocks out, weights in, heartbeats.
 
-The environment thread only puts a finished block into a small ring and looks whether new weights
-lie ready: it never waits for the network. While Redis is away the ring sheds its oldest block, and
-counts it.
+The environment thread only puts a finished block into a small ring and takes the newest weights if
+there are any: it never waits for the network. While Redis is away the ring sheds its oldest block
+and counts it.
 """
 
 import logging
@@ -10,8 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from impala_redis.common.acting.weights import unpack_reply
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
 from impala_redis.common.blocks.weights import VersionedWeights
@@ -22,7 +24,9 @@ from impala_redis.common.transport.link import ActorLink, PushReply
 
 log = logging.getLogger(__name__)
 
-# Blocks that wait in the actor while Redis is away.
+Reply = TypeVar("Reply")
+
+# At most this many blocks wait in the actor while Redis is away.
 RING_BLOCKS = 8
 BEAT_INTERVAL_S = 1.0
 # An actor silent for this long is no longer listed.
@@ -30,7 +34,7 @@ BEAT_EXPIRES_S = 10.0
 
 
 class Courier:
-    """Carries between one actor and one run, until the run is over or `close` is called."""
+    """Carries blocks and weights between one actor and one run, until its end or `close`."""
 
     def __init__(
         self,
@@ -40,28 +44,36 @@ class Courier:
         producer: str,
         figures: Callable[[], Mapping[str, Any]],
     ) -> None:
+        """Prepares; `start` begins.
+
+        Args:
+          link: the connection, which from `start` on belongs to the courier's thread.
+          spec: the run's spec.
+          spec_digest: of the spec as it stands in Redis; another one means another run.
+          producer: whose blocks these are, as actor#incarnation.
+          figures: gives a heartbeat's figures; called on the courier's thread.
+        """
         self._link, self._spec, self._spec_digest = link, spec, spec_digest
-        self._producer = producer  # actor#incarnation
+        self._producer = producer
         self._actor = producer.rpartition("#")[0]
         self._figures = figures
         self._ring: deque[Block] = deque()
         self._being_sent = 0  # blocks: 0 or 1
         self._changed = threading.Condition()
         self._closing = False
-        self._fresh: VersionedWeights | None = None
-        self._version = -1
+        self._newest: VersionedWeights | None = None  # not taken yet
+        self._version = -1  # the last version that was read, refused ones included
         self._sequence = 0
         self._last_contact = time.monotonic()
         self._next_beat = 0.0
         self.generated = self.accepted = self.shed_local = self.weights_refused = 0
-        self.push_unknown = 0  # given up at the end, without an answer
-        # Why the courier stopped by itself: the run's end (True), or what cannot be repaired.
-        self.over = False
-        self.failure: Exception | None = None
+        self.push_unknown = 0  # pushes given up at the end, without an answer
+        self.over = False  # whether the thread has ended, or the run has
+        self.failure: Exception | None = None  # what ended the thread, if nothing can repair it
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
 
     def start(self, first: VersionedWeights) -> None:
-        """Begins to carry; the actor acts on `first`."""
+        """Begins to carry for an actor that acts on the weights `first`."""
         self._version = first.version
         self._thread.start()
 
@@ -78,8 +90,8 @@ class Courier:
     def take_weights(self) -> VersionedWeights | None:
         """The newest weights if they have not been taken yet."""
         with self._changed:
-            fresh, self._fresh = self._fresh, None
-        return fresh
+            newest, self._newest = self._newest, None
+        return newest
 
     @property
     def silent_s(self) -> float:
@@ -87,7 +99,7 @@ class Courier:
         return time.monotonic() - self._last_contact
 
     def books(self) -> dict[str, int]:
-        """What became of the blocks that were handed over, of one instant.
+        """The fates of all blocks handed over, at one instant.
 
         generated = accepted + shed_local + pending_local + push_unknown.
         """
@@ -115,14 +127,15 @@ class Courier:
             while not self.over:
                 block = self._next_block()
                 if block is not None:
-                    # Numbered once: a block whose fate stays unknown never lends its number.
+                    # A block is numbered once, so that no other gets the number of one whose fate
+                    # is unknown.
                     self._sequence += 1
                     self._deliver(block, self._sequence)
                 elif self._closing:
                     break
                 if time.monotonic() >= self._next_beat:
                     self._repeat(self._beat)
-            self._quietly(lambda: self._link.leave(self._actor))
+            self._leave()
         except Exception as error:
             self.failure = error
         finally:
@@ -139,42 +152,39 @@ class Courier:
             return self._ring.popleft()
 
     def _deliver(self, block: Block, sequence: int) -> None:
-        """Pushes a block until its fate is known, then follows what the reply tells."""
-        frame = wire.pack_block(
-            block._replace(origin=block.origin._replace(sequence=sequence)), self._spec
-        )
-        news: list[PushReply] = []
+        """Pushes a block until its fate is known, then acts on the reply."""
+        origin = block.origin._replace(sequence=sequence)
+        message = wire.pack_block(block._replace(origin=origin), self._spec)
 
-        def push() -> None:
-            if time.monotonic() >= self._next_beat:  # a plain push may wait for room for long
+        def push() -> PushReply:
+            if time.monotonic() >= self._next_beat:  # a plain push may wait long for room
                 self._beat()
-            queue_blocks = self._spec.queue_blocks
-            news.append(self._link.push(self._producer, sequence, frame, queue_blocks))
+            return self._link.push(self._producer, sequence, message, self._spec.queue_blocks)
 
-        delivered = self._repeat(push)
+        reply = self._repeat(push)
         with self._changed:
             self._being_sent = 0
-            if delivered:
+            if reply is not None:
                 self.accepted += 1
             else:
                 self.push_unknown += 1
-        if delivered:
-            self._repeat(lambda: self._heed(news[-1]))
+        if reply is not None:
+            self._repeat(partial(self._follow, reply))
 
     def _beat(self) -> None:
         self._next_beat = time.monotonic() + BEAT_INTERVAL_S
         self._link.beat(self._actor, self._figures(), BEAT_EXPIRES_S)
-        news = self._link.read_news()
-        if news is None:
+        reply = self._link.read_news()
+        if reply is None:
             raise RunMissing("the run has no spec any more")
-        self._heed(news)
+        self._follow(reply)
 
-    def _heed(self, news: PushReply) -> None:
-        """Follows what Redis says of the run: its end, its replacement, its newer weights."""
+    def _follow(self, reply: PushReply) -> None:
+        """Acts on what a reply says of the run: its end, its replacement, its newer weights."""
         self._last_contact = time.monotonic()
-        if news.spec_digest != self._spec_digest or news.state != "running":
+        if reply.spec_digest != self._spec_digest or reply.state != "running":
             self.over = True
-        elif news.weights_version not in (-1, self._version):
+        elif reply.weights_version not in (-1, self._version):
             # Lower ones too: after a wipe a learner may go on from an older checkpoint.
             self._fetch_weights()
 
@@ -183,34 +193,33 @@ class Courier:
         if reply is None:
             return
         try:
-            if not reply.intact:
-                raise MessageRefused("malformed", "the weights' digest does not fit")
-            version, weights = wire.unpack_weights(reply.payload, self._spec)
+            newest = unpack_reply(reply, self._spec)
         except MessageRefused as error:
             self.weights_refused += 1
             log.warning("kept the old weights: %s", error)
         else:
             with self._changed:
-                self._fresh = VersionedWeights(version, weights)
-        self._version = reply.version
+                self._newest = newest
+        self._version = reply.version  # also of refused weights, which are not read again
 
-    def _repeat(self, attempt: Callable[[], None]) -> bool:
-        """Tries until Redis answers; gives up, False, only when the actor closes."""
+    def _repeat(self, attempt: Callable[[], Reply]) -> Reply | None:
+        """What `attempt` returns once Redis answers; None only if the actor closes before that."""
         backoff = Backoff("acting on without Redis")
         while True:
             try:
-                attempt()
+                reply = attempt()
             except (RedisUnreachable, RunMissing) as error:
                 if self._closing and time.monotonic() > self._flush_until:
-                    return False
+                    return None
                 backoff.failed(error)
                 backoff.pause()
             else:
                 backoff.succeeded()
-                return True
+                return reply
 
-    def _quietly(self, attempt: Callable[[], None]) -> None:
+    def _leave(self) -> None:
+        """Takes the heartbeat away, so that status no longer lists the actor."""
         try:
-            attempt()
+            self._link.leave(self._actor)
         except ImpalaError as error:
             log.debug("left without a word: %s", error)

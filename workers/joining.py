@@ -1,0 +1,94 @@
+"""What an actor does before it plays: it waits for a run and its weights."""
+
+import logging
+import time
+from typing import NamedTuple
+
+from impala_redis.common.acting.weights import unpack_reply
+from impala_redis.common.blocks import compression
+from impala_redis.common.blocks.weights import VersionedWeights
+from impala_redis.common.errors import MessageRefused, RedisUnreachable, WaitedTooLong
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.server.backoff import Backoff
+from impala_redis.common.transport.link import ActorLink
+from impala_redis.workers import pacing
+from impala_redis.workers.stopping import StopFlag
+
+log = logging.getLogger(__name__)
+
+# Pauses between looks for a run: short at first, so that an actor joins at once when all programs
+# are started together.
+FIRST_POLL_S, LAST_POLL_S, POLL_FACTOR = 0.02, 1.0, 1.05
+# A wait is logged after this time, and again after each interval.
+SAY_SO_AFTER_S = 3.0
+NOTICE_S = 60.0
+
+
+class OpenRun(NamedTuple):
+    """All that an actor needs to join a run."""
+
+    spec: RunSpec
+    digest: str  # of the spec as it stands in Redis
+    weights: VersionedWeights
+
+
+def wait_for_run(
+    link: ActorLink, actor: str, give_up_after_s: float, stop: StopFlag
+) -> OpenRun | None:
+    """The run, once a learner has published its spec and weights; None if stopped.
+
+    Raises WaitedTooLong, or SpecMismatch: this version cannot join the run.
+    """
+    began = time.monotonic()
+    notice_due = pacing.every(NOTICE_S)
+    backoff = Backoff(
+        wait=stop.wait, first_s=FIRST_POLL_S, longest_s=LAST_POLL_S, factor=POLL_FACTOR
+    )
+    said_so = False
+    while not stop():
+        try:
+            run, why = _look_for_run(link, actor)
+        except RedisUnreachable as error:
+            run, why = None, str(error)
+        if run is not None:
+            return run
+        waited_s = time.monotonic() - began
+        if waited_s >= give_up_after_s:
+            raise WaitedTooLong(f"{why}, and --wait-learner-s is over")
+        if (not said_so and waited_s >= SAY_SO_AFTER_S) or notice_due():
+            log.info("waiting: %s", why)
+            said_so = True
+        backoff.pause()
+    return None
+
+
+def _look_for_run(link: ActorLink, actor: str) -> tuple[OpenRun | None, str]:
+    """The run, or why it cannot be joined yet."""
+    reply = link.read_spec()
+    if reply is None:
+        return None, f"no learner has opened the run {link.run!r}"
+    if reply.state != "running":
+        return None, f"the run {link.run!r} is finished"
+    spec = RunSpec.from_json(reply.json)
+    if spec.compression != "none":
+        compression.check_installed()
+    weights = _read_weights(link, spec)
+    if weights is None:
+        return None, "the learner has published no weights that fit"
+    if link.is_listed(actor):
+        log.warning(
+            "another actor calls itself %s: both play the same episodes; give each its own "
+            "--actor-id",
+            actor,
+        )
+    return OpenRun(spec, reply.digest, weights), ""
+
+
+def _read_weights(link: ActorLink, spec: RunSpec) -> VersionedWeights | None:
+    """The published weights, if they can be used."""
+    reply = link.read_weights()
+    try:
+        return None if reply is None else unpack_reply(reply, spec)
+    except MessageRefused as error:
+        log.debug("weights refused: %s", error)
+        return None
