@@ -1,6 +1,7 @@
-"""impala-eval: plays episodes with a run's live weights or with a checkpoint's, and says how well.
+"""impala-eval: plays episodes with a run's live weights or a checkpoint's, and reports the returns.
 
-The same seed plays the same episodes, and others with --video. Nothing is written to Redis.
+The same seed plays the same episodes, but not the same with --video as without. Nothing is written
+to Redis.
 """
 
 import json
@@ -15,8 +16,8 @@ from click.core import ParameterSource
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.policy import Policy
-from impala_redis.common.blocks import wire
-from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.acting.weights import unpack_reply
+from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.envs import video
 from impala_redis.common.envs.vector import VectorEnvironment, check_module
 from impala_redis.common.errors import (
@@ -37,19 +38,19 @@ from impala_redis.workers.plan import run_name
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One episode; `cut` when it was stopped at the step limit."""
+    """How one episode went."""
 
     episode_return: float
-    length: int
-    cut: bool
+    length: int  # steps
+    cut: bool  # whether the step limit stopped it
 
 
 @dataclass(frozen=True)
 class PlaySettings:
     """How episodes are played."""
 
-    greedy: bool
-    max_steps: int
+    greedy: bool  # the likeliest action, instead of one drawn from the policy
+    max_steps: int  # of an episode
     seed: int
 
 
@@ -113,34 +114,30 @@ def main(
         if video_directory is not None:
             video.prepare(video_directory)
         if checkpoint_path is not None:
-            spec, version, weights = from_checkpoint(checkpoint_path)
+            spec, weights = from_checkpoint(checkpoint_path)
         else:
-            spec, version, weights = from_live_run(redis_url, run_name(run))
+            spec, weights = from_live_run(redis_url, run_name(run))
         check_module(spec.env, env_module)
         policy = make_policy(spec, np.random.default_rng([seed, 1]))
-        policy.load(version, weights)
-        how = PlaySettings(greedy, max_steps, seed)
+        policy.load(*weights)
+        settings = PlaySettings(greedy, max_steps, seed)
         videos: list[Path] = []
         if video_directory is None:
-            environment = VectorEnvironment(
-                spec.env, episodes, frame_stack=spec.observation.frame_stack
-            )
-            played = play(policy, environment, how, stop)
-            environment.close()
+            results = play_together(spec, policy, episodes, settings, stop)
         else:
-            played, videos = record(spec, policy, episodes, how, video_directory, stop)
+            results, videos = record(spec, policy, episodes, settings, video_directory, stop)
         if stop():
             raise SystemExit(EXIT_INTERRUPTED)
-        report = summary(spec, version, played, how)
+        report = make_report(spec, weights.version, results, settings)
         if video_directory is not None:
             report["videos"] = [str(path) for path in videos]
-        click.echo(json.dumps(report) if as_json else in_words(report))
+        click.echo(json.dumps(report) if as_json else report_in_words(report))
 
 
-def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, int, Weights]:
-    """Spec, version and weights as a learner has published them.
+def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, VersionedWeights]:
+    """Spec and weights as a learner has published them.
 
-    Raises RunMissing when there are none, SpecMismatch when they cannot be read.
+    Raises RunMissing: there are none. Raises SpecMismatch: they cannot be read.
     """
     link = MonitorLink(redis_url, run, "eval")
     try:
@@ -153,14 +150,13 @@ def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, int, Weights]:
         )
     spec = RunSpec.from_json(spec_reply.json)
     try:
-        version, weights = wire.unpack_weights(weights_reply.payload, spec)
+        return spec, unpack_reply(weights_reply, spec)
     except MessageRefused as error:
         raise SpecMismatch(f"the weights of {run!r} do not fit its spec: {error}") from error
-    return spec, version, weights
 
 
-def from_checkpoint(path: Path) -> tuple[RunSpec, int, Weights]:
-    """Spec, version and weights of a checkpoint or a run directory. Raises CheckpointError."""
+def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
+    """Spec and weights of a checkpoint, or of a run directory's newest. Raises CheckpointError."""
     saved = checkpoint.load(path)
     spec = RunSpec.from_json(str(saved.facts.get("spec")))
     weights: Weights = {}
@@ -169,30 +165,40 @@ def from_checkpoint(path: Path) -> tuple[RunSpec, int, Weights]:
         if tensor is None or tensor.shape != shape:
             raise CheckpointError(f"{saved.path} has no {name} of shape {list(shape)}")
         weights[name] = tensor.astype(np.float32)
-    return spec, int(saved.facts.get("version", 0)), weights
+    return spec, VersionedWeights(int(saved.facts.get("version", 0)), weights)
+
+
+def play_together(
+    spec: RunSpec, policy: Policy, episodes: int, settings: PlaySettings, stop: stopping.StopFlag
+) -> list[EpisodeResult]:
+    """All episodes at once, each in an environment of its own."""
+    environment = VectorEnvironment(spec.env, episodes, frame_stack=spec.observation.frame_stack)
+    results = play(policy, environment, settings, stop)
+    environment.close()
+    return results
 
 
 def play(
-    policy: Policy, environment: VectorEnvironment, how: PlaySettings, stop: stopping.StopFlag
+    policy: Policy, environment: VectorEnvironment, settings: PlaySettings, stop: stopping.StopFlag
 ) -> list[EpisodeResult]:
-    """The first episode of each of the environments, all stepped together."""
-    observations = environment.reset(how.seed)
+    """The first episode of each environment; the environments are stepped together."""
+    observations = environment.reset(settings.seed)
     num_envs = environment.num_envs
     policy.begin(num_envs)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     playing = np.ones(num_envs, np.bool_)
     is_first, ended = np.ones(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
-    for _ in range(how.max_steps):
+    for _ in range(settings.max_steps):
         if not playing.any() or stop():
             break
-        if how.greedy:
+        if settings.greedy:
             actions = policy.greedy(observations, is_first)
         else:
             actions, _ = policy.sample(observations, is_first)
         step = environment.step(actions)
         policy.remember(actions, step.rewards)
         returns += np.where(playing, step.rewards, 0.0)
-        lengths += playing & ~ended  # a row after the end of a life is no step
+        lengths += playing & ~ended  # the row after a life's end is no step
         playing &= ~step.over
         observations, is_first, ended = step.observations, ended, step.terminated | step.truncated
     return [
@@ -205,59 +211,59 @@ def record(
     spec: RunSpec,
     policy: Policy,
     episodes: int,
-    how: PlaySettings,
+    settings: PlaySettings,
     directory: Path,
     stop: stopping.StopFlag,
 ) -> tuple[list[EpisodeResult], list[Path]]:
-    """Episodes and their videos: one after another, or the pictures of all would fill the memory.
+    """Episodes and their videos, one after another: the pictures of all would fill the memory.
 
-    Each has a seed of its own, so that they are others than `play` gives all together. Raises
-    UnsupportedEnvironment: it draws no pictures. Raises ConfigError: it cannot be written.
+    Each episode has a seed of its own, so they differ from those that `play_together` gives.
+    Raises UnsupportedEnvironment: it draws no pictures. Raises ConfigError: a file cannot be
+    written.
     """
-    played: list[EpisodeResult] = []
+    results: list[EpisodeResult] = []
     videos: list[Path] = []
     run = re.sub(r"[^A-Za-z0-9._-]", "-", spec.run)[:64]
-    for number in range(episodes):
+    for seed in range(settings.seed, settings.seed + episodes):
         with video.recording(directory) as recording:
             environment = VectorEnvironment(
                 spec.env, 1, recording.wrap, spec.observation.frame_stack
             )
-            this = replace(how, seed=how.seed + number)
-            (episode,) = play(policy, environment, this, stop)
+            (result,) = play(policy, environment, replace(settings, seed=seed), stop)
             if not stop():
-                name = f"{run}_v{policy.version}_seed{this.seed}_return{episode.episode_return:g}"
+                name = f"{run}_v{policy.version}_seed{seed}_return{result.episode_return:g}"
                 videos.append(recording.keep(name))
-                played.append(episode)
+                results.append(result)
             environment.close()
         if stop():
             break
-    return played, videos
+    return results, videos
 
 
-def summary(
-    spec: RunSpec, version: int, played: list[EpisodeResult], how: PlaySettings
+def make_report(
+    spec: RunSpec, version: int, results: list[EpisodeResult], settings: PlaySettings
 ) -> dict[str, Any]:
     """The figures of an evaluation, as `--json` prints them."""
-    returns = np.array([episode.episode_return for episode in played])
+    returns = np.array([result.episode_return for result in results])
     return {
         "env": spec.env,
         "run": spec.run,
         "weights_version": version,
-        "episodes": len(played),
-        "greedy": how.greedy,
-        "seed": how.seed,
+        "episodes": len(results),
+        "greedy": settings.greedy,
+        "seed": settings.seed,
         "mean_return": float(returns.mean()),
         "std_return": float(returns.std()),
         "min_return": float(returns.min()),
         "max_return": float(returns.max()),
-        "mean_length": float(np.mean([episode.length for episode in played])),
-        "cut": sum(episode.cut for episode in played),
+        "mean_length": float(np.mean([result.length for result in results])),
+        "cut": sum(result.cut for result in results),
         "returns": returns.tolist(),
     }
 
 
-def in_words(report: dict[str, Any]) -> str:
-    """The same for a person."""
+def report_in_words(report: dict[str, Any]) -> str:
+    """The report as it is printed without `--json`."""
     how = "greedy" if report["greedy"] else "sampled"
     cut = f", {report['cut']} cut at the step limit" if report["cut"] else ""
     return (
