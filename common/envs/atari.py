@@ -3,7 +3,7 @@
 The protocol (arXiv:1802.01561, Table G.1; where it is silent, what is usual):
 
     frame          84x84 grey, area-averaged from the maximum of the last two emulator frames;
-                   one at a time: what stacks them is ours, so that each travels once
+                   one at a time: our own stacks are built later, so that each travels once
     action         one of the game's minimal set, repeated for 4 emulator frames; none is sticky
                    (single environments of the "-v5" ids repeat the last one at 0.25; here it is 0)
     game's start   0 to 30 no-ops, drawn by the seed; FIRE is the agent's to press: Breakout waits
@@ -17,7 +17,7 @@ ale-py is an optional extra under GPL-2.0-only, so it is imported only where a g
 """
 
 import difflib
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -32,15 +32,15 @@ from impala_redis.common.run.spec import module_of
 Frames = NDArray[np.uint8]  # [N, 84, 84]
 
 GAMES_PREFIX = "ALE/"
-# Emulator frames to an action; where papers count frames, a step of ours is so many.
+# Emulator frames to an action: a step of ours counts as this many frames in papers.
 ACTION_REPEAT = 4
 FRAME_SIZE = 84
 MAX_NO_OPS = 30
 TIME_LIMIT_FRAMES = 108_000
 EMULATOR_FRAMES_PER_S = 60
-# As drawn: few games have more lines, which are then squeezed.
+# The drawn size in pixels; the few games with more lines are squeezed.
 SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
-# The first of the action set; in games without lives it may be another action.
+# The first action of the set; only in a game without lives may it be another one.
 NO_OP = 0
 
 
@@ -50,12 +50,12 @@ def is_atari(env_id: str) -> bool:
 
 
 def action_repeat(env_id: str) -> int:
-    """Frames that the game goes on for in a step of ours, where that is not one."""
+    """How many frames of the game one step of ours takes; 1 in all other environments."""
     return ACTION_REPEAT if is_atari(env_id) else 1
 
 
 def make(env_id: str, num_envs: int, whole_games: bool = False) -> "AtariVector":
-    """N games; lives are episodes unless `whole_games` are.
+    """N games. An episode is a life, or with `whole_games` a game.
 
     Raises UnsupportedEnvironment: ale-py is missing, or has no such game.
     """
@@ -63,7 +63,7 @@ def make(env_id: str, num_envs: int, whole_games: bool = False) -> "AtariVector"
 
 
 def make_single(env_id: str, render_mode: str | None = None) -> "AtariGame":
-    """One whole game, which draws itself in colour in the mode rgb_array.
+    """One whole game; in the mode rgb_array it draws itself in colour.
 
     Raises UnsupportedEnvironment: ale-py is missing, or has no such game.
     """
@@ -71,33 +71,58 @@ def make_single(env_id: str, render_mode: str | None = None) -> "AtariGame":
 
 
 def game_seeds(seed: int, num_envs: int) -> NDArray[np.int64]:
-    """The seed of each game [N]; below 2**31, for ALE takes no greater one."""
+    """The seed of each game [N]; below 2**31, since ALE takes no greater one."""
     return np.random.SeedSequence(seed).generate_state(num_envs).astype(np.int64) >> 1
 
 
+class _Outcome(NamedTuple):
+    """What a step brought to N games, beside the frames."""
+
+    rewards: NDArray[Any]  # [N], whole numbers
+    terminated: NDArray[np.bool_]  # [N] the game ended
+    truncated: NDArray[np.bool_]  # [N] the time limit cut it
+
+    @property
+    def game_over(self) -> NDArray[np.bool_]:
+        """[N] where a game is over, either way."""
+        return self.terminated | self.truncated
+
+    def with_outcome(self, other: "_Outcome") -> "_Outcome":
+        """The outcome of both steps together."""
+        return _Outcome(
+            self.rewards + other.rewards,
+            self.terminated | other.terminated,
+            self.truncated | other.truncated,
+        )
+
+    def where(self, chosen: NDArray[np.bool_]) -> "_Outcome":
+        """The same in the chosen games [N]; nothing in the others."""
+        return _Outcome(self.rewards * chosen, self.terminated & chosen, self.truncated & chosen)
+
+
 class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
-    """N games with next-step autoreset. `infos["game_over"]` [N] tells where a true score ends.
+    """N games with next-step autoreset. `infos["game_over"]` [N] says where a true score ends.
 
     The step after an episode's last is a no-op whatever its action, as in OpenAI Baselines. ALE
-    makes a reset of it where the game is over. After a lost life it is played; should it bring
-    points, the loss of another life, or the game's end with its last frame, then the life's first
-    real step tells them.
+    makes a reset of it where the game is over. After a lost life the no-op is played. If it brings
+    points, the loss of another life or the game's end with its last frame, these are held back for
+    the next step, which is the first real one of the new life.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": [],
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-    _lives: NDArray[np.int32]  # [N]
+    _lives: NDArray[np.int32]  # [N], without those whose loss is held back
     _ended: NDArray[np.bool_]  # [N], in the last step: the next one is the no-op
-    _put_off: NDArray[np.int32]  # [3, N], what the no-op brought: reward, terminated, truncated
-    _last_frames: Frames  # where the no-op brought the game's end: what was seen then
+    _held_back: _Outcome  # of the last step's no-ops
+    _last_frames: Frames  # as they were where `_held_back` has a game's end
 
     def __init__(self, emulators: VectorEnv[Any, Any, Any], whole_games: bool) -> None:
         self._emulators = emulators
         self._whole_games = whole_games
         self.num_envs = emulators.num_envs
-        _, *shape = emulators.single_observation_space.shape or ()  # of a stack of one
+        _, *shape = emulators.single_observation_space.shape or ()  # a stack of one: [1, H, W]
         self.single_observation_space = spaces.Box(0, 255, tuple(shape), np.uint8)
         self.single_action_space = emulators.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -106,42 +131,52 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Frames, dict[str, Any]]:
-        """Starts all games anew, each with a seed of its own that follows from `seed`."""
+        """Starts all games again, each with a seed of its own that follows from `seed`."""
         assert seed is None or isinstance(seed, int), "one seed for all games"
         seeds = None if seed is None else game_seeds(seed, self.num_envs)
         frames, infos = self._emulators.reset(seed=seeds)  # type: ignore[arg-type]
         self._lives = infos["lives"]
-        self._ended = np.zeros(self.num_envs, np.bool_)
-        self._put_off = np.zeros((3, self.num_envs), np.int32)
-        return frames[:, 0], infos | {"game_over": np.zeros(self.num_envs, np.bool_)}
+        none = np.zeros(self.num_envs, np.bool_)
+        self._ended = none
+        self._held_back = _Outcome(np.zeros(self.num_envs, np.int32), none, none)
+        return frames[:, 0], infos | {"game_over": none.copy()}
 
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[Frames, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Plays an action in each, or resets where an episode was over."""
-        begins = self._ended
-        stacks, rewards, terminated, truncated, infos = self._emulators.step(
-            np.where(begins, NO_OP, actions)
-        )
-        frames = stacks[:, 0]
-        ended = np.logical_or(*self._put_off[1:])  # [N] the game, in the no-op before
-        if ended.any():
-            frames = np.where(ended[:, None, None], self._last_frames, frames)
-        told = np.stack([rewards, terminated, truncated]) + self._put_off
-        self._put_off = told * begins
-        if self._put_off[1:].any():
-            self._last_frames = frames.copy()
-        told *= ~begins
-        rewards, (terminated, truncated) = told[0].astype(np.float32), told[1:] > 0
-        game_over = terminated | truncated
+        """Plays an action in each, or begins the next episode where one was over."""
+        no_op = self._ended
+        stacks, *outcome, infos = self._emulators.step(np.where(no_op, NO_OP, actions))
+        now, frames = self._defer(_Outcome(*outcome), stacks[:, 0], no_op)
+        game_over, terminated = now.game_over, now.terminated
         if not self._whole_games:
-            lives = infos["lives"]
-            # Without lives a game may go on: until ALE says that it is over, that is the last one.
-            terminated |= (lives < self._lives) & (lives > 0) & ~begins
-            # One that the no-op lost is found missing in the next step.
-            self._lives = np.where(begins, np.maximum(lives, self._lives), lives)
-        self._ended = terminated | truncated
-        return frames, rewards, terminated, truncated, infos | {"game_over": game_over}
+            terminated = terminated | self._lives_lost(infos["lives"], no_op)
+        self._ended = terminated | now.truncated
+        rewards = now.rewards.astype(np.float32)
+        return frames, rewards, terminated, now.truncated, infos | {"game_over": game_over}
+
+    def _defer(
+        self, outcome: _Outcome, frames: Frames, no_op: NDArray[np.bool_]
+    ) -> tuple[_Outcome, Frames]:
+        """Adds what was held back, and holds back what the no-ops of this step brought.
+
+        Where the end of a game was held back, the frame [84, 84] is that game's last one.
+        """
+        was_over = self._held_back.game_over
+        if was_over.any():
+            frames = np.where(was_over[:, None, None], self._last_frames, frames)
+        outcome = outcome.with_outcome(self._held_back)
+        self._held_back = outcome.where(no_op)
+        if self._held_back.game_over.any():
+            self._last_frames = frames.copy()
+        return outcome.where(~no_op), frames
+
+    def _lives_lost(self, lives: NDArray[np.int32], no_op: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """[N] where a life was lost; one that a no-op lost is found missing in the next step."""
+        # With no life left a game may go on for a while; ALE says when it is over.
+        lost = (lives < self._lives) & (lives > 0) & ~no_op
+        self._lives = np.where(no_op, np.maximum(lives, self._lives), lives)
+        return lost
 
     def close_extras(self, **kwargs: Any) -> None:
         """Ends the games."""
@@ -149,7 +184,7 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
 
 
 class AtariGame(gymnasium.Env[Frames, np.int64]):
-    """One whole game in Gymnasium's single form, with the frames that `make` gives."""
+    """One whole game as a single environment, with the same frames as `make` gives."""
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": ["rgb_array"],
@@ -160,8 +195,8 @@ class AtariGame(gymnasium.Env[Frames, np.int64]):
         assert render_mode in (None, "rgb_array"), f"no render mode {render_mode}"
         self.render_mode = render_mode
         self._game = make(env_id, 1, whole_games=True)
-        # ALE's vector form draws in one size, so a second emulator plays the same game for the
-        # screen: of the same seed and actions comes the same game.
+        # ALE's vector form draws in one size, so a second emulator draws the screen: the same seed
+        # and actions give the same game.
         self._screen = (
             AtariVector(_emulators(env_id, 1, screen=True), True) if render_mode else None
         )
@@ -172,7 +207,7 @@ class AtariGame(gymnasium.Env[Frames, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Frames, dict[str, Any]]:
-        """Starts a game anew; with a seed, the one that a vector of one plays with it."""
+        """Starts a game; with a seed, the same game as a vector of one environment plays."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(2**31)) if seed is None else seed
         frames, _ = self._game.reset(seed=seed)
