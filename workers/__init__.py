@@ -1,1 +1,1 @@
-"""The programs, one file each. They never import one another: they meet in Redis."""
+"""The programs, one file each, and what they share. No program imports another."""

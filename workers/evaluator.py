@@ -108,11 +108,11 @@ def main(
         if checkpoint_path is not None and (
             context.get_parameter_source("run") is ParameterSource.ENVIRONMENT
         ):
-            run = None  # what is typed outranks what happens to be set
+            run = None  # a typed option outranks a variable
         if (run is None) == (checkpoint_path is None):
             raise ConfigError("evaluate what? give --run NAME or --checkpoint PATH, one of them")
         if video_directory is not None:
-            video.prepare(video_directory)
+            video.prepare_directory(video_directory)
         if checkpoint_path is not None:
             spec, weights = from_checkpoint(checkpoint_path)
         else:

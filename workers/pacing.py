@@ -1,4 +1,4 @@
-"""When a program does something again: once an interval, within a budget, until Redis answers."""
+"""When a program repeats something: once an interval, within a budget, until Redis answers."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ Reply = TypeVar("Reply")
 
 
 def every(interval_s: float, at_once: bool = False) -> Callable[[], bool]:
-    """A function that is true once per interval; the first time after one, or at once."""
+    """A function that is true once per interval, for the first time after one or `at_once`."""
     due_at = time.monotonic() + (0.0 if at_once else interval_s)
 
     def due() -> bool:
@@ -30,14 +30,14 @@ def every(interval_s: float, at_once: bool = False) -> Callable[[], bool]:
 
 
 class Budget:
-    """So many times within so long, and no more."""
+    """Allows something a number of times within a period."""
 
     def __init__(self, times: int, within_s: float) -> None:
         self._within_s = within_s
         self._spent: deque[float] = deque(maxlen=times)
 
     def spend(self) -> bool:
-        """Whether once more is within the budget; if so it is spent."""
+        """Spends one of the times; False if none is left."""
         now, spent = time.monotonic(), self._spent
         if len(spent) == spent.maxlen and now - spent[0] < self._within_s:
             return False
@@ -48,7 +48,10 @@ class Budget:
 def wait_for_redis(
     ask: Callable[[], Reply], url: str, give_up_after_s: float, stop: StopFlag
 ) -> Reply:
-    """The first answer of `ask`; says what it waits for. Raises RedisUnreachable in the end."""
+    """The first answer of `ask`; logs what it waits for.
+
+    Raises RedisUnreachable: no answer in time, or none before the program is to stop.
+    """
     say_so = every(5.0, at_once=True)
 
     def waiting(error: RedisUnreachable) -> None:

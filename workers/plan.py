@@ -1,4 +1,4 @@
-"""Which run, in which directory, with which settings: what a user's words come to."""
+"""Resolves what a user asks for: which run, in which directory, with which settings."""
 
 import itertools
 import re
@@ -18,7 +18,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as it shall be: resolved, but nothing written yet."""
+    """A resolved run; nothing is written yet."""
 
     run: str
     preset: str | None
@@ -36,12 +36,12 @@ def make_plan(
     overrides: Mapping[str, Any],
     default_preset: str | None = None,
 ) -> Plan:
-    """Defaults < preset < a resumed run's own settings < the config file < overrides.
+    """Resolves a run: defaults < preset < resumed run < config file < `overrides`.
 
-    Raises ConfigError: unknown names and values, or nothing that says which environment.
+    Raises ConfigError: a name or value is unknown, or nothing says which environment.
     """
     file = read_toml(config_file) if config_file else {}
-    named = Config().replace(file).replace(overrides).environment.env  # checks all of them, too
+    named = Config().replace(file).replace(overrides).environment.env  # also checks all of them
     env = named if "env" in file or "env" in overrides else None
     fallback = None if preset_name or env else default_preset
     identity: dict[str, Any] = {}
@@ -49,8 +49,8 @@ def make_plan(
     if resume:
         directory = _directory_to_resume(run_dir, run, preset_name or fallback, env)
         identity, saved = directory.read_config()
-    run = run or _text(identity.get("name"))
-    preset_name = preset_name or _text(identity.get("preset"))
+    run = run or _text_or_none(identity.get("name"))
+    preset_name = preset_name or _text_or_none(identity.get("preset"))
     if not (preset_name or env or saved):
         if fallback is None:
             raise ConfigError("which environment? give --preset NAME or --env ID")
@@ -71,14 +71,14 @@ def _directories(name: str) -> Iterator[RunDirectory]:
 
 
 def _free_directory(name: str) -> RunDirectory:
-    """The first that holds no run: what was learned before is never overwritten."""
+    """The first directory without a run: no earlier run is ever overwritten."""
     return next(directory for directory in _directories(name) if not directory.holds_a_run)
 
 
 def _directory_to_resume(
     run_dir: Path | None, run: str | None, preset_name: str | None, env: str | None
 ) -> RunDirectory:
-    """The given one, else the newest of that name."""
+    """The given directory, else the newest one of that run's name."""
     if run_dir:
         return RunDirectory(run_dir)
     name = run_name(run, preset_name, env)
@@ -86,12 +86,15 @@ def _directory_to_resume(
     return taken[-1] if taken else RunDirectory(RUNS / name)
 
 
-def _text(value: Any) -> str | None:
+def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
 def run_name(run: str | None, preset_name: str | None = None, env: str | None = None) -> str:
-    """The run's name: given, else the preset's, else made from the environment's id."""
+    """The run's name: the given one, else the preset's, else one made from the environment's id.
+
+    Raises ConfigError: it cannot name a run.
+    """
     name = run or preset_name or re.sub(r"[^a-z0-9._-]+", "-", (env or "").lower()).strip("-")
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""This process on its machine: its name among all learners, its age, its memory and its threads."""
+"""This process on its machine: its name as a lease's holder, its age, memory and threads."""
 
 import contextlib
 import ctypes
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-# impala-train tells its learner when the user's command began: `wall_s` is what they waited.
+# impala-train gives its learner the time at which the user's command began; `wall_s` starts there.
 STARTED_AT_VARIABLE = "IMPALA_STARTED_AT_UNIX_S"
 
-# By their numbers in malloc.h: the trim threshold and the top pad in bytes, the number of mmaps.
+# Parameters of malloc.h: the trim threshold and the top pad in bytes, the most mmaps.
 _MALLOC = {-1: 2047 << 20, -2: 16 << 20, -4: 0}
 
 
 def holder_name() -> str:
-    """Who this process is among the learners of all machines: host:pid#namespace-token."""
+    """A name that no other learner on any machine has: host:pid#namespace-token."""
     return f"{socket.gethostname()}:{os.getpid()}#{_pid_namespace()}-{secrets.token_hex(4)}"
 
 
@@ -34,7 +34,7 @@ def is_dead_here(holder: str) -> bool:
     if not here or host != socket.gethostname() or namespace != here or not pid.isdigit():
         return False
     if int(pid) == os.getpid():
-        return True  # the process number came back to us
+        return True  # we were given the process number of one that is gone
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -45,7 +45,7 @@ def is_dead_here(holder: str) -> bool:
 
 
 def _pid_namespace() -> str:
-    """Tells machines and containers of one host name apart; empty where that cannot be told."""
+    """A text that differs between machines and containers of one host name; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
         return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
@@ -55,14 +55,13 @@ def _pid_namespace() -> str:
 
 def started_at_unix_s() -> float:
     """When the command that the user typed began."""
-    told = os.environ.get(STARTED_AT_VARIABLE, "")
     with contextlib.suppress(ValueError):
-        return float(told)
+        return float(os.environ.get(STARTED_AT_VARIABLE, ""))
     return time.time() - process_age_s()
 
 
 def process_age_s() -> float:
-    """Seconds since this process was started, its interpreter's start included (Linux)."""
+    """Seconds since this process was started; its processor time on systems other than Linux."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[19])  # starttime, since boot
@@ -72,10 +71,10 @@ def process_age_s() -> float:
 
 
 def keep_memory() -> None:
-    """Lets glibc keep what is freed for the next update, instead of giving it back to the system.
+    """Lets glibc keep freed memory for the next update, instead of returning it to the system.
 
-    Else every large array is new memory, which the system clears page by page: a third of an
-    update's time and more. Other C libraries are left as they are.
+    Otherwise every large array is new memory, which the system clears page by page: that takes a
+    third of an update's time or more. Other C libraries are left as they are.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -85,9 +84,9 @@ def keep_memory() -> None:
 
 @contextlib.contextmanager
 def keeping_all() -> Iterator[None]:
-    """For a large import: nothing of it is garbage, so it is searched neither now nor later.
+    """Keeps the garbage collector from what a large import makes, now and later.
 
-    That takes a sixth off torch's time.
+    It is no garbage; importing torch takes a sixth less time.
     """
     gc.disable()
     try:
@@ -101,7 +100,7 @@ def keeping_all() -> Iterator[None]:
 def one_computing_thread() -> Iterator[None]:
     """Keeps numpy, and torch if it is imported later, from using more than one processor."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read when a library is loaded
-    with threadpool_limits(limits=1):  # of those that are
+    with threadpool_limits(limits=1):  # for libraries that are loaded already
         yield
 
 

@@ -1,4 +1,4 @@
-"""How a program ends: on a signal, by an error with its exit code, and with what it says of it."""
+"""How a program ends, by a signal or an error, with which exit code and which message."""
 
 import contextlib
 import logging
@@ -37,7 +37,7 @@ class StopFlag:
         return self._stopped
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleeps, but not past the wish to stop; returns whether to stop."""
+        """Sleeps until the time is over or the program is to stop; returns whether to stop."""
         deadline = time.monotonic() + timeout_s
         while not self._stopped and (left_s := deadline - time.monotonic()) > 0:
             time.sleep(min(left_s, 0.02))
@@ -60,7 +60,7 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
     try:
         yield
     except RedisUnreachable as error:
-        if stop():  # it was waiting for Redis when it was asked to stop
+        if stop():  # asked to stop while it waited for Redis
             sys.exit(EXIT_INTERRUPTED)
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

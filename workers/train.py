@@ -1,7 +1,13 @@
-"""impala-train: the whole thing on one machine, by one command.
+"""impala-train: server, learner and actors on one machine, by one command.
 
-Starts a server (unless --redis-url names one), a learner and actors as processes of their own,
-shows progress, and stops when the learner is done. It leaves no process behind.
+It has one thread and several processes, and leaves none behind:
+
+    impala-train   reads the run directory and shows progress, replaces lost actors,
+                   and in the end stops the learner, the actors and the server
+      server       Redis, unless --redis-url names one
+      learner      impala-learner; the run is over when it ends
+      actor-0 ...  impala-actor; a lost actor-0 is replaced by actor-0.1
+      report       impala-report at the end, with --report
 """
 
 import contextlib
@@ -45,12 +51,12 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "cartpole"
 POLL_S = 0.05
-# The learner commits, saves and writes its result in this time when it is asked to stop.
+# Time for the learner to commit, save and write its result when it is asked to stop.
 LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
 # The first report on a machine may have to look for its fonts.
 REPORT_WITHIN_S = 60.0
-# An actor that ends by itself is replaced; so many replacements within so long are too many.
+# Actors that end by themselves are replaced, at most this often within this time.
 ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
 
@@ -142,7 +148,7 @@ def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | Non
 
 
 def _program(name: str, *options: str) -> list[str]:
-    # -P: what lies in the working directory must not stand in for our modules.
+    # -P: modules in the working directory must not be taken for ours.
     return [sys.executable, "-P", "-m", f"impala_redis.workers.{name}", *options]
 
 
@@ -164,7 +170,7 @@ class Crew:
 
     def __init__(self, plan: Plan, redis_url: str, learner_options: list[str]) -> None:
         self._run, self._directory = plan.run, plan.directory
-        # By the environment: an address may hold a password, and arguments are public.
+        # In the environment: an address may hold a password, and everyone can read arguments.
         self._environment = os.environ | {
             "IMPALA_REDIS_URL": redis_url,
             "IMPALA_ENV_MODULE": module_of(plan.config.environment.env),
@@ -172,7 +178,7 @@ class Crew:
         }
         self._logs = plan.directory.path / "logs"
         self._logs.mkdir(exist_ok=True)
-        self._log_starts: dict[str, int] = {}  # where this session's words begin
+        self._log_starts: dict[str, int] = {}  # bytes of earlier sessions
         self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
         self._learner = self._spawn(
             "learner",
@@ -209,7 +215,7 @@ class Crew:
         return code
 
     def replace_lost_actors(self) -> None:
-        """Starts actors anew that ended by themselves. Raises ActorsLost when that is no use."""
+        """Replaces actors that ended by themselves. Raises ActorsLost: they keep ending."""
         for name, actor in list(self._actors.items()):
             code = actor.poll()
             if code is None:
@@ -217,7 +223,7 @@ class Crew:
             why = self._last_error(name)
             if not self._restarts.spend():
                 raise ActorsLost(f"the actors keep ending ({code}): {why}")
-            # Under a new name: the same one would play the same episodes again.
+            # With a new name: the same one would play the same episodes again.
             root, _, count = name.partition(".")
             successor = f"{root}.{int(count or 0) + 1}"
             log.warning("%s ended (%d): %s; %s takes its place", name, code, why, successor)
@@ -225,7 +231,7 @@ class Crew:
             self._actors[successor] = self._spawn_actor(successor)
 
     def last_words(self, code: int) -> str | None:
-        """What the learner said of its failure, None when it did not fail."""
+        """The learner's own words about its failure; None if it did not fail."""
         if code in (0, EXIT_INTERRUPTED):
             return None
         if code == EXIT_LEARNER_KILLED:
@@ -257,7 +263,7 @@ class Crew:
 
 
 class Server(NamedTuple):
-    """Where Redis is: for our programs, and as it is shown."""
+    """Where Redis is: the address for our programs, and the one that is shown."""
 
     url: str
     public_url: str
@@ -274,7 +280,7 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def _server(redis_url: str | None, directory: RunDirectory) -> Iterator[Server]:
-    """The given server, or one of our own while the `with` lasts."""
+    """The given server, or our own while the `with` lasts."""
     if redis_url is None:
         with EmbeddedServer(directory.path) as embedded:
             yield Server(embedded.url, embedded.tcp_url, embedded)

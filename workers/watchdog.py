@@ -12,21 +12,21 @@ from impala_redis.common.errors import EXIT_HUNG
 
 
 class Watchdog:
-    """A thread that looks whether what is watched comes back in time.
+    """A thread that ends the process if the watched code does not come back in time.
 
-    It can look only while the stuck code lets other threads run; one that hangs in C code and keeps
-    the interpreter's lock stops the heartbeats too, and the actor is then missing in impala-status.
+    It works only while the stuck code lets other threads run. Code that hangs in C and keeps the
+    interpreter's lock also stops the heartbeats: impala-status then no longer lists the actor.
     """
 
     def __init__(self, timeout_s: float, complaint: str) -> None:
-        """`complaint` is a sentence that the time-out in seconds completes."""
+        """Starts the thread. `complaint` is the error's text, up to the seconds at its end."""
         self._timeout_s, self._complaint = timeout_s, complaint
         self._since: float | None = None
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Watches as long as the `with` lasts."""
+        """Watches while the `with` lasts."""
         self._since = time.monotonic()
         try:
             yield
@@ -34,7 +34,7 @@ class Watchdog:
             self._since = None
 
     def _watch(self) -> None:
-        """Counts its own rounds: a process that was stopped for a while has not hung."""
+        """Counts its own rounds: a process that was stopped for a while is not stuck."""
         pause_s, stuck_s, watched = min(1.0, self._timeout_s / 4), 0.0, None
         while True:
             time.sleep(pause_s)

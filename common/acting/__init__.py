@@ -1,1 +1,1 @@
-"""An actor's work: observe, act, collect unrolls, send them. It never imports learning."""
+"""An actor's work: observe, act, collect unrolls, push them. It never imports learning."""

@@ -1,4 +1,4 @@
-"""An actor's link to Redis, on a thread of its own: blocks out, weights in, heartbeats.
+"""Carries between an actor and Redis on a thread of its own: blocks out, weights in, heartbeats.
 
 The environment thread only puts a finished block into a small ring and takes the newest weights if
 there are any: it never waits for the network. While Redis is away the ring sheds its oldest block

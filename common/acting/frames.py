@@ -1,7 +1,7 @@
-"""Stacks of the last observations: each travels once, and both sides stack them by one rule.
+"""Stacks of the last observations: each travels once, and actor and learner stack by one rule.
 
-The network sees the last `frame_stack` observations of the episode, oldest first. Before there are
-so many, zeros stand for those that are missing, as in ALE's own stacks. The learner's side of it is
+The network sees the last `frame_stack` observations of the episode, oldest first. Zeros stand for
+those that a young episode does not have yet, as in ALE's own stacks. The learner stacks with
 `stacked` in `common.learning.batch`.
 """
 
@@ -21,7 +21,7 @@ class FrameStack:
         self._stacks = np.zeros(shape, observation.dtype)
 
     def push(self, observations: Observations, is_first: NDArray[np.bool_]) -> Observations:
-        """Observations [N, ...] join; the stacks [N, S, ...], valid until the next push."""
+        """Adds observations [N, ...]. The stacks [N, S, ...] are valid until the next push."""
         self._stacks[:, :-1] = self._stacks[:, 1:]
         self._stacks[:, -1] = observations
         self._stacks[is_first, :-1] = 0

@@ -1,13 +1,14 @@
 """A small network as the behaviour policy, in numpy: three times faster than torch on a vector.
 
-A test holds it to the same outputs as the learner's network.
+A test holds its outputs to those of the learner's network.
 """
 
 from typing import cast
 
 import numpy as np
 
-from impala_redis.common.acting.policy import Flags, Observations, Policy
+from impala_redis.common.acting.frames import Observations
+from impala_redis.common.acting.policy import Flags, Policy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.trajectory import taken_out
 from impala_redis.common.blocks.weights import Weights
@@ -23,7 +24,7 @@ class MlpPolicy(Policy):
     """Hidden layers and the policy head, in numpy."""
 
     def remember(self, actions: Actions, rewards: Floats) -> None:
-        """Nothing: such a network is not told."""
+        """Does nothing: these networks have no extra inputs."""
 
     def _load(self, weights: Weights) -> None:
         names = [f"torso.{index}" for index in range(len(self._spec.hidden_sizes))] + ["policy"]
@@ -35,8 +36,8 @@ class MlpPolicy(Policy):
         if self._spec.action.kind == "continuous":
             self._log_stds = weights["log_std"].clip(LOG_STD_LEAST, LOG_STD_MOST)  # [D]
 
-    def _outputs(self, seen: Observations, is_first: Flags) -> Floats:
-        x = features(self._spec.observation, seen)
+    def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:
+        x = features(self._spec.observation, inputs)
         for weight, bias in self._layers[:-1]:
             x = x @ weight
             x += bias
@@ -50,18 +51,18 @@ class MlpPolicy(Policy):
         return np.hstack([outputs, np.broadcast_to(self._log_stds, outputs.shape)])
 
 
-def features(observation: ObservationSpec, seen: Observations) -> Floats:
-    """What a network without convolutions is told [N, F], of observations [N, ...] or stacks."""
-    n = len(seen)
-    if not observation.parts:
-        return _features(observation.leaves[0], seen.reshape(n, -1))
+def features(spec: ObservationSpec, observations: Observations) -> Floats:
+    """Inputs [N, F] of a network without convolutions, from observations [N, ...] or stacks."""
+    n = len(observations)
+    if not spec.parts:
+        return _features(spec.leaves[0], observations.reshape(n, -1))
     return np.hstack(
-        [_features(part, taken_out(part, seen).reshape(n, -1)) for part in observation.parts]
+        [_features(part, taken_out(part, observations).reshape(n, -1)) for part in spec.parts]
     )
 
 
 def _features(part: ObservationPart, values: Observations) -> Floats:
-    """Values [N, E] to [N, F]: one-hot categories, bytes as 0 .. 1, other numbers as they are."""
+    """Values [N, E] as [N, F]: categories one-hot, bytes in 0 .. 1, other numbers as they are."""
     if part.num_values:
         sizes = np.tile(part.num_values, values.shape[1] // len(part.num_values))
         first = np.cumsum(sizes) - sizes

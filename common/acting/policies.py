@@ -1,4 +1,4 @@
-"""Which policy acts for a run: numpy for a small network, torch for what numpy has no twin of."""
+"""Chooses the policy that acts for a run: numpy for a small network, torch for all others."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
-"""The behaviour policy: what acts for a vector of environments, and remembers what it must.
+"""The behaviour policy: it acts for a vector of environments and keeps their memory.
 
-A small network acts in numpy: three times faster than in torch on a vector of environments, and an
-actor starts without importing torch; a test holds both to the same outputs. What has convolutions
-or a memory acts in torch (`common.acting.torch_policy`), with the learner's own network.
+A small network acts in numpy (`common.acting.numpy_policy`), three times faster than in torch on a
+vector of environments, and its actor starts without importing torch. A network with convolutions or
+a memory acts in torch (`common.acting.torch_policy`), as the learner's own.
 """
 
 from abc import ABC, abstractmethod
@@ -10,12 +10,11 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.acting.frames import FrameStack
+from impala_redis.common.acting.frames import FrameStack, Observations
 from impala_redis.common.acting.sampling import Actions, Floats, likeliest, sample
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.run.spec import RunSpec
 
-Observations = NDArray[np.generic]
 Flags = NDArray[np.bool_]
 
 
@@ -28,7 +27,7 @@ class Policy(ABC):
         self.begin(0)
 
     def begin(self, num_envs: int) -> None:
-        """Forgets all: from now on it acts for so many environments."""
+        """Forgets everything, and acts for `num_envs` environments from now on."""
         self.memory: Floats = np.zeros((num_envs, self._spec.memory_size), np.float32)  # [N, M]
         self._stack = FrameStack(self._spec.observation, num_envs)
 
@@ -46,22 +45,22 @@ class Policy(ABC):
         return likeliest(self._spec.action, self.outputs(observations, is_first))
 
     def outputs(self, observations: Observations, is_first: Flags) -> Floats:
-        """Observations [N, ...] to the policy head's outputs [N, P]; they become the past."""
+        """The policy head's outputs [N, P] for the next observations [N, ...]."""
         if self._spec.observation.frame_stack > 1:
             observations = self._stack.push(observations, is_first)
         return self._outputs(observations, is_first)
 
     @property
     def history(self) -> Observations:
-        """[H, N, ...]: the observations before the next one that a frame stack needs."""
+        """[H, N, ...]: the observations that the next frame stack needs, without the next one."""
         return self._stack.history
 
     @abstractmethod
     def remember(self, actions: Actions, rewards: Floats) -> None:
-        """What was done [N, ...], and what it brought [N]: for networks that are told."""
+        """Takes the last actions [N, ...] and rewards [N]: extra inputs of some networks."""
 
     @abstractmethod
     def _load(self, weights: Weights) -> None: ...
 
     @abstractmethod
-    def _outputs(self, seen: Observations, is_first: Flags) -> Floats: ...
+    def _outputs(self, inputs: Observations, is_first: Flags) -> Floats: ...

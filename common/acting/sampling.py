@@ -1,4 +1,7 @@
-"""Draws actions from a policy's outputs, in numpy; `common.loss.distributions` learns from them."""
+"""Draws actions from a policy's outputs, in numpy.
+
+`common.loss.distributions` computes the same log-probabilities for the loss.
+"""
 
 from typing import cast
 
@@ -12,12 +15,12 @@ Actions = NDArray[np.int64] | Floats
 
 
 def sample(action: ActionSpec, outputs: Floats, rng: np.random.Generator) -> tuple[Actions, Floats]:
-    """Actions [N, ...] drawn, and their log-probabilities (or log-densities) [N].
+    """Drawn actions [N, ...], and their log-probabilities or log-densities [N].
 
     Args:
-      action: what an action is.
+      action: the spec of one action.
       outputs: [N, P] of the network's policy head; overwritten.
-      rng: where chance comes from.
+      rng: the source of randomness.
     """
     if action.kind == "discrete":
         return _choose(outputs, rng)
@@ -27,29 +30,29 @@ def sample(action: ActionSpec, outputs: Floats, rng: np.random.Generator) -> tup
         densities = -0.5 * noise * noise - log_stds - np.float32(HALF_LOG_2_PI)
         drawn = cast(Floats, means + np.exp(log_stds) * noise)
         return drawn, densities.sum(axis=-1, dtype=np.float32)
-    groups = np.split(outputs, _ends(action), axis=-1)
+    groups = np.split(outputs, _boundaries(action), axis=-1)
     chosen, log_probs = zip(*(_choose(logits, rng) for logits in groups), strict=True)
     return np.stack(chosen, axis=-1), np.sum(log_probs, axis=0, dtype=np.float32)
 
 
 def likeliest(action: ActionSpec, outputs: Floats) -> Actions:
-    """The likeliest actions [N, ...] for outputs [N, P]."""
+    """The likeliest actions [N, ...], given outputs [N, P]."""
     if action.kind == "continuous":
         return outputs[:, : action.sizes[0]]
     chosen = [
         np.asarray(logits.argmax(axis=-1), np.int64)
-        for logits in np.split(outputs, _ends(action), axis=-1)
+        for logits in np.split(outputs, _boundaries(action), axis=-1)
     ]
     return chosen[0] if action.kind == "discrete" else np.stack(chosen, axis=-1)
 
 
-def _ends(action: ActionSpec) -> NDArray[np.int64]:
-    """Where the logits of one choice end and those of the next begin."""
+def _boundaries(action: ActionSpec) -> NDArray[np.int64]:
+    """Indices at which the logits of one choice end and those of the next begin."""
     return np.cumsum(action.sizes)[:-1]
 
 
 def _choose(logits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
-    """One choice for each row of logits [N, A], and its log-probability; overwrites them."""
+    """One choice per row of logits [N, A], and its log-probability; overwrites the logits."""
     logits -= logits.max(axis=-1, keepdims=True)
     odds = np.exp(logits)
     totals = odds.cumsum(axis=-1)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from impala_redis.common.acting.policy import Policy
+from impala_redis.common.acting.frames import Observations
+from impala_redis.common.acting.policy import Flags, Policy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.networks.network import NetworkInput, action_features, make_network
@@ -12,7 +12,7 @@ from impala_redis.common.run.spec import RunSpec
 
 
 class NetworkPolicy(Policy):
-    """One row of the network at a time; its memory is what the learner's pass begins with."""
+    """Acts with one row of the network at a time; the learner's pass begins with its memory."""
 
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
         super().__init__(spec, rng)
@@ -21,11 +21,11 @@ class NetworkPolicy(Policy):
 
     @torch.inference_mode()
     def remember(self, actions: Actions, rewards: Floats) -> None:
-        """Keeps the last action and the last reward, where the network is told them."""
+        """Keeps the last actions and rewards if they are inputs of the network."""
         if self._spec.extra_inputs == "none":
             return
-        told = action_features(self._spec.action, torch.from_numpy(np.ascontiguousarray(actions)))
-        self.memory[:, self._spec.core_memory_size : -1] = told.numpy()
+        last = action_features(self._spec.action, torch.from_numpy(np.ascontiguousarray(actions)))
+        self.memory[:, self._spec.core_memory_size : -1] = last.numpy()
         self.memory[:, -1] = np.clip(rewards, -1.0, 1.0)
 
     def _load(self, weights: Weights) -> None:
@@ -33,11 +33,11 @@ class NetworkPolicy(Policy):
             parameter.copy_(torch.from_numpy(weights[name].copy()))
 
     @torch.inference_mode()
-    def _outputs(self, seen: NDArray[np.generic], is_first: NDArray[np.bool_]) -> Floats:
-        n = len(seen)
+    def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:
+        n = len(inputs)
         output = self._network(
             NetworkInput(
-                observations=torch.from_numpy(np.require(seen, requirements=["C", "W"])[None]),
+                observations=torch.from_numpy(np.require(inputs, requirements=["C", "W"])[None]),
                 is_first=torch.from_numpy(is_first[None]),
                 actions=torch.empty(0, n, *self._spec.action.shape, dtype=torch.int64),
                 rewards=torch.empty(0, n),

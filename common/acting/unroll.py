@@ -1,4 +1,4 @@
-"""Acting: N environments and the behaviour policy play unrolls. No network, no file, no thread."""
+"""Acting: N environments and the behaviour policy play unrolls. No socket, no file, no thread."""
 
 import time
 import zlib
@@ -25,7 +25,7 @@ class Actor:
     ) -> None:
         self._spec = spec
         self._actor, self._incarnation = actor, incarnation
-        # By its name every actor of a run plays other episodes, and the same ones each time.
+        # Seeded by name, the actors of a run play different episodes, each the same ones each time.
         name = zlib.crc32(actor.encode())
         seeds = np.random.SeedSequence([spec.seed, name, spec.start_frames])
         self._environment_seeds, policy_seed = seeds.spawn(2)
@@ -35,16 +35,16 @@ class Actor:
         self.begin(environment)
 
     def begin(self, environment: VectorEnvironment) -> None:
-        """Starts new episodes in these environments: the first ones, or others in their place."""
+        """Starts new episodes in these environments, which replace any earlier ones."""
         self._environment = environment
-        # Another one each time: the episode that broke an environment is not repeated.
+        # A new seed each time: an episode that broke an environment is not repeated.
         (seed,) = self._environment_seeds.generate_state(1)
         self._environment_seeds = self._environment_seeds.spawn(1)[0]
         n = environment.num_envs
         self._observations = environment.reset(int(seed))
         self.policy.begin(n)
         self._is_first = np.ones(n, np.bool_)
-        # [T+1, N]: where True, the row before ended an episode, so this one is a fake one.
+        # [T+1, N]: True where the row before ended an episode, which makes this row a fake one.
         self._ended = np.zeros((self._spec.unroll_length + 1, n), np.bool_)
         self._over = np.zeros((self._spec.unroll_length, n), np.bool_)  # where a score is final
         self._returns = np.zeros(n, np.float64)
@@ -54,45 +54,45 @@ class Actor:
         """Plays T steps of every environment with the policy as it is now."""
         started = time.perf_counter()
         spec, ended, policy = self._spec, self._ended, self.policy
-        rows = empty_trajectory(spec, self._environment.num_envs)
+        trajectory = empty_trajectory(spec, self._environment.num_envs)
         history = spec.observation.history
-        rows.memory[0] = policy.memory
-        rows.observations[:history] = policy.history
+        trajectory.memory[0] = policy.memory
+        trajectory.observations[:history] = policy.history
         ended[0] = ended[-1]
-        rows.is_first[0] = self._is_first
+        trajectory.is_first[0] = self._is_first
         for t in range(spec.unroll_length):
-            # Before the step, which may reuse the memory.
-            rows.observations[history + t] = self._observations
-            actions, log_probs = policy.sample(self._observations, rows.is_first[t])
+            # Copied before the step, which may reuse the array.
+            trajectory.observations[history + t] = self._observations
+            actions, log_probs = policy.sample(self._observations, trajectory.is_first[t])
             step = self._environment.step(actions)
             policy.remember(actions, step.rewards)
-            rows.actions[t] = actions
-            rows.rewards[t] = step.rewards
-            rows.behaviour_log_probs[t] = log_probs
-            np.logical_not(step.terminated, out=rows.discounts[t], casting="unsafe")
+            trajectory.actions[t] = actions
+            trajectory.rewards[t] = step.rewards
+            trajectory.behaviour_log_probs[t] = log_probs
+            np.logical_not(step.terminated, out=trajectory.discounts[t], casting="unsafe")
             np.logical_or(step.terminated, step.truncated, out=ended[t + 1])
-            rows.is_first[t + 1] = ended[t]
+            trajectory.is_first[t + 1] = ended[t]
             self._over[t] = step.over
             self._observations = step.observations
-        rows.observations[-1] = self._observations
-        np.logical_not(ended[:-1], out=rows.mask)
-        self._is_first = rows.is_first[-1]
-        episodes = self._follow_episodes(rows)
-        self.frames += rows.frames
+        trajectory.observations[-1] = self._observations
+        np.logical_not(ended[:-1], out=trajectory.mask)
+        self._is_first = trajectory.is_first[-1]
+        episodes = self._follow_episodes(trajectory)
+        self.frames += trajectory.frames
         self.episodes += len(episodes)
         origin = Origin(self._actor, self._incarnation, 0, self.policy.version)
-        return Block(origin, rows, episodes, time.perf_counter() - started)
+        return Block(origin, trajectory, episodes, time.perf_counter() - started)
 
     def close(self) -> None:
-        """Ends the environments."""
+        """Closes the environments."""
         self._environment.close()
 
-    @np.errstate(invalid="ignore")  # a reward may be infinite; who reads the block refuses it
-    def _follow_episodes(self, rows: Trajectory) -> tuple[Episode, ...]:
-        """Adds up returns and lengths; the episodes that end in these rows, in order."""
-        returns = self._returns + rows.rewards.cumsum(axis=0, dtype=np.float64)  # [T, N]
-        lengths = self._lengths + rows.mask.cumsum(axis=0)
-        # Of each environment: what of these sums belongs to episodes that are over.
+    @np.errstate(invalid="ignore")  # a reward may be infinite; the learner refuses such a block
+    def _follow_episodes(self, trajectory: Trajectory) -> tuple[Episode, ...]:
+        """Adds up returns and lengths; the episodes that ended in this unroll, in order."""
+        returns = self._returns + trajectory.rewards.cumsum(axis=0, dtype=np.float64)  # [T, N]
+        lengths = self._lengths + trajectory.mask.cumsum(axis=0)
+        # [N], the parts of these sums that belong to episodes that are over.
         past_return, past_length = np.zeros_like(self._returns), np.zeros_like(self._lengths)
         episodes = []
         for t, i in np.argwhere(self._over):
@@ -100,7 +100,7 @@ class Actor:
             episodes.append(Episode(float(returns[t, i] - past_return[i]), length))
             past_return[i], past_length[i] = returns[t, i], lengths[t, i]
         self._returns, self._lengths = returns[-1] - past_return, lengths[-1] - past_length
-        for i in np.flatnonzero(~np.isfinite(past_return)):  # else it would never be finite again
+        for i in np.flatnonzero(~np.isfinite(past_return)):  # else this sum stays so
             last = np.flatnonzero(self._over[:, i])[-1]
-            self._returns[i] = rows.rewards[last + 1 :, i].sum(dtype=np.float64)
+            self._returns[i] = trajectory.rewards[last + 1 :, i].sum(dtype=np.float64)
         return tuple(episodes)

@@ -1,8 +1,8 @@
 """The short corridor with switched actions (Sutton and Barto, 2nd edition, Example 13.1).
 
-Three states that look the same, and a goal to the right of the third. In the second one the
-actions are swapped, so each fixed choice walks to and fro for ever: the best policy is a random
-one. Importing this module registers `impala/ShortCorridor-v0`; `common.envs.vector` does.
+Three states look the same, and the goal is to the right of the third. In the second state the
+actions are swapped, so that a policy with one fixed action never arrives: the best policy is a
+random one. Importing this module registers `impala/ShortCorridor-v0`; `common.envs.vector` does.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-Observation = NDArray[Any]  # float32 [1], or [N, 1]: always 1
+CorridorObservation = NDArray[Any]  # float32 [1], or [N, 1]: always 1
 
 ENV_ID = "impala/ShortCorridor-v0"
 MAX_EPISODE_STEPS = 1000
@@ -23,12 +23,12 @@ START, GOAL = 0, 3
 # The state after an action, NEXT_STATE[state, action].
 NEXT_STATE = np.array([[0, 1], [2, 0], [1, 3]])
 STEP_REWARD = -1.0
-# Where the value is greatest (-11.66): 2 - sqrt(2).
+# The probability of RIGHT with the greatest value, which is -11.66: 2 - sqrt(2).
 BEST_RIGHT_PROBABILITY = 2.0 - 2.0**0.5
 
 
 def value(right_probability: float) -> float:
-    """The mean return from the start, without a time limit, of going right with probability p."""
+    """The mean return from the start of going right with this probability; no time limit."""
     p = right_probability
     return -2.0 * (2.0 - p) / (p * (1.0 - p))
 
@@ -37,8 +37,8 @@ def _observation_space() -> spaces.Box:
     return spaces.Box(0.0, 1.0, (1,), np.float32)
 
 
-class ShortCorridor(gymnasium.Env[Observation, np.int64]):
-    """One corridor. It draws nothing at random: a seed changes nothing."""
+class ShortCorridor(gymnasium.Env[CorridorObservation, np.int64]):
+    """One corridor. Nothing in it is random: a seed changes nothing."""
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
 
@@ -50,26 +50,28 @@ class ShortCorridor(gymnasium.Env[Observation, np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[CorridorObservation, dict[str, Any]]:
         """Starts at the left end."""
         super().reset(seed=seed)
         self._state = START
         return np.ones(1, np.float32), {}
 
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: np.int64
+    ) -> tuple[CorridorObservation, float, bool, bool, dict[str, Any]]:
         """Takes one step; the time limit is a wrapper's."""
         assert self.action_space.contains(action), f"{action!r} is neither {LEFT} nor {RIGHT}"
         self._state = int(NEXT_STATE[self._state, action])
         return np.ones(1, np.float32), STEP_REWARD, self._state == GOAL, False, {}
 
     def render(self) -> str | None:
-        """Where we are, as text, such as ". @ . |"."""
+        """The agent's place as text, such as ". @ . |"."""
         if self.render_mode != "ansi":
             return None
         return " ".join("@" if cell == self._state else ".|"[cell == GOAL] for cell in range(4))
 
 
-class ShortCorridorVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
+class ShortCorridorVector(VectorEnv[CorridorObservation, NDArray[np.int64], NDArray[Any]]):
     """N corridors in numpy: the same steps, with next-step autoreset and a time limit."""
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -78,7 +80,7 @@ class ShortCorridorVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]
     }
     _state: NDArray[np.int64]  # [N]
     _steps: NDArray[np.int64]  # [N], of this episode
-    _over: NDArray[np.bool_]  # [N], the next step begins anew
+    _over: NDArray[np.bool_]  # [N], where the next step begins another episode
 
     def __init__(self, num_envs: int = 1, max_episode_steps: int = MAX_EPISODE_STEPS) -> None:
         self.num_envs = num_envs
@@ -91,7 +93,7 @@ class ShortCorridorVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[CorridorObservation, dict[str, Any]]:
         """Starts all at the left end."""
         self._begin()
         return self._observations(), {}
@@ -99,12 +101,16 @@ class ShortCorridorVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[
-        Observation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+        CorridorObservation,
+        NDArray[np.float32],
+        NDArray[np.bool_],
+        NDArray[np.bool_],
+        dict[str, Any],
     ]:
         """Takes one step in each, or resets those whose episode was over."""
         assert self.action_space.contains(actions), f"{actions!r} are not all {LEFT} or {RIGHT}"
         going = ~self._over
-        # A reset instead of a step where it was over, as if from the start with LEFT.
+        # Where the episode was over, this is a reset: LEFT at the start leads to the start.
         self._state = NEXT_STATE[self._state * going, actions * going]
         self._steps = (self._steps + 1) * going
         terminated = self._state == GOAL
@@ -118,7 +124,7 @@ class ShortCorridorVector(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]
         self._steps = np.zeros(self.num_envs, np.int64)
         self._over = np.zeros(self.num_envs, np.bool_)
 
-    def _observations(self) -> Observation:
+    def _observations(self) -> CorridorObservation:
         return np.ones((self.num_envs, 1), np.float32)
 
 

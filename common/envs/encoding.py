@@ -2,9 +2,9 @@
 
 A Box or a Discrete is taken as it is. The parts of a Dict or a Tuple (also nested), MultiDiscrete,
 MultiBinary and Text go into one row of bytes, in the space's own order, each at a multiple of 8.
-Categories count from 0, in uint8 or int32. Bits are the numbers 0 and 1. Numbers of a type that we
-have not are kept exactly in one that we have: bool in int8, uint16 in int32, uint32 in int64,
-float16 in float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS.
+Categories count from 0, in uint8 or int32. Bits are the numbers 0 and 1. Types that do not travel
+are kept exactly in others that do: bool in int8, uint16 in int32, uint32 in int64, float16 in
+float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS.
 """
 
 import re
@@ -32,11 +32,11 @@ from impala_redis.common.run.spaces import (
 Space = spaces.Space[Any]
 Array = NDArray[Any]
 
-TEXT_WORDS = 16  # what comes after is not seen
-TEXT_BUCKETS = 128  # 0 where there is no word
+TEXT_WORDS = 16  # later words are left out
+TEXT_BUCKETS = 128  # bucket 0: no word
 # Found by trial: no two words of MiniGrid's and BabyAI's missions share a bucket.
 _HASH_START = 412_872
-# All categories of an observation: the spec's text lists how many values each has.
+# Categories of one observation, at most: the spec's text lists the number of values of each.
 MAX_CATEGORIES = 4096
 MAX_DIMENSIONS = 8
 MAX_NAME_LENGTH = 256
@@ -44,14 +44,14 @@ MAX_ACTION_CHOICES = 64
 
 _ALIGNMENT_BYTES = 8
 _KEPT_IN = {"bool": "int8", "uint16": "int32", "uint32": "int64", "float16": "float32"}
-_OBSERVATIONS = (
+_SUPPORTED_OBSERVATIONS = (
     "supported are Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict or Tuple of these"
 )
-_ACTIONS = "supported are Discrete, MultiDiscrete, MultiBinary and Box of floats"
+_SUPPORTED_ACTIONS = "supported are Discrete, MultiDiscrete, MultiBinary and Box of floats"
 
 
 class _Leaf(NamedTuple):
-    """A space without parts, and the keys that lead to it."""
+    """A space without parts, and the path of keys to it."""
 
     path: tuple[Any, ...]
     space: Space
@@ -62,7 +62,7 @@ class _Leaf(NamedTuple):
 
 
 def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> ObservationSpec:
-    """How observations of one environment travel. Raises UnsupportedEnvironment, naming it."""
+    """How one environment's observations travel. Raises UnsupportedEnvironment with the reason."""
     if isinstance(space, spaces.Discrete | spaces.Box):
         part = _part(env_id, _Leaf((), space), start=0)
         if isinstance(space, spaces.Discrete):
@@ -90,7 +90,7 @@ def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> Observa
 
 
 class Encoder:
-    """Observations of N environments, as a vector environment gives them, as one array."""
+    """Turns a vector environment's observations of N environments into one array."""
 
     def __init__(self, space: Space, spec: ObservationSpec, num_envs: int) -> None:
         """Takes one environment's space, its `observation_spec`, and N."""
@@ -112,9 +112,12 @@ class Encoder:
         )
 
     def encode(self, observations: Any) -> Array:
-        """As the spec says [N, ...]. Raises ValueError: numpy would stretch or cut in silence."""
+        """Observations as in the spec [N, ...].
+
+        Raises ValueError where numpy would broadcast or cast without a word.
+        """
         if self._leaves:
-            return self._rows(observations)
+            return self._packed_rows(observations)
         array = np.asarray(observations)
         if array.shape != self._shape or array.dtype != self._given_dtype:
             raise ValueError(_mismatch("observations are", array, self._given_dtype, self._shape))
@@ -123,8 +126,9 @@ class Encoder:
         kept = array.astype(self._dtype)
         return kept - self._first_value if self._first_value else kept
 
-    def _rows(self, observations: Any) -> Array:
-        rows = np.zeros(self._shape, np.uint8)  # gaps too: equal observations are equal bytes
+    def _packed_rows(self, observations: Any) -> Array:
+        """Rows of bytes [N, bytes] that hold all parts."""
+        rows = np.zeros(self._shape, np.uint8)  # gaps are 0: equal observations have equal bytes
         columns = rows.view(self._row)[:, 0]
         for column, leaf in zip(self._columns, self._leaves, strict=True):
             found = observations
@@ -135,12 +139,12 @@ class Encoder:
 
 
 def action_spec(env_id: str, space: Space) -> ActionSpec:
-    """What an action of one environment is. Raises UnsupportedEnvironment, naming it."""
+    """How one environment's actions travel. Raises UnsupportedEnvironment with the reason."""
     spec = _action_spec(space)
     if spec is None or not spec.sizes or not 0 < sum(spec.sizes) <= MAX_CHOICES:
         flaw = "" if spec is None else f", which is none or more than {MAX_CHOICES:,} choices"
         raise UnsupportedEnvironment(
-            f"{env_id} has the action space {in_a_line(space)}{flaw}; {_ACTIONS}"
+            f"{env_id} has the action space {in_a_line(space)}{flaw}; {_SUPPORTED_ACTIONS}"
         )
     if len(spec.sizes) > MAX_ACTION_CHOICES:
         raise UnsupportedEnvironment(
@@ -151,10 +155,10 @@ def action_spec(env_id: str, space: Space) -> ActionSpec:
 
 
 class ActionDecoder:
-    """Our actions of N environments as those that their `step` takes."""
+    """Turns our actions of N environments into those that their `step` takes."""
 
     def __init__(self, space: Space) -> None:
-        """Takes one environment's action space, one that `action_spec` took."""
+        """Takes one environment's action space, which `action_spec` has accepted."""
         self._space = space
         self._is_plain = (
             isinstance(space, spaces.Discrete) and space.start == 0 and space.dtype == np.int64
@@ -168,16 +172,17 @@ class ActionDecoder:
                 self._reach = np.where(bounded, halves[1] - halves[0], 1.0)
 
     def decode(self, actions: Array) -> Array:
-        """Indices [N] or [N, K] from 0, or numbers [N, D], to the space's own [N, ...].
+        """The space's own actions [N, ...], from indices [N] or [N, K] or numbers [N, D].
 
-        Where both bounds of a number are finite, -1 .. 1 is low .. high; it is cut to its bounds.
+        Indices start at 0. A number with two finite bounds is scaled from -1 .. 1 to low .. high.
+        All numbers are clipped to their bounds.
         """
         if self._is_plain:
             return actions
         space = self._space
         shaped = actions.reshape(len(actions), *(space.shape or ()))
         if isinstance(space, spaces.Box):
-            with np.errstate(over="ignore"):  # what is beyond all numbers is cut too
+            with np.errstate(over="ignore"):  # an overflow becomes infinite and is clipped
                 found = np.clip(self._middle + self._reach * shaped, self._low, self._high)
                 return np.asarray(found, space.dtype)
         if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
@@ -186,13 +191,13 @@ class ActionDecoder:
 
 
 def in_a_line(space: Space) -> str:
-    """A space as it is shown in a message."""
+    """A space on one line, for messages."""
     return " ".join(str(space).split())[:200]
 
 
-@lru_cache(maxsize=4096)  # missions come again and again
+@lru_cache(maxsize=4096)  # missions repeat
 def encoded_text(text: str) -> NDArray[np.uint8]:
-    """The buckets of its first words [TEXT_WORDS], 0 for none; read-only."""
+    """The buckets of a text's first words [TEXT_WORDS], 0 where there is none; read-only."""
     words = re.findall(r"[^\W_]+", text.lower())[:TEXT_WORDS]
     buckets = np.zeros(TEXT_WORDS, np.uint8)
     buckets[: len(words)] = [
@@ -215,7 +220,7 @@ def _leaves(space: Space, path: tuple[Any, ...] = ()) -> Iterator[_Leaf]:
 
 
 def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
-    """The leaf's place in a row, and what it holds. Raises UnsupportedEnvironment."""
+    """The leaf's place in a row and its values. Raises UnsupportedEnvironment."""
     space = leaf.space
     where = f" in part {leaf.name[:60]!r}" if leaf.path else ""
     values: tuple[int, ...] = ()
@@ -245,7 +250,7 @@ def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
 
 
 def _values(leaf: _Leaf, found: Any, num_envs: int) -> Array:
-    """What goes into the leaf's column: checked, categories from 0. Raises ValueError."""
+    """The leaf's column [N, ...]: checked, categories from 0. Raises ValueError."""
     space = leaf.space
     if isinstance(space, spaces.Text):
         if len(found) != num_envs or not all(isinstance(text, str) for text in found):
@@ -286,7 +291,7 @@ def _mismatch(what: str, array: Array, dtype: Any, shape: tuple[int, ...]) -> st
 
 def _refusal(env_id: str, space: Space, flaw: str) -> UnsupportedEnvironment:
     return UnsupportedEnvironment(
-        f"{env_id} has the observation space {in_a_line(space)}{flaw}; {_OBSERVATIONS}"
+        f"{env_id} has the observation space {in_a_line(space)}{flaw}; {_SUPPORTED_OBSERVATIONS}"
     )
 
 

@@ -1,10 +1,10 @@
-"""MiniGrid's and BabyAI's worlds of cells, as networks can take them.
+"""MiniGrid's and BabyAI's worlds of cells, with spaces that say what the numbers mean.
 
 Their ids start with "MiniGrid-" or "BabyAI-", and the package minigrid must be installed: it is
 imported when one is first made. An observation is the agent's direction (4 values), its view of 7
 by 7 cells, and the mission in words. Each cell of the view is three categories: an object, a
-colour, and a door's state or the agent's direction; MiniGrid calls that a picture, with channels
-of 0 .. 255, and here its space says what it is. An episode's return is above 0 if and only if the
+colour, and a door's state or the agent's direction. MiniGrid calls that a picture with channels of
+0 .. 255; here the space is one of categories. An episode's return is above 0 if and only if the
 mission was done: 1 - 0.9 * steps / max_steps in MiniGrid.
 """
 
@@ -26,7 +26,7 @@ PREFIXES = ("MiniGrid-", "BabyAI-")
 NUM_DIRECTIONS = 4
 MAX_MISSION_LENGTH = 1000
 
-Observation = dict[str, Any]
+GridObservation = dict[str, Any]
 
 
 def is_gridworld(env_id: str) -> bool:
@@ -45,10 +45,10 @@ def register(env_id: str) -> None:
         ) from error
 
 
-class Categories(gymnasium.ObservationWrapper[Observation, Any, Observation]):
-    """Says of each number in the view which values it has, and that the mission is a text."""
+class CategoryView(gymnasium.ObservationWrapper[GridObservation, Any, GridObservation]):
+    """Gives the view a space of categories, and the mission one of texts."""
 
-    def __init__(self, env: gymnasium.Env[Observation, Any]) -> None:
+    def __init__(self, env: gymnasium.Env[GridObservation, Any]) -> None:
         """Wraps one environment of MiniGrid or BabyAI."""
         super().__init__(env)
         known = importlib.import_module("minigrid.core.constants")
@@ -70,14 +70,14 @@ class Categories(gymnasium.ObservationWrapper[Observation, Any, Observation]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Starts in a new world. BabyAI prints why it drops some; our output stays our own."""
+    ) -> tuple[GridObservation, dict[str, Any]]:
+        """Starts in a new world. BabyAI prints why it drops some; that goes to the log instead."""
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             started = super().reset(seed=seed, options=options)
         if printed.getvalue():
             log.debug("%s said: %s", self.env, printed.getvalue().strip())
         return started
 
-    def observation(self, observation: Observation) -> Observation:
-        """The same: only the space says more."""
+    def observation(self, observation: GridObservation) -> GridObservation:
+        """The same observation: only its space differs."""
         return observation

@@ -1,7 +1,7 @@
 """CartPole without velocities: a policy without a memory cannot balance it for long.
 
 The observation is the cart's position and the pole's angle, which CartPole-v1 gives as the first
-and the third of four; all else is CartPole-v1. Importing this module registers
+and the third of four numbers; all else is CartPole-v1. Importing this module registers
 `impala/MaskedCartPole-v1`; `common.envs.vector` does.
 """
 
@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 ENV_ID = "impala/MaskedCartPole-v1"
 MAX_EPISODE_STEPS = 500
 REWARD_THRESHOLD = 475.0
-SEEN = [0, 2]  # of position, velocity, angle, angular velocity
+# Indices of the position and the angle; CartPole-v1 gives position, velocity, angle and angular
+# velocity.
+SEEN = [0, 2]
 
 
 class MaskedCartPole(CartPoleEnv):
-    """One cart: observations are float32 [2]."""
+    """One cart; observations are float32 [2]."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.observation_space = _seen(self.observation_space)
+        self.observation_space = _masked(self.observation_space)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -41,11 +43,11 @@ class MaskedCartPole(CartPoleEnv):
 
 
 class MaskedCartPoleVector(CartPoleVectorEnv):
-    """N carts in numpy: observations are float32 [N, 2]; with a time limit."""
+    """N carts in numpy, with a time limit; observations are float32 [N, 2]."""
 
     def __init__(self, num_envs: int = 1, **options: Any) -> None:
         super().__init__(num_envs, **options)
-        self.single_observation_space = _seen(self.single_observation_space)
+        self.single_observation_space = _masked(self.single_observation_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
 
     def reset(
@@ -69,7 +71,8 @@ class MaskedCartPoleVector(CartPoleVectorEnv):
         return observations[:, SEEN], rewards, terminated, truncated, info
 
 
-def _seen(space: Any) -> spaces.Box:
+def _masked(space: Any) -> spaces.Box:
+    """The space of what is left of CartPole-v1's observations."""
     return spaces.Box(space.low[SEEN], space.high[SEEN], dtype=np.float32)
 
 

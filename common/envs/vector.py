@@ -15,8 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from impala_redis.common.envs import atari, corridor, gridworld
-from impala_redis.common.envs import masked_cartpole as masked
+from impala_redis.common.envs import atari, corridor, gridworld, masked_cartpole
 from impala_redis.common.envs.encoding import (
     ActionDecoder,
     Array,
@@ -29,33 +28,38 @@ from impala_redis.common.run.spec import module_of
 
 log = logging.getLogger(__name__)
 
-for _ours in (corridor, masked):  # their import has done so: every program knows our own
-    gymnasium.register_envs(_ours)
+# Importing our own environments has registered them; these calls only use the imports.
+for _module in (corridor, masked_cartpole):
+    gymnasium.register_envs(_module)
 
 Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 
 
 class StepResult(NamedTuple):
-    """What one step of N environments gives."""
+    """The result of one step of N environments."""
 
     observations: NDArray[np.generic]  # [N, ...]
     rewards: NDArray[np.float32]  # [N]
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
-    over: NDArray[np.bool_]  # [N] a score is final: not after each life of a game, for one
+    over: NDArray[np.bool_]  # [N] a score is final; the loss of a life ends no score
 
 
 class VectorEnvironment:
-    """N environments stepped together; observations and actions are as the run's spec says."""
+    """N environments stepped together; observations and actions are as in the run's spec."""
 
     def __init__(
         self, env_id: str, num_envs: int, recorder: Wrapper | None = None, frame_stack: int = 1
     ) -> None:
-        """Makes them, in the environment's own vector form where it has one.
+        """Makes the environments, in their own vector form if they have one.
 
-        A recorder wraps each of them, which then draw pictures and are stepped one by one. Their
-        observations are single ones: `frame_stack` is only noted in the spec of them.
-        Raises UnsupportedEnvironment: unknown, not installed, or with spaces we cannot take.
+        Args:
+          env_id: Gymnasium's id, or module:Id.
+          num_envs: N.
+          recorder: wraps each of them; they then draw pictures and are stepped one by one.
+          frame_stack: only noted in the observations' spec; the observations are single ones.
+
+        Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
         """
         self._env_id = env_id
         self._env: VectorEnv[Any, Any, Any] = (
@@ -72,17 +76,17 @@ class VectorEnvironment:
         self.action = action_spec(env_id, actions)
         self._encoder = Encoder(observations, self.observation, num_envs)
         self._decoder = ActionDecoder(actions)
-        # Of ours only: what the infos of others mean by such a word, nobody knows.
-        self._tells_games = isinstance(self._env, atari.AtariVector)
+        # Only our own infos are read: in others the same key may mean something else.
+        self._reports_game_over = isinstance(self._env, atari.AtariVector)
 
     def reset(self, seed: int) -> NDArray[np.generic]:
-        """First observations [N, ...]; environment i plays with a seed derived from `seed`."""
-        with self._failures("reset"):
+        """First observations [N, ...]; each environment gets a seed derived from `seed`."""
+        with self._named_failures("reset"):
             return self._encoder.encode(self._env.reset(seed=seed)[0])
 
     def step(self, actions: Array) -> StepResult:
-        """Takes actions [N, ...] of the spec's `action`."""
-        with self._failures("step"):
+        """Plays actions [N, ...] that fit the spec's `action`. Raises EnvironmentFailed."""
+        with self._named_failures("step"):
             observations, rewards, ended, cut, infos = self._env.step(self._decoder.decode(actions))
             terminated = np.asarray(ended, np.bool_).reshape(self.num_envs)
             truncated = np.asarray(cut, np.bool_).reshape(self.num_envs)
@@ -91,29 +95,29 @@ class VectorEnvironment:
                 np.asarray(rewards, np.float32).reshape(self.num_envs),
                 terminated,
                 truncated,
-                over=infos["game_over"] if self._tells_games else terminated | truncated,
+                over=infos["game_over"] if self._reports_game_over else terminated | truncated,
             )
 
     def close(self) -> None:
-        """Ends the environments; what their own code makes of that is no longer ours."""
+        """Closes the environments; an error in their own code is only logged."""
         try:
             self._env.close()
         except Exception as error:
             log.debug("%s failed in close: %s", self._env_id, error)
 
     @contextlib.contextmanager
-    def _failures(self, doing: str) -> Iterator[None]:
-        """Names the environment whose own code raised."""
+    def _named_failures(self, doing: str) -> Iterator[None]:
+        """Turns what the environment's own code raises into EnvironmentFailed, with its id."""
         try:
             yield
         except Exception as error:
             raise EnvironmentFailed(
-                f"{self._env_id} failed in {doing}: {type(error).__name__}: {_line(error)}"
+                f"{self._env_id} failed in {doing}: {type(error).__name__}: {_first_line(error)}"
             ) from error
 
 
 def check_module(env_id: str, trusted: Collection[str]) -> None:
-    """Refuses to import a module that only Redis or a checkpoint has named. Raises ConfigError."""
+    """Refuses a module that only Redis or a checkpoint has named. Raises ConfigError."""
     module = module_of(env_id)
     if module and module not in trusted:
         raise ConfigError(
@@ -123,7 +127,7 @@ def check_module(env_id: str, trusted: Collection[str]) -> None:
 
 
 def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    """In the environment's own vector form where it has one, and as it is usually prepared."""
+    """The environments, in their own vector form if they have one."""
     if atari.is_atari(env_id):
         return atari.make(env_id, num_envs)
     wrappers = _wrappers(env_id)
@@ -133,7 +137,7 @@ def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
 
 
 def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any, Any]:
-    """The same environments, each drawing pictures inside a recorder, stepped one by one."""
+    """The same environments, each inside a recorder and drawing pictures, stepped one by one."""
     wrappers = [recorder, *_wrappers(env_id)]
     with _refusals(env_id, "recorded"):
         if atari.is_atari(env_id):
@@ -149,43 +153,45 @@ def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any
 
 
 def _wrappers(env_id: str) -> list[Any]:
-    """What single environments of a family need, to say what their observations are."""
+    """The wrappers that an environment of a known family needs."""
     if not gridworld.is_gridworld(env_id):
         return []
     gridworld.register(env_id)
-    return [gridworld.Categories]
+    return [gridworld.CategoryView]
 
 
 @contextlib.contextmanager
 def _refusals(env_id: str, doing: str) -> Iterator[None]:
-    """Turns what goes wrong in making an environment into one sentence of ours."""
+    """Turns whatever an environment's making raises into UnsupportedEnvironment, one sentence."""
     try:
         with warnings.catch_warnings():
-            # Gymnasium warns about spaces and versions; what matters to us is checked elsewhere.
+            # Gymnasium warns about spaces and versions; our own checks cover what matters here.
             warnings.simplefilter("ignore")
             yield
     except gymnasium.error.DependencyNotInstalled as error:
-        lacks = (
+        box2d = (
             "Box2D: run pip install 'impala-redis[box2d]', or in a checkout scripts/setup.sh box2d"
         )
-        told = lacks if "Box2D" in str(error) else f"a package: {_line(error)}"
-        raise UnsupportedEnvironment(f"{env_id} lacks {told}") from error
+        missing = box2d if "Box2D" in str(error) else f"a package: {_first_line(error)}"
+        raise UnsupportedEnvironment(f"{env_id} lacks {missing}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironment(
-            f"there is no environment {env_id!r}: {_line(error)}; --env takes a Gymnasium id such "
-            "as CartPole-v1, or module:Id to import the module that registers it"
+            f"there is no environment {env_id!r}: {_first_line(error)}; --env takes a Gymnasium id "
+            "such as CartPole-v1, or module:Id to import the module that registers it"
         ) from error
     except Exception as error:  # whatever the environment's own constructor raises
-        raise UnsupportedEnvironment(f"{env_id} cannot be {doing}: {_cause(error)}") from error
+        raise UnsupportedEnvironment(
+            f"{env_id} cannot be {doing}: {_why_not_made(error)}"
+        ) from error
 
 
-def _cause(error: Exception) -> str:
+def _why_not_made(error: Exception) -> str:
     if isinstance(error, UnsupportedEnvironment):  # the recorder's own words
         return str(error)
     if isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
         return "it draws no pictures (it takes no render_mode)"
-    return f"{type(error).__name__}: {_line(error)}"
+    return f"{type(error).__name__}: {_first_line(error)}"
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "no reason"

@@ -15,11 +15,11 @@ from gymnasium.wrappers import RecordVideo
 
 from impala_redis.common.errors import ConfigError, UnsupportedEnvironment
 
-# The recorder holds an episode's pictures until it ends; a video is cut, the episode is not.
+# The most that the recorder holds of an episode, in memory: a longer video is cut, the episode not.
 PICTURES_BYTES = 1_000_000_000
 
 
-def prepare(directory: Path) -> None:
+def prepare_directory(directory: Path) -> None:
     """Makes the directory. Raises ConfigError: it cannot be written, or packages are missing."""
     missing = [name for name in ("moviepy", "pygame") if importlib.util.find_spec(name) is None]
     if missing:
@@ -27,7 +27,7 @@ def prepare(directory: Path) -> None:
             f"videos need {' and '.join(missing)}: run pip install 'impala-redis[video]', or in "
             "a checkout scripts/setup.sh video"
         )
-    # Pictures need neither a window nor sound, and standard output is the program's own.
+    # Pictures need neither a window nor sound, and pygame must not write to standard output.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -43,21 +43,21 @@ def prepare(directory: Path) -> None:
 
 @contextlib.contextmanager
 def recording(directory: Path) -> Iterator["Recording"]:
-    """The video of one episode; at the end of the `with` it is forgotten, unless it was kept."""
+    """The video of one episode; it is gone after the `with` unless `keep` was called."""
     with (
         warnings.catch_warnings(),
         tempfile.TemporaryDirectory(dir=directory, prefix=".recording-") as folder,
     ):
-        warnings.simplefilter("ignore")  # the recorder's, of folders and of empty videos
+        warnings.simplefilter("ignore")  # the recorder's, about folders and empty videos
         yield Recording(directory, Path(folder))
 
 
 class Recording:
-    """One episode's pictures, and where they go."""
+    """Records one episode."""
 
     def __init__(self, directory: Path, folder: Path) -> None:
         self._directory = directory
-        self._folder = folder  # for what is not complete yet
+        self._folder = folder  # holds the video until it is complete
         self._recorder: _Recorder | None = None
 
     def wrap(self, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
@@ -68,7 +68,7 @@ class Recording:
         return self._recorder
 
     def keep(self, name: str) -> Path:
-        """Writes what was played so far to NAME.mp4 in the directory. Raises ConfigError."""
+        """Writes the episode so far to NAME.mp4 in the directory. Raises ConfigError."""
         assert self._recorder is not None, "nothing was wrapped"
         path = self._directory / f"{name}.mp4"
         try:
@@ -83,10 +83,10 @@ class Recording:
 
 
 class _Recorder(RecordVideo[Any, Any]):
-    """Gymnasium's recorder, with a bound for what it holds in memory."""
+    """Gymnasium's recorder, with a bound on the memory that it takes."""
 
     def reset(self, **options: Any) -> Any:
-        """Resets; the first picture tells how many of them there may be."""
+        """Resets; the size of the first picture bounds their number."""
         result = super().reset(**options)
         picture = self.recorded_frames[0] if self.recorded_frames else None
         if not isinstance(picture, np.ndarray):

@@ -66,7 +66,7 @@ def weights(value: float, spec: RunSpec = SPEC) -> Weights:
     }
 
 
-def frame(version: int, spec: RunSpec = SPEC) -> bytes:
+def message(version: int, spec: RunSpec = SPEC) -> bytes:
     return wire.pack_weights(weights(float(version), spec), version, spec)
 
 
@@ -81,7 +81,7 @@ class Run:
         self.couriers: list[Courier] = []
         self.links: list[ActorLink] = []
         self.learner.open()
-        self.learner.publish(1, frame(1))
+        self.learner.publish(1, message(1))
         self.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
 
     def courier(
@@ -99,8 +99,8 @@ class Run:
 
     def stored(self) -> list[Block]:
         """What waits in the list, unpacked."""
-        frames: Any = self.operator.lrange(self.learner.keys.trajectories, 0, -1)
-        return [wire.unpack_block(frame, SPEC) for frame in frames]
+        messages: Any = self.operator.lrange(self.learner.keys.trajectories, 0, -1)
+        return [wire.unpack_block(message, SPEC) for message in messages]
 
     def close(self) -> None:
         for made in self.couriers:
@@ -170,7 +170,7 @@ def test_blocks_arrive_in_order_with_sequences_from_1(run: Run) -> None:
     assert run.monitor.read_books()["produced"] == 20
 
 
-class GatedSide(ActorLink):
+class GatedLink(ActorLink):
     """Waits before every push until the gate is open."""
 
     gate: threading.Event
@@ -185,8 +185,8 @@ def test_a_slow_server_costs_the_oldest_blocks_which_are_counted(
 ) -> None:
     # given a server that does not answer yet
     gate = threading.Event()
-    monkeypatch.setattr(GatedSide, "gate", gate, raising=False)
-    carrier = run.courier(GatedSide)
+    monkeypatch.setattr(GatedLink, "gate", gate, raising=False)
+    carrier = run.courier(GatedLink)
     carrier.hand_over(numbered(1))
     eventually(lambda: len(carrier._ring) == 0)  # on its way
 
@@ -248,7 +248,7 @@ def test_a_push_whose_reply_is_lost_is_stored_and_counted_once(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a server whose every third reply to a push is lost
-    class LossySide(ActorLink):
+    class LossyLink(ActorLink):
         calls = 0
 
         def push(self, *arguments: Any) -> PushReply:
@@ -259,7 +259,7 @@ def test_a_push_whose_reply_is_lost_is_stored_and_counted_once(
             return reply
 
     # when six blocks are carried
-    carrier = run.courier(LossySide)
+    carrier = run.courier(LossyLink)
     for number in range(1, 7):
         carrier.hand_over(numbered(number))
     eventually(lambda: carrier.accepted == 6)
@@ -273,8 +273,8 @@ def test_a_push_whose_reply_is_lost_is_stored_and_counted_once(
 def test_closing_pushes_what_the_ring_holds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # given blocks in the ring
     gate = threading.Event()
-    monkeypatch.setattr(GatedSide, "gate", gate, raising=False)
-    carrier = run.courier(GatedSide)
+    monkeypatch.setattr(GatedLink, "gate", gate, raising=False)
+    carrier = run.courier(GatedLink)
     for number in range(1, 6):
         carrier.hand_over(numbered(number))
 
@@ -341,7 +341,7 @@ def test_a_block_given_up_at_the_end_does_not_swallow_the_next(run: Run) -> None
 # Weights.
 
 
-class CountingSide(ActorLink):
+class CountingLink(ActorLink):
     """Counts how often the weights are fetched."""
 
     fetched = 0
@@ -353,15 +353,15 @@ class CountingSide(ActorLink):
 
 def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
     # given an actor that acts on version 1
-    carrier = run.courier(CountingSide)
+    carrier = run.courier(CountingLink)
     link = run.links[-1]
-    assert isinstance(link, CountingSide)
+    assert isinstance(link, CountingLink)
     carrier.hand_over(numbered(1))
     eventually(lambda: carrier.accepted == 1)
     assert (carrier.take_weights(), link.fetched) == (None, 0)
 
     # when a new version is published, with no block to push
-    run.learner.publish(2, frame(2))
+    run.learner.publish(2, message(2))
     fresh = eventually(carrier.take_weights)
 
     # then it is handed over, once
@@ -374,21 +374,21 @@ def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
     assert (carrier.take_weights(), link.fetched) == (None, 1)
 
     # and of several new ones, the newest
-    run.learner.publish(3, frame(3))
-    run.learner.publish(4, frame(4))
+    run.learner.publish(3, message(3))
+    run.learner.publish(4, message(4))
     eventually(lambda: (f := carrier.take_weights()) is not None and f.version == 4)
 
 
 def test_a_learner_that_starts_again_from_an_older_version_is_followed(own_run: Run) -> None:
     # given an actor that acts on version 9
     carrier = own_run.courier()
-    own_run.learner.publish(9, frame(9))
+    own_run.learner.publish(9, message(9))
     assert eventually(carrier.take_weights).version == 9
 
     # when server and learner are lost, and an older checkpoint is gone on from
     own_run.operator.flushall()
     own_run.learner.open()
-    own_run.learner.publish(4, frame(4))
+    own_run.learner.publish(4, message(4))
     own_run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
 
     # then the actor acts on what that learner publishes
@@ -402,20 +402,20 @@ def test_weights_that_are_not_right_are_refused_and_the_old_ones_kept(
 ) -> None:
     # given an actor
     caplog.set_level(logging.WARNING)
-    carrier = run.courier(CountingSide)
+    carrier = run.courier(CountingLink)
 
     # when weights are published that it must not use
     if wrong == "another run's":
         other = dataclasses.replace(SPEC, hidden_sizes=(5,))
-        run.learner.publish(2, frame(2, other))
+        run.learner.publish(2, message(2, other))
     elif wrong == "not finite":
         run.learner.publish(2, wire.pack_weights(weights(float("nan")), 2, SPEC))
     elif wrong == "bytes":
-        run.learner.publish(2, frame(2)[:-1])
+        run.learner.publish(2, message(2)[:-1])
     else:
         run.operator.hset(
             run.learner.keys.weights,
-            mapping={"payload": frame(2), "digest": "0" * 64, "version": 2},
+            mapping={"payload": message(2), "digest": "0" * 64, "version": 2},
         )
     eventually(lambda: carrier.weights_refused == 1)
 
@@ -425,12 +425,12 @@ def test_weights_that_are_not_right_are_refused_and_the_old_ones_kept(
     carrier.hand_over(numbered(1))
     eventually(lambda: carrier.accepted == 1)
     link = run.links[-1]
-    assert isinstance(link, CountingSide)
+    assert isinstance(link, CountingLink)
     assert (carrier.weights_refused, link.fetched) == (1, 1)
     assert not carrier.over
 
     # and goes on with the next good ones
-    run.learner.publish(3, frame(3))
+    run.learner.publish(3, message(3))
     assert eventually(carrier.take_weights).version == 3
 
 
@@ -474,7 +474,7 @@ def test_a_lost_run_is_waited_for(own_run: Run, caplog: pytest.LogCaptureFixture
 
     # when the learner opens the run again
     own_run.learner.open()
-    own_run.learner.publish(1, frame(1))
+    own_run.learner.publish(1, message(1))
     own_run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
 
     # then the actor goes on

@@ -44,7 +44,7 @@ def make() -> Any:
             env_id,
             num_envs=NUM_ENVS,
             vectorization_mode="sync",
-            wrappers=[gridworld.Categories],
+            wrappers=[gridworld.CategoryView],
             disable_env_checker=True,
         )
 
@@ -91,7 +91,7 @@ class Talking(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def test_what_a_world_prints_is_not_our_output(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("minigrid")
-    env = gridworld.Categories(Talking(gymnasium.make("MiniGrid-Empty-5x5-v0")))
+    env = gridworld.CategoryView(Talking(gymnasium.make("MiniGrid-Empty-5x5-v0")))
     env.reset(seed=0)
     assert capsys.readouterr().out == ""
     env.close()

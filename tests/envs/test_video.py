@@ -157,7 +157,7 @@ def test_missing_packages_are_named_with_the_remedy(
 ) -> None:
     monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'impala-redis\[video\]'.*setup\.sh video"):
-        video.prepare(tmp_path)
+        video.prepare_directory(tmp_path)
 
 
 @pytest.mark.processes
