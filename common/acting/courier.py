@@ -61,6 +61,7 @@ class Courier:
         self._being_sent = 0  # blocks: 0 or 1
         self._changed = threading.Condition()
         self._closing = False
+        self._flush_until = 0.0  # by time.monotonic, once it closes
         self._newest: VersionedWeights | None = None  # not taken yet
         self._version = -1  # the last version that was read, refused ones included
         self._sequence = 0

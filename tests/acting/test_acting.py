@@ -263,7 +263,7 @@ def test_rows_and_episodes_are_those_of_a_plain_replay(
         for name in ("observations", "is_first", "rewards", "discounts", "mask"):
             assert np.array_equal(getattr(rows, name)[:, i], getattr(expected, name)), name
 
-    # and each unroll tells of the episodes that ended inside it
+    # and each unroll has the episodes that ended inside it
     for number, block in enumerate(one.blocks):
         inside = [e for t, _, e in sorted(expected_episodes) if t // T == number]
         assert [episode.length for episode in block.episodes] == [e.length for e in inside]
@@ -296,7 +296,7 @@ def test_the_rows_of_two_episodes_written_out(acting: Make) -> None:
         assert rows.rewards[0::2, 0].tolist() == [
             100 * episode + 10 + action for episode, action in enumerate(first_actions, 1)
         ]
-    # and the discount tells a cut from an end
+    # and the discount distinguishes a cut from an end
     assert cut.discounts[:, 0].tolist() == [1] * 7
     assert end.discounts[:, 0].tolist() == [0, 1] * 3 + [0]
 

@@ -457,7 +457,7 @@ def test_another_spec_ends_the_courier_at_the_next_push(
     run.learner.announce(other.to_json(), other.fingerprint, "running")
     carrier.hand_over(numbered(1))
 
-    # then the actor is told with the next push
+    # then the actor learns it with the next push
     eventually(lambda: carrier.over)
     assert carrier.failure is None
 

@@ -127,7 +127,7 @@ def test_a_lost_life_ends_an_episode_and_not_the_game_and_no_point_is_lost() -> 
         frames, rewards, terminated, truncated, infos = env.step(actions)
         theirs = ale.step(np.where(ended & ~over, 0, actions))
 
-        # then they stay the same games, and that step's row tells nothing
+        # then they stay the same games, and that step's row reports nothing
         np.testing.assert_array_equal(frames, theirs[0][:, -1])
         np.testing.assert_array_equal(infos["game_over"], theirs[2] | theirs[3])
         assert not (rewards[ended].any() or terminated[ended].any() or truncated[ended].any())
@@ -189,14 +189,14 @@ def played(ale: Any, steps: int) -> tuple[list[float], list[bool], list[bool]]:
     )
 
 
-def test_what_happens_in_the_no_op_that_begins_a_life_is_told_by_the_next_step() -> None:
+def test_what_happens_in_the_no_op_that_begins_a_life_is_reported_by_the_next_step() -> None:
     # given a game that ends, with points and lives, right after a life; then ALE resets it
     ale = Scripted(3, (1, False, 2), (30, True, 1), (0, False, 3), (0, False, 3), (5, False, 3))
 
     # when
     rewards, terminated, game_over = played(ale, 5)
 
-    # then no row after an end tells anything, and nothing is lost
+    # then no row after an end reports anything, and nothing is lost
     assert ale.actions == [2, 0, 2, 0, 2]
     assert rewards == [1, 0, 30, 0, 5]
     assert terminated == [True, False, True, False, False]
@@ -223,7 +223,7 @@ def test_a_game_that_the_time_limit_cuts_in_that_no_op_is_bootstrapped_from_its_
     # when
     rows = steps_of(ale, 5)
 
-    # then the row that tells so shows the last frame of that game, and the next one the new game's
+    # then the row that reports it has the last frame of that game, and the next row the new game's
     assert [bool(row[3][0]) for row in rows] == [False, False, True, False, False]
     assert [int(row[0][0, 0, 0]) for row in rows] == [1, 2, 2, 4, 5]
 
@@ -271,7 +271,7 @@ def test_the_time_limit_truncates_a_game(monkeypatch: pytest.MonkeyPatch) -> Non
         ("mine:ALE/Pong-v5", False),
     ],
 )
-def test_a_game_is_told_by_its_id(env_id: str, is_one: bool) -> None:
+def test_a_game_is_recognised_by_its_id(env_id: str, is_one: bool) -> None:
     assert atari.is_atari(env_id) == is_one
 
 

@@ -118,7 +118,7 @@ def test_the_vector_form_takes_the_very_steps_of_single_ones(limit: int) -> None
     assert (truncations > 50) == (limit == 7)
 
 
-def test_a_reset_of_the_vector_form_begins_anew_in_mid_episode() -> None:
+def test_a_reset_of_the_vector_form_starts_again_in_mid_episode() -> None:
     # given three steps of at most five, with which one of two has reached the goal
     form = ShortCorridorVector(num_envs=2, max_episode_steps=5)
     form.reset(seed=0)
@@ -144,7 +144,7 @@ def test_a_reset_of_the_vector_form_begins_anew_in_mid_episode() -> None:
 
 
 def played_by(form: Any, p: float, episodes: int) -> np.ndarray[Any, Any]:
-    """The returns of so many episodes, those that begin first."""
+    """The returns of this many episodes, those that begin first."""
     rng = np.random.default_rng(1)
     form.reset(seed=0)
     running = np.zeros(form.num_envs)

@@ -77,7 +77,7 @@ def nested(leaves: st.SearchStrategy[Space]) -> st.SearchStrategy[Space]:
 
 
 def batch(space: Space, samples: list[Any]) -> Any:
-    """As Gymnasium's vector environments give so many observations."""
+    """This many observations, as Gymnasium's vector environments give them."""
     return concatenate(space, samples, create_empty_array(space, len(samples)))
 
 
@@ -220,7 +220,7 @@ def test_a_spec_of_a_random_space_is_one_that_others_accept(space: Space) -> Non
         (spaces.Dict(a=spaces.Text(9)), {"a": ("only one",)}),
     ],
 )
-def test_what_is_not_of_the_space_is_told_and_not_stretched_or_cut(
+def test_what_is_not_of_the_space_is_refused_and_not_stretched_or_cut(
     space: Space, observed: Any
 ) -> None:
     encoder = Encoder(space, observation_spec("MyEnv-v0", space), N)

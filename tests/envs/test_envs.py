@@ -252,7 +252,7 @@ def test_a_time_limit_truncates_and_the_next_step_resets(make: Make) -> None:
     # when the time is over
     last, reset = environment.step(still), environment.step(still)
 
-    # then it was no termination, and the next step begins anew
+    # then it was no termination, and the next step begins another episode
     assert last.truncated.all()
     assert not last.terminated.any()
     assert (last.rewards == -1).all()
@@ -372,7 +372,7 @@ def test_a_module_is_imported_for_the_environments_it_registers(
     del gymnasium.registry["MyGame-v3"], sys.modules["my_games"]
 
 
-def test_a_module_that_cannot_be_imported_is_told(
+def test_a_module_that_cannot_be_imported_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_games.py").write_text("raise RuntimeError('needs a licence')\n")

@@ -1,4 +1,4 @@
-"""MiniGrid and BabyAI: views are categories, missions are words, and a missing package is told."""
+"""MiniGrid and BabyAI: views are categories, missions are words, and a missing package is named."""
 
 import sys
 from typing import Any
@@ -28,7 +28,7 @@ def test_only_their_ids_are_gridworlds() -> None:
     assert not gridworld.is_gridworld("MiniGrid-games:Tetris-v0")
 
 
-def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "minigrid", None)  # as if not installed
     with pytest.raises(UnsupportedEnvironment, match=r"MiniGrid-Empty-5x5-v0 needs.*\[minigrid\]'"):
         gridworld.register("MiniGrid-Empty-5x5-v0")

@@ -106,7 +106,7 @@ def test_an_environment_that_gives_no_picture_is_named(drawn: str, tmp_path: Pat
         record(drawn.replace("-v0", "Blank-v0"), tmp_path, "blank")
 
 
-def test_an_environment_that_fails_when_it_is_to_draw_is_told_with_the_cause(
+def test_an_environment_that_fails_when_it_is_to_draw_is_named_with_the_cause(
     drawn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
@@ -136,7 +136,7 @@ def test_a_recorded_episode_takes_one_environment(
     assert made == ["rgb_array"]
 
 
-def test_a_video_that_cannot_be_written_is_told(drawn: str, tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_written_is_reported(drawn: str, tmp_path: Path) -> None:
     # given a directory that goes away while an episode is played
     directory = tmp_path / "gone"
     directory.mkdir()

@@ -82,7 +82,7 @@ def test_a_named_directory_is_taken_as_it_is() -> None:
     assert plan(preset="cartpole", run_dir="here").directory.path == Path("here")
 
 
-def test_a_resumed_directory_tells_name_preset_and_settings() -> None:
+def test_a_resumed_directory_gives_name_preset_and_settings() -> None:
     # given a run with a name and a setting of its own
     start(plan({"seed": 7}, preset="acrobot", run="mine", run_dir="here"))
 

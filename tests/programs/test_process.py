@@ -24,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these parameters")
 def test_memory_that_is_freed_and_taken_again_is_not_cleared_again() -> None:
     # when a program makes and drops the same large arrays, as each update does
     done = subprocess.run(
