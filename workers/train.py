@@ -12,10 +12,7 @@ It has one thread and several processes, and leaves none behind:
 
 import contextlib
 import logging
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,42 +20,30 @@ from typing import Any, NamedTuple
 
 import click
 
-from impala_redis.common.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_LEARNER_KILLED,
-    ActorsLost,
-    ServerNotStarted,
-)
+from impala_redis.common.errors import ServerNotStarted
 from impala_redis.common.records.rundir import RunDirectory
-from impala_redis.common.run.spec import module_of
 from impala_redis.common.server import children
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.workers import pacing, process, stopping
+from impala_redis.workers import stopping
+from impala_redis.workers.crew import Crew, program_command
 from impala_redis.workers.options import (
     CONTEXT,
     GroupedCommand,
-    as_arguments,
     every_setting,
     option,
     redis_options,
     shared,
 )
-from impala_redis.workers.plan import Plan, make_plan
+from impala_redis.workers.plan import make_plan
 from impala_redis.workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "cartpole"
 POLL_S = 0.05
-# Time for the learner to commit, save and write its result when it is asked to stop.
-LEARNER_GRACE_S = 20.0
-ACTOR_GRACE_S = 5.0
 # The first report on a machine may have to look for its fonts.
 REPORT_WITHIN_S = 60.0
-# Actors that end by themselves are replaced, at most this often within this time.
-ACTOR_RESTARTS = 5
-RESTARTS_WITHIN_S = 60.0
 
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
@@ -125,7 +110,7 @@ def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | Non
     page, log_file = directory.path / "report.html", directory.path / "logs" / "report.log"
     log_file.unlink(missing_ok=True)
     process = children.spawn(
-        _program("report", str(directory.path), "--output", str(page)),
+        program_command("report", str(directory.path), "--output", str(page)),
         log_file=log_file,
         death_signal=signal.SIGTERM,
     )
@@ -147,12 +132,7 @@ def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | Non
     return page
 
 
-def _program(name: str, *options: str) -> list[str]:
-    # -P: modules in the working directory must not be taken for ours.
-    return [sys.executable, "-P", "-m", f"impala_redis.workers.{name}", *options]
-
-
-def _watch(crew: "Crew", server: "Server", progress: Progress, stop: stopping.StopFlag) -> int:
+def _watch(crew: Crew, server: "Server", progress: Progress, stop: stopping.StopFlag) -> int:
     """Shows progress until the learner ends; returns its exit code."""
     with progress:
         while crew.learner_code() is None:
@@ -163,103 +143,6 @@ def _watch(crew: "Crew", server: "Server", progress: Progress, stop: stopping.St
             crew.replace_lost_actors()
             progress.update()
     return crew.stop_learner()
-
-
-class Crew:
-    """The learner and the actors of this machine; leaving the `with` ends them in order."""
-
-    def __init__(self, plan: Plan, redis_url: str, learner_options: list[str]) -> None:
-        self._run, self._directory = plan.run, plan.directory
-        # In the environment: an address may hold a password, and everyone can read arguments.
-        self._environment = os.environ | {
-            "IMPALA_REDIS_URL": redis_url,
-            "IMPALA_ENV_MODULE": module_of(plan.config.environment.env),
-            process.STARTED_AT_VARIABLE: str(process.started_at_unix_s()),
-        }
-        self._logs = plan.directory.path / "logs"
-        self._logs.mkdir(exist_ok=True)
-        self._log_starts: dict[str, int] = {}  # bytes of earlier sessions
-        self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
-        self._learner = self._spawn(
-            "learner",
-            "learner",
-            *("--run", plan.run, "--run-dir", str(plan.directory.path)),
-            *learner_options,
-            *as_arguments(plan.config),
-        )
-        self._actors = {
-            name: self._spawn_actor(name)
-            for name in (f"actor-{i}" for i in range(plan.config.environment.num_actors))
-        }
-
-    def __enter__(self) -> "Crew":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop_learner()
-        for actor in self._actors.values():
-            actor.terminate()
-        for actor in self._actors.values():
-            children.end(actor, ACTOR_GRACE_S)
-
-    def learner_code(self) -> int | None:
-        """The learner's exit code, None while it runs."""
-        return self._learner.poll()
-
-    def stop_learner(self) -> int:
-        """Ends the learner if it runs; returns its exit code."""
-        asked = self._learner.poll() is None
-        code = children.end(self._learner, LEARNER_GRACE_S)
-        if code < 0:
-            return EXIT_INTERRUPTED if asked else EXIT_LEARNER_KILLED
-        return code
-
-    def replace_lost_actors(self) -> None:
-        """Replaces actors that ended by themselves. Raises ActorsLost: they keep ending."""
-        for name, actor in list(self._actors.items()):
-            code = actor.poll()
-            if code is None:
-                continue
-            why = self._last_error(name)
-            if not self._restarts.spend():
-                raise ActorsLost(f"the actors keep ending ({code}): {why}")
-            # With a new name: the same one would play the same episodes again.
-            root, _, count = name.partition(".")
-            successor = f"{root}.{int(count or 0) + 1}"
-            log.warning("%s ended (%d): %s; %s takes its place", name, code, why, successor)
-            del self._actors[name]
-            self._actors[successor] = self._spawn_actor(successor)
-
-    def last_words(self, code: int) -> str | None:
-        """The learner's own words about its failure; None if it did not fail."""
-        if code in (0, EXIT_INTERRUPTED):
-            return None
-        if code == EXIT_LEARNER_KILLED:
-            return (
-                f"the learner was killed; continue with --resume --run-dir {self._directory.path}"
-            )
-        return self._last_error("learner")
-
-    def _spawn_actor(self, name: str) -> subprocess.Popen[bytes]:
-        return self._spawn(name, "actor", "--run", self._run, "--actor-id", name)
-
-    def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
-        log_file = self._logs / f"{log_name}.log"
-        self._log_starts[log_name] = log_file.stat().st_size if log_file.exists() else 0
-        return children.spawn(
-            _program(program, *options),
-            log_file=log_file,
-            death_signal=signal.SIGTERM,
-            environment=self._environment,
-        )
-
-    def _last_error(self, log_name: str) -> str:
-        path = self._logs / f"{log_name}.log"
-        words = path.read_bytes()[self._log_starts[log_name] :].decode(errors="replace")
-        for line in reversed(words.splitlines()):
-            if line.startswith("error: ") or "Error" in line:
-                return line.removeprefix("error: ")
-        return f"see {path}"
 
 
 class Server(NamedTuple):

@@ -1,0 +1,126 @@
+"""The learner and the actors that impala-train runs, each a process of its own."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost
+from impala_redis.common.run.spec import module_of
+from impala_redis.common.server import children
+from impala_redis.workers import pacing, process
+from impala_redis.workers.options import as_arguments
+from impala_redis.workers.plan import Plan
+
+log = logging.getLogger(__name__)
+
+# Time for the learner to commit, save and write its result when it is asked to stop.
+LEARNER_GRACE_S = 20.0
+ACTOR_GRACE_S = 5.0
+# Actors that end by themselves are replaced, at most this often within this time.
+ACTOR_RESTARTS = 5
+RESTARTS_WITHIN_S = 60.0
+
+
+def program_command(name: str, *options: str) -> list[str]:
+    """The command line that starts another of our programs."""
+    # -P: modules in the working directory must not be taken for ours.
+    return [sys.executable, "-P", "-m", f"impala_redis.workers.{name}", *options]
+
+
+class Crew:
+    """The learner and the actors of this machine; leaving the `with` ends them in order."""
+
+    def __init__(self, plan: Plan, redis_url: str, learner_options: list[str]) -> None:
+        self._run, self._directory = plan.run, plan.directory
+        # In the environment: an address may hold a password, and everyone can read arguments.
+        self._environment = os.environ | {
+            "IMPALA_REDIS_URL": redis_url,
+            "IMPALA_ENV_MODULE": module_of(plan.config.environment.env),
+            process.STARTED_AT_VARIABLE: str(process.started_at_unix_s()),
+        }
+        self._logs = plan.directory.path / "logs"
+        self._logs.mkdir(exist_ok=True)
+        self._log_starts: dict[str, int] = {}  # bytes of earlier sessions
+        self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
+        self._learner = self._spawn(
+            "learner",
+            "learner",
+            *("--run", plan.run, "--run-dir", str(plan.directory.path)),
+            *learner_options,
+            *as_arguments(plan.config),
+        )
+        self._actors = {
+            name: self._spawn_actor(name)
+            for name in (f"actor-{i}" for i in range(plan.config.environment.num_actors))
+        }
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_learner()
+        for actor in self._actors.values():
+            actor.terminate()
+        for actor in self._actors.values():
+            children.end(actor, ACTOR_GRACE_S)
+
+    def learner_code(self) -> int | None:
+        """The learner's exit code, None while it runs."""
+        return self._learner.poll()
+
+    def stop_learner(self) -> int:
+        """Ends the learner if it runs; returns its exit code."""
+        asked = self._learner.poll() is None
+        code = children.end(self._learner, LEARNER_GRACE_S)
+        if code < 0:
+            return EXIT_INTERRUPTED if asked else EXIT_LEARNER_KILLED
+        return code
+
+    def replace_lost_actors(self) -> None:
+        """Replaces actors that ended by themselves. Raises ActorsLost: they keep ending."""
+        for name, actor in list(self._actors.items()):
+            code = actor.poll()
+            if code is None:
+                continue
+            why = self._last_error(name)
+            if not self._restarts.spend():
+                raise ActorsLost(f"the actors keep ending ({code}): {why}")
+            # With a new name: the same one would play the same episodes again.
+            root, _, count = name.partition(".")
+            successor = f"{root}.{int(count or 0) + 1}"
+            log.warning("%s ended (%d): %s; %s takes its place", name, code, why, successor)
+            del self._actors[name]
+            self._actors[successor] = self._spawn_actor(successor)
+
+    def last_words(self, code: int) -> str | None:
+        """The learner's own words about its failure; None if it did not fail."""
+        if code in (0, EXIT_INTERRUPTED):
+            return None
+        if code == EXIT_LEARNER_KILLED:
+            return (
+                f"the learner was killed; continue with --resume --run-dir {self._directory.path}"
+            )
+        return self._last_error("learner")
+
+    def _spawn_actor(self, name: str) -> subprocess.Popen[bytes]:
+        return self._spawn(name, "actor", "--run", self._run, "--actor-id", name)
+
+    def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
+        log_file = self._logs / f"{log_name}.log"
+        self._log_starts[log_name] = log_file.stat().st_size if log_file.exists() else 0
+        return children.spawn(
+            program_command(program, *options),
+            log_file=log_file,
+            death_signal=signal.SIGTERM,
+            environment=self._environment,
+        )
+
+    def _last_error(self, log_name: str) -> str:
+        path = self._logs / f"{log_name}.log"
+        words = path.read_bytes()[self._log_starts[log_name] :].decode(errors="replace")
+        for line in reversed(words.splitlines()):
+            if line.startswith("error: ") or "Error" in line:
+                return line.removeprefix("error: ")
+        return f"see {path}"
