@@ -117,6 +117,7 @@ class ActorProgram:
         self._trusted_modules, self._watchdog, self._stop = trusted_modules, watchdog, stop
         self._failures = pacing.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
         self._started_unix_s = time.time()
+        self._last_beat = (time.monotonic(), 0)  # its time, and the frames until then
 
     def run(self, wait_redis_s: float, wait_learner_s: float) -> None:
         """Plays until stopped. Raises WaitedTooLong, RedisUnreachable, RedisDenied and the like."""
