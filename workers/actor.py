@@ -25,7 +25,8 @@ import click
 
 from impala_redis.common.acting.courier import Courier
 from impala_redis.common.acting.unroll import Actor
-from impala_redis.common.envs.vector import VectorEnvironment, check_module
+from impala_redis.common.envs.user_module import check_module
+from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import (
     ConfigError,
     EnvironmentFailed,

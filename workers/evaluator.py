@@ -19,7 +19,8 @@ from impala_redis.common.acting.policy import Policy
 from impala_redis.common.acting.weights import unpack_reply
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.envs import video
-from impala_redis.common.envs.vector import VectorEnvironment, check_module
+from impala_redis.common.envs.user_module import check_module
+from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     CheckpointError,

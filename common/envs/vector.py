@@ -7,7 +7,7 @@ action, gives reward 0 and the new episode's first observation (`common.blocks.t
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from impala_redis.common.envs import atari, corridor, gridworld, masked_cartpole
+from impala_redis.common.envs import atari, corridor, gridworld, masked_cartpole, user_module
 from impala_redis.common.envs.encoding import (
     ActionDecoder,
     Array,
@@ -23,8 +23,7 @@ from impala_redis.common.envs.encoding import (
     action_spec,
     observation_spec,
 )
-from impala_redis.common.errors import ConfigError, EnvironmentFailed, UnsupportedEnvironment
-from impala_redis.common.run.spec import module_of
+from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +61,7 @@ class VectorEnvironment:
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
         """
         self._env_id = env_id
+        user_module.look_in_working_directory(env_id)
         self._env: VectorEnv[Any, Any, Any] = (
             _make(env_id, num_envs) if recorder is None else _record(env_id, num_envs, recorder)
         )
@@ -116,16 +116,6 @@ class VectorEnvironment:
             ) from error
 
 
-def check_module(env_id: str, trusted: Collection[str]) -> None:
-    """Refuses a module that only Redis or a checkpoint has named. Raises ConfigError."""
-    module = module_of(env_id)
-    if module and module not in trusted:
-        raise ConfigError(
-            f"the run's environment {env_id} is made by the module {module!r}, which nobody here "
-            f"has named; if you trust it, add --env-module {module}"
-        )
-
-
 def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
     """The environments, in their own vector form if they have one."""
     if atari.is_atari(env_id):
@@ -176,12 +166,14 @@ def _refusals(env_id: str, doing: str) -> Iterator[None]:
         raise UnsupportedEnvironment(f"{env_id} lacks {missing}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironment(
-            f"there is no environment {env_id!r}: {_first_line(error)}; --env takes a Gymnasium id "
+            f"there is no environment {env_id!r}: {_first_line(error)}"
+            f"{user_module.hidden_neighbours(env_id)}; --env takes a Gymnasium id "
             "such as CartPole-v1, or module:Id to import the module that registers it"
         ) from error
     except Exception as error:  # whatever the environment's own constructor raises
         raise UnsupportedEnvironment(
             f"{env_id} cannot be {doing}: {_why_not_made(error)}"
+            f"{user_module.hidden_neighbours(env_id)}"
         ) from error
 
 

@@ -138,4 +138,4 @@ def test_a_foreign_common_before_hers_is_named_in_one_sentence_with_its_path(
     # then
     assert code == 3, output
     (sentence,) = [line for line in output.splitlines() if "error:" in line]
-    assert str(foreign / "__init__.py") in sentence
+    assert f"common.py beside it is hidden by {foreign / '__init__.py'}; rename it" in sentence
