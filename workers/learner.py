@@ -28,7 +28,7 @@ from impala_redis.common.learning.delay import Delay
 from impala_redis.common.learning.publisher import Publisher
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec, module_of
-from impala_redis.common.server.connection import without_password
+from impala_redis.common.server.address import without_password
 from impala_redis.common.transport.link import LearnerLink
 from impala_redis.workers import opening, pacing, process, stopping
 from impala_redis.workers.logbook import Logbook, ResultStatus

@@ -15,7 +15,7 @@ from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.config import Config, settings
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.run.settings import Setting
-from impala_redis.common.server.connection import has_password, with_password
+from impala_redis.common.server.address import has_password, with_password
 
 Function = Callable[..., Any]
 

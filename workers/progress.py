@@ -21,7 +21,7 @@ from impala_redis.common.errors import EXIT_INTERRUPTED
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import module_of
-from impala_redis.common.server.connection import cli_command, without_password
+from impala_redis.common.server.address import cli_command, without_password
 from impala_redis.common.transport.link import Keys
 
 PLAIN_LINE_INTERVAL_S = 2.0

@@ -169,7 +169,7 @@ def _server(redis_url: str | None, directory: RunDirectory) -> Iterator[Server]:
             yield Server(embedded.url, embedded.tcp_url, embedded)
         return
     client = connect(redis_url, "impala-train")
-    with translated(redis_url):
+    with translated(client):
         client.ping()
     client.close()
     yield Server(redis_url, redis_url, None)

@@ -110,7 +110,7 @@ class EmbeddedServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self.alive:
             try:
-                with translated(self.url):
+                with translated(client):
                     client.ping()
             except ImpalaError:
                 time.sleep(0.002)

@@ -12,15 +12,8 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from impala_redis.common.errors import ImpalaError, RedisUnreachable, UnsuitableServer
-from impala_redis.common.server.connection import (
-    LEAST_REDIS,
-    LEAST_VALKEY,
-    Client,
-    cli_command,
-    has_password,
-    translated,
-    without_password,
-)
+from impala_redis.common.server.address import cli_command, has_password, without_password
+from impala_redis.common.server.connection import LEAST_REDIS, LEAST_VALKEY, Client, translated
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +34,7 @@ def check_server(client: Client, url: str) -> ServerLimits:
 
     Raises UnsuitableServer when it is too old or may evict keys.
     """
-    with translated(url):
+    with translated(client):
         info: dict[str, object] = client.info()
     _refuse_unsuitable(info, url)
     settings = _settings(client, url)
@@ -105,7 +98,7 @@ def _refuse_unsuitable(info: Mapping[str, object], url: str) -> None:
 def _settings(client: Client, url: str) -> dict[str, str]:
     """Those of the server's settings that matter here; none for a user who may not ask."""
     try:
-        with translated(url):
+        with translated(client):
             found = client.config_get(*_ASKED)
     except RedisUnreachable:
         raise

@@ -134,11 +134,12 @@ class Link:
     @contextlib.contextmanager
     def _asking(self, client: Any = None) -> Iterator[None]:
         """Turns redis-py's errors into ours, and lets go of a server that no longer leads."""
+        client = client or self.client
         try:
-            with translated(self.url):
+            with translated(client):
                 yield
         except ServerDemoted:
-            (client or self.client).connection_pool.disconnect(inuse_connections=False)
+            client.connection_pool.disconnect(inuse_connections=False)
             raise
 
     def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from impala_redis.common.errors import RedisDenied, RunMissing, SpecMismatch, printable
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.server.connection import without_password
+from impala_redis.common.server.address import without_password
 from impala_redis.common.transport.diagnosis import Situation, bottleneck
 from impala_redis.common.transport.functions import LIBRARY
 from impala_redis.common.transport.link import Link, SpecReply, number, replies

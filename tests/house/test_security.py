@@ -20,7 +20,8 @@ from chaos.hardened import USERS, HardenedServer
 from chaos.servers import OwnServer, free_port
 from impala_redis.common.errors import RedisDenied
 from impala_redis.common.server import embedded as server
-from impala_redis.common.server.connection import connect, with_password
+from impala_redis.common.server.address import with_password
+from impala_redis.common.server.connection import connect
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.server.suitability import check_server
 from impala_redis.common.transport.link import ActorLink

@@ -17,14 +17,9 @@ from impala_redis.common.errors import (
     UnsuitableServer,
 )
 from impala_redis.common.server import connection
+from impala_redis.common.server.address import has_password, with_password, without_password
 from impala_redis.common.server.backoff import keep_trying
-from impala_redis.common.server.connection import (
-    connect,
-    has_password,
-    translated,
-    with_password,
-    without_password,
-)
+from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.server.suitability import ServerLimits, check_server
 
@@ -125,7 +120,7 @@ def acl_user(redis_server: EmbeddedServer) -> Iterator[str]:
 def ping(url: str) -> None:
     client = connect(url, "test")
     try:
-        with translated(url):
+        with translated(client):
             client.ping()
     finally:
         client.close()
@@ -501,7 +496,7 @@ def test_a_command_whose_reply_is_dropped_is_not_sent_again(
     client.ping()
 
     # when something is pushed
-    with pytest.raises(RedisUnreachable, match="no answer"), translated(server.url):
+    with pytest.raises(RedisUnreachable, match="no answer"), translated(client):
         if pipelined:
             pipe = client.pipeline(transaction=False)
             pipe.rpush("list", b"x")

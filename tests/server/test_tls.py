@@ -21,7 +21,8 @@ from chaos.servers import free_port
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
 from impala_redis.common.server import children, tls
 from impala_redis.common.server import embedded as server
-from impala_redis.common.server.connection import cli_command, connect, translated
+from impala_redis.common.server.address import cli_command
+from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.suitability import check_server
 from support import ROOT, Programs, eventually
 
@@ -205,7 +206,7 @@ def clear(certificates: Certificates) -> Iterator[Place]:
 def ping(url: str) -> None:
     client = connect(url, "test")
     try:
-        with translated(url):
+        with translated(client):
             client.ping()
     finally:
         client.close()
@@ -447,7 +448,7 @@ def test_a_connection_that_once_worked_and_breaks_is_not_examined(
     with own as there:
         url = there.url()
         client = connect(url, "test")
-        with translated(url):
+        with translated(client):
             client.ping()
         examined: list[str] = []
         monkeypatch.setattr(tls, "diagnosis", lambda *_: examined.append("once"))
@@ -457,7 +458,7 @@ def test_a_connection_that_once_worked_and_breaks_is_not_examined(
 
         # then it is away, no more
         for _ in range(3):
-            with pytest.raises(RedisUnreachable), translated(url):
+            with pytest.raises(RedisUnreachable), translated(client):
                 client.ping()
         assert examined == []
         client.close()

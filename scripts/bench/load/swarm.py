@@ -14,7 +14,8 @@ from impala_redis.common.acting.courier import BEAT_INTERVAL_S
 from impala_redis.common.errors import RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
-from impala_redis.common.server.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, translated
+from impala_redis.common.server.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
+from impala_redis.common.server.translation import as_ours
 from impala_redis.common.transport import link as transport
 from impala_redis.common.transport.link import Keys
 
@@ -105,19 +106,21 @@ class SwarmActor:
 
     async def _ask(self, *commands: tuple[Any, ...]) -> None:
         """One round trip; what goes wrong is raised as the transport raises it."""
-        with translated(self._url):
-            try:
-                if self._streams is None:
-                    await self._connect()
-                async with asyncio.timeout(SOCKET_TIMEOUT_S):
-                    replies = await self._round_trip(*commands)
-            except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
-                self.hang_up()
-                raise redis.ConnectionError(str(error)) from error
-            executed = replies[-1] if isinstance(replies[-1], list) else []
-            for reply in [*replies, *executed]:
-                if isinstance(reply, Exception):
-                    raise reply
+        try:
+            if self._streams is None:
+                await self._connect()
+            async with asyncio.timeout(SOCKET_TIMEOUT_S):
+                replies = await self._round_trip(*commands)
+        except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
+            self.hang_up()
+            raise self._as_ours(redis.ConnectionError(str(error))) from error
+        executed = replies[-1] if isinstance(replies[-1], list) else []
+        for reply in [*replies, *executed]:
+            if isinstance(reply, Exception):
+                raise self._as_ours(reply)
+
+    def _as_ours(self, error: Exception) -> Exception:
+        return as_ours(error, self._url, has_answered=True)  # there is no TLS here
 
     async def _connect(self) -> None:
         host, _, port = self._url.split("/")[2].partition(":")

@@ -1,0 +1,189 @@
+"""redis-py's errors as ours: worth another try, final, or about the run; one table says which."""
+
+import re
+from typing import NamedTuple
+
+import redis
+
+from impala_redis.common.errors import (
+    Fenced,
+    ImpalaError,
+    OutOfStep,
+    RedisDenied,
+    RedisUnreachable,
+    RunHeld,
+    RunMissing,
+    ServerDemoted,
+    UnsuitableServer,
+)
+from impala_redis.common.server import tls
+from impala_redis.common.server.address import cli_command, without_password
+
+
+def as_ours(error: Exception, url: str, has_answered: bool) -> ImpalaError:
+    """Our error for one of redis-py's that came from the server at `url`.
+
+    Until that server has answered for the first time (`has_answered`), one that hangs up or stays
+    silent is asked whether TLS is the reason: that opens connections of its own.
+    """
+    where = without_password(url)
+    text = str(error).rpartition("Transaction discarded because of: ")[2]
+    word, _, rest = text.partition(" ")
+    row = next(row for row in _TABLE if row.fits(error, text))
+    if row.raised is _REPLY and word in _FROM_OUR_FUNCTIONS:
+        return _FROM_OUR_FUNCTIONS[word](rest, where)
+    refusal = _tls_refusal(error, url, has_answered) if row.raised is _NO_ANSWER else None
+    if refusal:
+        return RedisDenied(f"no TLS agreement with Redis at {where}: {refusal}")
+    message = row.message.format(
+        where=where, error=error, text=text, cause=_cause(error), cli=cli_command(url)
+    )
+    return row.error(message)
+
+
+def _run_held(rest: str, where: str) -> ImpalaError:
+    left_ms, _, holder = rest.partition(" ")
+    return RunHeld(
+        f"another learner holds this run: {holder} (lease renewed within the last seconds, "
+        f"{int(left_ms) / 1000:.1f} s left); stop it, choose another --run, or pass --take-over"
+    )
+
+
+def _fenced(rest: str, where: str) -> ImpalaError:
+    return Fenced(
+        f"another learner took this run over ({rest}); this one stops",
+        token=rest.rpartition(" ")[2],
+    )
+
+
+def _out_of_step(rest: str, where: str) -> ImpalaError:
+    return OutOfStep(f"what is in flight on Redis at {where} is not what was claimed ({rest})")
+
+
+# The first words of error replies that functions.lua makes; its NORUN is in the table below.
+_FROM_OUR_FUNCTIONS = {"HELD": _run_held, "FENCED": _fenced, "CURSOR": _out_of_step}
+
+
+class _Row(NamedTuple):
+    """One row of the table: what redis-py raises, and what is raised for it."""
+
+    raised: tuple[type[Exception], ...]
+    pattern: str  # what the error's text must contain, a regular expression
+    error: type[ImpalaError]
+    # With {where}, {error}, {text} (the error without what a transaction says before it), {cause}
+    # (without the address) and {cli} (redis-cli for that server).
+    message: str
+
+    def fits(self, error: Exception, text: str) -> bool:
+        """Whether this row is about that error."""
+        return isinstance(error, self.raised) and bool(re.search(self.pattern, text))
+
+
+_NOT_LET_IN = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
+_NO_PERMISSION = (redis.exceptions.NoPermissionError,)
+_NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+_REPLICA = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+_BUSY = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+)
+_REPLY = (redis.exceptions.ResponseError,)
+_ANY = (redis.exceptions.RedisError,)
+
+# The first row that fits counts. Classes stand above those that they are derived from.
+_TABLE = (
+    _Row(
+        _NOT_LET_IN,
+        "",
+        RedisDenied,
+        "Redis at {where} refuses the user name or password; set "
+        "IMPALA_REDIS_URL=redis://user:password@host:port/0, or keep the password in a file "
+        "and name that by --redis-password-file",
+    ),
+    _Row(
+        _NO_PERMISSION,
+        "'(multi|exec)'",
+        RedisDenied,
+        "this user of Redis at {where} may not use transactions, and a push is one; as an "
+        "admin, bring its line up to docker/users.acl",
+    ),
+    _Row(_NO_PERMISSION, "", RedisDenied, "Redis at {where} lacks a permission: {error}"),
+    _Row(
+        _NO_ANSWER,
+        "max number of clients",
+        RedisUnreachable,
+        "Redis at {where} takes no more clients (max number of clients reached); as an "
+        "operator, run: {cli} CONFIG SET maxclients 10000",
+    ),
+    _Row(
+        _NO_ANSWER,
+        "",
+        RedisUnreachable,
+        "no answer from Redis at {where} ({cause}); start one with: redis-server, "
+        "or give another address with --redis-url",
+    ),
+    _Row(_REPLICA, "", ServerDemoted, "Redis at {where} is a replica now: {error}"),
+    _Row(_BUSY, "", RedisUnreachable, "Redis at {where} cannot take commands now: {error}"),
+    _Row(
+        _REPLY,
+        "^NORUN( |$)|Function not found",
+        RunMissing,
+        "no learner has opened this run on Redis at {where}",
+    ),
+    _Row(
+        _REPLY,
+        "^(NOAUTH|WRONGPASS)( |$)",
+        RedisDenied,
+        "Redis at {where} wants another user name or password ({text})",
+    ),
+    # Inside a function it is no NOPERM, and Redis 7.0 does not name the command.
+    _Row(
+        _REPLY,
+        "^NOPERM( |$)|ACL failure in script|executing the script can't",
+        RedisDenied,
+        "Redis at {where} lacks a permission: {text}; as an admin, bring its users up to "
+        "docker/users.acl",
+    ),
+    _Row(
+        _REPLY,
+        "(?i)unknown command",
+        UnsuitableServer,
+        "the server at {where} is too old ({text}); Redis 7.0 is needed",
+    ),
+    _Row(
+        _REPLY,
+        "^(READONLY|MASTERDOWN)( |$)",
+        ServerDemoted,
+        "Redis at {where} is a replica now: {text}",
+    ),
+    _Row(
+        _REPLY,
+        "^(OOM|BUSY|LOADING|MISCONF|UNBLOCKED)( |$)",
+        RedisUnreachable,
+        "Redis at {where} cannot take commands now: {text}",
+    ),
+    _Row(_REPLY, "", ImpalaError, "Redis at {where} answered with an error: {text}"),
+    _Row(_ANY, "", RedisUnreachable, "Redis at {where} failed: {error}"),
+)
+
+
+def _tls_refusal(error: Exception, url: str, has_answered: bool) -> str | None:
+    """Why TLS keeps us from the server for good; None when it is something else."""
+    if tls.is_refusal(error):
+        return _cause(error)
+    if isinstance(error.__cause__ or error.__context__, ConnectionRefusedError):
+        return None  # where nobody listens, nobody speaks
+    encrypted = url.startswith("rediss:")
+    # redis-py's classes for what a server answered in clear are derived from these two.
+    hung_up = type(error) is redis.ConnectionError
+    silent = type(error) is redis.TimeoutError
+    if has_answered or not (hung_up or (silent and encrypted)):
+        return None
+    options = redis.Redis.from_url(url).connection_pool.connection_kwargs
+    return tls.diagnosis(options, encrypted)
+
+
+def _cause(error: Exception) -> str:
+    text = str(error).rstrip(".")
+    return re.sub(r"^Error \S+ connecting to \S+ ", "", text) or type(error).__name__
