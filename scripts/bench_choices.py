@@ -142,8 +142,9 @@ def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
     from impala_redis.common.run.spaces import ObservationSpec, discrete
     from impala_redis.common.run.spec import make_spec
     from impala_redis.common.server.embedded import EmbeddedServer
+    from impala_redis.common.transport.actor_link import ActorLink
+    from impala_redis.common.transport.learner_link import LearnerLink
     from impala_redis.common.transport.ledger import Settled
-    from impala_redis.common.transport.link import ActorLink, LearnerLink
 
     spec = make_spec("bench", preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
     rows = empty_trajectory(spec, num_envs)

@@ -35,7 +35,7 @@ from impala_redis.common.errors import (
 )
 from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers import pacing, process, stopping
 from impala_redis.workers.joining import OpenRun, wait_for_run

@@ -10,7 +10,7 @@ from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.errors import MessageRefused, RedisUnreachable, WaitedTooLong
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
-from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.workers import pacing
 from impala_redis.workers.stopping import StopFlag
 

@@ -29,7 +29,7 @@ from impala_redis.common.learning.publisher import Publisher
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec, module_of
 from impala_redis.common.server.address import without_password
-from impala_redis.common.transport.link import LearnerLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import opening, pacing, process, stopping
 from impala_redis.workers.logbook import Logbook, ResultStatus
 from impala_redis.workers.options import CONTEXT, GroupedCommand, every_setting, shared

@@ -14,7 +14,7 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.suitability import check_room
-from impala_redis.common.transport.link import LearnerLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import process
 from impala_redis.workers.plan import Plan
 

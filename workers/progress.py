@@ -22,7 +22,7 @@ from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import module_of
 from impala_redis.common.server.address import cli_command, without_password
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.keys import Keys
 
 PLAIN_LINE_INTERVAL_S = 2.0
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from impala_redis.common.transport.link import number
+from impala_redis.common.transport.replies import whole_number
 
 LABELS = 8
 # What the first words of a verdict are drawn in; all else stops the run, or soon will.
@@ -112,7 +112,7 @@ def _columns(actors: Mapping[str, Actor], width: int) -> list[str]:
 
 
 def _cells(name: str, actor: Actor, version: int) -> dict[str, str]:
-    loaded = number(actor.get("weights_version"), -1)
+    loaded = whole_number(actor.get("weights_version"), -1)
     return {
         "actor": name,
         "host": actor.get("host", "?"),
@@ -120,9 +120,9 @@ def _cells(name: str, actor: Actor, version: int) -> dict[str, str]:
         "frames/s": f"{_rate(actor):,}",
         "version": f"{loaded:,}",
         "behind": f"{version - loaded:,}",
-        "shed": f"{number(actor.get('shed_local'), 0):,}",
+        "shed": f"{whole_number(actor.get('shed_local'), 0):,}",
     }
 
 
 def _rate(actor: Actor) -> int:
-    return number(actor.get("frames_per_s"), 0)
+    return whole_number(actor.get("frames_per_s"), 0)

@@ -10,14 +10,9 @@ from typing import Any
 import click
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.transport.link import number
-from impala_redis.common.transport.monitor import (
-    WHEREABOUTS,
-    MonitorLink,
-    RunStatus,
-    are_of_now,
-    summary,
-)
+from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
+from impala_redis.common.transport.replies import whole_number
+from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
 from impala_redis.workers import stopping
 from impala_redis.workers.options import CONTEXT, shared
 from impala_redis.workers.plan import run_name
@@ -108,10 +103,10 @@ def in_words(run: str, status: RunStatus) -> str:
     """The status for a person."""
     lines = [f"{label:<8} {text}" for label, text in rows(run, status)]
     for name, actor in status["actors"].items():
-        lag = status["learner"]["weights_version"] - number(actor.get("weights_version"), 0)
+        lag = status["learner"]["weights_version"] - whole_number(actor.get("weights_version"), 0)
         lines.append(
             f"  {name:<24} {actor.get('host', '?')}:{actor.get('pid', '?')}  "
-            f"{number(actor.get('frames_per_s'), 0):>9,} frames/s  version "
+            f"{whole_number(actor.get('frames_per_s'), 0):>9,} frames/s  version "
             f"{actor.get('weights_version', '?')} ({lag} behind)  shed {actor.get('shed_local', 0)}"
         )
     return "\n".join(lines)
@@ -163,7 +158,7 @@ def notices(status: RunStatus) -> list[Row]:
 
 def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
     """Who it is, and its own figures; of one that is gone, the last."""
-    holder, figures, now = learner["holder"], learner["figures"], are_of_now(learner)
+    holder, figures, now = learner["holder"], learner["figures"], figures_are_current(learner)
     place = holder.partition("#")[0] if holder else "none: no lease is held"  # host:pid
     waits = "".join(
         f"; {words} {100 * figures[name]:.0f} %"
@@ -249,8 +244,8 @@ def _actors(actors: dict[str, dict[str, str]]) -> str:
     if not actors:
         return "0"
     hosts = len({actor.get("host") for actor in actors.values()})
-    rates = [number(actor.get("frames_per_s"), 0) for actor in actors.values()]
-    shed = sum(number(actor.get("shed_local"), 0) for actor in actors.values())
+    rates = [whole_number(actor.get("frames_per_s"), 0) for actor in actors.values()]
+    shed = sum(whole_number(actor.get("shed_local"), 0) for actor in actors.values())
     spread = f" ({min(rates):,} to {max(rates):,} each)" if len(actors) > 1 else ""
     return (
         f"{len(actors)} on {hosts} host{'s' * (hosts > 1)}, {sum(rates):,} frames/s{spread}; "

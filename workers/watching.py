@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from impala_redis.common.errors import RedisUnreachable, RunMissing
-from impala_redis.common.transport.monitor import MonitorLink, Reading, RunStatus, summary
+from impala_redis.common.transport.monitor import MonitorLink, Reading
+from impala_redis.common.transport.situation import RunStatus, summary
 from impala_redis.workers import stopping
 
 # Rates are the difference of two readings this far apart; when watching, of so many readings.

@@ -20,7 +20,8 @@ from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.errors import ImpalaError, MessageRefused, RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
-from impala_redis.common.transport.link import ActorLink, PushReply
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.replies import PushReply
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.errors import MessageRefused
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.link import WeightsReply
+from impala_redis.common.transport.replies import WeightsReply
 
 
 def unpack_reply(reply: WeightsReply, spec: RunSpec) -> VersionedWeights:
@@ -14,4 +14,4 @@ def unpack_reply(reply: WeightsReply, spec: RunSpec) -> VersionedWeights:
     """
     if not reply.intact:
         raise MessageRefused("malformed", "the weights' digest does not fit")
-    return wire.unpack_weights(reply.payload, spec)
+    return wire.unpack_weights(reply.message, spec)

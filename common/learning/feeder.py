@@ -23,8 +23,8 @@ from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
 from impala_redis.common.learning.replay import Replay
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Claimed, Dead, Ledger, Settled
-from impala_redis.common.transport.link import LearnerLink
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import OutOfStep, RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
-from impala_redis.common.transport.link import LearnerLink
+from impala_redis.common.transport.learner_link import LearnerLink
 
 log = logging.getLogger(__name__)
 

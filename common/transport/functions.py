@@ -1,7 +1,8 @@
-"""The server's functions: transport.lua, put there by the learner or, beforehand, by an admin."""
+"""The server's functions: functions.lua, put there by the learner or, beforehand, by an admin."""
 
 import importlib.resources
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
@@ -13,11 +14,16 @@ LIBRARY = "impala2"
 FILE = importlib.resources.files("impala_redis.common.transport").joinpath("functions.lua")
 
 
-def provide(client: Any, url: str, *keys: str) -> None:
-    """Puts the functions on the server if they are not there as they are here.
+def fcall(function: str, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
+    """The command that calls one of the server's functions."""
+    return ("FCALL", f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
 
-    `keys` are those of `read_books`, which a user may call who may not list functions. Raises
-    RedisDenied with what an admin must do, and redis-py's errors.
+
+def provide(client: Any, url: str, *keys: str) -> None:
+    """Puts the functions on the server unless exactly these are there.
+
+    `keys` are those of `read_books`: a user who may not list functions may still call this one.
+    Raises RedisDenied with what an admin must do, and redis-py's errors.
     """
     source = FILE.read_text()
     if _are_there(client, source, keys):
@@ -38,7 +44,7 @@ def _are_there(client: Any, source: str, keys: tuple[str, ...]) -> bool:
         return any(source.encode() in _flat(entry) for entry in listed)
     except NoPermissionError:
         pass
-    try:  # who may not look may still call them
+    try:  # a user who may not list functions may still call them
         client.fcall(f"{LIBRARY}_read_books", len(keys), *keys)
     except ResponseError as error:
         if "Function not found" not in str(error):

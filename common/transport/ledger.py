@@ -1,4 +1,4 @@
-"""How claimed blocks end: trained on, too old, or refused; each is settled once, in claim order."""
+"""How claimed blocks end: consumed, stale or refused; each is settled once, in claim order."""
 
 import json
 import time
@@ -6,33 +6,33 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-# Of a refused block, this much is kept as evidence.
+# This much of a refused block's message is kept as evidence.
 DEAD_RECORD_BYTES = 4096
 
 
 class Dead(NamedTuple):
-    """A refused block: its counter's name, and what is kept of it."""
+    """A refused block."""
 
-    reason: str
-    message: str
-    frame: bytes
+    reason: str  # names its counter
+    explanation: str
+    message: bytes
 
     def record(self) -> bytes:
-        """One line of JSON, then the first bytes of the block."""
+        """What the list `dead` keeps: one line of JSON, then the first bytes of the message."""
         head = {
             "reason": self.reason,
-            "message": self.message,
-            "bytes": len(self.frame),
+            "message": self.explanation,
+            "bytes": len(self.message),
             "unix_s": round(time.time(), 3),
         }
-        return json.dumps(head).encode() + b"\n" + self.frame[:DEAD_RECORD_BYTES]
+        return json.dumps(head).encode() + b"\n" + self.message[:DEAD_RECORD_BYTES]
 
 
 class Settled(NamedTuple):
     """How the oldest in-flight blocks ended, each in one counter."""
 
-    consumed: int = 0
-    stale: int = 0
+    consumed: int = 0  # trained on
+    stale: int = 0  # the policy lag was too long
     dead: tuple[Dead, ...] = ()
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Ledger:
         return self._claimed[-1]
 
     def settle(self) -> Settled:
-        """Takes the oldest blocks whose end is known."""
+        """Removes and returns the oldest blocks whose end is known."""
         consumed, stale, dead = 0, 0, []
         while self._claimed and (outcome := self._claimed[0].outcome) is not None:
             self._claimed.popleft()

@@ -24,8 +24,10 @@ from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server import connection
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport.link import ActorLink, LearnerLink, PushReply, WeightsReply
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
+from impala_redis.common.transport.replies import PushReply, WeightsReply
 from support import eventually
 
 T, N = 2, 2

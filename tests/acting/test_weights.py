@@ -11,7 +11,7 @@ from impala_redis.common.blocks import wire
 from impala_redis.common.errors import MessageRefused
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.link import WeightsReply
+from impala_redis.common.transport.replies import WeightsReply
 
 SPEC = RunSpec(
     run="test",

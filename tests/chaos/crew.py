@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from impala_redis.common.errors import RedisUnreachable, RunMissing
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import Program, Programs, eventually
 

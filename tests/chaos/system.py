@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chaos.proxy import Proxy
 from chaos.servers import DURABLE, OwnServer
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.keys import Keys
 from support import Program, Programs
 
 RUN = "chaos"

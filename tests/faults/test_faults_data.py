@@ -27,7 +27,7 @@ from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spaces import discrete
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually
 

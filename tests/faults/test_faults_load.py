@@ -32,8 +32,9 @@ from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajector
 from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.link import ActorLink, LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import Programs, eventually
 
@@ -94,7 +95,7 @@ def carry(pipe: Connection, url: str, run: str, number: int) -> None:
     assert spec_reply is not None
     assert weights_reply is not None
     spec = RunSpec.from_json(spec_reply.json)
-    fresh = VersionedWeights(*wire.unpack_weights(weights_reply.payload, spec))
+    fresh = VersionedWeights(*wire.unpack_weights(weights_reply.message, spec))
     couriers, blocks = [], []
     for i in range(CROWD):
         origin = Origin(f"crowd-{number}-{i}", number + 1, 0, fresh.version)

@@ -25,8 +25,9 @@ from chaos.servers import OwnServer
 from impala_redis.common.acting.courier import RING_BLOCKS
 from impala_redis.common.errors import RedisUnreachable
 from impala_redis.common.server.connection import SOCKET_TIMEOUT_S
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.link import ActorLink, LearnerLink
 from support import Programs, eventually
 
 log = logging.getLogger(__name__)
@@ -369,7 +370,7 @@ def test_weights_that_the_network_cannot_carry_in_a_time_out_are_not_half_publis
     reader = ActorLink(own_server.url, run_name, "actor")
     found = reader.read_weights()
     assert found is not None
-    assert (found.version, found.payload) == (1, b"old")
+    assert (found.version, found.message) == (1, b"old")
     learner.close()
     reader.close()
 

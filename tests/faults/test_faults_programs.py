@@ -21,7 +21,7 @@ from impala_redis.common.acting.courier import BEAT_EXPIRES_S, RING_BLOCKS
 from impala_redis.common.blocks import wire
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.monitor import MonitorLink
 from support import ROOT, Program, Programs, eventually
 
@@ -276,7 +276,7 @@ def test_a_learner_killed_with_half_its_weights_sent_leaves_the_old_ones_whole(
     assert reply is not None
     assert spec_reply is not None
     assert reply.intact
-    version, _ = wire.unpack_weights(reply.payload, RunSpec.from_json(spec_reply.json))
+    version, _ = wire.unpack_weights(reply.message, RunSpec.from_json(spec_reply.json))
     assert version == reply.version
 
     # and the actor has refused nothing, goes on, and is there for the next learner

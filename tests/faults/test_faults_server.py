@@ -23,8 +23,8 @@ from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajector
 from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.functions import LIBRARY
-from impala_redis.common.transport.link import ActorLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import Program, Programs, eventually
 

@@ -28,7 +28,7 @@ from impala_redis.common.server.backoff import keep_trying
 from impala_redis.common.server.connection import connect
 from impala_redis.common.server.embedded import find_server
 from impala_redis.common.server.suitability import ServerLimits, check_server
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.keys import Keys
 from support import ROOT
 
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 from impala_redis.common import errors
 from impala_redis.common.run.config import settings
 from impala_redis.common.run.presets import PRESETS
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.keys import Keys
 from impala_redis.workers.options import shown
 from support import ROOT
 

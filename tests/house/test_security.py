@@ -24,7 +24,7 @@ from impala_redis.common.server.address import with_password
 from impala_redis.common.server.connection import connect
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.server.suitability import check_server
-from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from impala_redis.workers.status import main as status_command
 from impala_redis.workers.train import main as train_command

@@ -20,8 +20,9 @@ from impala_redis.common.learning.feeder import Feeder
 from impala_redis.common.learning.replay import Replay
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.link import ActorLink, LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import eventually
 
@@ -510,7 +511,7 @@ class LossySide(LearnerLink):
     lost = 0
 
     def settle_and_claim(self, settled: Settled, most: int) -> tuple[list[bytes], int]:
-        cursor = self._received, self._committed
+        cursor = self._cursor
         chance = self.chances.random()
         if chance < 0.2:
             self.lost += 1
@@ -518,7 +519,7 @@ class LossySide(LearnerLink):
         reply = super().settle_and_claim(settled, most)
         if chance < 0.4:
             self.lost += 1
-            self._received, self._committed = cursor
+            self._cursor = cursor
             raise RedisUnreachable("the reply was lost")
         return reply
 

@@ -22,7 +22,8 @@ from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server import connection
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.transport.link import ActorLink, LearnerLink
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink
 from support import eventually
 
@@ -89,7 +90,7 @@ class Run:
         reply = self.monitor.read_weights()
         if reply is None:
             return -1
-        version, found = wire.unpack_weights(reply.payload, SPEC)
+        version, found = wire.unpack_weights(reply.message, SPEC)
         assert reply.intact
         assert version == reply.version
         assert all(np.array_equal(found[name], w) for name, w in weights(version).items())

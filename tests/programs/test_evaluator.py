@@ -11,7 +11,7 @@ from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import RunMissing, SpecMismatch
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.link import LearnerLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers.evaluator import from_live_run
 
 

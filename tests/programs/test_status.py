@@ -20,8 +20,9 @@ from rich.console import Console
 
 from chaos.proxy import Proxy
 from chaos.servers import OwnServer
-from impala_redis.common.transport.link import LearnerLink
-from impala_redis.common.transport.monitor import MonitorLink, Reading, situation, summary
+from impala_redis.common.transport.learner_link import LearnerLink
+from impala_redis.common.transport.monitor import MonitorLink, Reading
+from impala_redis.common.transport.situation import situation, summary
 from impala_redis.workers.screen import Screen
 from impala_redis.workers.status import in_words, notices, rows
 from support import BIN, Program, Programs, before_exec, eventually

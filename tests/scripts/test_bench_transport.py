@@ -19,8 +19,9 @@ from click.testing import CliRunner
 
 from chaos.servers import OwnServer
 from impala_redis.common.server.embedded import find_server
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.link import ActorLink, LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink
 from support import ROOT, Program, eventually, is_running
 

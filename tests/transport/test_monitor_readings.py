@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from impala_redis.common.transport.monitor import (
+from impala_redis.common.transport.monitor import Reading
+from impala_redis.common.transport.situation import (
     LEAST_GROWTH_BLOCKS,
-    Reading,
-    are_of_now,
+    figures_are_current,
     situation,
     summary,
 )
@@ -171,7 +171,7 @@ def test_a_learner_is_idle_only_when_there_is_no_block_anywhere(
 def test_figures_are_of_now_while_their_learner_holds_the_run(
     holder: str | None, figures: dict[str, float], of_now: bool
 ) -> None:
-    assert are_of_now({"holder": holder, "epoch": 2, "figures": figures}) is of_now
+    assert figures_are_current({"holder": holder, "epoch": 2, "figures": figures}) is of_now
 
 
 def test_a_single_reading_tells_no_share_but_memorys() -> None:

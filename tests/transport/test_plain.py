@@ -9,8 +9,8 @@ import redis
 
 from impala_redis.common.errors import RedisUnreachable, RunMissing
 from impala_redis.common.transport import plain_push as plain
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from impala_redis.common.transport.plain_push import PlainActorLink
 from support import Programs, eventually

@@ -19,7 +19,7 @@ from bench.load.roles import RUN, frame_of
 from bench.load.swarm import PACKER, push_commands
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.connection import CONNECT_TIMEOUT_S
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.keys import Keys
 
 # All numbers of pushes have as many digits.
 FIRST_SEQUENCE = 10**9

@@ -24,8 +24,10 @@ from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.backoff import keep_trying
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.link import ActorLink, LearnerLink, Link
+from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.monitor import MonitorLink
 
 RUN = "bench"
@@ -185,7 +187,7 @@ def join(url: str, spec: RunSpec, actors: int) -> Figures:
         link.ping()
         told, weights = link.read_spec(), link.read_weights()
         assert told is not None and weights is not None and weights.intact
-        wire.unpack_weights(weights.payload, RunSpec.from_json(told.json))
+        wire.unpack_weights(weights.message, RunSpec.from_json(told.json))
         link.is_listed(name)
         link.beat(name, FIGURES, BEAT_EXPIRES_S)
         link.push(f"{name}#1", 1, frame, spec.queue_blocks)

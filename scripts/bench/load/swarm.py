@@ -16,8 +16,8 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.server.connection import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
 from impala_redis.common.server.translation import as_ours
-from impala_redis.common.transport import link as transport
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport import actor_link
+from impala_redis.common.transport.keys import Keys
 
 
 def swarm(
@@ -156,7 +156,7 @@ def push_commands(
     spec: RunSpec, producer: str, sequence: int, frame: bytes
 ) -> list[tuple[Any, ...]]:
     """What `ActorLink.push` sends."""
-    return transport.push_commands(Keys(RUN), producer, sequence, frame, spec.queue_blocks)
+    return actor_link.push_commands(Keys(RUN), producer, sequence, frame, spec.queue_blocks)
 
 
 def beat_commands(

@@ -19,7 +19,7 @@ from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.link import ActorLink
+from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.workers import process
 
 # Windows of each trouble that an actor plays through.

@@ -15,7 +15,7 @@ from bench.load.flood import flood
 from bench.load.roles import RUN
 from bench.targets import Grid, Target
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.link import Keys
+from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.monitor import MonitorLink
 
 # One thread floods while server and learner have a core each; no more than this are needed.

@@ -1,0 +1,79 @@
+"""An actor's link: it pushes blocks, learns what is new, and says that it lives."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from impala_redis.common.errors import RunMissing
+from impala_redis.common.server.resp import round_trip
+from impala_redis.common.transport.functions import fcall
+from impala_redis.common.transport.keys import Keys
+from impala_redis.common.transport.link import Link
+from impala_redis.common.transport.replies import (
+    PushReply,
+    pipeline_replies,
+    push_reply,
+    without_errors,
+)
+
+
+class ActorLink(Link):
+    """What an actor may do."""
+
+    def push(self, producer: str, sequence: int, message: bytes, queue_blocks: int) -> PushReply:
+        """Pushes a block's message and reads what is new, in one round trip.
+
+        A block of the same sequence is stored once however often it is pushed.
+        Raises RunMissing when no learner has opened the run (or the server lost it).
+        """
+        commands = push_commands(self.keys, producer, sequence, message, queue_blocks)
+        with self._asking():
+            *_, executed = without_errors(round_trip(self.client, commands))
+            *_, stored, version, spec = without_errors(executed)
+        reply = push_reply(bool(stored), version, spec)
+        if reply is None:
+            raise RunMissing(f"the run {self.run!r} has no spec any more")
+        return reply
+
+    def read_news(self) -> PushReply | None:
+        """What a push would bring back, without one; None when there is no run."""
+        with self._asking():
+            pipe = self.client.pipeline(transaction=False)
+            pipe.hget(self.keys.weights, "version")
+            pipe.hmget(self.keys.spec, ["digest", "state"])
+            version, spec = pipeline_replies(pipe)
+        return push_reply(False, version, spec)
+
+    def beat(self, actor: str, figures: Mapping[str, Any], expires_s: float) -> None:
+        """Says that the actor lives, with its figures; the record goes after `expires_s`."""
+        key = self.keys.actor(actor)
+        with self._asking():
+            pipe = self.client.pipeline(transaction=False)
+            pipe.hset(key, mapping=dict(figures))
+            pipe.pexpire(key, round(expires_s * 1000))
+            pipeline_replies(pipe)
+
+    def is_listed(self, actor: str) -> bool:
+        """Whether an actor of that name lives, or did until some seconds ago."""
+        with self._asking():
+            return bool(self.client.exists(self.keys.actor(actor)))
+
+    def leave(self, actor: str) -> None:
+        """Takes the heartbeat away at a clean end."""
+        with self._asking():
+            self.client.unlink(self.keys.actor(actor))
+
+
+def push_commands(
+    keys: Keys, producer: str, sequence: int, message: bytes, queue_blocks: int
+) -> list[tuple[Any, ...]]:
+    """The transaction of a push, which also reads what is new."""
+    books = [keys.trajectories, keys.pushing, keys.stats, keys.seq]
+    return [
+        ("MULTI",),
+        fcall("push_begin", books, producer, sequence),
+        ("RPUSHX", keys.pushing, message),
+        fcall("push_end", books, producer, sequence, queue_blocks),
+        ("HGET", keys.weights, "version"),
+        ("HMGET", keys.spec, "digest", "state"),
+        ("EXEC",),
+    ]

@@ -1,0 +1,48 @@
+"""All that passes between the programs, and the only file that names a key.
+
+Every key begins with `impala:{RUN}:`. The braces are literal: a Redis Cluster hash tag, so that one
+run's keys share a slot.
+
+    key           type           what
+    trajectories  list           blocks waiting for the learner, oldest first, bounded
+    pushing       list           the name of `trajectories` within a push, where nobody sees it
+    inflight      list           a mark for each block taken by the learner, not yet committed
+    claimed       list           the last of these blocks, until the next claim says they arrived
+    weights       hash           version, payload, digest, published_at
+    spec          hash           json, digest, fingerprint, state: all an actor needs to join
+    stats         hash           the books: produced, consumed, dropped_oldest, dead_lettered,
+                                 stale_rejected, abandoned, dup_push, foreign (came around push),
+                                 generation, and dead_lettered:<reason>
+    seq           hash           last sequence number of each producer (actor#incarnation)
+    epoch         hash           number, holder, token: fencing; committed: the learner's cursor;
+                                 learner:<figure>: the learner's latest figures of its own
+    lock          string, TTL    the holder of the learner's lease
+    dead          list           at most 100 records of refused blocks, newest first
+    actor:<id>    hash, TTL      a live actor's heartbeat and figures
+
+Delivery is at most once and accounted exactly: a block is trained on once or stands in one counter
+(`functions.lua`).
+"""
+
+
+class Keys:
+    """The names of one run's keys."""
+
+    def __init__(self, run: str) -> None:
+        prefix = f"impala:{{{run}}}:"
+        self.trajectories = prefix + "trajectories"
+        self.pushing = prefix + "pushing"
+        self.inflight = prefix + "inflight"
+        self.claimed = prefix + "claimed"
+        self.weights = prefix + "weights"
+        self.spec = prefix + "spec"
+        self.stats = prefix + "stats"
+        self.seq = prefix + "seq"
+        self.epoch = prefix + "epoch"
+        self.lock = prefix + "lock"
+        self.dead = prefix + "dead"
+        self._actor = prefix + "actor:"
+
+    def actor(self, actor: str) -> str:
+        """The heartbeat of one actor."""
+        return self._actor + actor

@@ -1,0 +1,187 @@
+"""The learner's link: it takes a run, claims blocks and commits how they ended, and publishes.
+
+It has two connections, because several threads use it: with one, either kind of work could starve
+the other.
+
+    client             open, settle_and_claim (the program and its feeder's thread)
+    _publisher_client  announce, publish, renew, read_flow, release (the publisher's thread)
+"""
+
+import contextlib
+import hashlib
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from impala_redis.common.errors import Fenced, OutOfStep
+from impala_redis.common.server.connection import connect
+from impala_redis.common.server.resp import round_trip
+from impala_redis.common.server.suitability import ServerLimits, check_server
+from impala_redis.common.transport import functions
+from impala_redis.common.transport.functions import fcall
+from impala_redis.common.transport.ledger import Settled
+from impala_redis.common.transport.link import Link
+from impala_redis.common.transport.replies import RunState, whole_number, without_errors
+
+
+class Cursor(NamedTuple):
+    """How far a learner has come since it opened the run, in blocks; the server has one, too.
+
+    It moves when a reply arrives: a repeated request with the same cursor gets the same reply.
+    """
+
+    received: int = 0
+    committed: int = 0
+
+
+class LearnerLink(Link):
+    """What the one learner of a run may do, between `open` and `release`.
+
+    Its methods raise Fenced once another learner has taken the run over, and RunMissing or
+    OutOfStep when the server has lost the run or a part of it: then `open` again.
+    """
+
+    def __init__(self, url: str, run: str, holder: str, lease_s: float) -> None:
+        super().__init__(url, run, "learner")
+        self._publisher_client: Any = connect(url, "impala-publisher")
+        self.holder = holder
+        self.epoch = 0
+        self._lease_ms = round(lease_s * 1000)
+        # Known to the server by the last opening. While one thread opens the run again, the other
+        # waits: with the token before it, it would be fenced by its own learner.
+        self._token = ""
+        self._opening = threading.Lock()
+        self._cursor = Cursor()
+
+    def close(self) -> None:
+        """Ends both connections."""
+        self._publisher_client.close()
+        super().close()
+
+    def check_server(self) -> ServerLimits:
+        """How much the server takes. Raises UnsuitableServer."""
+        return check_server(self.client, self.url)
+
+    def current_holder(self) -> str | None:
+        """Who holds the run's lease now."""
+        with self._asking():
+            holder = self.client.get(self.keys.lock)
+        return None if holder is None else holder.decode(errors="replace")
+
+    def weights_version(self) -> int:
+        """The version that is published now, -1 for none."""
+        with self._asking():
+            return whole_number(self.client.hget(self.keys.weights, "version"), -1)
+
+    def open(self, take_over: bool = False) -> int:
+        """Takes the run: a new epoch, the lease, and the books if there are none.
+
+        Returns how many blocks of an earlier learner were abandoned. Raises RunHeld.
+        """
+        keys = self.keys
+        with self._opening, self._asking():
+            functions.provide(self.client, self.url, keys.stats, keys.trajectories, keys.inflight)
+            epoch, abandoned, _ = self._call(
+                self.client,
+                "open",
+                [keys.lock, keys.epoch, keys.inflight, keys.claimed, keys.stats],
+                self.holder,
+                self._lease_ms,
+                int(take_over),
+                self.epoch,
+                secrets.token_hex(8),
+            )
+            self.epoch, self._cursor = int(epoch), Cursor()
+            self._token = f"{self.epoch}:{self.holder}"
+        return int(abandoned)
+
+    def settle_and_claim(self, settled: Settled, most: int) -> tuple[list[bytes], int]:
+        """Commits how the oldest in-flight blocks ended and claims up to `most` more.
+
+        Returns the blocks' messages and how many blocks are left in the list. One round trip, and
+        exact however often it must be repeated: the server and this learner each hold a cursor.
+        """
+        commands = self._claim_commands(most)
+        if len(settled):
+            commands.insert(0, self._commit_command(settled))
+        with self._fenced_by_another(), self._asking():
+            *_, claimed, messages, queued = without_errors(round_trip(self.client, commands))
+        if len(messages) != claimed:
+            raise OutOfStep(f"of {claimed} claimed blocks {len(messages)} were there")
+        received, committed = self._cursor
+        self._cursor = Cursor(received + claimed, committed + len(settled))
+        return messages, queued
+
+    def announce(self, spec_json: str, fingerprint: str, state: RunState) -> None:
+        """Writes the run's spec."""
+        digest = hashlib.sha256(spec_json.encode()).hexdigest()
+        self._call_fenced("announce", [self.keys.spec], spec_json, digest, fingerprint, state)
+
+    def publish(self, version: int, message: bytes) -> None:
+        """Publishes weights, unless these or newer ones are there already."""
+        digest = hashlib.sha256(message).hexdigest()
+        self._call_fenced("publish", [self.keys.weights], version, message, digest)
+
+    def renew(self, figures: Mapping[str, float]) -> None:
+        """Keeps the lease for another `lease_s`, and leaves the learner's figures for status."""
+        # By the epoch a reader knows them from those that an earlier learner has left.
+        stamped = {**figures, "epoch": self.epoch} if figures else figures
+        pairs = [part for pair in stamped.items() for part in pair]
+        self._call_fenced("renew", [self.keys.lock], self.holder, self._lease_ms, *pairs)
+
+    def read_flow(self) -> tuple[int, int]:
+        """From the books: blocks produced, and blocks dropped because the list was full."""
+        with self._asking(self._publisher_client):
+            counters = self._publisher_client.hmget(self.keys.stats, ["produced", "dropped_oldest"])
+        produced, dropped = (whole_number(counter, 0) for counter in counters)
+        return produced, dropped
+
+    def release(self) -> None:
+        """Gives the lease back."""
+        self._call_fenced("release", [self.keys.lock])
+
+    def _commit_command(self, settled: Settled) -> tuple[Any, ...]:
+        keys = self.keys
+        records = [part for dead in settled.dead for part in (dead.reason, dead.record())]
+        return fcall(
+            "commit",
+            [keys.inflight, keys.stats, keys.epoch, keys.dead],
+            self._token,
+            self._cursor.committed,
+            settled.consumed,
+            settled.stale,
+            *records,
+        )
+
+    def _claim_commands(self, most: int) -> list[tuple[Any, ...]]:
+        """The commands of a claim; their last three replies: claimed blocks, messages, queued."""
+        keys = self.keys
+        lists = [keys.trajectories, keys.inflight, keys.claimed, keys.epoch, keys.stats]
+        return [
+            fcall("claim", lists, self._token, self._cursor.received, most),
+            ("LRANGE", keys.claimed, *((0, most - 1) if most else (1, 0))),
+            fcall("confirm", [keys.trajectories, keys.epoch], self._token),
+        ]
+
+    def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
+        return client.execute_command(*fcall(function, keys, *arguments))
+
+    def _call_fenced(self, function: str, keys: list[str], *arguments: Any) -> None:
+        """Calls a function that refuses every token but the present one."""
+        client = self._publisher_client
+        with self._opening, self._fenced_by_another(), self._asking(client):
+            self._call(client, function, [*keys, self.keys.epoch], self._token, *arguments)
+
+    @contextlib.contextmanager
+    def _fenced_by_another(self) -> Iterator[None]:
+        """Lets Fenced pass if another learner is the reason.
+
+        Raises OutOfStep for it when the reply to an opening of this learner's own was lost.
+        """
+        try:
+            yield
+        except Fenced as error:
+            if error.token.partition(":")[2] == self.holder:
+                raise OutOfStep("the reply to an opening of the run was lost") from error
+            raise

@@ -1,0 +1,95 @@
+"""What readings of a run come to: rates, shares, and what limits the run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from impala_redis.common.transport.diagnosis import Situation, bottleneck
+from impala_redis.common.transport.monitor import WHEREABOUTS, Reading
+from impala_redis.common.transport.replies import whole_number
+
+# A list that is longer by fewer blocks has not grown: it goes up and down.
+LEAST_GROWTH_BLOCKS = 8
+
+RunStatus = dict[str, Any]  # a reading and what it comes to
+
+
+def summary(readings: Sequence[Reading]) -> RunStatus:
+    """The last reading, what changed since the first of them, and what limits the run."""
+    first, last = readings[0], readings[-1]
+    elapsed_s = last["at"] - first["at"]
+    status = {name: value for name, value in last.items() if name != "at"}
+    one_generation = first["books"]["generation"] == last["books"]["generation"]
+    if one_generation and elapsed_s > 0:
+        status["blocks_per_s"] = {
+            name: (last["books"][name] - first["books"][name]) / elapsed_s
+            for name in ("produced", "consumed", "dropped_oldest")
+        }
+        updates = last["learner"]["weights_version"] - first["learner"]["weights_version"]
+        status["updates_per_s"] = updates / elapsed_s
+    status["bottleneck"] = bottleneck(situation(readings if one_generation else [last]))
+    return status
+
+
+def situation(readings: Sequence[Reading]) -> Situation:
+    """The situation of a run between the first and the last of its readings, which are in order.
+
+    The books must be of one generation. A single reading shows no share but memory's.
+    """
+    first, last = readings[0], readings[-1]
+    memory = last["memory"]
+    known = Situation(
+        learner_present=bool(last["learner"]["holder"]),
+        finished=last["state"] == "finished",
+        actors=len(last["actors"]),
+        memory_share=memory["share"] if memory else None,
+    )
+    if len(readings) < 2:
+        return known
+    books = last["books"]
+    more = {name: books[name] - first["books"][name] for name in ("produced", *WHEREABOUTS)}
+    pushed = max(more["produced"], 1)
+    idle = not (more["consumed"] or books["queued"] or books["in_flight"])
+    grown = more["queued"] if more["queued"] >= LEAST_GROWTH_BLOCKS else 0
+    return replace(
+        known,
+        # A learner with nothing to train on records seldom: its figure may be an old one.
+        wait_share=1.0 if idle else _mean_figure(readings, "wait_share"),
+        dropped_share=min(more["dropped_oldest"] / pushed, 1.0),
+        growth_share=min(grown / pushed, 1.0),
+        refused_share=min((more["stale_rejected"] + more["dead_lettered"]) / pushed, 1.0),
+        shed_share=_shed_share(first["actors"], last["actors"]),
+        claim_share=_mean_figure(readings, "claim_share"),
+    )
+
+
+def figures_are_current(learner: Mapping[str, Any]) -> bool:
+    """Whether a learner's figures are those of the one that holds the lease: they outlive it."""
+    epoch: int = learner["epoch"]
+    return bool(learner["holder"]) and learner["figures"].get("epoch", epoch) == epoch
+
+
+def _mean_figure(readings: Sequence[Reading], name: str) -> float | None:
+    """The mean of one of the present learner's own figures; None if no reading has it."""
+    epoch = readings[-1]["learner"]["epoch"]
+    values = [
+        learner["figures"][name]
+        for learner in (reading["learner"] for reading in readings)
+        if learner["epoch"] == epoch and figures_are_current(learner) and name in learner["figures"]
+    ]
+    return sum(values) / len(values) if values else None
+
+
+def _shed_share(before: Mapping[str, Any], now: Mapping[str, Any]) -> float | None:
+    """The share of blocks that actors played and never pushed; None if none was played."""
+    generated = shed = 0
+    for name in before.keys() & now.keys():
+        more = {
+            counter: whole_number(now[name].get(counter), 0)
+            - whole_number(before[name].get(counter), 0)
+            for counter in ("generated", "shed_local")
+        }
+        if more["generated"] > 0 and more["shed_local"] >= 0:  # else it has restarted
+            generated += more["generated"]
+            shed += more["shed_local"]
+    return min(shed / generated, 1.0) if generated else None

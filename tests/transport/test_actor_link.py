@@ -1,0 +1,222 @@
+"""What an actor does: push within a bound and once, join a run that is open, beat."""
+
+import hashlib
+import threading
+
+import pytest
+import redis
+from parties import Learners, claim, push, settle
+
+from impala_redis.common.errors import RunMissing
+from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
+from impala_redis.common.transport.ledger import Settled
+from impala_redis.common.transport.monitor import MonitorLink, residual
+from support import eventually
+
+# Push.
+
+
+def test_a_push_stores_the_block_counts_it_and_brings_the_news(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    # given published weights
+    learner.publish(7, b"weights")
+
+    # when any bytes are pushed
+    reply = actor.push("a#1", 1, b"\x00\xff\r\n", 4)
+
+    # then they stand in the list as they are, and are counted
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [b"\x00\xff\r\n"]
+    assert monitor.read_books()["produced"] == 1
+    # and the reply tells of weights and spec
+    digest = hashlib.sha256(b'{"a": 1}').hexdigest()
+    assert reply == (True, 7, digest, "running")
+    assert actor.read_news() == (False, 7, digest, "running")
+
+
+def test_the_bound_drops_the_oldest_and_counts_them(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    # when ten blocks are pushed into room for four
+    for number in range(1, 11):
+        actor.push("a#1", number, f"{number}".encode(), 4)
+        assert monitor.read_books()["queued"] == min(number, 4)
+
+    # then the newest four are left
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [b"7", b"8", b"9", b"10"]
+    books = monitor.read_books()
+    assert (books["produced"], books["dropped_oldest"], residual(books)) == (10, 6, 0)
+
+    # and a smaller bound holds from the next push on
+    actor.push("a#1", 11, b"11", 2)
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [b"10", b"11"]
+    books = monitor.read_books()
+    assert (books["dropped_oldest"], residual(books)) == (9, 0)
+
+
+def test_the_bound_holds_at_every_instant_with_many_producers(
+    any_server: EmbeddedServer, learner: LearnerLink, monitor: MonitorLink, run_name: str
+) -> None:
+    producers, blocks_each, bound = 4, 150, 3
+    done, lengths, residuals = threading.Event(), [], []
+
+    def produce(number: int) -> None:
+        link = ActorLink(any_server.url, run_name, f"actor-{number}")
+        for sequence in range(1, blocks_each + 1):
+            link.push(f"{number}#1", sequence, bytes(1000), bound)
+        link.close()
+
+    def watch() -> None:
+        link = MonitorLink(any_server.url, run_name, "watch")
+        while not done.is_set():
+            books = link.read_books()
+            lengths.append(books["queued"])
+            residuals.append(residual(books))
+        link.close()
+
+    # given somebody who looks all the time
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+
+    # when several actors push at once
+    threads = [threading.Thread(target=produce, args=(i,)) for i in range(producers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    done.set()
+    watcher.join(20)
+
+    # then the list was never longer than its bound, and the books balanced all the time
+    assert len(lengths) > 10
+    assert max(lengths) == bound
+    assert set(residuals) == {0}
+    books = monitor.read_books()
+    assert books["produced"] == producers * blocks_each
+    assert books["dropped_oldest"] == producers * blocks_each - bound
+
+
+def test_a_block_sent_again_is_stored_once(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
+) -> None:
+    # given three stored blocks
+    push(actor, 3)
+
+    # when the last, and one before it, are sent again
+    again = actor.push("a#1", 3, b"a#1/3", 1000)
+    older = actor.push("a#1", 1, b"a#1/1", 1000)
+
+    # then they are counted, and not stored
+    assert (again.stored, older.stored) == (False, False)
+    books = monitor.read_books()
+    assert (books["produced"], books["queued"], books["dup_push"]) == (3, 3, 2)
+
+
+def test_a_block_sent_again_leaves_a_full_list_as_it_was(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    # given a full list
+    for number in (1, 2, 3):
+        actor.push("a#1", number, f"{number}".encode(), 3)
+
+    # when a block is sent again
+    assert not actor.push("a#1", 3, b"3", 3).stored
+
+    # then it has taken nobody's place
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [b"1", b"2", b"3"]
+    books = monitor.read_books()
+    assert (books["dropped_oldest"], books["dup_push"], residual(books)) == (0, 1, 0)
+
+
+def test_a_block_sent_again_is_not_stored_after_it_was_claimed_and_settled(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
+) -> None:
+    push(actor, 1)
+    claim(learner, 1)
+    settle(learner, Settled(1))
+    assert not actor.push("a#1", 1, b"a#1/1", 1000).stored
+    assert monitor.read_books()["queued"] == 0
+
+
+def test_a_new_incarnation_begins_at_1_again(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
+) -> None:
+    push(actor, 3, "a#1")
+    assert actor.push("a#2", 1, b"new", 1000).stored
+    books = monitor.read_books()
+    assert (books["produced"], books["dup_push"]) == (4, 0)
+
+
+def test_a_push_into_a_run_that_nobody_opened_is_refused(
+    any_server: EmbeddedServer,
+    learners: Learners,
+    actor: ActorLink,
+    operator: redis.Redis,
+    run_name: str,
+) -> None:
+    # given a server that knows our functions, but not this run
+    learners("elsewhere", run=f"{run_name}-2").open()
+
+    # when an actor pushes
+    with pytest.raises(RunMissing, match="no learner has opened this run"):
+        actor.push("a#1", 1, b"x", 4)
+
+    # then nothing of the run has come to be
+    assert operator.keys(f"impala:{{{run_name}}}:*") == []
+    assert actor.read_news() is None
+    assert actor.read_spec() is None
+    assert actor.read_weights() is None
+
+
+# Heartbeats.
+
+
+def test_a_heartbeat_expires_unless_it_beats(actor: ActorLink, monitor: MonitorLink) -> None:
+    # given one actor that beats for long, and one for a moment
+    actor.beat("steady", {"frames": 5, "host": "here"}, 60.0)
+    actor.beat("gone", {"frames": 6}, 0.2)
+
+    # then the second is listed no longer
+    eventually(lambda: "gone" not in monitor.read_actors(), 5.0)
+    assert monitor.read_actors() == {"steady": {"frames": "5", "host": "here"}}
+
+    # and a clean end takes the first away at once
+    actor.leave("steady")
+    assert monitor.read_actors() == {}
+
+
+@pytest.mark.parametrize(
+    ("mine", "others"),
+    [
+        ("a.b-c", ["a.b-d", "axb-c", "a.b-c-", "xa.b-c"]),
+        ("a*c", ["abc", "a*", "ac"]),
+        ("a?c", ["abc"]),
+        ("a[bx]c", ["abc", "axc"]),
+        ("a\\c", ["ac"]),
+    ],
+)
+def test_a_run_lists_only_its_own_actors(
+    any_server: EmbeddedServer, run_name: str, mine: str, others: list[str]
+) -> None:
+    # given runs whose names a pattern could confuse
+    for run in [mine, *others]:
+        link = ActorLink(any_server.url, f"{run_name}{run}", "actor")
+        link.beat(f"of-{run}", {"frames": 1}, 60.0)
+        link.close()
+
+    # then each lists its own
+    monitor = MonitorLink(any_server.url, f"{run_name}{mine}", "monitor")
+    assert list(monitor.read_actors()) == [f"of-{mine}"]
+    monitor.close()
+
+
+@pytest.mark.parametrize("name", ["a:actor:b", "a b", "a*b", "ü", "#1"])
+def test_an_actor_is_listed_under_the_name_it_beats_with(
+    actor: ActorLink, monitor: MonitorLink, name: str
+) -> None:
+    actor.beat(name, {"frames": 1}, 60.0)
+    assert list(monitor.read_actors()) == [name]
+    actor.leave(name)
+    assert monitor.read_actors() == {}

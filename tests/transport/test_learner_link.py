@@ -1,0 +1,245 @@
+"""How a learner holds a run: opening, the lease, and fencing."""
+
+import threading
+from typing import Any
+
+import pytest
+import redis
+from parties import COUNTERS, LEASE_S, Learners, claim, push, settle
+
+from impala_redis.common.errors import Fenced, OutOfStep, RunHeld, RunMissing
+from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
+from impala_redis.common.transport.ledger import Settled
+from impala_redis.common.transport.monitor import MonitorLink, residual
+from support import eventually
+
+
+def test_open_makes_the_books_and_a_generation(
+    learners: Learners, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    # given no run
+    with pytest.raises(RunMissing, match="impala-learner --run"):
+        monitor.read_books()
+
+    # when a learner opens it
+    link = learners("first")
+    assert link.open() == 0
+
+    # then every counter stands at 0
+    books = monitor.read_books()
+    generation = books.pop("generation")
+    assert books == dict.fromkeys(COUNTERS | {"queued", "in_flight"}, 0)
+    assert len(generation) == 16
+    assert link.epoch == 1
+
+    # and another open keeps books and generation
+    assert link.open() == 0
+    assert monitor.read_books()["generation"] == generation
+    assert link.epoch == 2
+
+
+def test_a_second_learner_is_refused_and_told_who_holds_the_run(
+    learner: LearnerLink, learners: Learners
+) -> None:
+    # when another holder wants the run
+    second = learners("second")
+    with pytest.raises(RunHeld, match=r"first .*--take-over"):
+        second.open()
+
+    # then the first one goes on
+    assert second.current_holder() == "first"
+    learner.renew({})
+    assert claim(learner, 1) == []
+
+
+def test_taking_over_fences_the_first_learner(
+    learner: LearnerLink,
+    learners: Learners,
+    actor: ActorLink,
+    monitor: MonitorLink,
+    operator: redis.Redis,
+) -> None:
+    # given a learner with a claimed block, and published weights
+    push(actor, 3)
+    claim(learner, 1)
+    learner.publish(1, b"first")
+
+    # when another takes the run over
+    second = learners("second")
+    assert second.open(take_over=True) == 1
+    assert (second.epoch, second.current_holder()) == (learner.epoch + 1, "second")
+    spec, books = operator.hgetall(actor.keys.spec), monitor.read_books()
+
+    # then nothing the first one does has an effect
+    for attempt in (
+        lambda: learner.settle_and_claim(Settled(1), 1),
+        lambda: learner.settle_and_claim(Settled(), 1),
+        lambda: learner.publish(2, b"late"),
+        lambda: learner.renew({"frames": 1}),
+        lambda: learner.announce("{}", "late", "finished"),
+        learner.release,
+    ):
+        with pytest.raises(Fenced, match="second"):
+            attempt()
+    assert monitor.read_books() == books
+    assert operator.hgetall(actor.keys.spec) == spec
+    assert second.current_holder() == "second"
+    assert second.weights_version() == 1
+
+    # and the second one works
+    assert claim(second, 5) == [b"a#1/2", b"a#1/3"]
+
+
+def test_an_opening_whose_reply_was_lost_does_not_fence_its_own_learner(
+    learner: LearnerLink,
+) -> None:
+    # given a learner that opened the run again and never heard so
+    before = learner._token
+    learner.open()
+    learner._token = before
+
+    # when it goes on, then it is told to open once more, not that another took over
+    for attempt in (lambda: learner.renew({}), lambda: learner.settle_and_claim(Settled(), 1)):
+        with pytest.raises(OutOfStep, match="the reply to an opening"):
+            attempt()
+    learner.open()
+    learner.renew({})
+
+
+def test_open_abandons_what_was_in_flight_and_counts_it(
+    learner: LearnerLink, learners: Learners, actor: ActorLink, monitor: MonitorLink
+) -> None:
+    # given five blocks: one settled, two claimed, two waiting
+    push(actor, 5)
+    claim(learner, 3)
+    settle(learner, Settled(1))
+    learner.release()
+
+    # when the next learner opens the run
+    assert learners("second").open() == 2
+
+    # then the books say where each block is
+    books = monitor.read_books()
+    assert (books["consumed"], books["abandoned"], books["queued"]) == (1, 2, 2)
+    assert (books["in_flight"], residual(books)) == (0, 0)
+
+
+def test_the_epoch_never_goes_back_even_when_the_server_has_forgotten_it(
+    learners: Learners,
+) -> None:
+    # given a learner that has reached epoch 7 on a server that lost everything
+    link = learners("first")
+    link.epoch = 7
+
+    # when it opens the run again
+    link.open()
+
+    # then its epoch is above all that were before
+    assert link.epoch == 8
+
+
+def test_a_learner_that_did_not_open_the_run_after_a_wipe_is_fenced_by_one_that_did(
+    learner: LearnerLink, learners: Learners, actor: ActorLink, operator: redis.Redis, run_name: str
+) -> None:
+    # given a server that lost the run in its first epoch
+    assert learner.epoch == 1
+    operator.delete(*operator.keys(f"impala:{{{run_name}}}:*"))
+
+    # when another learner opens it, and blocks arrive
+    second = learners("second")
+    second.open()
+    second.announce("{}", "f", "running")
+    push(actor, 2)
+
+    # then the first one, which also counts epoch 1, takes none of them
+    with pytest.raises((Fenced, RunMissing)):
+        claim(learner, 1)
+
+
+def test_a_learner_is_not_fenced_by_its_own_opening(
+    learner: LearnerLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a learner that opens its run again, and waits for the reply
+    call, opened, go_on = learner._call, threading.Event(), threading.Event()
+
+    def slow(client: Any, function: str, *arguments: Any) -> Any:
+        reply = call(client, function, *arguments)
+        if function == "open":
+            opened.set()
+            assert go_on.wait(20)
+        return reply
+
+    monkeypatch.setattr(learner, "_call", slow)
+    opening = threading.Thread(target=learner.open)
+    opening.start()
+    assert opened.wait(20)
+
+    # when its other thread renews the lease meanwhile
+    failures: list[Exception] = []
+
+    def renew() -> None:
+        try:
+            learner.renew({})
+        except Exception as error:
+            failures.append(error)
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    renewing.join(0.2)  # it may wait for the new epoch
+    go_on.set()
+    for thread in (opening, renewing):
+        thread.join(20)
+
+    # then it is not told that another learner took the run over
+    assert not [error for error in failures if isinstance(error, Fenced)]
+
+
+def test_the_same_learner_may_open_again_at_any_time(learner: LearnerLink) -> None:
+    before = learner.epoch
+    learner.open()
+    assert learner.epoch == before + 1
+
+
+def test_after_a_release_another_learner_opens_at_once(
+    learner: LearnerLink, learners: Learners
+) -> None:
+    learner.release()
+    second = learners("second")
+    assert second.current_holder() is None
+    second.open()
+    assert second.current_holder() == "second"
+
+
+def test_a_lease_lapses_by_itself(learners: Learners) -> None:
+    # given a learner that went away without a word
+    learners("first", lease_s=0.1).open()
+    second = learners("second")
+
+    # then its lease lapses, and another opens the run without force
+    eventually(lambda: second.current_holder() is None, 5.0)
+    second.open()
+
+
+def test_renewing_keeps_the_lease_and_leaves_the_learners_figures(
+    learners: Learners, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    # given a lease that has nearly run out
+    link = learners("first", lease_s=5.0)
+    link.open()
+    operator.pexpire(link.keys.lock, 500)
+
+    # when it is renewed
+    link.renew({"frames": 12, "mean_return_100": 0.5})
+
+    # then it is as long as at first
+    assert 4000 < operator.pttl(link.keys.lock) <= 5000
+    told = monitor.read_learner()
+    assert told["figures"] == {"frames": 12.0, "mean_return_100": 0.5, "epoch": 1.0}
+    assert (told["holder"], told["epoch"], told["weights_version"]) == ("first", 1, -1)
+
+
+def test_the_lock_always_expires(learner: LearnerLink, operator: redis.Redis) -> None:
+    assert 0 < operator.pttl(learner.keys.lock) <= LEASE_S * 1000
+    learner.renew({})
+    assert 0 < operator.pttl(learner.keys.lock) <= LEASE_S * 1000
