@@ -36,7 +36,7 @@ LONG_STEPS, LONG_S = 20.0, 0.1
 MOST_ASLEEP = 0.25
 SLOW_UPDATE_S = 0.2
 START_LIMIT_S, END_LIMIT_S = 60.0, 30.0
-TRACED = Path(__file__).with_name("traced.py")
+TRACED = Path(__file__).parent / "bench" / "traced.py"
 UPDATE, STEP = "#b5482f", "#22577a"
 
 Times = NDArray[np.float64]  # [n, 2]: begin and end, by time.monotonic
