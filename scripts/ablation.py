@@ -24,7 +24,7 @@ CORRECTIONS = {
 REPLAY = {"without replay": 0.0, "with replay (50 %)": 0.5}
 LAGS = (0, 10, 30, 100)
 FRAMES = 500_000
-# Gentler than the preset, which is made to stop when the task is solved.
+# Gentler settings than the preset's, which are made to stop when the task is solved.
 TASK = [
     *("--preset", "cartpole", "--stop-at-return", "none", "--total-frames", str(FRAMES)),
     *("--learning-rate", "0.001", "--entropy-cost", "0.01", "--replay-capacity", "1000"),
@@ -35,7 +35,7 @@ COLOURS = {"vtrace": "#0072b2", "one_step": "#009e73", "epsilon": "#e69f00", "no
 
 
 def final_return(output: Path, seeds: int, correction: str, replay: float, lag: int) -> Estimate:
-    """Over seeds, of one variant."""
+    """The figures of one variant, over seeds."""
     options = [*TASK, "--correction", correction, "--replay-share", str(replay)]
     options += ["--force-lag", str(lag)]
     returns = []
@@ -49,13 +49,13 @@ def final_return(output: Path, seeds: int, correction: str, replay: float, lag: 
 
 
 def table(head: list[str], rows: Iterator[list[str]]) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def draw(by_lag: dict[str, list[Estimate]], path: Path) -> None:
-    """Return against the forced lag, one line for each correction."""
+    """Draws the return against the forced lag, a line for each correction."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")

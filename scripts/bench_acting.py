@@ -42,7 +42,7 @@ from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers.options import CONTEXT
 
-# An unroll is these two, and the rest.
+# An unroll is these two and the rest.
 PARTS = ("environment_s", "policy_s")
 POLICIES = ("policy_s", "torch_s", "traced_s")
 CODECS = find_setting("compression").choices
@@ -72,7 +72,7 @@ def random_actions(action: ActionSpec, steps: int, num_envs: int) -> Actions:
 
 
 def policy_alone(spec: RunSpec, weights: Weights, played: Trajectory) -> Call:
-    """An unroll's actions, frames stacked and what is told remembered."""
+    """An unroll's actions, with frames stacked and extra inputs remembered."""
     policy = make_policy(spec, np.random.default_rng(0))
     policy.load(1, weights)
     policy.begin(played.actions.shape[1])
@@ -88,7 +88,7 @@ def policy_alone(spec: RunSpec, weights: Weights, played: Trajectory) -> Call:
 
 
 def policies_in_torch(spec: RunSpec, weights: Weights, played: Trajectory) -> dict[str, Call]:
-    """The same of a plain network by PyTorch: as it is written, and traced."""
+    """An unroll's actions by a plain network in PyTorch: as it is written, and traced."""
     seen = played.observations[:-1]
     network = BareNetwork(spec)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
@@ -105,7 +105,7 @@ def policies_in_torch(spec: RunSpec, weights: Weights, played: Trajectory) -> di
 
     eager = Acting().eval()
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of tracing: it is told what to use
+        warnings.simplefilter("ignore", DeprecationWarning)  # tracing names its successor
         traced = torch.jit.trace(eager, torch.from_numpy(seen[0]), check_trace=False)
 
     def unroll_of(policy: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> Call:
@@ -121,7 +121,7 @@ def policies_in_torch(spec: RunSpec, weights: Weights, played: Trajectory) -> di
 
 
 class Acting:
-    """What is measured for a number of environments, each as one unroll's work."""
+    """The calls that are measured for a number of environments; each does one unroll's work."""
 
     def __init__(self, spec: RunSpec, num_envs: int, with_torch: bool) -> None:
         self._spec, self._rows = spec, num_envs * spec.unroll_length
@@ -144,7 +144,7 @@ class Acting:
         self._block = self._actor.unroll()
 
     def measured(self, seconds: float) -> Figures:
-        """How long each takes for an unroll, and the bytes of a step."""
+        """The seconds that each call takes for an unroll, and the bytes of a step."""
         measuring.side_by_side(self._calls, measuring.WARM_UP_SHARE * seconds)
         times = measuring.side_by_side(self._calls, seconds)
         limit_s = sum(times[part] for part in PARTS)
@@ -159,12 +159,12 @@ class Acting:
 
 
 def bytes_a_step(block: Block, spec: RunSpec) -> Figures:
-    """Of a block on the wire for a step of one environment, in each way that works here."""
+    """A block's bytes on the wire per step of one environment, with each codec that works here."""
     found = {}
     for codec in CODECS:
         if codec == "none" or is_installed():
-            frame = wire.pack_block(block, dataclasses.replace(spec, compression=codec))
-            found[f"bytes_{codec}"] = len(frame) / block.trajectory.mask.size
+            message = wire.pack_block(block, dataclasses.replace(spec, compression=codec))
+            found[f"bytes_{codec}"] = len(message) / block.trajectory.mask.size
     return found
 
 
@@ -177,7 +177,7 @@ def is_installed() -> bool:
 
 
 def tables(figures: dict[str, Spreads], unroll_length: int, with_torch: bool) -> list[Table]:
-    """For people: how fast, where an unroll's time goes, its bytes, and the policies."""
+    """Tables of the speed, of where an unroll's time goes, of its bytes, and of the policies."""
     names = ("unroll_s", *PARTS, "rest_s", "pack_s")
     codecs = [
         codec for codec in find_setting("compression").choices if is_installed() or codec == "none"
@@ -221,7 +221,7 @@ def main(
     measuring.begin()
     others_cores = measuring.others_cores()
     torch.set_num_threads(1)
-    # As the actor's program does.
+    # The actor's program does the same.
     with measuring.one_sentence(), threadpool_limits(limits=1):
         config = measuring.config_of(preset_name, config_file, unroll_length)
         if config.transport.compression != "none":

@@ -21,7 +21,7 @@ REPEATS = 5
 
 
 def in_fresh_process(code: str) -> list[float]:
-    """What a fresh interpreter prints, a number, once for each repeat."""
+    """The number that a fresh interpreter prints, once for each repeat."""
     runs = []
     for _ in range(REPEATS):
         done = subprocess.run(
@@ -63,7 +63,7 @@ def start_up() -> None:
 
 
 def acting(num_envs: int) -> None:
-    """A batched policy call of the cartpole network, in numpy and in torch."""
+    """Times a batched policy call of the cartpole network, in numpy and in torch."""
     import numpy as np
     import torch
     from threadpoolctl import threadpool_limits
@@ -83,7 +83,7 @@ def acting(num_envs: int) -> None:
     observations = np.random.default_rng(1).normal(size=(num_envs, 4)).astype(np.float32)
     is_first = np.zeros(num_envs, np.bool_)
 
-    # One row: nothing was done within it, and nothing is remembered.
+    # One row: no episode ended in it, and nothing is remembered.
     seen = NetworkInput(
         torch.from_numpy(observations)[None],
         torch.from_numpy(is_first)[None],
@@ -119,7 +119,7 @@ def per_call_us(call: Callable[[], object], calls: int = 1000) -> list[float]:
 
 
 def speak_as(resp: str) -> None:
-    """Replaces our reader and packer by those that redis-py takes alone, or with hiredis."""
+    """Replaces our reader and packer by redis-py's own, with or without hiredis."""
     if resp == "redis-py":
         sys.modules["hiredis"] = None  # type: ignore[assignment]
     if resp != "ours":
@@ -134,7 +134,7 @@ def speak_as(resp: str) -> None:
 
 
 def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
-    """Push by an actor and claim by the learner of one block, through a real server."""
+    """Times an actor's push and the learner's claim of one block, through a real server."""
     speak_as(resp)
     from impala_redis.common.blocks import wire
     from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
@@ -150,7 +150,7 @@ def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
     rows = empty_trajectory(spec, num_envs)
     for array in rows:
         array.fill(0)
-    frame = wire.pack_block(Block(Origin("bench", 1, 1, 1), rows, (), 0.0), spec)
+    message = wire.pack_block(Block(Origin("bench", 1, 1, 1), rows, (), 0.0), spec)
     with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as server:
         learner = LearnerLink(server.url, "bench", "bench", 60.0)
         learner.open()
@@ -160,13 +160,13 @@ def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
         claimed = Settled()
 
         def push() -> None:
-            actor.push("bench#1", next(sequence), frame, 4)
+            actor.push("bench#1", next(sequence), message, 4)
 
         def push_and_claim() -> None:
             nonlocal claimed
             push()
-            blocks, _ = learner.settle_and_claim(claimed, 1)
-            claimed = Settled(consumed=len(blocks))
+            messages, _ = learner.settle_and_claim(claimed, 1)
+            claimed = Settled(consumed=len(messages))
 
         figures = {"push": per_call_us(push), "push + claim": per_call_us(push_and_claim)}
     return figures

@@ -30,20 +30,20 @@ from impala_redis.workers.options import CONTEXT
 
 GAMES = "Pong,Breakout,Seaquest,Qbert,SpaceInvaders"
 BLOCKS = 8
-# Of what was played: before it, games look like their start.
+# Blocks come from what was played after this share: before it, games look like their start.
 FIRST_SHARE = 0.2
 
-LossInput = NDArray[np.uint8]  # [rows, N, 84, 84]
+Screens = NDArray[np.uint8]  # [rows, N, 84, 84]
 
 
 class Codec(NamedTuple):
-    """Rows to bytes, and bytes to the rows of that shape."""
+    """A way to compress: rows to bytes, and bytes to rows of a given shape."""
 
-    compress: Callable[[LossInput], bytes]
-    decompress: Callable[[bytes, tuple[int, ...]], LossInput]
+    compress: Callable[[Screens], bytes]
+    decompress: Callable[[bytes, tuple[int, ...]], Screens]
 
 
-def rows_of(data: bytes, shape: tuple[int, ...]) -> LossInput:
+def rows_of(data: bytes, shape: tuple[int, ...]) -> Screens:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -72,7 +72,7 @@ def zlib_codec(level: int) -> Codec:
 
 
 def by_environment(codec: Codec) -> Codec:
-    def decompress(data: bytes, shape: tuple[int, ...]) -> LossInput:
+    def decompress(data: bytes, shape: tuple[int, ...]) -> Screens:
         rows, envs, *frame = shape
         return np.ascontiguousarray(codec.decompress(data, (envs, rows, *frame)).swapaxes(0, 1))
 
@@ -80,12 +80,12 @@ def by_environment(codec: Codec) -> Codec:
 
 
 def by_difference(codec: Codec) -> Codec:
-    def compress(rows: LossInput) -> bytes:
+    def compress(rows: Screens) -> bytes:
         changed = rows.copy()
         changed[1:] ^= rows[:-1]
         return codec.compress(changed)
 
-    def decompress(data: bytes, shape: tuple[int, ...]) -> LossInput:
+    def decompress(data: bytes, shape: tuple[int, ...]) -> Screens:
         rows = codec.decompress(data, shape).copy()
         for before, row in itertools.pairwise(rows):
             row ^= before
@@ -107,8 +107,8 @@ CODECS = {
 }
 
 
-def played(game: str, steps: int, num_envs: int, rows: int) -> list[LossInput]:
-    """Blocks of so many rows, from random play."""
+def played(game: str, steps: int, num_envs: int, rows: int) -> list[Screens]:
+    """Blocks of `rows` rows each, from random play."""
     env = atari.make(f"{atari.GAMES_PREFIX}{game}-v5", num_envs)
     env.reset(seed=0)
     actions = np.random.default_rng(0).integers(
@@ -121,8 +121,8 @@ def played(game: str, steps: int, num_envs: int, rows: int) -> list[LossInput]:
     return [frames[start : start + rows] for start in starts]
 
 
-def sizes(codec: Codec, blocks: list[LossInput], frames: int) -> Spreads:
-    """How small it makes the blocks, over the blocks. What comes back must be what went in."""
+def sizes(codec: Codec, blocks: list[Screens], frames: int) -> Spreads:
+    """How small a codec makes the blocks, and over all of them; each must come back unchanged."""
     found = []
     for rows in blocks:
         data = codec.compress(rows)
@@ -132,7 +132,7 @@ def sizes(codec: Codec, blocks: list[LossInput], frames: int) -> Spreads:
     return measuring.spreads(found)
 
 
-def times(blocks: list[LossInput], seconds: float) -> dict[str, Figures]:
+def times(blocks: list[Screens], seconds: float) -> dict[str, Figures]:
     """How long each codec takes for a block at both ends."""
     calls: dict[str, Callable[[], object]] = {}
     for name, codec in CODECS.items():

@@ -35,25 +35,25 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers.options import CONTEXT
 
 CPU = torch.device("cpu")
-# In turns, so that a batch is not always in the processor's cache.
+# Batches take turns, so that none is always in the processor's cache.
 BATCHES = 4
 STAGES = ("transfer_s", "forward_s", "backward_s", "optimizer_s")
 
 
 class Case(NamedTuple):
-    """What is measured on its own."""
+    """One case, which is measured on its own."""
 
     batch_size: int
     threads: int
 
     @property
     def name(self) -> str:
-        """As the tables and the JSON say it."""
+        """Its name in the tables and in the JSON."""
         return f"batch {self.batch_size}, threads {self.threads}"
 
 
 def play(spec: RunSpec, learner: Learner, batch_size: int) -> list[Batch]:
-    """Batches out of unrolls of as many environments, with the learner's weights."""
+    """Batches from unrolls of as many environments as a batch has, with the learner's weights."""
     torch.set_num_threads(1)
     actor = Actor(spec, VectorEnvironment(spec.env, batch_size), "bench", 0)
     actor.policy.load(1, learner.weights())
@@ -69,7 +69,7 @@ def play(spec: RunSpec, learner: Learner, batch_size: int) -> list[Batch]:
 
 
 def compiled_update(spec: RunSpec, config: Config, batches: Sequence[Batch]) -> Callable[[], None]:
-    """The bare update, its network compiled. Raises ConfigError: that does not work here."""
+    """The bare update with its network compiled. Raises ConfigError if that does not work here."""
     update = bare_update(spec, config, batches, compiled=True)
     try:
         update()
@@ -86,18 +86,20 @@ class Contest:
         self._case, self._rows = case, spec.unroll_length * case.batch_size
         self._learner = Learner(spec, config, CPU)
         batches = play(spec, self._learner, case.batch_size)
-        self._batches, self._told = itertools.cycle(batches), list[Figures]()
+        self._batches, self._figures = itertools.cycle(batches), list[Figures]()
         self._updates = {"update_s": self._update, "bare_s": bare_update(spec, config, batches)}
         if compiled:
             self._updates["compiled_s"] = compiled_update(spec, config, batches)
 
     def measured(self, seconds: float) -> Figures:
-        """How long an update takes, ours by stage."""
+        """The seconds that an update takes, ours also by stage."""
         torch.set_num_threads(self._case.threads)
         measuring.side_by_side(self._updates, measuring.WARM_UP_SHARE * seconds)
-        self._told.clear()
+        self._figures.clear()
         times = measuring.side_by_side(self._updates, seconds)
-        stages = {name: statistics.fmean(told[name] for told in self._told) for name in STAGES}
+        stages = {
+            name: statistics.fmean(figures[name] for figures in self._figures) for name in STAGES
+        }
         return {
             "frames_per_s": self._rows / times["update_s"],
             "limit_frames_per_s": self._rows / times["bare_s"],
@@ -108,11 +110,11 @@ class Contest:
         }
 
     def _update(self) -> None:
-        self._told.append(self._learner.update(next(self._batches)))
+        self._figures.append(self._learner.update(next(self._batches)))
 
 
 def tables(figures: dict[str, Spreads]) -> list[Table]:
-    """For people: how fast, and where an update's time goes."""
+    """Tables of the speed, and of where an update's time goes."""
     speed = measuring.table("Learner.update from memory", "frames/s", "limit", "share of it")
     names = ["update_s", *STAGES, "other_s", "bare_s"]
     names += ["compiled_s"] if all("compiled_s" in of for of in figures.values()) else []

@@ -7,7 +7,7 @@
 `fps`: CartPole-v1, frames used by an update per second, after a warm-up. `solve`: seconds from the
 start of the process until the last 100 training episodes had a mean return of 475; each round has
 its own seed. Every peer has the settings that suited it best on a machine of two cores; its driver
-in `scripts/peers` says which, and through which adapter.
+in `scripts/bench/peers` says which, and through which adapter.
 
 In a round everyone runs once, so that the machine's noise hits all alike; medians are over rounds.
 Peers are installed when they are needed, each into a virtual environment of its own, by the pip
@@ -37,11 +37,11 @@ from impala_redis.workers.options import CONTEXT
 
 OURS = "impala-redis"
 FOLDER = Path(__file__).parents[1] / ".peers"
-# For a driver's start and end: some import for long, and start many processes.
+# Seconds for a driver's start and end: some import for long and start many processes.
 MARGIN_S = 90.0
-# What a round tells, and the unit of its median.
+# The figure of a round, and the unit of its median.
 FIGURE = {"fps": ("fps", "frames/s"), "solve": ("solve_s", "s to solve")}
-Outcome = dict[str, Any]  # what a driver told, or {"failed": why}
+Outcome = dict[str, Any]  # what a driver reported, or {"failed": why}
 
 
 class Work(NamedTuple):
@@ -56,12 +56,12 @@ class Work(NamedTuple):
 
     @property
     def bound_s(self) -> float:
-        """When a contestant that has not ended is ended."""
+        """Seconds after which a contestant that has not ended is ended."""
         work_s = self.warmup_s + self.seconds if self.what == "fps" else self.limit_s
         return work_s + MARGIN_S
 
     def options(self, seed: int) -> list[str]:
-        """The driver's options, for a process that starts now."""
+        """A driver's options, for a process that starts now."""
         return [
             *("--what", self.what, "--seconds", str(self.seconds)),
             *("--warmup-s", str(self.warmup_s), "--limit-s", str(self.limit_s)),
@@ -73,7 +73,7 @@ class Work(NamedTuple):
 
 
 def installed(name: str, folder: Path, outcomes: list[Outcome]) -> bool:
-    """Installs a contestant if need be; why that failed is its outcome."""
+    """Installs a contestant if need be; its outcome says why that failed."""
     log = folder / "logs" / f"{name}-install.log"
     try:
         CONTESTANTS[name].install(folder / name, log)
@@ -86,7 +86,7 @@ def installed(name: str, folder: Path, outcomes: list[Outcome]) -> bool:
 
 
 def say(words: str) -> None:
-    """Tells how far it is, beside the figures."""
+    """Shows how far the work is, on standard error."""
     click.echo(words, err=True)
 
 
@@ -98,7 +98,7 @@ def measure(name: str, seed: int, work: Work) -> Outcome:
 
 
 def run(name: str, seed: int, work: Work) -> Outcome:
-    """What the contestant's driver told, or why it told nothing."""
+    """What the contestant's driver reported, or why it reported nothing."""
     contestant = CONTESTANTS[name]
     log = work.folder / "logs" / f"{name}-{work.what}-{seed}.log"
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
@@ -106,12 +106,12 @@ def run(name: str, seed: int, work: Work) -> Outcome:
         command = [contestant.python(work.folder / name), str(contestant.driver)]
         try:
             bounded.run([*command, *work.options(seed)], log, work.bound_s, environment)
-            return told(log)
+            return report_in(log)
         except bounded.Failed as failure:
             return {"failed": f"{failure} ({log})"}
 
 
-def told(log: Path) -> Outcome:
+def report_in(log: Path) -> Outcome:
     """The driver's line of JSON. Raises bounded.Failed when there is none."""
     for line in reversed(log.read_text(errors="replace").splitlines()):
         if line.startswith('{"settings": ') and line.endswith("}"):
@@ -123,7 +123,7 @@ def told(log: Path) -> Outcome:
 
 
 def summary(outcomes: list[Outcome], work: Work) -> dict[str, Any]:
-    """A contestant's median and spread over its rounds, None where there is none."""
+    """A contestant's median and spread over its rounds; None where there is none."""
     figure, _ = FIGURE[work.what]
     ran = [outcome for outcome in outcomes if "failed" not in outcome]
     # A round in which it was not solved took longer than any in which it was.
@@ -144,7 +144,7 @@ def summary(outcomes: list[Outcome], work: Work) -> dict[str, Any]:
 
 
 def finite(value: float) -> float | None:
-    """JSON has no infinity."""
+    """The figure, or None for infinity, which JSON does not have."""
     return None if value == float("inf") else value
 
 
@@ -182,7 +182,7 @@ def table(summaries: dict[str, dict[str, Any]], work: Work) -> Table:
 
 
 def remarks(one: dict[str, Any]) -> str:
-    """How a contestant was set, and what went wrong with it."""
+    """A contestant's settings, and what went wrong with it."""
     words = [one["settings"] or "not measured"]
     if failed := one["failed"]:
         words.append(f"{len(failed)} of {len(one['rounds'])} failed: {failed[-1]}")
@@ -197,7 +197,7 @@ def rank(median: float | None, what: str) -> float:
 
 
 def number(value: float | None, work: Work) -> str:
-    """A figure as text; none is a task that was not solved within the limit."""
+    """A figure as text; None is a task that was not solved within the limit."""
     if value is None:
         return f"not in {work.limit_s:.0f} s"
     return f"{value:,.0f}" if work.what == "fps" else f"{value:.1f}"

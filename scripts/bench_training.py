@@ -45,9 +45,9 @@ TARGETS = (
     Target("share", "of the limit from memory", ">=", 0.75, "x"),
     Target("non_compute_share", "of the learner's time: not computing", "<=", 0.15, "x"),
 )
-# Of an update from memory, beside those of the training.
+# Stages of an update from memory, beside those of the training.
 ALONE = ("update_s", "transfer_s", *COMPUTING, "other_s")
-# In frames/s, each on a core of its own.
+# Limits in frames/s, each on a core of its own.
 PARTS = ("environment", "policy", "update", "bare")
 
 
@@ -61,7 +61,7 @@ def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> 
 
     batch_size, envs = str(settings["batch_size"]), str(settings["envs_per_actor"])
     learning = words("bench_learning.py", seconds, "--batch-size", batch_size, "--threads", "1")
-    # It begins sooner and ends later: the learner is never measured alone.
+    # The actor begins sooner and ends later, so that the learner is never measured alone.
     acting = words("bench_acting.py", seconds, "--envs-per-actor", envs, "--no-torch")
     learner, actor = _at_once(variant, [learning, acting], folder)
     at_once = max(1, min(settings["num_actors"], CORES - 1))
@@ -84,7 +84,7 @@ def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> 
         "bare_frames_per_s": real_share * learner["limit_frames_per_s"],
         "shared_frames_per_s": shared,
         "share_of_shared": trained["frames_per_s"] / shared,
-        # What it costs the computation itself that it is not alone.
+        # What the computation itself loses by not being alone.
         "computing_stretch": computing_s / alone_s,
         **{f"alone_{name}": learner[name] for name in ALONE},
     }
@@ -129,7 +129,7 @@ def _medians(log: Path) -> Figures:
 
 
 def ratios_of(runs: dict[str, list[Figures]]) -> dict[str, Spread]:
-    """Of each variant's frames/s to those of the first, repeat by repeat."""
+    """The ratio of each variant's frames/s to those of the first, repeat by repeat."""
     first, *_ = runs.values()
     found = {}
     for name, of in runs.items():
@@ -140,7 +140,7 @@ def ratios_of(runs: dict[str, list[Figures]]) -> dict[str, Spread]:
 
 
 def speeds(figures: dict[str, Spreads], ratios: dict[str, Spread]) -> Table:
-    """How fast each variant is, for people."""
+    """A table of how fast each variant is."""
     limited = all("share" in of for of in figures.values())
     heads = ["frames/s trained", *(["ratio"] if len(figures) > 1 else [])]
     heads += ["limit", "share of it"] if limited else []
@@ -161,7 +161,7 @@ def speeds(figures: dict[str, Spreads], ratios: dict[str, Spread]) -> Table:
 
 
 def limits_of(figures: dict[str, Spreads]) -> Table:
-    """What each part reaches alone, and all of them at best, for people."""
+    """A table of what each part reaches alone, and all of them at best."""
     heads = [*PARTS, "shared perfectly", "trained", "share of it"]
     shown = measuring.table("frames/s, each alone on a core, and on all at best", *heads)
     for name, of in figures.items():
@@ -173,7 +173,7 @@ def limits_of(figures: dict[str, Spreads]) -> Table:
 
 
 def stages(figures: dict[str, Spreads]) -> Table:
-    """Where an update's time goes, for people; also of one from memory."""
+    """A table of where an update's time goes, also for one from memory."""
     names = ("update_s", *STAGES, "other_s")
     heads = [name.removesuffix("_s") for name in names]
     heads += ["not computing", "feeder cpu", "publisher cpu"]
@@ -187,7 +187,7 @@ def stages(figures: dict[str, Spreads]) -> Table:
 
 
 def _ms(of: Spreads, names: Iterable[str]) -> Iterator[str]:
-    """The medians; nothing of what was not measured."""
+    """The medians of what was measured."""
     return (f"{1e3 * of[name].median:.3f}" if name in of else "" for name in names)
 
 
@@ -213,7 +213,7 @@ def in_words(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def chosen(actors: list[int], versus: tuple[str, ...]) -> list[Variant]:
-    """What is trained in turns."""
+    """The variants, which are trained in turns."""
     if actors and versus:
         raise click.UsageError("give --actors or --versus, not both")
     if actors:
@@ -259,8 +259,8 @@ def main(
                 if with_limits:
                     trained |= limits(variant, trained, place, min(1.0, seconds / 5))
                 runs[variant.name].append(trained)
-                told = f"{trained['frames_per_s']:,.0f} frames/s"
-                click.echo(f"{number + 1} of {repeat}, {variant.name}: {told}", err=True)
+                speed = f"{trained['frames_per_s']:,.0f} frames/s"
+                click.echo(f"{number + 1} of {repeat}, {variant.name}: {speed}", err=True)
     figures = {name: measuring.spreads(of) for name, of in runs.items()}
     ratios, rows = ratios_of(runs), against_targets(runs)
     about = {"preset": preset, "options": shlex.join(options), "seconds": seconds}

@@ -34,7 +34,7 @@ from impala_redis.workers.options import CONTEXT
 
 ROOMS = (pushing, weights, outages, moved, saturation)
 PARTS: dict[str, Part] = dict(sorted(item for room in ROOMS for item in room.PARTS.items()))
-# A shorter load may end before anything was measured.
+# A shorter load may end before anything is measured.
 AT_LEAST_S = click.FloatRange(min=0.05)
 
 

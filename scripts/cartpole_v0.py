@@ -26,7 +26,7 @@ TRAIN_LIMIT_S = 600.0
 
 
 def train(seed: int, url: str, folder: Path, options: list[str]) -> subprocess.Popen[bytes]:
-    """Starts a training; its words go to a file."""
+    """Starts a training; what it prints goes to a file."""
     command = [str(BIN / "impala-train"), "--run", RUN, "--redis-url", url, "--seed", str(seed)]
     command += ["--run-dir", str(folder / "run"), *options]
     with (folder / "train.log").open("wb") as log:
@@ -34,7 +34,7 @@ def train(seed: int, url: str, folder: Path, options: list[str]) -> subprocess.P
 
 
 def evaluate(*of: str) -> dict[str, Any] | None:
-    """What 20 greedy episodes earn, None while there is no such run. Raises RuntimeError."""
+    """The returns of 20 greedy episodes; None while there is no such run. Raises RuntimeError."""
     done = subprocess.run(
         [str(BIN / "impala-eval"), *of, "--episodes", "20", "--greedy", "--json"],
         capture_output=True,
@@ -50,7 +50,7 @@ def evaluate(*of: str) -> dict[str, Any] | None:
 
 
 def run(seed: int, options: list[str]) -> bool:
-    """One training with its evaluations; whether it ends with 200 of 200 in each episode."""
+    """Trains and evaluates once; returns whether it ends with 200 of 200 in each episode."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with EmbeddedServer(folder) as server:
@@ -79,7 +79,7 @@ def run(seed: int, options: list[str]) -> bool:
 
 
 def tell(seed: int, time_s: float, report: dict[str, Any], what: str) -> None:
-    """One line of the table."""
+    """Prints one line of the table."""
     print(
         f"{seed:4} {time_s:7.1f} {report['weights_version']:8,} {report['mean_return']:7.1f} "
         f"{report['min_return']:7.1f}  {what}",

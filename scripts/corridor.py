@@ -21,14 +21,14 @@ PRESETS = ("corridor-reinforce", "corridor-vtrace")
 GOAL, TOLERANCE = 0.59, 0.02
 GO_RIGHT = "pi_mean_1"
 LAGS = (0, 10, 30, 100)
-# At a constant rate, so that what lag does is not hidden by the rate's fall.
+# A constant rate, because a falling one would hide what lag does.
 LAGGING = ["--preset", "corridor-vtrace", "--learning-rate-schedule", "constant"]
 LAGGING += ["--total-frames", "2000000"]
 CORRECTIONS = {"vtrace": ("V-trace", "#0072b2"), "none": ("no correction", "#d55e00")}
 
 
 def reach_goal(output: Path, seeds: int) -> bool:
-    """Trains both presets; whether all end at the goal."""
+    """Trains both presets; returns whether all runs end at the goal."""
     reached = True
     for preset in PRESETS:
         ends = []
@@ -67,7 +67,7 @@ def _late_error(run: Run) -> float:
 
 
 def draw(runs: dict[tuple[str, int], list[Run]], path: Path) -> None:
-    """The probability of going right over frames, a panel for each lag."""
+    """Draws the probability of going right over frames, a panel for each lag."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
@@ -76,8 +76,10 @@ def draw(runs: dict[tuple[str, int], list[Run]], path: Path) -> None:
         for correction, (label, colour) in CORRECTIONS.items():
             for number, run in enumerate(runs[correction, lag]):
                 frames, right = series(run.records, GO_RIGHT)
-                told = label if number == 0 else None
-                axes.plot(frames / 1e6, right, color=colour, alpha=0.6, linewidth=0.9, label=told)
+                line_label = label if number == 0 else None
+                axes.plot(
+                    frames / 1e6, right, color=colour, alpha=0.6, linewidth=0.9, label=line_label
+                )
         axes.axhline(BEST_RIGHT_PROBABILITY, color="black", linewidth=0.8, linestyle=":")
         axes.set_title(f"lag forced to {lag} updates", fontsize=9)
         axes.grid(alpha=0.3)

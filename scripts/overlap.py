@@ -30,9 +30,9 @@ from impala_redis.common.server.embedded import EmbeddedServer
 
 ACTORS = 4
 RUN = "overlap"
-# In an update this many of an actor's own step times long, and at least this long, it must step.
+# An actor must step in an update that takes this many of its step times, and this many seconds.
 LONG_STEPS, LONG_S = 20.0, 0.1
-# Of its time; there is more to wait for than the learner: its own threads, for one.
+# The share of its time that an actor may sleep: it also waits for its own threads.
 MOST_ASLEEP = 0.25
 SLOW_UPDATE_S = 0.2
 START_LIMIT_S, END_LIMIT_S = 60.0, 30.0
@@ -43,7 +43,7 @@ Times = NDArray[np.float64]  # [n, 2]: begin and end, by time.monotonic
 
 
 class Timeline(NamedTuple):
-    """What happened while all processes were at work."""
+    """The notes from the time in which all processes were at work."""
 
     updates: Times
     steps: list[Times]  # of each actor
@@ -51,18 +51,18 @@ class Timeline(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """From the beginning of one step to that of the next, in seconds."""
+    """Seconds from the beginning of one step to that of the next."""
 
     median_s: float
     p99_s: float
     longest_s: float
 
 
-# What starts them.
+# The programs.
 
 
 def measure(seconds: float, sleep_s: float) -> Timeline:
-    """Runs a learner and four actors until they have worked together for so long."""
+    """Runs a learner and four actors until they have worked together for `seconds`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with EmbeddedServer(folder) as server:
@@ -87,7 +87,7 @@ def measure(seconds: float, sleep_s: float) -> Timeline:
 def start(
     folder: Path, url: str, program: str, name: str, sleep_s: float = 0.0
 ) -> subprocess.Popen[bytes]:
-    """Starts a program that takes notes; its words go to NAME.log, its notes to NAME.times."""
+    """Starts a program that takes notes; it prints to NAME.log, its notes go to NAME.times."""
     options = ["--run", RUN]
     if program == "learner":
         options += ["--preset", "cartpole", "--run-dir", str(folder / "run")]
@@ -106,7 +106,7 @@ def start(
 
 
 def wait_for_words(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
-    """Waits until they stand in a program's log. Raises RuntimeError."""
+    """Waits until the words stand in a program's log. Raises RuntimeError."""
     deadline = time.monotonic() + START_LIMIT_S
     while words not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -119,11 +119,11 @@ def read(file: Path) -> Times:
     return np.frombuffer(file.read_bytes(), np.float64).reshape(-1, 2)
 
 
-# What the notes say.
+# What the notes show.
 
 
 def together(updates: Times, steps: list[Times], awake: list[Times]) -> Timeline:
-    """Only the time in which all of them were at work."""
+    """The notes from the time in which all programs were at work."""
     everyone = [updates, *steps]
     first = max(times[0, 0] for times in everyone)
     last = min(times[-1, 1] for times in everyone)
@@ -137,7 +137,7 @@ def together(updates: Times, steps: list[Times], awake: list[Times]) -> Timeline
 
 
 def during(moments: NDArray[np.float64], updates: Times) -> NDArray[np.bool_]:
-    """Which of the moments lie in an update."""
+    """Which of the moments lie within an update, [moments] bool."""
     before = np.searchsorted(updates[:, 0], moments, side="right") - 1
     return (before >= 0) & (moments < updates[np.maximum(before, 0), 1])
 
@@ -207,7 +207,7 @@ def tell(title: str, timeline: Timeline) -> None:
 
 
 def seen(times: Times, first: float, span_s: float) -> Times:
-    """Those of a panel's stretch of time."""
+    """The times within a panel's stretch of time."""
     return times[(times[:, 1] >= first) & (times[:, 0] <= first + span_s)]
 
 
@@ -232,7 +232,7 @@ def draw(panels: list[tuple[str, Timeline, float]], output: Path) -> None:
             axes.broken_barh([(began, ended - began)], (-0.36, 0.72), color=UPDATE, linewidth=0)
             axes.axvspan(began, ended, color=UPDATE, alpha=0.13, linewidth=0)
         for i, steps in enumerate(timeline.steps):
-            # Where each step ends: a bar would show one that waits for a processor as work.
+            # A mark where each step ends: a bar would show waiting for a processor as work.
             ends = 1e3 * (seen(steps, middle, span_s)[:, 1] - middle)
             axes.vlines(ends, -i - 1.36, -i - 0.64, color=STEP, linewidth=0.5)
         axes.set_yticks(

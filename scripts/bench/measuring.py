@@ -1,4 +1,4 @@
-"""What bench_acting, bench_learning and bench_training share: timing, options, tables, JSON."""
+"""Timing, options, tables and JSON, shared by bench_acting, bench_learning and bench_training."""
 
 import contextlib
 import json
@@ -25,15 +25,15 @@ from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.workers import process
 
-# What is measured unless another one is named.
+# The preset that is measured unless another one is named.
 PRESET = "cartpole-throughput"
-# So much at once where nothing else is asked for: sizes of updates, and numbers of environments.
+# Default sizes of updates and numbers of environments.
 SMALL_NETWORKS = [32, 256, 1024]
-# Where no terminal says how wide it is: as wide as a table gets.
+# The width of a table in columns where there is no terminal.
 WIDTH = 200
-# What is timed side by side takes so many turns.
+# The number of turns of each call that is timed side by side.
 SLICES = 10
-# Of the time that is counted: so much comes before it, and is not.
+# The warm-up as a share of the time that is counted.
 WARM_UP_SHARE = 0.1
 
 Figures = dict[str, float]
@@ -48,7 +48,7 @@ class Spread(NamedTuple):
     high: float
 
     def shown(self, form: str = ",.0f", scale: float = 1.0) -> str:
-        """The median, and where repeats differ the least and the greatest."""
+        """The median and, where repeats differ, the least and the greatest."""
         median, low, high = (format(scale * value, form) for value in self)
         return median if low == high else f"{median} ({low} to {high})"
 
@@ -66,9 +66,9 @@ def spreads(repeats: Sequence[Figures]) -> Spreads:
 
 
 def side_by_side(calls: Mapping[str, Callable[[], object]], seconds: float) -> Figures:
-    """What a call of each takes in the mean, in seconds; each is called for about `seconds`.
+    """The mean seconds that a call of each takes; each is called for about `seconds`.
 
-    They take turns in short slices: what disturbs the machine for a while disturbs all of them. A
+    They take turns in short slices, so that a disturbance of the machine disturbs all of them. A
     call that takes longer than a slice waits until the others have caught up.
     """
     spent_s, made = dict.fromkeys(calls, 0.0), dict.fromkeys(calls, 0)
@@ -84,9 +84,9 @@ def side_by_side(calls: Mapping[str, Callable[[], object]], seconds: float) -> F
 
 
 def others_cores() -> Callable[[], float]:
-    """A function that tells how many cores other programs had since this call (Linux).
+    """A function that returns how many cores other programs had since this call (Linux).
 
-    Of our own children it counts what has ended.
+    Children of this process count as its own once they have ended.
     """
     (all_before, ours_before), before = cpu_s(), time.monotonic()
 
@@ -110,7 +110,7 @@ def begin() -> None:
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """What fails is said in one sentence, and told by the exit code."""
+    """Turns a failure into one sentence and an exit code."""
     try:
         yield
     except ImpalaError as error:
@@ -129,7 +129,7 @@ def whole_numbers(context: click.Context, option: click.Parameter, text: str | N
 
 
 def task_options(function: Function) -> Function:
-    """Adds what is measured: the settings arrive as `config`."""
+    """Adds the options that name the settings to measure."""
     options = (
         click.option(
             "--config",
@@ -146,7 +146,7 @@ def task_options(function: Function) -> Function:
 
 
 def timing_options(seconds: float, what: str) -> Callable[[Function], Function]:
-    """Adds how long and how often."""
+    """Adds the options that say how long and how often to measure."""
 
     def decorate(function: Function) -> Function:
         options = (
@@ -175,7 +175,7 @@ def config_of(preset_name: str, config_file: Path | None, unroll_length: int | N
 
 
 def sizes_of(spec: RunSpec, asked: list[int], own: int) -> list[int]:
-    """What is asked for, else several; with convolutions, which take long, the settings' own."""
+    """The sizes asked for, else several; with convolutions, which take long, only the run's own."""
     return asked or (SMALL_NETWORKS if spec.network == "mlp" else [own])
 
 
@@ -212,13 +212,13 @@ def machine() -> dict[str, Any]:
 
 
 def as_document(about: dict[str, Any], figures: dict[str, Spreads], **more: Any) -> dict[str, Any]:
-    """All of it for JSON: each figure as median, low and high."""
-    plain = {case: {name: s._asdict() for name, s in of.items()} for case, of in figures.items()}
-    return {"about": machine() | about, "figures": plain} | more
+    """The document for JSON, with each figure as median, low and high."""
+    as_dicts = {case: {name: s._asdict() for name, s in of.items()} for case, of in figures.items()}
+    return {"about": machine() | about, "figures": as_dicts} | more
 
 
 def table(title: str, *heads: str) -> Table:
-    """An empty one, of a name and figures."""
+    """An empty table: a column for names, and one for each head."""
     made = Table("", title=title)
     for head in heads:
         made.add_column(head, justify="right", no_wrap=True)
@@ -226,7 +226,7 @@ def table(title: str, *heads: str) -> Table:
 
 
 def show(tables: Sequence[Table], document: dict[str, Any], only_json: bool) -> None:
-    """Prints the tables and the machine for people, then the document as one line."""
+    """Prints the tables and the machine for people, then the document as one line of JSON."""
     if not only_json:
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
         for table in tables:

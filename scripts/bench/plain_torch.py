@@ -1,8 +1,8 @@
-"""The learner's computation in plain PyTorch, as one would write it down: what it is measured by.
+"""The learner's computation in plain PyTorch, the yardstick of the learner's own.
 
-The same network, loss and step; nothing is checked, told or timed, and the inputs lie ready on the
-device: features as floats for a plain network (hidden layers, one choice as an action), and for
-every other the stacks that the project's own `Network` sees, which is then computed as it is.
+It has the same network, loss and step, but checks, reports and times nothing, and its inputs lie
+ready on the device: features as floats for a plain network (hidden layers, one choice as an
+action). Any other network is the project's own `Network`, on the stacks that it takes.
 """
 
 import itertools
@@ -61,9 +61,9 @@ class OwnNetwork(nn.Module):
         super().__init__()
         self.network = make_network(spec, seed=0)
 
-    def forward(self, seen: NetworkInput) -> Outputs:
-        """What it makes of R rows of B environments."""
-        output = self.network(seen)
+    def forward(self, inputs: NetworkInput) -> Outputs:
+        """Its outputs for R rows of B environments."""
+        output = self.network(inputs)
         return output.policy, output.baseline
 
 
@@ -100,7 +100,7 @@ def bare_loss(
 
 
 def plain_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The fastest that PyTorch has of the kind; a rate of 0 keeps the network as it is."""
+    """PyTorch's fastest optimizer of the kind; a rate of 0 keeps the network as it is."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=0.0, fused=True)
     return torch.optim.RMSprop(network.parameters(), lr=0.0, foreach=True)
@@ -115,7 +115,7 @@ def bare_update(
     optimizer = plain_optimizer(network, config.optimizer)
     bound = config.optimizer.grad_norm_clipping
     on_cpu = (batch.on(torch.device("cpu")) for batch in batches)
-    ready = itertools.cycle([(inputs_of(spec, seen), rows) for seen, rows in on_cpu])
+    ready = itertools.cycle([(inputs_of(spec, inputs), rows) for inputs, rows in on_cpu])
 
     def update() -> None:
         inputs, rows = next(ready)
@@ -130,9 +130,9 @@ def bare_update(
     return update
 
 
-def inputs_of(spec: RunSpec, seen: NetworkInput) -> Tensor | NetworkInput:
-    """What the bare update's network takes."""
-    return features_of(spec, seen.observations) if is_plain(spec) else seen
+def inputs_of(spec: RunSpec, inputs: NetworkInput) -> Tensor | NetworkInput:
+    """The inputs of the bare update's network."""
+    return features_of(spec, inputs.observations) if is_plain(spec) else inputs
 
 
 def features_of(spec: RunSpec, observations: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One training, started as a user starts it, and the figures of its steady part: after a warm-up.
+"""One training, started as a user starts it, and the figures of its steady part after a warm-up.
 
 The figures are those of its records (docs/metrics.md): means over the updates.
 """
@@ -25,7 +25,7 @@ from impala_redis.common.records.history import Records, Run, mean, read_run
 from impala_redis.common.server import children
 
 TRAIN = Path(sys.executable).parent / "impala-train"
-# Until the first update; and until all is over after Ctrl-C.
+# Limits for the first update, and for the end after Ctrl-C.
 START_LIMIT_S, END_LIMIT_S = 60.0, 40.0
 POLL_S = 0.05
 # Records in the time that is measured, and the longest interval between two.
@@ -54,7 +54,7 @@ class Variant(NamedTuple):
 
 
 def variant_of(text: str) -> Variant:
-    """Variables and options as one types them into a shell."""
+    """The variant of variables and options, written as in a shell."""
     words = shlex.split(text)
     variables = list(itertools.takewhile(lambda word: re.match(r"[A-Za-z_]\w*=", word), words))
     return Variant(text, words[len(variables) :], dict(word.split("=", 1) for word in variables))
@@ -68,12 +68,12 @@ class Clock(NamedTuple):
 
     @property
     def interval_s(self) -> float:
-        """Between two records."""
+        """Seconds between two records."""
         return min(LONGEST_INTERVAL_S, self.seconds / RECORDS)
 
 
 def train(variant: Variant, options: Sequence[str], clock: Clock, folder: Path) -> Run:
-    """Trains into the folder's `run` until the clock has run down; ends what it starts.
+    """Trains into the folder's `run` for as long as the clock says; ends the programs it started.
 
     Raises TrainingFailed.
     """
@@ -88,7 +88,7 @@ def train(variant: Variant, options: Sequence[str], clock: Clock, folder: Path) 
     )
     try:
         _await_first_update(process, folder)
-        # Somewhat longer: the last record that counts must be there.
+        # Somewhat longer, so that the last record that counts is there.
         _stay(process, folder, clock.warm_up_s + clock.seconds + 2 * clock.interval_s)
     finally:
         end(process)
@@ -108,7 +108,7 @@ def _await_first_update(process: "subprocess.Popen[bytes]", folder: Path) -> Non
 
 
 def _stay(process: "subprocess.Popen[bytes]", folder: Path, seconds: float) -> None:
-    """Waits as long. Raises TrainingFailed with the last words when the program ends meanwhile."""
+    """Waits. Raises TrainingFailed with the program's last words if it ends meanwhile."""
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -125,7 +125,7 @@ def last_words(log: Path) -> str:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """As by Ctrl-C: impala-train ends its learner and actors in order."""
+    """Ends impala-train as Ctrl-C does: with its learner and actors, in order."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
@@ -150,7 +150,7 @@ def measured(variant: Variant, options: Sequence[str], clock: Clock, folder: Pat
 
 
 def steady(records: Records, clock: Clock) -> Records:
-    """Those after the warm-up, which begins with the first update, and before the end."""
+    """The records between the warm-up, which begins with the first update, and the end."""
     time_s, updates = records.column("time_s"), records.column("updates")
     since_s = time_s - time_s[np.flatnonzero(updates > 0)[0]] - clock.warm_up_s
     kept = (since_s >= 0) & (since_s <= clock.seconds)
@@ -159,17 +159,17 @@ def steady(records: Records, clock: Clock) -> Records:
 
 
 def figures_of(window: Records, run: Run) -> Figures:
-    """What the records of the steady part tell; the first is only where its time begins.
+    """The figures of the steady part's records; the first one only marks where its time begins.
 
-    played_per_s are frames, counted as in what was trained on. Raises TrainingFailed.
+    played_per_s are frames, counted as those of an update are. Raises TrainingFailed.
     """
 
     def rise(name: str) -> float:
         column = window.column(name)
-        return _told(name, float(column[-1] - column[0]))
+        return _present(name, float(column[-1] - column[0]))
 
     def per_update(name: str) -> float:
-        return _told(name, mean(window, name, "updates"))
+        return _present(name, mean(window, name, "updates"))
 
     settings, seconds, updates = run.settings, rise("time_s"), rise("updates")
     rows_of_update = settings["batch_size"] * settings["unroll_length"]
@@ -195,7 +195,7 @@ def figures_of(window: Records, run: Run) -> Figures:
     }
 
 
-def _told(name: str, value: float | None) -> float:
+def _present(name: str, value: float | None) -> float:
     if value is None or not np.isfinite(value):
         raise TrainingFailed(
             f"the records of impala-train tell no {name}; give more --warm-up-s or --seconds"
@@ -204,10 +204,10 @@ def _told(name: str, value: float | None) -> float:
 
 
 def _blocks_per_s(window: Records) -> float:
-    """Blocks pushed in a second: between two readings of the books, which are up to 1 s apart."""
+    """Blocks pushed per second, between two readings of the books, which are up to 1 s apart."""
     produced, time_s = window.column("blocks_produced"), window.column("time_s")
     readings = np.flatnonzero(np.diff(produced, prepend=produced[0]) > 0)
     if len(readings) < 2:
-        readings = np.array([0, window.count - 1])  # of a short look: roughly
+        readings = np.array([0, window.count - 1])  # a short look gives a rough figure
     first, last = readings[0], readings[-1]
     return float((produced[last] - produced[first]) / (time_s[last] - time_s[first]))

@@ -1,4 +1,4 @@
-"""Targets beside the figures that were reached: for people, and as rows for JSON."""
+"""Targets beside the figures that were reached, as tables for people and as rows for JSON."""
 
 import statistics
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Target(NamedTuple):
 
 
 def judged(part: str, target: Target, values: list[float]) -> dict[str, Any]:
-    """A target beside its figure; what must be exact must be so in every repeat."""
+    """A target beside its figure; a target that is exact must be met in every repeat."""
     figure = statistics.median(values)
     met = all(target.met(value) for value in (values if target.sense == "==" else [figure]))
     spread = {"value": figure, "low": min(values), "high": max(values), "met": met}
@@ -56,7 +56,7 @@ class Grid(NamedTuple):
 
 
 def grid_table(grid: Grid, figures: Mapping[str, list[float]]) -> Table:
-    """The medians, and of the first column by how much the repeats went up and down."""
+    """The medians; in the first column also half the range of the repeats, in percent."""
     shown = Table(title=grid.title)
     shown.add_column(no_wrap=True)
     for words in grid.columns.values():

@@ -1,9 +1,9 @@
 """A learner or an actor that notes when each of its updates or environment steps begins and ends.
 
-    .venv/bin/python scripts/traced.py learner|actor FILE SLEEP_S [the program's own options]
+    .venv/bin/python scripts/bench/traced.py learner|actor FILE SLEEP_S [options]
 
-For `overlap.py`. Notes are written at the end, pairs of float64 of time.monotonic; a learner's
-updates take SLEEP_S longer.
+It serves `overlap.py`. The options are the program's own. Notes are written at the end, as pairs of
+float64 of time.monotonic; a learner's updates take SLEEP_S longer.
 """
 
 import atexit
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-AWAKE_EVERY = 200  # of the notes, two for each call
+AWAKE_EVERY = 200  # notes, two of which belong to each call
 
 
 def become(program: str, file: str, sleep_s: str, *options: str) -> None:
-    """Turns into that program, which notes its steps or updates and writes them at its end."""
+    """Becomes the program, which notes its steps or updates and writes them at its end."""
     notes = Notes()
     atexit.register(notes.write, Path(file))
     if program == "actor":
@@ -33,13 +33,13 @@ def become(program: str, file: str, sleep_s: str, *options: str) -> None:
 
 
 class Notes:
-    """When a method began and ended, and now and then what its thread has had of the processors."""
+    """When a method began and ended, and sometimes its thread's processor time."""
 
     def __init__(self) -> None:
         self._times, self._awake = array("d"), array("d")
 
     def taken_of(self, method: Callable[..., Any], sleep_s: float) -> Callable[..., Any]:
-        """The same method, with notes; a call takes that much longer."""
+        """The same method, with notes; a call takes `sleep_s` longer."""
 
         def timed(*arguments: Any) -> Any:
             began = time.monotonic()
@@ -54,7 +54,7 @@ class Notes:
         return timed
 
     def write(self, file: Path) -> None:
-        """Leaves them in two files."""
+        """Writes the notes into two files."""
         file.write_bytes(self._times.tobytes())
         file.with_suffix(".awake").write_bytes(self._awake.tobytes())
 

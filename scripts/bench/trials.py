@@ -1,4 +1,4 @@
-"""Trainings with many settings and seeds, one after the other: what the experiments share."""
+"""Trainings with many settings and seeds, one after the other, for the experiments."""
 
 import shlex
 import shutil
@@ -63,6 +63,6 @@ def late_return(run: Run, share: float) -> float:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and half of the 95 % interval, by Student's t."""
+    """The mean and half its 95 % interval, by Student's t."""
     half = T_95[len(values)] * statistics.stdev(values) / len(values) ** 0.5
     return Estimate(statistics.mean(values), half)

@@ -88,7 +88,7 @@ def test_the_swarm_sends_what_a_real_actor_sends(scripts: Any, own_server: OwnSe
     learner = LearnerLink(own_server.url, load.RUN, "test", lease_s=60.0)
     learner.open()
     learner.announce(spec.to_json(), spec.fingerprint, "running")
-    frame = load.frame_of(spec)
+    frame = load.message_of(spec)
     with own_server.client() as client, client.monitor() as monitor:
         # when a real actor pushes and beats, and then one of the swarm
         real = ActorLink(own_server.url, load.RUN, "a")
@@ -176,7 +176,7 @@ def test_a_flood_pushes_each_block_once_and_fetches_weights_that_are_new(
 
     # and the blocks are whole
     frames, _ = learner.settle_and_claim(Settled(), 4)
-    assert frames == [load.frame_of(spec)] * 4
+    assert frames == [load.message_of(spec)] * 4
     learner.close()
 
 

@@ -1,4 +1,4 @@
-"""A server of a benchmark's own, and the processes that work it."""
+"""A server of a benchmark's own, and the processes that put load on it."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from impala_redis.common.server import children
 from impala_redis.common.server.embedded import find_server
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-# No role runs longer than this, whatever becomes of those who should stop it.
+# No role runs longer than this, even if nothing stops it.
 LIMIT_S = 900.0
 Figures = dict[str, Any]
 
@@ -65,7 +65,7 @@ class Server:
 
     @property
     def socket_url(self) -> str:
-        """The way past TCP."""
+        """The address of its Unix socket."""
         return f"unix://{self.socket}?db=0"
 
     def kill(self) -> None:
@@ -74,15 +74,15 @@ class Server:
         self._process.wait()
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
+        """Stops it: it keeps its connections and answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on where it was."""
+        """Lets it go on where it was."""
         self._process.send_signal(signal.SIGCONT)
 
     def info(self, section: str) -> Figures:
-        """What it says of itself."""
+        """A section of what INFO says."""
         with redis.Redis.from_url(self.url, socket_timeout=10) as client:
             return dict(client.info(section))
 
@@ -95,7 +95,7 @@ class Server:
 
 
 class Signals(NamedTuple):
-    """When a load begins, a barrier for all its parties, and when it ends, an event."""
+    """A barrier at which all parties of a load begin, and an event that ends it."""
 
     begin: Any
     end: Any
@@ -105,7 +105,7 @@ class Crew:
     """Roles in processes of their own; whatever still runs at the end of the `with` is ended."""
 
     def __init__(self, credits: int | None = None) -> None:
-        """With credits, so many blocks may be between the actors and the learner at once."""
+        """With `credits`, at most so many blocks are between actors and learner at any time."""
         self._fork = multiprocessing.get_context("fork")
         self._processes: list[Any] = []
         self.ready, self.stop = self._fork.Event(), self._fork.Event()
@@ -140,7 +140,7 @@ class Crew:
         return result
 
     def signals(self, parties: int) -> "Signals":
-        """For a load that so many start together."""
+        """The signals of a load that `parties` processes start together."""
         return Signals(self._fork.Barrier(parties), self._fork.Event())
 
     def __enter__(self) -> "Crew":
@@ -157,7 +157,7 @@ class Crew:
 
 @contextlib.contextmanager
 def ending_held_back() -> Iterator[None]:
-    """Ctrl-C and SIGTERM come after the `with`: while it forks, Python loses what they raise."""
+    """Delays Ctrl-C and SIGTERM until after the `with`: what they raise in a fork is lost."""
     came: list[int] = []
     usual = {
         number: signal.signal(number, lambda number, _: came.append(number))
@@ -173,13 +173,13 @@ def ending_held_back() -> Iterator[None]:
 
 
 def raise_open_files() -> None:
-    """Lets us, and the server after us, hold as many connections as the system allows."""
+    """Lets this process and a server that it starts hold as many connections as possible."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def cpu_s() -> tuple[float, float]:
-    """CPU seconds used so far by everyone on this machine (Linux), and by us and what we ended."""
+    """CPU seconds used on this machine (Linux), and by this process and its ended children."""
     ours = sum(
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -1,6 +1,6 @@
 """As many pushes as a server takes, from a thousand connections on one thread.
 
-It says what an actor's courier says, over plain sockets: through redis-py or asyncio, one thread
+It sends what an actor's courier sends, over plain sockets: with redis-py or asyncio, one thread
 would be slower than the server. A push's commands are packed once; only its number changes.
 """
 
@@ -15,21 +15,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.load.crew import LIMIT_S, Figures, Signals
-from bench.load.roles import RUN, frame_of
+from bench.load.roles import RUN, message_of
 from bench.load.swarm import PACKER, push_commands
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.connection import CONNECT_TIMEOUT_S
 from impala_redis.common.transport.keys import Keys
 
-# All numbers of pushes have as many digits.
+# All sequence numbers have the same number of digits.
 FIRST_SEQUENCE = 10**9
-# What is received goes here, and is only looked through.
+# Received bytes go into a buffer of this size, and are only scanned.
 SCRATCH_NBYTES = 1 << 20
 # How soon the end is noticed when nothing comes.
 LONGEST_WAIT_S = 0.02
 # How soon credits are looked for again when there was none.
 CREDIT_PAUSE_S = 0.0005
-# So much of an answer is kept: more than a push's.
+# This much of an answer is kept: more than the answer to a push.
 HEAD_NBYTES = 4096
 # A push's answer ends with the version of the weights, and the spec's digest and state.
 NEWS_LINES = 7
@@ -46,12 +46,12 @@ def flood(
 ) -> Figures:
     """Actors that push, each once in `every_s` (0: again when the answer is there).
 
-    With `credits`, a semaphore, none pushes without taking one. With `fetch`, each fetches the
-    weights whenever a push has told of others than before, as a courier does.
+    With `credits`, a semaphore, each push takes one first. With `fetch`, an actor fetches the
+    weights whenever the answer to a push names another version, as a courier does.
     """
     with contextlib.ExitStack() as stack:
-        frame, known = frame_of(spec), dict[bytes, bytes]()
-        actors = [FloodActor(url, spec, name, frame, known, fetch) for name in names]
+        message, known = message_of(spec), dict[bytes, bytes]()
+        actors = [FloodActor(url, spec, name, message, known, fetch) for name in names]
         for actor in actors:
             stack.callback(actor.close)
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -68,7 +68,7 @@ def flood(
 
 
 class Flood:
-    """The actors of one thread, each with one question at a time."""
+    """The actors of one thread; each waits for one answer at a time."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Flood:
             self._rest(actor, time.monotonic() + random.uniform(0, every_s))
 
     def run(self, end: Any) -> None:
-        """Until the event `end`, and until those who have asked are answered."""
+        """Runs until the event `end`, and then until every question has its answer."""
         ended, until = False, time.monotonic() + LIMIT_S
         while self._asking or not ended:
             now = time.monotonic()
@@ -100,7 +100,7 @@ class Flood:
                     self._go_on(key.data)
 
     def _push_what_is_due(self, now: float) -> float:
-        """Returns the seconds until more is due."""
+        """Sends every push that is due; returns the seconds until the next one is."""
         while self._due and self._due[0][0] <= now:
             if self._credits and not self._credits.acquire(block=False):
                 return CREDIT_PAUSE_S
@@ -111,7 +111,7 @@ class Flood:
         return min(LONGEST_WAIT_S, self._due[0][0] - now) if self._due else LONGEST_WAIT_S
 
     def _go_on(self, actor: "FloodActor") -> None:
-        """What follows an answer."""
+        """Begins what follows an answer: a fetch, or a rest until the next push."""
         if actor.is_behind:
             self._send(actor, actor.begin_fetch)
         else:
@@ -122,7 +122,7 @@ class Flood:
         heapq.heappush(self._due, (until_s, next(self._order), actor))
 
     def _send(self, actor: "FloodActor", step: Callable[[], bool]) -> None:
-        """Takes a step that sends; what the socket does not take now waits until it does."""
+        """Takes a step that sends; the rest is sent when the socket takes it."""
         events = selectors.EVENT_READ | (0 if step() else selectors.EVENT_WRITE)
         if self._selector.get_key(actor.socket).events != events:
             self._selector.modify(actor.socket, events, actor)
@@ -136,19 +136,19 @@ class FloodActor:
         url: str,
         spec: RunSpec,
         name: str,
-        frame: bytes,
+        message: bytes,
         known: dict[bytes, bytes],
         fetch: bool,
     ) -> None:
         """`known`: whole answers to pushes that any actor has had, and the news in each."""
         self.socket = connected(url)
-        self._frame, self._known, self._fetches = frame, known, fetch
-        pushing = push_commands(spec, f"{name}#1", FIRST_SEQUENCE, frame)
+        self._message, self._known, self._fetches = message, known, fetch
+        pushing = push_commands(spec, f"{name}#1", FIRST_SEQUENCE, message)
         self._push, self._push_replies = PACKER.pack_commands(pushing), len(pushing)
         self._fetch = PACKER.pack_commands([weights_command()])
         self._left: list[memoryview] = []
         self._answer = Answer()
-        self._news: bytes | None = None  # what the last push was told
+        self._news: bytes | None = None  # the end of the last answer to a push
         self._fetching = False
         self.sequence, self.next_s, self._began = FIRST_SEQUENCE, 0.0, 0.0
         self.is_behind = False
@@ -160,17 +160,17 @@ class FloodActor:
         self.socket.close()
 
     def begin_push(self) -> bool:
-        """Sends the next block, or as much as goes; whether all has gone."""
+        """Begins to send the next block; returns whether all of it is sent."""
         self.sequence += 1
         number = b"%d" % self.sequence
         pieces = [
-            piece if piece is self._frame else piece.replace(b"%d" % FIRST_SEQUENCE, number)
+            piece if piece is self._message else piece.replace(b"%d" % FIRST_SEQUENCE, number)
             for piece in self._push
         ]
         return self._ask(pieces, self._push_replies)
 
     def begin_fetch(self) -> bool:
-        """Asks for the weights; whether all has gone."""
+        """Asks for the weights; returns whether all of it is sent."""
         self._fetching, self.is_behind = True, False
         return self._ask(self._fetch, 1)
 
@@ -181,7 +181,7 @@ class FloodActor:
         return self.send()
 
     def send(self) -> bool:
-        """Sends as much as goes; whether all has gone."""
+        """Sends as much as the socket takes; returns whether all is sent."""
         while self._left:
             try:
                 sent = self.socket.sendmsg(self._left)
@@ -224,12 +224,15 @@ class Answer:
         self.begin(0)
 
     def begin(self, replies: int) -> None:
-        """From here on so many replies are awaited."""
+        """Awaits this number of replies from here on."""
         self._awaited, self._skip = replies, 0
         self._line = self.head = b""
 
     def take(self, data: bytearray, size: int) -> bool:
-        """Takes the first `size` bytes; whether the last reply has ended. Raises an error reply."""
+        """Takes the first `size` bytes; returns whether the last reply has ended.
+
+        Raises RuntimeError for an error reply.
+        """
         if len(self.head) < HEAD_NBYTES:
             self.head += data[: min(size, HEAD_NBYTES)]
         at = 0
@@ -259,12 +262,12 @@ class Answer:
 
 
 def weights_command() -> tuple[Any, ...]:
-    """What `Side.read_weights` sends."""
+    """What `Link.read_weights` sends."""
     return ("HMGET", Keys(RUN).weights, "version", "payload", "digest")
 
 
 def connected(url: str) -> socket.socket:
-    """A connection to the host and port of a redis:// address; it never blocks."""
+    """A connection to the host and port of a redis:// address, in non-blocking mode."""
     host, _, port = url.split("/")[2].partition(":")
     connection = socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

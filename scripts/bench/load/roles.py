@@ -1,7 +1,7 @@
 """Load for the transport, for bench_transport.py: real blocks, and the roles of a `crew.Crew`.
 
-Actors push and a learner claims through the real transport; `swarm.py` is for a thousand of them,
-and `flood.py` for as much as a thousand could push.
+Actors push and a learner claims through the real transport. `bench.load.swarm` plays a thousand
+actors, and `bench.load.flood` pushes as much as a thousand could.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.monitor import MonitorLink
 
 RUN = "bench"
-# How an empty list is asked again: as `common.learning.feeder` does, which would import torch.
+# Pauses after an empty claim: those of `common.learning.feeder`, which would import torch.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
-# Who is not back this long after a restart is not waited for.
+# An actor that is not back this long after a restart is not waited for.
 STORM_LIMIT_S = 60.0
 # As many fields as an actor's heartbeat has.
 FIGURES = {f"figure_{index}": 123_456 for index in range(13)}
@@ -42,7 +42,7 @@ FIGURES = {f"figure_{index}": 123_456 for index in range(13)}
 def spec_of(
     shape: tuple[int, ...], dtype: str, envs: int, queue_blocks: int, weights_nbytes: int = 20_000
 ) -> RunSpec:
-    """A run of T=20 of such observations, whose weights have about that many bytes."""
+    """The spec of a run with T=20; its weights have about `weights_nbytes`."""
     spec = make_spec(RUN, preset("cartpole"), ObservationSpec(shape, dtype), discrete(2))
     width = max(1, round((weights_nbytes / 4) ** 0.5))
     return replace(
@@ -51,12 +51,12 @@ def spec_of(
 
 
 def spec_of_size(block_nbytes: int, queue_blocks: int) -> RunSpec:
-    """A run of one environment whose block's frame has about that many bytes."""
+    """The spec of a run of one environment; a block's message has about `block_nbytes`."""
     return spec_of((max(1, (block_nbytes - 700) // 21),), "uint8", 1, queue_blocks)
 
 
-def frame_of(spec: RunSpec) -> bytes:
-    """A real block of that run."""
+def message_of(spec: RunSpec) -> bytes:
+    """A real block of that run, as bytes on the wire."""
     rows = empty_trajectory(spec, spec.envs_per_actor)
     for array in rows:
         array.fill(0)
@@ -85,49 +85,93 @@ def learn(
     publish_every_s: float = LIMIT_S,
 ) -> Figures:
     """A learner that claims and commits until `crew.stop`, at most a share of what is produced."""
-    link, books = LearnerLink(url, RUN, "bench", lease_s=60.0), MonitorLink(url, RUN, "bench")
-    payload, version = wire.pack_weights(weights_of(spec), 1, spec), 0
-    claim_ms, publish_ms, consumed, produced, opened = [], [], 0, 0, False
-    settled, pause_s, publish_at = Settled(), FIRST_PAUSE_S, 0.0
+    learner = LoadedLearner(url, spec, most=most, share=share, publish_every_s=publish_every_s)
     until = time.monotonic() + LIMIT_S
     while not crew.stop.is_set() and time.monotonic() < until:
         crew.learner_cpu_s.value = time.process_time()
         try:
-            if not opened:
-                link.open(take_over=True)
-                settled, opened, publish_at = Settled(), True, 0.0
-            if time.monotonic() >= publish_at:
-                version += 1
-                publish_ms.append(timed_ms(lambda: link.publish(version, payload)))  # noqa: B023
-                link.announce(spec.to_json(), spec.fingerprint, "running")
-                publish_at = time.monotonic() + publish_every_s
+            if learner.publish_what_is_due():
                 crew.ready.set()
-            hungry = most
-            if share < 1.0:
-                taken = consumed + len(settled)
-                if share * produced - taken < most:
-                    produced = books.read_books()["produced"]
-                hungry = int(share * produced) - taken
-            started = time.perf_counter()
-            blocks, _ = link.settle_and_claim(settled, max(0, min(hungry, most)))
+            claimed = learner.claim()
         except (RunMissing, OutOfStep):
-            opened = False
+            learner.is_open = False
         except RedisUnreachable:
             time.sleep(0.05 * random.uniform(0.5, 1.0))
         else:
-            consumed, settled = consumed + len(settled), Settled(consumed=len(blocks))
-            if blocks:
-                claim_ms.append((time.perf_counter() - started) * 1000)
-                pause_s = FIRST_PAUSE_S
-                for _ in blocks if crew.credits else ():
-                    crew.credits.release()
-            else:
-                time.sleep(pause_s)
-                pause_s = min(pause_s * 2, LAST_PAUSE_S)
-    with contextlib.suppress(RunMissing, OutOfStep):
-        persistently(lambda: link.settle_and_claim(settled, 0))
-        consumed += len(settled)
-    return {"claim_ms": claim_ms, "publish_ms": publish_ms, "consumed": consumed}
+            for _ in range(claimed if crew.credits else 0):
+                crew.credits.release()
+            learner.rest(claimed)
+    learner.settle()
+    return {
+        "claim_ms": learner.claim_ms,
+        "publish_ms": learner.publish_ms,
+        "consumed": learner.consumed,
+    }
+
+
+class LoadedLearner:
+    """What a learner asks of Redis: it opens the run, publishes, claims, and settles."""
+
+    def __init__(
+        self, url: str, spec: RunSpec, *, most: int, share: float, publish_every_s: float
+    ) -> None:
+        """`most` blocks are claimed at once, at most `share` of those produced."""
+        self._link = LearnerLink(url, RUN, "bench", lease_s=60.0)
+        self._monitor = MonitorLink(url, RUN, "bench")
+        self._spec, self._most, self._share = spec, most, share
+        self._publish_every_s, self._publish_at = publish_every_s, 0.0
+        self._weights, self._version = wire.pack_weights(weights_of(spec), 1, spec), 0
+        self._settled, self._produced, self._pause_s = Settled(), 0, FIRST_PAUSE_S
+        self.is_open = False
+        self.consumed = 0
+        self.claim_ms: list[float] = []
+        self.publish_ms: list[float] = []
+
+    def publish_what_is_due(self) -> bool:
+        """Opens the run if it is not open; publishes if it is time, and returns whether it was."""
+        if not self.is_open:
+            self._link.open(take_over=True)
+            self._settled, self.is_open, self._publish_at = Settled(), True, 0.0
+        if time.monotonic() < self._publish_at:
+            return False
+        self._version += 1
+        self.publish_ms.append(timed_ms(lambda: self._link.publish(self._version, self._weights)))
+        self._link.announce(self._spec.to_json(), self._spec.fingerprint, "running")
+        self._publish_at = time.monotonic() + self._publish_every_s
+        return True
+
+    def claim(self) -> int:
+        """Settles the blocks of the last claim, and claims more; returns how many came."""
+        wanted = max(0, min(self._wanted(), self._most))
+        started = time.perf_counter()
+        messages, _ = self._link.settle_and_claim(self._settled, wanted)
+        if messages:
+            self.claim_ms.append((time.perf_counter() - started) * 1000)
+        self.consumed += len(self._settled)
+        self._settled = Settled(consumed=len(messages))
+        return len(messages)
+
+    def _wanted(self) -> int:
+        if self._share >= 1.0:
+            return self._most
+        taken = self.consumed + len(self._settled)
+        if self._share * self._produced - taken < self._most:
+            self._produced = self._monitor.read_books()["produced"]
+        return int(self._share * self._produced) - taken
+
+    def rest(self, claimed: int) -> None:
+        """Pauses, longer each time, while claims bring nothing."""
+        if claimed:
+            self._pause_s = FIRST_PAUSE_S
+            return
+        time.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, LAST_PAUSE_S)
+
+    def settle(self) -> None:
+        """Settles the blocks of the last claim, unless the run is lost."""
+        with contextlib.suppress(RunMissing, OutOfStep):
+            persistently(lambda: self._link.settle_and_claim(self._settled, 0))
+            self.consumed += len(self._settled)
 
 
 def produce(
@@ -139,7 +183,7 @@ def produce(
     every_s: float = 0.0,
 ) -> Figures:
     """Actors that push, each once in `every_s` (0: as fast as they can, or as credits allow)."""
-    frame, ready = frame_of(spec), threading.Barrier(len(names))
+    message, ready = message_of(spec), threading.Barrier(len(names))
     push_ms: list[float] = []
     failed: list[str] = []
 
@@ -157,7 +201,7 @@ def produce(
             due += every_s
             started = time.perf_counter()
             try:
-                link.push(f"{name}#1", sequence, frame, spec.queue_blocks)
+                link.push(f"{name}#1", sequence, message, spec.queue_blocks)
             except ImpalaError as error:
                 failed.append(str(error))
             else:
@@ -171,8 +215,8 @@ def produce(
 
 
 def join(url: str, spec: RunSpec, actors: int) -> Figures:
-    """Actors that come all at once: spec, weights, heartbeat, first push; how long each took."""
-    frame, names = frame_of(spec), [f"actor-{index}" for index in range(actors)]
+    """Actors that join at once: spec, weights, heartbeat, first push; how long each took."""
+    message, names = message_of(spec), [f"actor-{index}" for index in range(actors)]
     ready, started = threading.Barrier(len(names)), 0.0
 
     def actor(name: str) -> float:
@@ -180,17 +224,17 @@ def join(url: str, spec: RunSpec, actors: int) -> Figures:
         if ready.wait(60) == 0:
             started = time.perf_counter()
         with contextlib.closing(ActorLink(url, RUN, name)) as link:
-            persistently(lambda: come(link, name))
+            persistently(lambda: enter(link, name))
         return time.perf_counter()
 
-    def come(link: ActorLink, name: str) -> None:
+    def enter(link: ActorLink, name: str) -> None:
         link.ping()
-        told, weights = link.read_spec(), link.read_weights()
-        assert told is not None and weights is not None and weights.intact
-        wire.unpack_weights(weights.message, RunSpec.from_json(told.json))
+        spec_reply, weights = link.read_spec(), link.read_weights()
+        assert spec_reply is not None and weights is not None and weights.intact
+        wire.unpack_weights(weights.message, RunSpec.from_json(spec_reply.json))
         link.is_listed(name)
         link.beat(name, FIGURES, BEAT_EXPIRES_S)
-        link.push(f"{name}#1", 1, frame, spec.queue_blocks)
+        link.push(f"{name}#1", 1, message, spec.queue_blocks)
 
     return {"joined_s": [at - started for at in in_threads(actor, names)]}
 

@@ -1,4 +1,4 @@
-"""A thousand actors on one thread: through asyncio, in the commands that a real actor sends."""
+"""A thousand actors on one thread, through asyncio: they send what a real actor sends."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from bench.load.crew import LIMIT_S, Crew, Figures
-from bench.load.roles import FIGURES, RUN, STORM_LIMIT_S, frame_of
+from bench.load.roles import FIGURES, RUN, STORM_LIMIT_S, message_of
 from impala_redis.common.acting.courier import BEAT_INTERVAL_S
 from impala_redis.common.errors import RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
@@ -23,14 +23,15 @@ from impala_redis.common.transport.keys import Keys
 def swarm(
     url: str, spec: RunSpec, crew: Crew, clients: int, expires_s: float, within_s: float
 ) -> Figures:
-    """Many actors on one thread, come within so many seconds, each pushing and beating once in one.
+    """Many actors on one thread, each of which pushes and beats once a second.
 
-    Until `crew.stop`; or, once the server was restarted, until each had a push accepted again.
+    They begin within `within_s`. It ends at `crew.stop` or, once the server was restarted, when
+    each actor has had a push accepted again.
     """
 
     async def play() -> Figures:
-        frame, started = frame_of(spec), time.monotonic()
-        actors = [SwarmActor(url, spec, f"swarm-{i}", frame, expires_s) for i in range(clients)]
+        message, started = message_of(spec), time.monotonic()
+        actors = [SwarmActor(url, spec, f"swarm-{i}", message, expires_s) for i in range(clients)]
         tasks = [asyncio.create_task(actor.live(within_s)) for actor in actors]
         back_s: list[float] = []
         while not crew.stop.is_set() and time.monotonic() < started + LIMIT_S:
@@ -55,11 +56,13 @@ def swarm(
 
 
 class SwarmActor:
-    """What a courier says to Redis, said through asyncio."""
+    """An actor that sends through asyncio what a courier sends."""
 
-    def __init__(self, url: str, spec: RunSpec, name: str, frame: bytes, expires_s: float) -> None:
+    def __init__(
+        self, url: str, spec: RunSpec, name: str, message: bytes, expires_s: float
+    ) -> None:
         self._url, self._spec, self._name = url, spec, name
-        self._frame, self._expires_s = frame, expires_s
+        self._message, self._expires_s = message, expires_s
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.sequence = self.retries = 0
         self.push_ms: list[float] = []
@@ -81,15 +84,15 @@ class SwarmActor:
             await self._repeat(self.beat)
 
     async def push(self) -> None:
-        """One block."""
+        """Pushes one block."""
         started = time.perf_counter()
         producer = f"{self._name}#1"
-        await self._ask(*push_commands(self._spec, producer, self.sequence, self._frame))
+        await self._ask(*push_commands(self._spec, producer, self.sequence, self._message))
         self.push_ms.append((time.perf_counter() - started) * 1000)
         self._accepted_at.append(time.monotonic())
 
     async def beat(self) -> None:
-        """One heartbeat, and what is new."""
+        """Sends a heartbeat, and asks what is new."""
         beat, news = beat_commands(self._name, self._expires_s)
         await self._ask(*beat)
         await self._ask(*news)
@@ -105,7 +108,7 @@ class SwarmActor:
                 await asyncio.sleep(backoff.next_pause_s())
 
     async def _ask(self, *commands: tuple[Any, ...]) -> None:
-        """One round trip; what goes wrong is raised as the transport raises it."""
+        """Makes one round trip. Raises the transport's errors."""
         try:
             if self._streams is None:
                 await self._connect()
@@ -153,10 +156,10 @@ def news_commands() -> list[tuple[Any, ...]]:
 
 
 def push_commands(
-    spec: RunSpec, producer: str, sequence: int, frame: bytes
+    spec: RunSpec, producer: str, sequence: int, message: bytes
 ) -> list[tuple[Any, ...]]:
     """What `ActorLink.push` sends."""
-    return actor_link.push_commands(Keys(RUN), producer, sequence, frame, spec.queue_blocks)
+    return actor_link.push_commands(Keys(RUN), producer, sequence, message, spec.queue_blocks)
 
 
 def beat_commands(

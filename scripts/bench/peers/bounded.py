@@ -19,7 +19,7 @@ from impala_redis.common.server import children
 
 _PR_SET_CHILD_SUBREAPER = 36
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
-# After being asked to end, a family has so long before it is killed.
+# A family of processes that was asked to end is killed after this time.
 GRACE_S = 10.0
 
 
@@ -50,22 +50,22 @@ def run(command: Sequence[str], log: Path, limit_s: float, environment: Mapping[
 
 
 def adopt_orphans() -> None:
-    """Whose parent ends becomes our child, not that of process 1."""
+    """Makes orphaned descendants children of this process, not of process 1 (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children_of_ours() -> set[int]:
-    """Our child processes; none where the system does not tell."""
+    """The ids of our child processes; none where the system does not list them."""
     try:
-        told = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
     except OSError:
         return set()
-    return {int(pid) for pid in told.split()}
+    return {int(pid) for pid in listed.split()}
 
 
 def end_family(process: subprocess.Popen[bytes], others: set[int]) -> None:
-    """Ends the process, its group, and who was left behind; not `others`, our earlier children."""
+    """Ends the process, its group, and what they left behind, but not `others`."""
     try:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Who is measured: the versions, how each is installed, and the driver that runs it.
+"""The contestants: their versions, how each is installed, and the driver that runs it.
 
 Every version stands here and nowhere else. Each peer has a virtual environment of its own, because
 they do not agree on one gymnasium and one numpy.
@@ -25,7 +25,7 @@ class Contestant(NamedTuple):
 
     driver: Path
     packages: tuple[str, ...] = ()
-    # Made before the packages where pip alone cannot: gets pip's command, folder, log.
+    # Called before the packages are installed, with pip's command, the folder and the log.
     build: Callable[[list[str], Path, Path], None] | None = None
 
     def python(self, folder: Path) -> str:

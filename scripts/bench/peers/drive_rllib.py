@@ -1,6 +1,6 @@
 """RLlib: IMPALA, one env runner, the learner in the driver's process.
 
-It is told to take CartPole in gymnasium's vectorised form (one array step for all), without an
+It is set to take CartPole in gymnasium's vectorised form (one array step for all), without an
 adapter; its default is one Python object for each environment. Steady rate: 128 environments and
 batches of 4,000. Solving: 16 environments, batches of 500, and a learning rate and entropy cost
 that we found, since its tuned example did not solve it within 160 s. Frames are those that its
@@ -27,9 +27,9 @@ TRAINING = {
 OBJECT_STORE_BYTES = 1 << 30
 
 
-def learned(told: dict[str, Any]) -> int:
+def learned(result: dict[str, Any]) -> int:
     """Frames that its learner has been trained on so far."""
-    learner = told.get("learners", {}).get("__all_modules__", {})
+    learner = result.get("learners", {}).get("__all_modules__", {})
     return int(learner.get("num_env_steps_trained_lifetime", 0))
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     envs, meter = ENVS[options.what], Meter(options)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
-        num_cpus=4,  # of its book-keeping: with fewer it would not start all that it wants to
+        num_cpus=4,  # only for its book-keeping: with fewer it would not start all its processes
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
@@ -66,13 +66,13 @@ def main() -> None:
     )
     enough = False
     while not enough:
-        told = algorithm.train()
-        episodes = told.get("env_runners", {})
+        result = algorithm.train()
+        episodes = result.get("env_runners", {})
         mean = episodes.get("episode_return_mean", math.nan)
         if episodes.get("num_episodes_lifetime", 0) >= EPISODES and not math.isnan(mean):
             meter.mean_return(mean)
-        # Until the first update it tells nothing of its learner.
-        if frames := learned(told):
+        # Until the first update it reports nothing about its learner.
+        if frames := learned(result):
             enough = meter.update(frames)
     settings = f"IMPALA, 1 env runner of {envs:,} environments, vectorised"
     tell(settings, meter.figures(), "ray", "torch", "gymnasium", "numpy")

@@ -1,4 +1,4 @@
-"""What all drivers share: their options, the meter, and the line of JSON that each ends with.
+"""Options, meter and the final line of JSON, shared by all drivers.
 
 Both figures are taken at updates: a frame counts when the learner has used it.
 """
@@ -18,9 +18,9 @@ EPISODES = 100
 
 
 def read_options() -> argparse.Namespace:
-    """What bench_peers.py tells every driver; times are in seconds.
+    """The options that bench_peers.py gives every driver; times are in seconds.
 
-    Told to end, as it is when bench_peers.py dies, a driver takes its whole process group along.
+    On SIGTERM, which it also gets when bench_peers.py dies, a driver ends its whole process group.
     """
     signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
     parser = argparse.ArgumentParser()
@@ -55,11 +55,11 @@ class Meter:
         self._returns.append(float(episode_return))
 
     def mean_return(self, mean: float) -> None:
-        """Instead of episodes, for who only tells the mean of the last 100."""
+        """Replaces `episode` for a system that reports only the mean of the last 100."""
         self._returns.extend([float(mean)] * EPISODES)
 
     def update(self, frames: int) -> bool:
-        """The learner has used so many frames since it began; returns whether that is enough."""
+        """Notes the frames that the learner has used so far; returns whether that is enough."""
         now = time.monotonic()
         self._last = (now, int(frames))
         if self._first_s is None:

@@ -1,1 +1,1 @@
-"""The parts of bench_transport.py: each measures something, and has its targets."""
+"""The parts of bench_transport.py: each measures something and has targets of its own."""

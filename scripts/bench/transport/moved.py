@@ -21,7 +21,7 @@ SOCKETS = {"tcp": "TCP", "unix": "Unix socket"}
 WORDS = {"64k": "64 KiB", "512k": "512 KiB", "1m": "1 MiB"}
 # Blocks between the actor and the learner, and the most that it claims at once.
 CREDITS, MOST = 16, 8
-# redis-benchmark's list grows by so much before it is deleted.
+# redis-benchmark's list is deleted when it has grown by this much.
 SLICE_NBYTES = 128 << 20
 PROGRAMS = ("redis-benchmark", "valkey-benchmark")
 NO_PROGRAM = (
@@ -31,7 +31,7 @@ NO_PROGRAM = (
 
 
 def benchmark_program() -> str | None:
-    """The program that says what this server can take; None where it is not installed."""
+    """The program that measures what a server can take; None where it is not installed."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
@@ -56,9 +56,9 @@ def moved(bench: Bench) -> Figures:
 
 
 def _moved(bench: Bench, server: Server, kind: str, nbytes: int) -> Figures:
-    """Through the real transport: an actor's process and a learner's."""
+    """The figures of an actor and a learner in processes of their own."""
     spec = roles.spec_of_size(nbytes, queue_blocks=CREDITS)
-    frame_nbytes = len(roles.frame_of(spec))
+    message_nbytes = len(roles.message_of(spec))
     url = server.url if kind == "tcp" else server.socket_url
     with stage_on(server, spec, CREDITS, url, most=MOST) as stage:
         with closing(Meter(stage)) as meter:
@@ -68,9 +68,9 @@ def _moved(bench: Bench, server: Server, kind: str, nbytes: int) -> Figures:
         learned, books = stage.end()
     seconds, window_s = bench.seconds, after.at_s - before.at_s
     return {
-        "nbytes": frame_nbytes,
+        "nbytes": message_nbytes,
         "blocks_per_s": learned["consumed"] / seconds,
-        "mb_per_s": learned["consumed"] * frame_nbytes / seconds / 1e6,
+        "mb_per_s": learned["consumed"] * message_nbytes / seconds / 1e6,
         "push_p50_ms": statistics.median(produced["push_ms"]),
         "claim_p50_ms": statistics.median(learned["claim_ms"]),
         "server_cores": (after.server_cpu_s - before.server_cpu_s) / window_s,
@@ -81,7 +81,7 @@ def _moved(bench: Bench, server: Server, kind: str, nbytes: int) -> Figures:
 
 
 class Pushes:
-    """redis-benchmark with one client, in slices: its list grows until somebody deletes it."""
+    """redis-benchmark with one client, in slices, because its list grows until it is deleted."""
 
     LIST = "mylist"
 
@@ -93,11 +93,11 @@ class Pushes:
 
     @property
     def per_s(self) -> float:
-        """Pushes a second, of all that was measured."""
+        """Pushes per second over all measured slices."""
         return self._pushes / self._taken_s
 
     def measure(self, seconds: float) -> None:
-        """Pushes for about that long; the first slice of all, into fresh memory, is not counted."""
+        """Pushes for about `seconds`; the very first slice, into fresh memory, is left out."""
         pushes = max(8, round(min(1.0, seconds) * SLICE_NBYTES / self._nbytes))
         if not self._pushes:
             self._slice(pushes)

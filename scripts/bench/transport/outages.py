@@ -1,4 +1,4 @@
-"""What an actor meets: joining, a server that freezes or dies, and a thousand that come back."""
+"""What actors meet: joining, a server that freezes or dies, and a thousand reconnections."""
 
 import functools
 import hashlib
@@ -22,7 +22,7 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.workers import process
 
-# Windows of each trouble that an actor plays through.
+# An actor plays through each trouble this often.
 ROUNDS = 3
 
 
@@ -39,13 +39,13 @@ def cold_start_and_storm(bench: Bench) -> Figures:
         time.sleep(bench.moment_s)  # each has noticed
         crew.restarted_at.value = time.monotonic()
         server.start()
-        told, _ = swarmed(), stage.end()
+        figures, _ = swarmed(), stage.end()
     return {
         "cold_start_s": max(joined["joined_s"]),
         "connected_before": connected,
-        "storm_median_s": statistics.median(told["back_s"]),
-        "storm_s": max(told["back_s"]),
-        "retries_per_client": told["retries"] / clients,
+        "storm_median_s": statistics.median(figures["back_s"]),
+        "storm_s": max(figures["back_s"]),
+        "retries_per_client": figures["retries"] / clients,
     }
 
 

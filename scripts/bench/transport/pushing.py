@@ -1,4 +1,4 @@
-"""Pushes: many steady ones, many connections, too much of them, and Atari's blocks."""
+"""Pushes: steady ones, many connections, an overload, and Atari's blocks."""
 
 import statistics
 import time
@@ -44,14 +44,14 @@ def many_connections(bench: Bench) -> Figures:
         with closing(MonitorLink(server.url, RUN, "bench")) as monitor:
             alive = len(monitor.read_actors())
         learned, books = stage.end()
-        told = swarmed()
+        figures = swarmed()
     return {
         "connections": clients,
-        "blocks_per_s": len(told["push_ms"]) / told["seconds"],
-        **spread("push", told["push_ms"]),
+        "blocks_per_s": len(figures["push_ms"]) / figures["seconds"],
+        **spread("push", figures["push_ms"]),
         **spread("claim", learned["claim_ms"]),
         "heartbeats_missing": clients - alive,
-        "retries": told["retries"],
+        "retries": figures["retries"],
         "residual": residual(books),
         "dropped": books["dropped_oldest"],
     }
@@ -61,7 +61,7 @@ def overload(bench: Bench) -> Figures:
     """As much as can be pushed, with a learner that takes a third."""
     queue_blocks, most, processes, threads = 32, 8, 2, 4
     spec = roles.spec_of(*ATARI, envs=1, queue_blocks=queue_blocks)
-    nbytes = len(roles.frame_of(spec))
+    nbytes = len(roles.message_of(spec))
     # In the list, claimed, on the way to the learner, and on the way from each actor.
     need = (queue_blocks + most + most + processes * threads) * nbytes
     with bench.stage(spec, most=most, share=1 / 3) as stage:
@@ -92,15 +92,15 @@ def atari_blocks(bench: Bench) -> Figures:
 
 def _end_to_end(bench: Bench, envs: int) -> Figures:
     spec = roles.spec_of(*ATARI, envs=envs, queue_blocks=8)
-    frame, seconds = roles.frame_of(spec), bench.seconds / 2
-    # As many credits as the queue has room: nothing is pushed only to be dropped.
+    message, seconds = roles.message_of(spec), bench.seconds / 2
+    # No more credits than the queue has room for: nothing is pushed only to be dropped.
     with bench.stage(spec, credits=spec.queue_blocks, most=4) as stage:
         produced = stage.produce("actor", 4, seconds)()
         learned, books = stage.end()
-    unpack_ms = [roles.timed_ms(lambda: wire.unpack_block(frame, spec)) for _ in range(50)]
+    unpack_ms = [roles.timed_ms(lambda: wire.unpack_block(message, spec)) for _ in range(50)]
     return {
         f"blocks_per_s_n{envs}": learned["consumed"] / seconds,
-        f"mb_per_s_n{envs}": learned["consumed"] * len(frame) / seconds / 1e6,
+        f"mb_per_s_n{envs}": learned["consumed"] * len(message) / seconds / 1e6,
         f"push_p50_ms_n{envs}": statistics.median(produced["push_ms"]),
         f"claim_p50_ms_n{envs}": statistics.median(learned["claim_ms"]),
         f"unpack_ms_n{envs}": statistics.median(unpack_ms),

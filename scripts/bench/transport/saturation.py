@@ -1,4 +1,4 @@
-"""Where one server ends: recorded blocks from ever more actors, as fast as it takes them."""
+"""The limits of one server: blocks from more and more actors, as fast as it takes them."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from bench.transport.stage import Bench, Figures, Part, Stage, spread
 from impala_redis.common.run.spec import RunSpec
 
 ACTORS = (10, 100, 1000)
-# What a push alone costs is the same for any number of them.
+# The cost of a push alone does not depend on the number of actors.
 ACTORS_ALONE = (100,)
 # The list's length, and the most that a learner claims at once; fewer of the large blocks.
 QUEUE_BLOCKS, MOST = 64, 32
@@ -26,7 +26,7 @@ def specs() -> dict[str, RunSpec]:
 
 
 def actors_of(kind: str) -> tuple[int, ...]:
-    """How many actors push that kind: what a thousand large ones send would not fit in memory."""
+    """Numbers of actors for a kind of blocks; a thousand with large ones are too many."""
     return ACTORS[:2] if kind == "atari8" else ACTORS
 
 
@@ -47,27 +47,27 @@ def saturation(bench: Bench) -> Figures:
 
 
 def rows_of(kind: str, way: str) -> dict[str, int]:
-    """The rows of a kind of blocks and a way of taking them, and how many actors each has."""
+    """Rows for a kind of blocks and a way of taking them, with the number of actors in each."""
     every = actors_of(kind)
     actors = {"": every, "_alone": ACTORS_ALONE, "_overload": every[-1:]}[way]
     return {f"{kind}_{count}{way}": count for count in actors}
 
 
 def flooded(bench: Bench, stage: Stage, row: str, actors: int, credits: Any = None) -> Figures:
-    """One row of the grid."""
-    spec, nbytes = stage.spec, len(roles.frame_of(stage.spec))
-    told = stage.flood(row, bench.many(actors), bench.seconds / 2, credits=credits)
-    pushed_per_s = told["pushed_per_s"]
+    """The figures of one row of the grid."""
+    spec, nbytes = stage.spec, len(roles.message_of(stage.spec))
+    figures = stage.flood(row, bench.many(actors), bench.seconds / 2, credits=credits)
+    pushed_per_s = figures["pushed_per_s"]
     return {
         f"{row}_pushed_per_s": pushed_per_s,
-        f"{row}_taken_per_s": told["taken_per_s"],
+        f"{row}_taken_per_s": figures["taken_per_s"],
         f"{row}_mb_per_s": pushed_per_s * nbytes / 1e6,
         f"{row}_frames_per_s": pushed_per_s * spec.unroll_length * spec.envs_per_actor,
-        f"{row}_limit_per_s": pushed_per_s / max(told["server_cores"], 1e-6),
-        f"{row}_server_cores": told["server_cores"],
-        f"{row}_flood_cores": told["flood_cores"],
-        f"{row}_learner_cores": told["learner_cores"],
-        **spread(f"{row}_push", told["push_ms"]),
+        f"{row}_limit_per_s": pushed_per_s / max(figures["server_cores"], 1e-6),
+        f"{row}_server_cores": figures["server_cores"],
+        f"{row}_flood_cores": figures["flood_cores"],
+        f"{row}_learner_cores": figures["learner_cores"],
+        **spread(f"{row}_push", figures["push_ms"]),
     }
 
 

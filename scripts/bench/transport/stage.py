@@ -1,4 +1,4 @@
-"""What every part stands on: a server, a learner at work on it, and whoever pushes."""
+"""What every part stands on: a server, a learner at work on it, and processes that push."""
 
 import statistics
 import time
@@ -20,13 +20,13 @@ from impala_redis.common.transport.monitor import MonitorLink
 
 # One thread floods while server and learner have a core each; no more than this are needed.
 MOST_FLOODERS = 8
-# A flood runs for so much of its time before it is measured.
+# A flood runs for this share of its time before it is measured.
 WARM_UP = 0.1
 Figures = dict[str, float]
 
 
 class Bench(NamedTuple):
-    """How long, and how much of the targets' load."""
+    """How long to measure, and with what share of the targets' load."""
 
     seconds: float
     load: float
@@ -70,7 +70,7 @@ class Reading(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A server and those who work it."""
+    """A server, a learner, and a crew that puts load on them."""
 
     server: Server
     url: str
@@ -86,7 +86,7 @@ class Stage(NamedTuple):
         )
 
     def flood(self, name: str, actors: int, seconds: float, **pushing: Any) -> dict[str, Any]:
-        """Pushes from many connections for that long: rates, latencies, and cores of everyone."""
+        """Pushes from many connections for `seconds`: rates, latencies and cores of all parties."""
         processes = min(actors, MOST_FLOODERS, max(1, CORES - 2))
         signals = self.crew.signals(processes + 1)
         names = [f"{name}-{index}" for index in range(actors)]
@@ -101,22 +101,22 @@ class Stage(NamedTuple):
             time.sleep(seconds)
             after = meter.read()
         signals.end.set()
-        told = [flooded() for flooded in flooding]
+        figures = [flooded() for flooded in flooding]
         window_s = after.at_s - before.at_s
         return {
             "pushed_per_s": (after.produced - before.produced) / window_s,
             "taken_per_s": (after.consumed - before.consumed) / window_s,
             "server_cores": (after.server_cpu_s - before.server_cpu_s) / window_s,
             "learner_cores": (after.learner_cpu_s - before.learner_cpu_s) / window_s,
-            "flood_cores": sum(one["cores"] for one in told),
+            "flood_cores": sum(one["cores"] for one in figures),
             "published_per_s": (after.version - before.version) / window_s,
-            "fetched_per_s": sum(len(one["fetch_ms"]) / one["seconds"] for one in told),
-            "push_ms": [ms for one in told for ms in one["push_ms"]],
-            "fetch_ms": [ms for one in told for ms in one["fetch_ms"]],
+            "fetched_per_s": sum(len(one["fetch_ms"]) / one["seconds"] for one in figures),
+            "push_ms": [ms for one in figures for ms in one["push_ms"]],
+            "fetch_ms": [ms for one in figures for ms in one["fetch_ms"]],
         }
 
     def end(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Stops all roles; what the learner measured, and the books."""
+        """Stops all roles; returns what the learner measured, and the books."""
         self.crew.stop.set()
         learned = self.learned()
         with closing(MonitorLink(self.url, RUN, "bench")) as monitor:
@@ -124,7 +124,7 @@ class Stage(NamedTuple):
 
 
 class Meter:
-    """Reads off what is done and used, over a connection that stands before the load begins."""
+    """Reads what is done and used, over a connection made before the load begins."""
 
     def __init__(self, stage: Stage) -> None:
         self._crew = stage.crew
@@ -132,12 +132,12 @@ class Meter:
         self.read()
 
     def read(self) -> Reading:
-        """The server's clock, its main thread's processor time and the books, of one moment."""
+        """The server's clock, its main thread's processor time and the books, at one moment."""
         pipe = self._client.pipeline(transaction=False)
         pipe.time().info("cpu").hmget(Keys(RUN).stats, ["produced", "consumed"])
         pipe.hget(Keys(RUN).weights, "version")
         (s, us), info, (produced, consumed), version = pipe.execute()
-        # Only some systems tell the main thread's own.
+        # Only some systems have the main thread's own.
         thread = "_main_thread" if "used_cpu_user_main_thread" in info else ""
         cpu_s = info[f"used_cpu_user{thread}"] + info[f"used_cpu_sys{thread}"]
         learner_cpu_s = self._crew.learner_cpu_s.value
@@ -153,7 +153,7 @@ class Meter:
 def stage_on(
     server: Server, spec: RunSpec, credits: int | None = None, url: str = "", **learning: Any
 ) -> Iterator[Stage]:
-    """A learner at work on that server, which has none, and room for a crew."""
+    """A learner at work on a server that has none yet, and room for a crew."""
     url = url or server.url
     with Crew(credits) as crew:
         learned = crew.start(roles.learn, url, spec, crew, **learning)

@@ -1,4 +1,4 @@
-"""Weights: a bystander while large ones are read, and what new versions cost with many readers."""
+"""Weights: what large ones cost a bystander, and what new versions cost with many readers."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ from impala_redis.common.transport.link import Link
 NETS = {"20kb": 20_000, "6mb": 6_500_000}
 VERSIONS_PER_S = (1, 10)
 READERS = (1, 10, 100)
-# Every actor brings a block so often, and asks for the version with it.
+# Seconds between two pushes of an actor; each asks for the version, too.
 PUSH_EVERY_S = 0.1
 
 
@@ -55,7 +55,7 @@ def fan_out(bench: Bench) -> Figures:
     figures: Figures = {}
     for net, nbytes in NETS.items():
         spec = roles.spec_of((4,), "float32", envs=32, queue_blocks=256, weights_nbytes=nbytes)
-        payload_nbytes = len(wire.pack_weights(roles.weights_of(spec), 1, spec))
+        message_nbytes = len(wire.pack_weights(roles.weights_of(spec), 1, spec))
         for versions in VERSIONS_PER_S:
             seconds = bench.seconds if versions == 1 else bench.seconds / 2
             every_s = min(1 / versions, seconds / 3)
@@ -64,17 +64,17 @@ def fan_out(bench: Bench) -> Figures:
                     row = f"{net}_{versions}hz_{readers}"
                     count = min(readers, bench.many(readers))
                     push_every_s = min(PUSH_EVERY_S, seconds / 5)
-                    told = stage.flood(row, count, seconds, every_s=push_every_s, fetch=True)
-                    mb_per_s = told["fetched_per_s"] * payload_nbytes / 1e6
+                    flood = stage.flood(row, count, seconds, every_s=push_every_s, fetch=True)
+                    mb_per_s = flood["fetched_per_s"] * message_nbytes / 1e6
                     figures |= {
                         f"{row}_mb_per_s": mb_per_s,
-                        f"{row}_published_per_s": told["published_per_s"],
-                        f"{row}_fetched_per_s": told["fetched_per_s"] / count,
-                        f"{row}_limit_mb_per_s": mb_per_s / max(told["server_cores"], 1e-6),
-                        f"{row}_server_cores": told["server_cores"],
-                        f"{row}_flood_cores": told["flood_cores"],
-                        f"{row}_fetch_p50_ms": statistics.median(told["fetch_ms"] or [0.0]),
-                        **spread(f"{row}_push", told["push_ms"]),
+                        f"{row}_published_per_s": flood["published_per_s"],
+                        f"{row}_fetched_per_s": flood["fetched_per_s"] / count,
+                        f"{row}_limit_mb_per_s": mb_per_s / max(flood["server_cores"], 1e-6),
+                        f"{row}_server_cores": flood["server_cores"],
+                        f"{row}_flood_cores": flood["flood_cores"],
+                        f"{row}_fetch_p50_ms": statistics.median(flood["fetch_ms"] or [0.0]),
+                        **spread(f"{row}_push", flood["push_ms"]),
                     }
                 learned, _ = stage.end()
             figures[f"{net}_{versions}hz_publish_p50_ms"] = statistics.median(learned["publish_ms"])
