@@ -1,4 +1,4 @@
-"""How an answer is waited for: pauses that grow, are never alike, and are announced once."""
+"""Waiting for an answer: pauses that grow, differ at random, and are announced once."""
 
 import logging
 import random
@@ -50,7 +50,10 @@ class Backoff:
         self._wait(self.next_pause_s())
 
     def next_pause_s(self) -> float:
-        """Half to all of the present pause, since many programs must not ask in step; it grows."""
+        """The next pause in seconds, after which it grows.
+
+        It takes half to all of its length at random, so that many programs do not ask in step.
+        """
         pause_s = self.pause_s * random.uniform(0.5, 1.0)
         self.pause_s = min(self.pause_s * self._factor, self._longest_s)
         return pause_s
@@ -73,7 +76,7 @@ def keep_trying(
     """Repeats what is safe to repeat until the server answers.
 
     `waiting` is called with each failure. Raises the last RedisUnreachable when the time is over or
-    when `stopped` is true.
+    `stopped` returns true.
     """
     deadline, backoff = time.monotonic() + give_up_after_s, Backoff()
     while True:

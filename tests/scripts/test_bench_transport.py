@@ -88,18 +88,18 @@ def test_the_swarm_sends_what_a_real_actor_sends(scripts: Any, own_server: OwnSe
     learner = LearnerLink(own_server.url, load.RUN, "test", lease_s=60.0)
     learner.open()
     learner.announce(spec.to_json(), spec.fingerprint, "running")
-    frame = load.message_of(spec)
+    message = load.message_of(spec)
     with own_server.client() as client, client.monitor() as monitor:
         # when a real actor pushes and beats, and then one of the swarm
         real = ActorLink(own_server.url, load.RUN, "a")
-        real.push("a#1", 1, frame, spec.queue_blocks)
+        real.push("a#1", 1, message, spec.queue_blocks)
         real.beat("a", load.FIGURES, 10.0)
         real.read_news()
         real.close()
         learner.client.echo("half")
 
         async def play() -> None:
-            actor = scripts("bench.load.swarm").SwarmActor(own_server.url, spec, "a", frame, 10.0)
+            actor = scripts("bench.load.swarm").SwarmActor(own_server.url, spec, "a", message, 10.0)
             actor.sequence = 2
             await actor.push()
             await actor.beat()
@@ -109,9 +109,9 @@ def test_the_swarm_sends_what_a_real_actor_sends(scripts: Any, own_server: OwnSe
         learner.client.echo("end")
         commands = [""]
         while not commands[-1].startswith("ECHO end"):
-            told = monitor.next_command()
-            if told["client_type"] != "lua":
-                commands.append(told["command"])
+            heard = monitor.next_command()
+            if heard["client_type"] != "lua":
+                commands.append(heard["command"])
     learner.close()
 
     # then both have said the same
@@ -166,17 +166,17 @@ def test_a_flood_pushes_each_block_once_and_fetches_weights_that_are_new(
         learner.publish(2, b"x" * 3_000_000)
         eventually(lambda: learner.read_flow()[0] > 30)
         signals.end.set()
-        told = flooding.result(timeout=10)
+        figures = flooding.result(timeout=10)
 
     # then every push that was answered is in the books once, and each actor has fetched once
     books = MonitorLink(own_server.url, load.RUN, "test").read_books()
-    assert books["produced"] == len(told["push_ms"]) > 30
+    assert books["produced"] == len(figures["push_ms"]) > 30
     assert books["dup_push"] == 0
-    assert len(told["fetch_ms"]) == 2
+    assert len(figures["fetch_ms"]) == 2
 
     # and the blocks are whole
-    frames, _ = learner.settle_and_claim(Settled(), 4)
-    assert frames == [load.message_of(spec)] * 4
+    messages, _ = learner.settle_and_claim(Settled(), 4)
+    assert messages == [load.message_of(spec)] * 4
     learner.close()
 
 

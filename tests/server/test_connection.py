@@ -535,42 +535,48 @@ def refuse() -> None:
 
 def test_trying_ends_with_the_first_answer_and_each_failure_is_told() -> None:
     # given three failures before an answer
-    told: list[RedisUnreachable] = []
+    failures: list[RedisUnreachable] = []
     answers = iter([refuse, refuse, refuse, lambda: "yes"])
 
     # when it is tried
     reply = keep_trying(
-        lambda: next(answers)(), give_up_after_s=30.0, stopped=lambda: False, waiting=told.append
+        lambda: next(answers)(),
+        give_up_after_s=30.0,
+        stopped=lambda: False,
+        waiting=failures.append,
     )
 
     # then the answer comes, and each failure was reported
     assert reply == "yes"
-    assert [str(error) for error in told] == ["away"] * 3
+    assert [str(error) for error in failures] == ["away"] * 3
 
 
 def test_trying_gives_up_in_time() -> None:
-    told: list[RedisUnreachable] = []
+    failures: list[RedisUnreachable] = []
     started = time.monotonic()
     with pytest.raises(RedisUnreachable, match="away"):
-        keep_trying(refuse, give_up_after_s=0.3, stopped=lambda: False, waiting=told.append)
+        keep_trying(refuse, give_up_after_s=0.3, stopped=lambda: False, waiting=failures.append)
     assert time.monotonic() - started < 1.0
-    assert 1 <= len(told) <= 10
+    assert 1 <= len(failures) <= 10
 
 
 def test_trying_for_no_time_tries_once() -> None:
-    told: list[RedisUnreachable] = []
+    failures: list[RedisUnreachable] = []
     with pytest.raises(RedisUnreachable):
-        keep_trying(refuse, give_up_after_s=0.0, stopped=lambda: False, waiting=told.append)
-    assert told == []
+        keep_trying(refuse, give_up_after_s=0.0, stopped=lambda: False, waiting=failures.append)
+    assert failures == []
 
 
 def test_trying_stops_when_told() -> None:
-    told: list[RedisUnreachable] = []
+    failures: list[RedisUnreachable] = []
     with pytest.raises(RedisUnreachable, match="away"):
         keep_trying(
-            refuse, give_up_after_s=60.0, stopped=lambda: len(told) == 2, waiting=told.append
+            refuse,
+            give_up_after_s=60.0,
+            stopped=lambda: len(failures) == 2,
+            waiting=failures.append,
         )
-    assert len(told) == 2
+    assert len(failures) == 2
 
 
 def test_what_is_final_is_not_tried_again() -> None:

@@ -33,7 +33,7 @@ REPLIES: list[tuple[bytes, Any]] = [
 
 
 class Peer:
-    """The other end of a connection at a time; says what it is told, whatever it hears."""
+    """The other end of a connection at a time; sends what the test says, whatever it receives."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))

@@ -28,7 +28,7 @@ from support import ROOT, Programs, eventually
 
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
-# A cause is told before this: a program's start and, at worst, one time-out of the connection.
+# A cause is named within this time: a program's start and at worst one time-out.
 SOON_S = 15.0
 
 
@@ -176,7 +176,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Of an authority that nobody knows."""
+    """Certificates of an authority that nobody knows."""
     made = Certificates(tmp_path_factory.mktemp("stranger"))
     made.issue("client")
     return made

@@ -150,16 +150,16 @@ def test_of_several_troubles_the_gravest_is_told() -> None:
         "refused_share": 0.5,
         "shed_share": 0.5,
     }
-    told = []
+    verdicts = []
     for mended in ({}, {"memory_share": 0.9}, {"learner_present": True}, {"actors": 1}):
         troubles |= mended
-        told.append(verdict(**troubles))
+        verdicts.append(verdict(**troubles))
     for mended in ({"memory_share": 0.1}, {"refused_share": 0.0}, {"shed_share": 0.0}):
         troubles |= mended
-        told.append(verdict(**troubles))
+        verdicts.append(verdict(**troubles))
 
     # then what stops the run comes before what slows it
-    assert [sentence.split(":")[0].split(" and ")[0][:28] for sentence in told] == [
+    assert [sentence.split(":")[0].split(" and ")[0][:28] for sentence in verdicts] == [
         "the server is at 99 % of its",
         "no learner holds the run",
         "no actors",

@@ -234,9 +234,13 @@ def test_renewing_keeps_the_lease_and_leaves_the_learners_figures(
 
     # then it is as long as at first
     assert 4000 < operator.pttl(link.keys.lock) <= 5000
-    told = monitor.read_learner()
-    assert told["figures"] == {"frames": 12.0, "mean_return_100": 0.5, "epoch": 1.0}
-    assert (told["holder"], told["epoch"], told["weights_version"]) == ("first", 1, -1)
+    learner_reading = monitor.read_learner()
+    assert learner_reading["figures"] == {"frames": 12.0, "mean_return_100": 0.5, "epoch": 1.0}
+    assert (
+        learner_reading["holder"],
+        learner_reading["epoch"],
+        learner_reading["weights_version"],
+    ) == ("first", 1, -1)
 
 
 def test_the_lock_always_expires(learner: LearnerLink, operator: redis.Redis) -> None:

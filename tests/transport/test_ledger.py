@@ -13,7 +13,7 @@ Outcome = Literal["consumed", "stale"] | Dead
 
 
 def dead(number: int) -> Dead:
-    return Dead("malformed", f"message {number}", b"frame")
+    return Dead("malformed", f"message {number}", b"message")
 
 
 def claims(ledger: Ledger, count: int) -> list[Claimed]:

@@ -17,18 +17,18 @@ def test_weights_are_read_back_whole_with_a_digest_that_fits(
     learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
     # when weights are published
-    payload = bytes(range(256)) * 1000
-    learner.publish(3, payload)
+    message = bytes(range(256)) * 1000
+    learner.publish(3, message)
 
     # then a reader gets exactly them
     found = actor.read_weights()
     assert found is not None
-    assert (found.version, found.message, found.intact) == (3, payload, True)
-    assert found.digest == hashlib.sha256(payload).hexdigest()
+    assert (found.version, found.message, found.intact) == (3, message, True)
+    assert found.digest == hashlib.sha256(message).hexdigest()
     assert abs(monitor.read_learner()["published_unix_s"] - time.time()) < 60
 
     # and sees when they were damaged
-    operator.hset(actor.keys.weights, "payload", payload[:-1] + b"\x00")
+    operator.hset(actor.keys.weights, "payload", message[:-1] + b"\x00")
     damaged = actor.read_weights()
     assert damaged is not None
     assert not damaged.intact
