@@ -1,4 +1,4 @@
-"""The module that registers a user's environment: who names it, where it is found, what hides it."""
+"""The module that registers a user's environment: who names it, where it lies, what hides it."""
 
 import importlib.util
 import sys
