@@ -239,6 +239,7 @@ class LearnerProgram:
 
             from impala_redis.common.learning.device import choose_device
             from impala_redis.common.learning.feeder import Feeder
+            from impala_redis.common.learning.intake import Intake
             from impala_redis.common.learning.learner import Learner
 
         torch.set_num_threads(job.threads)
@@ -253,16 +254,15 @@ class LearnerProgram:
         self._patiently(self._introduce)
         logbook = self._logbook = Logbook(job.plan, self._spec, learner)
         logbook.save_checkpoint(self._link.epoch)
-        self._feeder = Feeder(
+        intake = Intake(
             self._link,
             self._spec,
-            batch_size=self._config.training.batch_size,
-            device=device,
-            max_policy_lag=transport.max_policy_lag,
+            transport.max_policy_lag,
             learner_version=lambda: learner.version,
             reopen=self._reopen,
-            replay=self._make_replay(),
         )
+        batch_size = self._config.training.batch_size
+        self._feeder = Feeder(intake, self._spec, batch_size, device, self._make_replay())
         self._feeder.start()
         self._last_batch = time.monotonic()
         log.info("ready on %s; waiting for the first batch", device)

@@ -120,10 +120,8 @@ class Logbook:
             "updates_per_s": updates / elapsed_s,
             "wait_share": min(self._waited_s / elapsed_s, 1.0),
             "wait_s": self._waited_s / updates if updates else None,
-            "queue_blocks": feeder.queued,
             "updates_skipped": learner.skipped,
-            "blocks_refused": feeder.refused.total(),
-            "runs_lost": feeder.reopened,
+            **feeder.figures(),
             **self._beside(feeder, publisher, elapsed_s, updates),
             **self._means.take(),
             **self._tally.take(),
@@ -141,18 +139,10 @@ class Logbook:
     ) -> dict[str, Any]:
         """What the device and the threads beside the loop did since the last record."""
         totals = {
-            "claim_s": feeder.busy_s,
-            "batch_s": feeder.batching_s,
+            **feeder.totals(),
             "publish_s": publisher.busy_s,
-            "feeder_cpu_s": feeder.cpu_s,
             "publisher_cpu_s": publisher.cpu_s,
-            "bytes": feeder.bytes_received,
-            "row_bytes": feeder.row_bytes,
-            "rows": feeder.rows_received,
             "published": publisher.published,
-            "asked": feeder.asked,
-            "queued": feeder.queued_in_all,
-            "claimed": feeder.claimed,
             "device_s": self._learner.device_s,
         }
         did = {name: total - self._totals.get(name, 0.0) for name, total in totals.items()}
@@ -164,8 +154,8 @@ class Logbook:
             "device_busy_share": min(did["device_s"] / elapsed_s, 1.0),
             "claim_share": did["claim_s"] / elapsed_s,  # of the feeder's time
             "publish_share": did["publish_s"] / elapsed_s,
-            "received_bytes_per_s": did["bytes"] / elapsed_s,
-            "bytes_per_step": _ratio(did["row_bytes"], did["rows"]),
+            "received_bytes_per_s": did["bytes_received"] / elapsed_s,
+            "bytes_per_step": _ratio(did["bytes_opened"], did["steps_opened"]),
             "published_per_s": did["published"] / elapsed_s,
             "claim_s": _ratio(did["claim_s"], updates),
             "batch_s": _ratio(did["batch_s"], updates),

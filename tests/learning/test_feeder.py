@@ -17,6 +17,7 @@ from impala_redis.common.blocks.trajectory import Block, Episode, Origin, Trajec
 from impala_redis.common.errors import Fenced, RedisUnreachable, RunHeld
 from impala_redis.common.learning.batch import Batch, UnrollTiming
 from impala_redis.common.learning.feeder import Feeder
+from impala_redis.common.learning.intake import Intake
 from impala_redis.common.learning.replay import Replay
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
@@ -91,16 +92,14 @@ class Run:
         reopen: Callable[[], None] | None = None,
         replay: Replay | None = None,
     ) -> Feeder:
-        made = Feeder(
+        self.intake = Intake(
             link or self.learner,
             SPEC,
-            batch_size,
-            torch.device("cpu"),
             max_policy_lag,
             lambda: self.version,
             reopen or self.reopen,
-            replay,
         )
+        made = Feeder(self.intake, SPEC, batch_size, torch.device("cpu"), replay)
         self.feeders.append(made)
         made.start()
         return made
@@ -235,8 +234,9 @@ def test_the_length_of_the_list_is_known(run: Run) -> None:
     take(feeder)
 
     # then it has found 10 blocks, and after it had claimed one of them 9
-    assert feeder.queued == 9
-    assert (feeder.asked, feeder.queued_in_all, feeder.claimed) == (2, 10 + 9, 2)
+    assert feeder.figures()["queue_blocks"] == 9
+    totals = feeder.totals()
+    assert (totals["asked"], totals["queued"], totals["claimed"]) == (2, 10 + 9, 2)
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 12])
@@ -246,7 +246,7 @@ def test_each_block_is_counted_once_when_it_is_claimed(run: Run, batch_size: int
     feeder = run.feeder(batch_size)
     train(feeder, 12 // batch_size)
     assert feeder.next_batch(0.05) is None  # it asks for more, and there is none
-    assert feeder.claimed == 6
+    assert feeder.totals()["claimed"] == 6
 
 
 def test_a_batch_knows_who_played_the_blocks_that_end_in_it(run: Run) -> None:
@@ -279,7 +279,7 @@ def test_waiting_for_blocks_is_no_time_of_batching(run: Run) -> None:
 
     # then
     take(feeder)
-    assert 0.0 < feeder.batching_s < 0.1
+    assert 0.0 < feeder.totals()["batch_s"] < 0.1
 
 
 # What cannot be trained on.
@@ -325,7 +325,8 @@ def test_garbage_is_buried_with_its_reason_and_the_loop_goes_on(
     assert (books["consumed"], books["dead_lettered"], books["in_flight"]) == (7, 6, 0)
     reasons = {"malformed": 3, "spec": 1, "nonfinite": 1, "range": 1}
     assert {reason: books[f"dead_lettered:{reason}"] for reason in reasons} == reasons
-    assert dict(feeder.refused) == reasons
+    assert dict(run.intake.refused) == reasons
+    assert feeder.figures()["blocks_refused"] == 6
     assert residual(books) == 0
     # and can be looked at, newest first
     records: Any = run.operator.lrange(run.learner.keys.dead, 0, -1)

@@ -1,0 +1,194 @@
+"""The learner's intake: claims blocks from Redis, checks them, and settles how they ended.
+
+All of it runs on one thread, the feeder's; only `close` is called from another.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from impala_redis.common.blocks import wire
+from impala_redis.common.blocks.trajectory import Block
+from impala_redis.common.errors import MessageRefused, OutOfStep, RedisUnreachable, RunMissing
+from impala_redis.common.learning.sequences import Sequences
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.server.backoff import Backoff
+from impala_redis.common.transport.learner_link import LearnerLink
+from impala_redis.common.transport.ledger import Claimed, Dead, Ledger, Settled
+
+log = logging.getLogger(__name__)
+
+# An empty list is asked again after half the time that blocks took to come before, then ever later.
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
+REFUSED_LINE_INTERVAL_S = 10.0
+
+
+class PendingBlock(NamedTuple):
+    """A checked block whose columns from `start` on are not in a batch yet."""
+
+    block: Block
+    claimed: Claimed
+    start: int
+
+
+class Intake:
+    """Takes blocks from the trajectory list, one after the other, until `close`."""
+
+    def __init__(
+        self,
+        link: LearnerLink,
+        spec: RunSpec,
+        max_policy_lag: int | None,
+        learner_version: Callable[[], int],
+        reopen: Callable[[], None],
+    ) -> None:
+        """Blocks more than `max_policy_lag` versions behind `learner_version` count as stale.
+
+        `reopen` opens the run again after the server has lost it.
+        """
+        self._link, self._spec, self._reopen = link, spec, reopen
+        self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
+        self._ledger = Ledger()
+        self._settled = Settled()  # taken from the ledger, not known to be committed
+        self._messages: deque[tuple[bytes, Claimed]] = deque()  # claimed, not looked at yet
+        self._sequences = Sequences()
+        self._closing = threading.Event()
+        self._backoff = Backoff("waiting for Redis", wait=self._closing.wait)
+        self._refusal_logged_from = 0.0
+        self._lately_waited_s = 0.0  # for blocks, a mean over the last waits
+        self.waited_s = 0.0  # for blocks: in commands, and between them
+        self.refused: Counter[str] = Counter()  # blocks, by reason
+        self._reopened = 0  # times the server had lost the run, or a part of it
+        self._queued = 0  # blocks that were found in the list, when it was last asked
+        self._asked = self._queued_in_all = 0  # times, and the sum of the blocks found
+        self._claimed = 0  # blocks
+        self._busy_s = 0.0  # in commands to Redis
+        self._bytes_received = 0
+        # Steps of environments in the blocks that were fit to be read, and the bytes of those.
+        self._steps_opened = self._bytes_opened = 0
+
+    @property
+    def away(self) -> bool:
+        """Whether the server did not answer the last time."""
+        return self._backoff.away
+
+    def close(self) -> None:
+        """Ends every wait of the intake's thread, now and later."""
+        self._closing.set()
+
+    def figures(self) -> dict[str, float]:
+        """The figures of a record that are counters or states of the intake."""
+        return {
+            "queue_blocks": self._queued,
+            "blocks_refused": self.refused.total(),
+            "runs_lost": self._reopened,
+        }
+
+    def totals(self) -> dict[str, float]:
+        """Sums since the start, from whose growth figures are made."""
+        return {
+            "claim_s": self._busy_s,
+            "bytes_received": self._bytes_received,
+            "bytes_opened": self._bytes_opened,
+            "steps_opened": self._steps_opened,
+            "asked": self._asked,
+            "queued": self._queued_in_all,
+            "claimed": self._claimed,
+        }
+
+    def next_block(self, columns: int) -> PendingBlock | None:
+        """The next block that is fit to train on; None when the intake closes.
+
+        `columns` more are needed for the batch: no more blocks are claimed than fill them.
+        """
+        while not self._closing.is_set():
+            if not self._messages:
+                self._wait_for_blocks(most=-(-columns // self._spec.envs_per_actor))
+                continue
+            message, claimed = self._messages.popleft()
+            try:
+                block = wire.unpack_block(message, self._spec)
+                self._sequences.follow(block.origin)
+            except MessageRefused as error:
+                claimed.outcome = Dead(error.reason, str(error), message)
+                self._count_refusal(error)
+                continue
+            self._steps_opened += block.trajectory.mask.size
+            self._bytes_opened += len(message)
+            lag = self._learner_version() - block.origin.weights_version
+            if self._max_policy_lag is not None and lag > self._max_policy_lag:
+                claimed.outcome = "stale"
+                continue
+            return PendingBlock(block, claimed, 0)
+        return None
+
+    def settle(self) -> None:
+        """Commits how blocks ended, and claims none; does nothing while the server is away."""
+        if not self.away:
+            self._settle_and_claim(0)
+
+    def _count_refusal(self, error: MessageRefused) -> None:
+        """Counts it, and logs it, but not each one of a flood."""
+        self.refused[error.reason] += 1
+        if time.monotonic() >= self._refusal_logged_from:
+            self._refusal_logged_from = time.monotonic() + REFUSED_LINE_INTERVAL_S
+            count = self.refused[error.reason]
+            words = ascii(str(error))[1:-1]  # they may quote the block
+            log.warning("refused a block (%s, number %d): %s", error.reason, count, words)
+
+    def _wait_for_blocks(self, most: int) -> None:
+        """Claims blocks, and waits for some if there are none."""
+        # Asking too early costs the main thread the interpreter.
+        pause_s = min(max(FIRST_PAUSE_S, self._lately_waited_s / 2), LAST_PAUSE_S)
+        began = time.perf_counter()
+        while not self._messages and not self._closing.is_set():
+            started = time.perf_counter()
+            messages = self._settle_and_claim(most)
+            self._busy_s += time.perf_counter() - started
+            self._asked += 1
+            self._queued_in_all += self._queued
+            self._claimed += len(messages)
+            for message in messages:
+                self._messages.append((message, self._ledger.claim()))
+                self._bytes_received += len(message)
+            if not messages:
+                self._closing.wait(pause_s)
+                pause_s = min(pause_s * 2, LAST_PAUSE_S)
+        waited_s = time.perf_counter() - began
+        self.waited_s += waited_s
+        self._lately_waited_s += (waited_s - self._lately_waited_s) / 8
+
+    def _settle_and_claim(self, most: int) -> list[bytes]:
+        """Tries until the server answers or the intake closes; the messages claimed."""
+        if not len(self._settled):
+            self._settled = self._ledger.settle()
+        lost = False
+        while True:
+            try:
+                if lost:
+                    self._reopen()
+                    lost = False
+                messages, left = self._link.settle_and_claim(self._settled, most)
+            except RedisUnreachable as error:
+                self._backoff.failed(error)
+                if self._closing.is_set():
+                    return []
+                self._backoff.pause()
+            except (RunMissing, OutOfStep) as error:
+                log.error("OPENING THE RUN AGAIN, what was in flight is lost: %s", error)
+                self._reopened += 1
+                self._forget()
+                lost = True
+            else:
+                self._backoff.succeeded()
+                self._settled, self._queued = Settled(), left + len(messages)
+                return messages
+
+    def _forget(self) -> None:
+        """Drops what was claimed: the server does not know of it any more."""
+        self._ledger.forget()
+        self._settled = Settled()
+        self._messages.clear()
