@@ -1,8 +1,19 @@
 """impala-learner: owns a run. Takes trajectories, updates, publishes weights, checkpoints, records.
 
-The loop is `LearnerProgram._train`. Intake and publishing have threads of their own
-(`common.learning.feeder`, `common.learning.publisher`); the mathematics is in
-`common.learning.learner`.
+The loop is `LearnerProgram._train`. Three threads share the work:
+
+    main thread              feeder thread                publisher thread
+    LearnerProgram           Feeder, Intake, Replay       Publisher
+      next_batch()  <------    fills one batch while
+      Learner.update           the other is trained on
+      trained()     ------>    settles, claims, checks
+      offer()       ------------------------------------>   packs and publishes the newest
+      record() reads the totals of both                     renews the lease, writes figures
+
+The main thread alone owns the Learner (network, optimizer, counters) and the Logbook (files of the
+run directory). Batches have one owner at a time: they go round between main and feeder thread.
+Weights that were offered are never changed. All threads talk to Redis through one LearnerLink; an
+error that ends a thread is kept in its `failure` and raised by the main thread's next step.
 """
 
 import contextlib
@@ -18,7 +29,6 @@ import click
 
 from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
-    Fenced,
     ImpalaError,
     NotFinite,
     OutOfStep,
@@ -26,28 +36,23 @@ from impala_redis.common.errors import (
 )
 from impala_redis.common.learning.delay import Delay
 from impala_redis.common.learning.publisher import Publisher
-from impala_redis.common.records import checkpoint
-from impala_redis.common.run.spec import RunSpec, module_of
-from impala_redis.common.server.address import without_password
+from impala_redis.common.records.checkpoint import Checkpoint
+from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import opening, pacing, process, stopping
 from impala_redis.workers.logbook import Logbook, ResultStatus
 from impala_redis.workers.options import CONTEXT, GroupedCommand, every_setting, shared
 from impala_redis.workers.plan import Plan, make_plan
+from impala_redis.workers.training import Training
 
 if TYPE_CHECKING:
-    from impala_redis.common.learning.batch import Batch
-    from impala_redis.common.learning.feeder import Feeder
     from impala_redis.common.learning.learner import Learner
-    from impala_redis.common.learning.replay import Replay
 
 log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
 
-BATCH_TIMEOUT_S = 0.2
-NO_DATA_NOTICE_S = 10.0
-# Without data there is little to record, but that there was none.
+# Without data there is little to record, except that there was none.
 IDLE_RECORD_S = 5.0
 # Updates in a row without finite gradients, after which the run stops.
 NOT_FINITE_LIMIT = 20
@@ -55,7 +60,7 @@ NOT_FINITE_LIMIT = 20
 
 @dataclass(frozen=True)
 class Job:
-    """What a learner is started with."""
+    """The plan and options that a learner is started with."""
 
     plan: Plan
     redis_url: str
@@ -99,10 +104,7 @@ def main(
             overrides=overrides,
         )
         job = Job(plan, redis_url, device, threads, resume, take_over, wait_redis_s)
-        program = LearnerProgram(job, stop)
-        status = program.run()
-        log.info("%s: %s; the run is in %s", status, program.summary(), plan.directory.path)
-        if status == "interrupted":
+        if LearnerProgram(job, stop).run() == "interrupted":
             raise SystemExit(EXIT_INTERRUPTED)
 
 
@@ -111,127 +113,83 @@ class LearnerProgram:
 
     def __init__(self, job: Job, stop: stopping.StopFlag) -> None:
         self._job, self._stop = job, stop
-        self._run, self._config = job.plan.run, job.plan.config
+        self._config = job.plan.config
         lease_s = self._config.transport.lease_s
-        self._link = LearnerLink(job.redis_url, self._run, process.holder_name(), lease_s)
-        self._notice_due = pacing.every(NO_DATA_NOTICE_S)
+        self._link = LearnerLink(job.redis_url, job.plan.run, process.holder_name(), lease_s)
         self._delay = Delay(self._config.transport.force_lag)
-        # Made by `_open_run` and `_start_learning`.
-        self._spec: RunSpec
-        self._saved: checkpoint.Checkpoint | None
-        self._publisher: Publisher
-        self._learner: Learner
-        self._feeder: Feeder
-        self._logbook: Logbook | None = None
 
     def run(self) -> ResultStatus:
         """Trains until solved, finished or stopped; the run directory then holds the result."""
-        self._open_run()
-        try:
-            logbook = self._start_learning()
-            status = self._train(logbook)
-            self._close(logbook, status)
-        except Exception as error:
-            self._fail(error)
-            raise
-        finally:
-            self._link.close()
+        # After an error, `begun` ends what was begun, the last first.
+        with contextlib.closing(self._link), contextlib.ExitStack() as begun:
+            spec, saved = opening.prepare(self._job.plan, self._job.resume)
+            opening.take(self._link, spec, self._config, self._job.take_over, self._patiently)
+            begun.callback(self._release)
+            training = self._start_learning(spec, saved, begun)
+            # Inside of it: the result is written before a thread is waited for.
+            with training.logbook.noting_failure():
+                status = self._train(training)
+                self._close(training, status)
+            begun.pop_all()  # `_close` has ended it
+        directory = self._job.plan.directory.path
+        log.info("%s: %s; the run is in %s", status, training.summary(), directory)
         return status
-
-    def summary(self) -> str:
-        """What was reached, in words."""
-        mean = self._learner.window.mean_return
-        reached = "" if mean is None else f"mean return {mean:.1f} over the last 100 episodes, "
-        return f"{reached}{self._learner.frames:,} frames in all"
 
     # The loop.
 
-    def _train(self, logbook: Logbook) -> ResultStatus:
+    def _train(self, training: Training) -> ResultStatus:
         """Take a batch, update, settle, publish, record: until a goal is reached or `stop`."""
-        training = self._config.training
-        record_due = pacing.every(training.log_interval_s)
+        learner, feeder, logbook = training.learner, training.feeder, training.logbook
+        settings = self._config.training
+        record_due = pacing.every(settings.log_interval_s)
         idle_record_due = pacing.every(IDLE_RECORD_S)
-        checkpoint_due = pacing.every(training.checkpoint_interval_s)
+        checkpoint_due = pacing.every(settings.checkpoint_interval_s)
         while not self._stop():
-            batch = self._next_batch(logbook)
+            batch = training.next_batch()
             if batch is None:
                 if idle_record_due():
-                    self._publisher.figures = logbook.record(self._feeder, self._publisher)
+                    training.record()
                 continue
-            logbook.note_update(batch, self._learner.update(batch))
-            self._feeder.trained(batch)
-            self._refuse_nonsense()
-            self._offer_weights(logbook)
+            logbook.note_update(batch, learner.update(batch))
+            feeder.trained(batch)
+            _stop_if_not_finite(learner)
+            self._offer_weights(training)
             if record_due():
-                self._publisher.figures = logbook.record(self._feeder, self._publisher)
+                training.record()
             if checkpoint_due():
                 logbook.save_checkpoint(self._link.epoch)
-            if status := self._goal_reached():
+            if status := self._goal_reached(learner):
                 return status
         return "interrupted"
 
-    def _next_batch(self, logbook: Logbook) -> "Batch | None":
-        """A batch, or None after a short wait; says so when none comes for long."""
-        before = time.monotonic()
-        batch = self._feeder.next_batch(BATCH_TIMEOUT_S)
-        logbook.note_wait(time.monotonic() - before, batch is not None)
-        if self._publisher.failure:
-            raise self._publisher.failure
-        if batch is not None:
-            self._last_batch = time.monotonic()
-        elif self._feeder.away:
-            pass  # the feeder has said so
-        elif time.monotonic() - self._last_batch > NO_DATA_NOTICE_S and self._notice_due():
-            log.info(
-                "no trajectories for %.0f s; start actors with: impala-actor --run %s "
-                "--redis-url %s%s",
-                time.monotonic() - self._last_batch,
-                self._run,
-                without_password(self._link.url),
-                f" --env-module {module}" if (module := module_of(self._spec.env)) else "",
-            )
-        return batch
-
-    def _offer_weights(self, logbook: Logbook) -> None:
-        """Gives the publisher what actors shall have: the newest, or under --force-lag older."""
-        before, learner, publisher = time.monotonic(), self._learner, self._publisher
+    def _offer_weights(self, training: Training) -> None:
+        """Gives the publisher the weights for actors: the newest, or under --force-lag older."""
+        before, learner, publisher = time.monotonic(), training.learner, training.publisher
         if self._delay.updates:
-            self._delay.hold(learner.version, learner.weights())
+            self._delay.hold(learner.versioned_weights())
             if publisher.ready and (due := self._delay.due()):
-                publisher.offer(*due)
+                publisher.offer(due)
         elif publisher.ready:
-            publisher.offer(learner.version, learner.weights())
-        logbook.note_copy(time.monotonic() - before)
+            publisher.offer(learner.versioned_weights())
+        training.logbook.note_copy(time.monotonic() - before)
 
-    def _goal_reached(self) -> ResultStatus | None:
-        training, mean_return = self._config.training, self._learner.window.mean_return
-        goal = training.stop_at_return
+    def _goal_reached(self, learner: "Learner") -> ResultStatus | None:
+        settings, mean_return = self._config.training, learner.window.mean_return
+        goal = settings.stop_at_return
         if goal is not None and mean_return is not None and mean_return >= goal:
             return "solved"
-        return "finished" if self._learner.frames >= training.total_frames else None
-
-    def _refuse_nonsense(self) -> None:
-        if self._learner.skipped_in_a_row >= NOT_FINITE_LIMIT:
-            raise NotFinite(
-                f"{NOT_FINITE_LIMIT} updates in a row had no finite gradients; lower "
-                "--learning-rate or look at the environment's rewards, then --resume"
-            )
+        return "finished" if learner.frames >= settings.total_frames else None
 
     # Before it.
 
-    def _open_run(self) -> None:
-        """Takes the run's lease, when nothing speaks against learning."""
-        job = self._job
-        self._spec, self._saved = opening.prepare(job.plan, job.resume)
-        opening.take(self._link, self._spec, job.plan.config, job.take_over, self._patiently)
-
-    def _start_learning(self) -> Logbook:
+    def _start_learning(
+        self, spec: RunSpec, saved: Checkpoint | None, begun: contextlib.ExitStack
+    ) -> Training:
         """Builds or restores the state of training, announces the run, starts the threads."""
         job, transport = self._job, self._config.transport
-        self._publisher = Publisher(
-            self._link, self._spec, transport.publish_interval_s, transport.lease_s
-        )
-        self._publisher.start()  # keeps the lease from here on
+        publisher = Publisher(self._link, spec, transport.publish_interval_s, transport.lease_s)
+        publisher.start()  # keeps the lease from here on
+        begun.callback(publisher.close)  # or it would renew the lease that is given back
 
         # Late: torch takes a second to import, and all that can be refused was refused above.
         with process.keeping_all():
@@ -241,94 +199,95 @@ class LearnerProgram:
             from impala_redis.common.learning.feeder import Feeder
             from impala_redis.common.learning.intake import Intake
             from impala_redis.common.learning.learner import Learner
+            from impala_redis.common.learning.replay import make_replay
 
         torch.set_num_threads(job.threads)
         device = choose_device(job.device)
-        learner = self._learner = Learner(self._spec, self._config, device)
-        if self._saved:
-            learner.restore(self._saved)
-            log.info("resumed from %s: %d updates", self._saved.path.name, learner.updates)
+        learner = Learner(spec, self._config, device)
+        if saved:
+            learner.restore(saved)
+            log.info("resumed from %s: %d updates", saved.path.name, learner.updates)
         published = self._patiently(self._link.weights_version)
         learner.version = max(learner.version, published) + 1
-        self._spec = dataclasses.replace(self._spec, start_frames=learner.frames)
-        self._patiently(self._introduce)
-        logbook = self._logbook = Logbook(job.plan, self._spec, learner)
-        logbook.save_checkpoint(self._link.epoch)
-        intake = Intake(
-            self._link,
-            self._spec,
-            transport.max_policy_lag,
-            learner_version=lambda: learner.version,
-            reopen=self._reopen,
-        )
-        batch_size = self._config.training.batch_size
-        self._feeder = Feeder(intake, self._spec, batch_size, device, self._make_replay())
-        self._feeder.start()
-        self._last_batch = time.monotonic()
+        spec = dataclasses.replace(spec, start_frames=learner.frames)
+        self._patiently(lambda: self._introduce(publisher, spec, learner))
+        logbook = Logbook(job.plan, spec, learner)
+        with logbook.noting_failure():
+            logbook.save_checkpoint(self._link.epoch)
+            intake = Intake(
+                self._link,
+                spec,
+                transport.max_policy_lag,
+                learner_version=lambda: learner.version,
+                reopen=lambda: self._reopen(publisher),
+            )
+            feeder = Feeder(
+                intake,
+                spec,
+                self._config.training.batch_size,
+                device,
+                make_replay(spec, self._config),
+            )
+            feeder.start()
+        begun.callback(feeder.close)  # or the interpreter might end while it copies to a GPU
         log.info("ready on %s; waiting for the first batch", device)
-        return logbook
+        return Training(spec, self._link.url, learner, feeder, publisher, logbook)
 
-    def _make_replay(self) -> "Replay | None":
-        """The memory of past trajectories, if the settings ask for one."""
-        training, columns = self._config.training, self._config.replayed_columns
-        if not columns:
-            return None
-        from impala_redis.common.learning.replay import Replay
-
-        return Replay(self._spec, training.replay_capacity, columns, training.seed)
-
-    def _introduce(self) -> None:
+    def _introduce(self, publisher: Publisher, spec: RunSpec, learner: "Learner") -> None:
         """Lets actors join; opens the run again if the server lost it while torch was imported."""
-        learner = self._learner
         try:
-            self._publisher.introduce(self._spec, learner.version, learner.weights())
+            publisher.introduce(spec, learner.versioned_weights())
         except (RunMissing, OutOfStep):
             self._link.open()
-            self._publisher.introduce(self._spec, learner.version, learner.weights())
+            publisher.introduce(spec, learner.versioned_weights())
+
+    def _reopen(self, publisher: Publisher) -> None:
+        """Opens the run again after the server lost it (on the feeder's thread)."""
+        self._link.open()
+        publisher.reintroduce()
 
     def _patiently(self, ask: Callable[[], Reply]) -> Reply:
         """Asks until the server answers, for as long as the user said. Raises RedisUnreachable."""
         job = self._job
         return pacing.wait_for_redis(ask, job.redis_url, job.wait_redis_s, self._stop)
 
-    def _reopen(self) -> None:
-        """Opens the run again after the server lost it (on the feeder's thread)."""
-        self._link.open()
-        self._publisher.reintroduce()
-
     # After it.
 
-    def _close(self, logbook: Logbook, status: ResultStatus) -> None:
+    def _close(self, training: Training, status: ResultStatus) -> None:
         """Leaves the result on disk and the last weights in Redis, and ends the threads."""
-        logbook.save_checkpoint(self._link.epoch)
+        logbook, publisher, link = training.logbook, training.publisher, self._link
+        logbook.save_checkpoint(link.epoch)
         logbook.write_result(status)
         # Both threads at once: with a server that does not answer, each takes its time-out.
-        self._publisher.offer(self._learner.version, self._learner.weights())
-        self._publisher.finish()
-        reachable = self._feeder.close()
-        self._publisher.close()
+        publisher.offer(training.learner.versioned_weights())
+        publisher.finish()
+        reachable = training.feeder.close()
+        publisher.close()
         if logbook.behind:
-            self._publisher.figures = logbook.record(self._feeder, self._publisher)
+            training.record()
         logbook.close()
         try:
             if reachable:
-                self._link.renew(self._publisher.figures)  # what impala-status shows from now on
+                link.renew(publisher.status_figures)  # what impala-status shows from now on
             if reachable and status != "interrupted":
-                self._link.announce(self._spec.to_json(), self._spec.fingerprint, "finished")
+                link.announce(training.spec.to_json(), training.spec.fingerprint, "finished")
             if reachable:
-                self._link.release()
+                link.release()
         except ImpalaError as error:
             log.warning("left without giving the lease back: %s", error)
 
-    def _fail(self, error: Exception) -> None:
-        """Writes the result of a run that ends by an error, unless the run is another's now."""
-        if self._logbook and not isinstance(error, Fenced):
-            self._logbook.write_result("failed", str(error))
-        if hasattr(self, "_feeder"):
-            self._feeder.close()  # or the interpreter might end while it copies to a GPU
-        self._publisher.close()  # or it would renew the lease that is given back
+    def _release(self) -> None:
+        """Gives the lease back, if the server lets us."""
         with contextlib.suppress(ImpalaError):
             self._link.release()
+
+
+def _stop_if_not_finite(learner: "Learner") -> None:
+    if learner.skipped_in_a_row >= NOT_FINITE_LIMIT:
+        raise NotFinite(
+            f"{NOT_FINITE_LIMIT} updates in a row had no finite gradients; lower "
+            "--learning-rate or look at the environment's rewards, then --resume"
+        )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """What a learner leaves behind: records, checkpoints, the result, and lines in its log."""
 
+import contextlib
 import importlib.metadata
 import logging
 import platform
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from impala_redis import __version__
 from impala_redis.common.envs.atari import action_repeat
-from impala_redis.common.errors import RunDirectoryError
+from impala_redis.common.errors import Fenced, RunDirectoryError
 from impala_redis.common.learning.publisher import Publisher
-from impala_redis.common.learning.tally import Tally
+from impala_redis.common.learning.tally import Means, Tally
 from impala_redis.common.records import checkpoint
-from impala_redis.common.records.recorder import Means, Recorder
+from impala_redis.common.records.figures import in_status
+from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers import pacing, process
 from impala_redis.workers.plan import Plan
@@ -27,39 +30,37 @@ log = logging.getLogger(__name__)
 ResultStatus = Literal["solved", "finished", "interrupted", "failed"]
 
 LOG_LINE_INTERVAL_S = 5.0
-# Of a record, what the learner also leaves in Redis for impala-status.
-STATUS_FIGURES = (
-    "frames",
-    "game_frames",
-    "total_frames",
-    "updates",
-    "episodes",
-    "mean_return_100",
-    "frames_per_s",
-    "wait_share",
-    "device_busy_share",
-    "claim_share",
-    "bytes_per_step",
-    "policy_lag_mean",
-    "policy_lag_p95",
-    "policy_lag_max",
-    "policy_lag_s_mean",
-    "policy_lag_s_p95",
-    "policy_lag_s_max",
-    "updates_skipped",
-    "runs_lost",
-)
+# Figures that are quotients: by how much two totals rose since the last record.
+QUOTIENTS = {
+    "frames_per_s": ("frames", "elapsed_s"),
+    "updates_per_s": ("updates", "elapsed_s"),
+    "wait_share": ("waited_s", "elapsed_s"),
+    "wait_s": ("waited_s", "updates"),
+    "device_busy_share": ("device_s", "elapsed_s"),
+    "claim_share": ("claim_s", "elapsed_s"),
+    "publish_share": ("publish_s", "elapsed_s"),
+    "received_bytes_per_s": ("bytes_received", "elapsed_s"),
+    "bytes_per_step": ("bytes_opened", "steps_opened"),
+    "published_per_s": ("published", "elapsed_s"),
+    "claim_s": ("claim_s", "updates"),
+    "batch_s": ("batch_s", "updates"),
+    "publish_s": ("publish_s", "published"),
+    "feeder_cpu_s": ("feeder_cpu_s", "updates"),
+    "publisher_cpu_s": ("publisher_cpu_s", "updates"),
+}
+# What goes on when a record is made counts at its end: these shares could be a little above 1.
+AT_MOST_ONE = ("wait_share", "device_busy_share")
 
 
 class Logbook:
-    """Writes of one learner's run into its directory."""
+    """Writes what one learner does into its run directory."""
 
     def __init__(self, plan: Plan, spec: RunSpec, learner: "Learner") -> None:
         self._plan, self._spec, self._learner = plan, spec, learner
         self._directory = plan.directory
         try:
             self._directory.write_config(plan.run, plan.preset, plan.config)
-            self._directory.result.unlink(missing_ok=True)  # of the part that is continued
+            self._directory.result.unlink(missing_ok=True)  # left before the run was resumed
             checkpoint.discard_after(self._directory.checkpoints, learner.updates)
             self._recorder = Recorder(plan.directory.path, learner.updates)
         except OSError as error:
@@ -72,11 +73,10 @@ class Logbook:
         self._line_due = pacing.every(LOG_LINE_INTERVAL_S)
         self._last_record = time.monotonic()
         self._opened = self._last_record - self._recorder.time_s
-        self._last_frames = self._first_frames = learner.frames
-        self._last_updates = learner.updates
-        self._waited_s = 0.0  # since the last record
+        self._first_frames, self._last_updates = learner.frames, learner.updates
+        self._waited_s = 0.0  # without a batch, since the start
         self._first_batch: float | None = None
-        self._totals: dict[str, float] = {}
+        self._totals = learner.totals()  # as of the last record
         self._action_repeat = action_repeat(spec.env)
 
     def note_wait(self, waited_s: float, batch_came: bool) -> None:
@@ -94,7 +94,7 @@ class Logbook:
         self._tally.made(version, now)
 
     def note_copy(self, copied_s: float) -> None:
-        """Counts the time that an update's weights took until they were offered."""
+        """Counts the time from an update until its weights were offered."""
         self._means.add({"weights_s": copied_s})
 
     @property
@@ -105,8 +105,7 @@ class Logbook:
     def record(self, feeder: "Feeder", publisher: Publisher) -> dict[str, float]:
         """Writes one record, sometimes a line in the log; returns the figures for status."""
         learner, now = self._learner, time.monotonic()
-        elapsed_s = max(now - self._last_record, 1e-9)
-        updates = learner.updates - self._last_updates
+        rises = self._rises(now, feeder, publisher)
         record: dict[str, Any] = {
             "unix_s": round(time.time(), 3),
             "time_s": round(now - self._opened, 3),
@@ -116,58 +115,41 @@ class Logbook:
             "episodes": learner.window.episodes,
             "weights_version": learner.version,
             "mean_return_100": learner.window.mean_return,
-            "frames_per_s": (learner.frames - self._last_frames) / elapsed_s,
-            "updates_per_s": updates / elapsed_s,
-            "wait_share": min(self._waited_s / elapsed_s, 1.0),
-            "wait_s": self._waited_s / updates if updates else None,
             "updates_skipped": learner.skipped,
+            **_quotients(rises),
             **feeder.figures(),
-            **self._beside(feeder, publisher, elapsed_s, updates),
+            **publisher.figures(),
             **self._means.take(),
             **self._tally.take(),
         }
-        self._last_record, self._last_frames, self._waited_s = now, learner.frames, 0.0
-        self._last_updates = learner.updates
+        self._last_record, self._last_updates = now, learner.updates
         self._recorder.record(record)
         if self._line_due():
             log.info(_line(record))
         record["total_frames"] = self._plan.config.training.total_frames
-        return {k: record[k] for k in STATUS_FIGURES if record.get(k) is not None}
-
-    def _beside(
-        self, feeder: "Feeder", publisher: Publisher, elapsed_s: float, updates: int
-    ) -> dict[str, Any]:
-        """What the device and the threads beside the loop did since the last record."""
-        totals = {
-            **feeder.totals(),
-            "publish_s": publisher.busy_s,
-            "publisher_cpu_s": publisher.cpu_s,
-            "published": publisher.published,
-            "device_s": self._learner.device_s,
-        }
-        did = {name: total - self._totals.get(name, 0.0) for name, total in totals.items()}
-        self._totals = totals
-        claimed_per_s = did["claimed"] / elapsed_s
-        mean_queue = _ratio(did["queued"], did["asked"])
         return {
-            **publisher.flow,
-            "device_busy_share": min(did["device_s"] / elapsed_s, 1.0),
-            "claim_share": did["claim_s"] / elapsed_s,  # of the feeder's time
-            "publish_share": did["publish_s"] / elapsed_s,
-            "received_bytes_per_s": did["bytes_received"] / elapsed_s,
-            "bytes_per_step": _ratio(did["bytes_opened"], did["steps_opened"]),
-            "published_per_s": did["published"] / elapsed_s,
-            "claim_s": _ratio(did["claim_s"], updates),
-            "batch_s": _ratio(did["batch_s"], updates),
-            "publish_s": _ratio(did["publish_s"], did["published"]),
-            "feeder_cpu_s": _ratio(did["feeder_cpu_s"], updates),
-            "publisher_cpu_s": _ratio(did["publisher_cpu_s"], updates),
-            # Little's law: how long a block lies in the list.
-            "queue_wait_s": None if mean_queue is None else _ratio(mean_queue, claimed_per_s),
+            name: record[name]
+            for name in ("total_frames", *in_status())
+            if record.get(name) is not None
         }
+
+    def _rises(self, now: float, feeder: "Feeder", publisher: Publisher) -> dict[str, float]:
+        """By how much each total rose since the last record."""
+        before, self._totals = (
+            self._totals,
+            {
+                "waited_s": self._waited_s,
+                **self._learner.totals(),
+                **feeder.totals(),
+                **publisher.totals(),
+            },
+        )
+        elapsed_s = max(now - self._last_record, 1e-9)
+        rises = {name: total - before.get(name, 0.0) for name, total in self._totals.items()}
+        return {"elapsed_s": elapsed_s} | rises
 
     def save_checkpoint(self, epoch: int) -> None:
-        """Saves; a full disk is said loudly and training goes on."""
+        """Saves the state of training; a full disk is logged loudly and training goes on."""
         tensors, facts = self._learner.state()
         facts |= {"spec": self._spec.to_json(), "epoch": epoch}
         keep = self._plan.config.training.keep_checkpoints
@@ -179,7 +161,7 @@ class Logbook:
             log.error("NO CHECKPOINT was written (%s); the earlier ones are intact", error)
 
     def write_result(self, status: ResultStatus, error: str | None = None) -> None:
-        """Writes result.json as of now."""
+        """Writes result.json with what was reached up to now."""
         learner = self._learner
         learner_s = time.monotonic() - self._first_batch if self._first_batch else 0.0
         frames = learner.frames - self._first_frames
@@ -203,9 +185,33 @@ class Logbook:
         except OSError as failure:
             log.error("no result.json was written: %s", failure)
 
+    @contextlib.contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Writes the result of a run that ends by an error, unless the run is another's now."""
+        try:
+            yield
+        except Fenced:
+            raise
+        except Exception as error:
+            self.write_result("failed", str(error))
+            raise
+
     def close(self) -> None:
         """Writes what the recorder still holds."""
         self._recorder.close()
+
+
+def _quotients(rises: dict[str, float]) -> dict[str, float | None]:
+    """The figures that are quotients; None where nothing rose to divide by."""
+    found = {name: _ratio(rises[total], rises[per]) for name, (total, per) in QUOTIENTS.items()}
+    for name in AT_MOST_ONE:
+        share = found[name]
+        found[name] = None if share is None else min(share, 1.0)
+    # Little's law gives the time that a block lies in the list.
+    mean_queue = _ratio(rises["queued"], rises["asked"])
+    claimed_per_s = rises["claimed"] / rises["elapsed_s"]
+    found["queue_wait_s"] = None if mean_queue is None else _ratio(mean_queue, claimed_per_s)
+    return found
 
 
 def _ratio(total: float, count: float) -> float | None:

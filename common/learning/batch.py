@@ -1,4 +1,4 @@
-"""A batch on the learner's side: preallocated tensors that blocks of any N are copied into."""
+"""The learner's batch: preallocated tensors that blocks of any width are copied into."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from impala_redis.common.run.spec import RunSpec
 
 
 class UnrollTiming(NamedTuple):
-    """Who played a block, and how fast."""
+    """The actor that played a block, and how fast it did."""
 
     actor: str
     frames: int
@@ -23,7 +23,7 @@ class UnrollTiming(NamedTuple):
 
 @dataclass
 class Batch:
-    """The rows of a `Trajectory` of B columns on the host, and what is known of them.
+    """A `Trajectory` of B columns on the host, and what is known about the columns.
 
     The numpy arrays and the tensors share memory (pinned when the learner has a GPU).
     """
@@ -33,26 +33,26 @@ class Batch:
     filled: int = 0  # columns
     frames: int = 0
     episodes: list[Episode] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)  # of the behaviour policies, one a column
-    replayed: int = 0  # the first so many columns come from the replay memory
-    played: list[UnrollTiming] = field(default_factory=list)  # one for each block that ends in it
+    versions: list[int] = field(default_factory=list)  # behaviour policy's version, by column
+    replayed: int = 0  # this many columns, the first ones, come from the replay memory
+    played: list[UnrollTiming] = field(default_factory=list)  # one for each block that ends here
     # On a GPU: the copy that `stage` began, and the stream it is made on.
     _copy: dict[str, Tensor] | None = None
     _stream: torch.cuda.Stream | None = None
 
     @property
     def size(self) -> int:
-        """Columns: trajectories in an update."""
+        """The number of columns, which is that of trajectories in an update."""
         return int(self.rows.actions.shape[1])
 
     def clear(self) -> None:
-        """Makes room for the next batch. What was copied to a GPU must have been used there."""
+        """Empties it. A GPU must have used what was copied to it."""
         self._copy = None
         self.filled = self.frames = self.replayed = 0
         self.episodes, self.versions, self.played = [], [], []
 
     def take(self, trajectory: Trajectory, start: int, version: int) -> int:
-        """Copies columns from `start` on, as many as fit; returns how many."""
+        """Copies the columns from `start` on that fit; returns their number."""
         count = min(self.size - self.filled, int(trajectory.actions.shape[1]) - start)
         columns = slice(self.filled, self.filled + count)
         for mine, theirs in zip(self.rows, trajectory, strict=True):
@@ -62,10 +62,10 @@ class Batch:
         return count
 
     def stage(self, device: torch.device) -> None:
-        """Begins to copy a full batch to a GPU, beside what that computes; on a CPU does nothing.
+        """Begins to copy a full batch to a GPU while that computes; does nothing on a CPU.
 
         The batch may be filled again when the figures of its update have been fetched: the update
-        waits for the copy, and they for the update. Raises DeviceFull.
+        waits for the copy, and the figures for the update. Raises DeviceFull.
         """
         if device.type == "cuda":
             if self._stream is None:
@@ -74,35 +74,35 @@ class Batch:
                 self._copy = self._moved(device)
 
     def on(self, device: torch.device) -> tuple[NetworkInput, LossInput]:
-        """What the network sees and the loss's rows, on `device`."""
+        """The inputs of the network and of the loss, on `device`."""
         moved = self._moved(device) if self._copy is None else self._copy
         if self._stream is not None:
             torch.cuda.current_stream(device).wait_stream(self._stream)
         actions = moved["actions"]
-        rows = LossInput(
+        loss_input = LossInput(
             actions=actions if actions.is_floating_point() else actions.long(),
             rewards=moved["rewards"],
             discounts=moved["discounts"],
             behaviour_log_probs=moved["behaviour_log_probs"],
             mask=moved["mask"],
         )
-        seen = NetworkInput(
+        network_input = NetworkInput(
             observations=stacked(moved["observations"], moved["is_first"]),
             is_first=moved["is_first"],
-            actions=rows.actions,
-            rewards=rows.rewards,
+            actions=loss_input.actions,
+            rewards=loss_input.rewards,
             memory=moved["memory"][0],
         )
-        return seen, rows
+        return network_input, loss_input
 
     def _moved(self, device: torch.device) -> dict[str, Tensor]:
         return {name: t.to(device, non_blocking=True) for name, t in self.tensors.items()}
 
 
 def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
-    """Observations [H+R, B, ...] to what the network sees in R rows: [R, B, S, ...] if H is not 0.
+    """Observations [H+R, B, ...] as the network takes them in R rows: [R, B, S, ...] if H is not 0.
 
-    H is S-1; the rule of the stacks stands in `common.acting.frames`.
+    S is H+1, the frames of a stack; `common.acting.frames` has the rule of the stacks.
     """
     history = len(observations) - len(is_first)
     if history == 0:
@@ -113,12 +113,12 @@ def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
     wanted = numbers + torch.arange(-history, 1, device=device)  # [R, S]
     missing = wanted[:, None] < begun[..., None]  # [R, B, S]
     planes = [observations[first : first + rows] for first in range(history + 1)]
-    # In memory the frames of a pixel lie side by side: convolutions take half the time.
+    # In memory a pixel's frames lie side by side: convolutions then take half the time.
     stacks = torch.stack(planes, -1).movedim(-1, 2)
     if device.type == "cpu":
         stacks[missing.nonzero(as_tuple=True)] = 0  # a mask would be written out in full
         return stacks
-    # A pass over all of it, but one that does not wait to know what is missing.
+    # A pass over the whole array, but one that does not wait to know what is missing.
     return stacks.masked_fill_(missing.view(*missing.shape, *[1] * (stacks.dim() - 3)), 0)
 
 

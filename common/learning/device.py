@@ -30,7 +30,7 @@ def choose_device(wanted: str) -> torch.device:
     try:
         with enough_memory():
             torch.ones(1, device="cuda").add_(1).item()
-    except RuntimeError as error:  # of a GPU that is too old for this build, for one
+    except RuntimeError as error:  # a GPU that is too old for this build, for example
         why = _first_words(error)
         if wanted == "cuda":
             raise ConfigError(f"torch cannot use the GPU ({why}); use --device cpu") from error
@@ -41,11 +41,11 @@ def choose_device(wanted: str) -> torch.device:
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-    """For what is done on a GPU. Raises DeviceFull where its memory does not suffice."""
+    """Wraps work on a GPU. Raises DeviceFull where its memory does not suffice."""
     try:
         yield
     except RuntimeError as error:
-        # Only torch's own pools raise OutOfMemoryError; CUDA itself and cuBLAS have but words.
+        # Only torch's own pools raise OutOfMemoryError; CUDA itself and cuBLAS have only words.
         if not isinstance(error, torch.OutOfMemoryError) and not SAYS_FULL.search(str(error)):
             raise
         why = _first_words(error)
@@ -56,7 +56,7 @@ def enough_memory() -> Iterator[None]:
 
 
 def pinned_if_possible(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same in memory that a GPU copies from in the background, if the system gives any."""
+    """The tensors in memory that a GPU copies from in the background, if the system gives any."""
     try:
         return {name: tensor.pin_memory() for name, tensor in tensors.items()}
     except RuntimeError as error:
@@ -67,7 +67,7 @@ def pinned_if_possible(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 class Stages:
     """How long the stages of an update took, one after the other.
 
-    Of a GPU it is the GPU's own time, in its order of work: nothing waits for it to be taken.
+    A GPU's stages are measured on the GPU, in its order of work: nothing waits for the measuring.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -81,7 +81,7 @@ class Stages:
         self._moments.append(self._now())
 
     def seconds(self) -> dict[str, float]:
-        """By stage; waits until a GPU has ended the last."""
+        """Seconds by stage; waits until a GPU has ended the last one."""
         if self._on_gpu:
             self._moments[-1].synchronize()
             took = [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(self._moments)]
@@ -90,7 +90,7 @@ class Stages:
         return dict(zip(self._names, took, strict=True))
 
     def _now(self) -> Any:
-        """A moment: of the clock, or an event in the GPU's order of work."""
+        """The present moment: of the clock, or an event in the GPU's order of work."""
         if not self._on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -99,5 +99,5 @@ class Stages:
 
 
 def _first_words(error: RuntimeError) -> str:
-    """What torch says; the rest is about its own pools and how to debug kernels."""
+    """The start of torch's message; the rest is about its own pools and debugging kernels."""
     return str(error).partition(". GPU")[0].partition("\n")[0]

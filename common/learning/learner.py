@@ -1,6 +1,6 @@
-"""What the learner learns with: network, optimizer, counters, and one update. No input or output.
+"""The state of training (network, optimizer, counters) and one update. No input or output.
 
-To change the loss see `common.loss.impala`, the network `common.networks.network`, the step
+The loss is in `common.loss.impala`, the network in `common.networks.network`, the step in
 `common.learning.optimizers`.
 """
 
@@ -12,20 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import CheckpointError, NotFinite
 from impala_redis.common.learning.batch import Batch
 from impala_redis.common.learning.device import Stages, enough_memory
 from impala_redis.common.learning.optimizers import Optimizer, scheduled
+from impala_redis.common.learning.tally import EpisodeWindow
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
-from impala_redis.common.records.recorder import EpisodeWindow
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
-# A larger action space's mean probabilities are not told one by one.
-MOST_ACTIONS_TOLD = 8
+# Up to this many actions, a record has the mean probability of each.
+MOST_ACTIONS = 8
 
 
 class Learner:
@@ -39,13 +39,13 @@ class Learner:
         # whole process, since the gradients are computed on a thread of torch's own.
         torch.backends.cudnn.allow_tf32 = False
         self.device = device
-        self.model = make_network(spec, config.training.seed).to(device)
+        self.network = make_network(spec, config.training.seed).to(device)
         self._config, self._action = config, spec.action
-        self._parameters = dict(self.model.named_parameters())
+        self._parameters = dict(self.network.named_parameters())
         self._optimizer = Optimizer(
             self._parameters.items(), config.optimizer, branch_free=device.type != "cpu"
         )
-        # Of each parameter: its name, its part of the optimizer's vector, its shape.
+        # Each parameter's name, its part of the optimizer's vector, and its shape.
         self._layout = [
             (name, self._optimizer.parts[name], tuple(p.shape))
             for name, p in self._parameters.items()
@@ -56,23 +56,23 @@ class Learner:
         self.frames = 0  # environment steps trained on
         self.skipped = 0  # updates whose loss or gradients were not finite, since the start
         self.skipped_in_a_row = 0
-        self.device_s = 0.0  # that the device had an update to compute, since the start
+        self.device_s = 0.0  # in which the device had an update to compute, since the start
 
     @enough_memory()
     def update(self, batch: Batch) -> dict[str, float]:
-        """One step on a batch; returns its figures by name, stages in seconds.
+        """Takes one step on a batch; returns its figures by name, stages in seconds.
 
         A GPU is waited for once, when the figures are fetched: then it is done with the batch.
         Raises DeviceFull.
         """
         config, stages = self._config, Stages(self.device)
-        seen, rows = batch.on(self.device)
+        network_input, loss_input = batch.on(self.device)
         stages.end("transfer_s")
-        with self._products():
-            output: NetworkOutput = self.model(seen)  # of T+1 rows
+        with self._precision():
+            output: NetworkOutput = self.network(network_input)  # [T+1, B, ...]
         entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
         losses, figures = impala_loss(
-            self._action, output.policy[:-1], output.baseline, rows, config.loss, entropy_cost
+            self._action, output.policy[:-1], output.baseline, loss_input, config.loss, entropy_cost
         )
         stages.end("forward_s")
         losses.total.backward()  # type: ignore[no-untyped-call]
@@ -80,13 +80,17 @@ class Learner:
         optimizer = config.optimizer
         learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
         grad_norm = self._optimizer.step(learning_rate)
-        self.model.confine()
+        self.network.confine()
         stages.end("optimizer_s")
-        told = _told(losses, figures, grad_norm)
-        self._count(batch, self._optimizer.count(told["grad_norm"]))
-        took = stages.seconds()
-        self.device_s += sum(took.values())
-        return told | {"learning_rate": learning_rate} | took
+        numbers = _as_numbers(losses, figures, grad_norm)
+        self._count(batch, self._optimizer.count(numbers["grad_norm"]))
+        stages_s = stages.seconds()
+        self.device_s += sum(stages_s.values())
+        return numbers | {"learning_rate": learning_rate} | stages_s
+
+    def totals(self) -> dict[str, float]:
+        """Sums since the start, from whose growth figures are made."""
+        return {"frames": self.frames, "updates": self.updates, "device_s": self.device_s}
 
     def weights(self) -> Weights:
         """A copy of the network's parameters on the host, to publish or save.
@@ -102,6 +106,10 @@ class Learner:
                 "go on from the last checkpoint with --resume"
             )
         return weights
+
+    def versioned_weights(self) -> VersionedWeights:
+        """The same with their version, to publish. Raises NotFinite."""
+        return VersionedWeights(self.version, self.weights())
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """Everything a resume needs, as tensors and facts."""
@@ -140,8 +148,8 @@ class Learner:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
 
-    def _products(self) -> AbstractContextManager[None]:
-        """Under which the network is computed: with products as precise as the settings say."""
+    def _precision(self) -> AbstractContextManager[None]:
+        """Lets the network compute products as precisely as the settings say."""
         if self._config.training.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -158,8 +166,8 @@ class Learner:
         self.window.add(batch.episodes)
 
 
-def _told(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, float]:
-    """All of them as numbers by name, in one transfer from the device."""
+def _as_numbers(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, float]:
+    """Losses, figures and norm as numbers by name, in one transfer from the device."""
     several = figures._asdict()
     shares: Tensor | None = several.pop("pi_mean")
     scalars = {
@@ -170,7 +178,7 @@ def _told(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, floa
         "grad_norm": grad_norm,
         **{name: value for name, value in several.items() if value is not None},
     }
-    if shares is not None and len(shares) <= MOST_ACTIONS_TOLD:
+    if shares is not None and len(shares) <= MOST_ACTIONS:
         scalars |= {f"pi_mean_{a}": share for a, share in enumerate(shares)}
     return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from impala_redis.common.run.config import OptimizerSettings
 
-# Floats: every parameter begins at a multiple, as the faster kernels of a GPU (cublasLt) demand.
+# A parameter begins at a multiple of this many floats, as a GPU's faster kernels (cublasLt) need.
 ALIGNMENT = 16
 
 
@@ -30,12 +30,12 @@ class Optimizer:
     ) -> None:
         """Takes the parameters over: from now on they are views of `self.flat`.
 
-        Branch-free, a step is never waited for: that pays on a GPU, and costs on a CPU.
+        With `branch_free` no step is waited for: that pays on a GPU, and costs on a CPU.
         """
         self._parameters = dict(parameters)
         self._settings, self._branch_free = settings, branch_free
         self.steps = 0
-        # Of each parameter its part of `flat`; what is between them stays 0.
+        # Each parameter's part of `flat`; what lies between them stays 0.
         self.parts: dict[str, slice] = {}
         self._gaps: list[Tensor] = []
         start = 0
@@ -60,7 +60,7 @@ class Optimizer:
     def step(self, learning_rate: float) -> Tensor:
         """Clips the gradients, steps, clears them; returns the norm before the clip.
 
-        A norm that is not finite leaves everything as it was. `count` must be told the norm
+        A norm that is not finite leaves everything as it was. `count` must be called with the norm
         before the next step.
         """
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]

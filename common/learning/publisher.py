@@ -1,11 +1,11 @@
-"""Weights out and the lease kept, on a thread of its own: the learner never waits for either."""
+"""Publishes weights and keeps the lease on its own thread: the learner waits for neither."""
 
 import logging
 import threading
 import time
 
 from impala_redis.common.blocks import wire
-from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.errors import OutOfStep, RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
@@ -27,17 +27,17 @@ class Publisher:
         self._link, self._spec = link, spec
         self._interval_s, self._renew_every_s = interval_s, min(lease_s / 3, 1.0)
         self._changed = threading.Condition()
-        self._offered: tuple[int, Weights] | None = None
-        self._last: tuple[int, Weights] | None = None
+        self._offered: VersionedWeights | None = None
+        self._last: VersionedWeights | None = None
         self._introduced = False
         self._closing = False
         self._published_at = 0.0  # something new
         self._written_at = 0.0  # something new, or the last once more
-        self.published = 0  # versions
-        self.busy_s = 0.0  # from packing new weights until they are in Redis
-        self.cpu_s = 0.0  # of a processor: all that this thread does
-        self.figures: dict[str, float] = {}  # the learner's own, for whoever asks for its status
-        self.flow: dict[str, float] = {}  # of the books, as last read: see `_keep_lease`
+        self._published = 0  # versions
+        self._busy_s = 0.0  # from packing new weights until they are in Redis
+        self._cpu_s = 0.0  # processor time of this thread, whatever it does
+        self._flow: dict[str, float] = {}  # figures of the books, as last read by `_keep_lease`
+        self.status_figures: dict[str, float] = {}  # the learner leaves these in Redis
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
@@ -47,13 +47,25 @@ class Publisher:
 
     @property
     def ready(self) -> bool:
-        """Whether an offer would be published now; else making it would be wasted."""
+        """Whether an offer would be published now; otherwise making it would be wasted."""
         due = time.monotonic() - self._published_at >= self._interval_s
         return due and self._offered is None
 
-    def introduce(self, spec: RunSpec, version: int, weights: Weights) -> None:
+    def figures(self) -> dict[str, float]:
+        """The figures of a record that come from the run's books."""
+        return self._flow
+
+    def totals(self) -> dict[str, float]:
+        """Sums since the start, from whose growth figures are made."""
+        return {
+            "published": self._published,
+            "publish_s": self._busy_s,
+            "publisher_cpu_s": self._cpu_s,
+        }
+
+    def introduce(self, spec: RunSpec, weights: VersionedWeights) -> None:
         """Publishes weights and spec at once, on the caller's thread: now actors may join."""
-        self._spec, self._last = spec, (version, weights)
+        self._spec, self._last = spec, weights
         self.reintroduce()
         self._published_at = self._written_at
         self._introduced = True
@@ -62,13 +74,13 @@ class Publisher:
         """Publishes the last weights and the spec once more: the server may have lost them."""
         if self._last is not None:
             # Weights first: an actor that sees the spec finds them.
-            self._publish(*self._last)
+            self._publish(self._last)
             self._link.announce(self._spec.to_json(), self._spec.fingerprint, "running")
 
-    def offer(self, version: int, weights: Weights) -> None:
-        """Gives weights to publish; they must not change afterwards."""
+    def offer(self, weights: VersionedWeights) -> None:
+        """Takes weights to publish; they must not change afterwards."""
         with self._changed:
-            self._offered = self._last = (version, weights)
+            self._offered = self._last = weights
             self._changed.notify()
 
     def finish(self) -> None:
@@ -96,13 +108,13 @@ class Publisher:
                     offered = self._offered
                     if offered is not None:
                         started = time.perf_counter()
-                        self._publish(*offered)
-                        self.busy_s += time.perf_counter() - started
+                        self._publish(offered)
+                        self._busy_s += time.perf_counter() - started
                         self._published_at = self._written_at
-                        self.published += 1
-                        self.cpu_s = time.thread_time()
+                        self._published += 1
+                        self._cpu_s = time.thread_time()
                         with self._changed:
-                            if self._offered is offered:  # else a newer one has come
+                            if self._offered is offered:  # else newer ones have come
                                 self._offered = None
                     if time.monotonic() >= renew_at:
                         self._keep_lease()
@@ -120,15 +132,15 @@ class Publisher:
 
     def _keep_lease(self) -> None:
         """Renews it, leaves the learner's figures in Redis, and reads what became of the blocks."""
-        self._link.renew(self.figures)
+        self._link.renew(self.status_figures)
         produced, dropped = self._link.read_flow()
-        before, self.flow = self.flow, {"blocks_produced": produced, "blocks_dropped": dropped}
+        before, self._flow = self._flow, {"blocks_produced": produced, "blocks_dropped": dropped}
         if not before:
-            return  # what earlier learners have left is not of now
+            return  # the first reading: what earlier learners have left does not count
         more = produced - before["blocks_produced"]
         more_dropped = dropped - before["blocks_dropped"]
         if more > 0 and more_dropped >= 0:  # else nothing was pushed, or the server lost the books
-            self.flow["dropped_share"] = min(more_dropped / more, 1.0)
+            self._flow["dropped_share"] = min(more_dropped / more, 1.0)
 
     def _wait_until(self, deadline: float) -> None:
         """Returns when something was offered, at the deadline, or when closing."""
@@ -136,6 +148,7 @@ class Publisher:
             if self._offered is None and not self._closing:
                 self._changed.wait(max(0.0, deadline - time.monotonic()))
 
-    def _publish(self, version: int, weights: Weights) -> None:
-        self._link.publish(version, wire.pack_weights(weights, version, self._spec))
+    def _publish(self, new: VersionedWeights) -> None:
+        message = wire.pack_weights(new.weights, new.version, self._spec)
+        self._link.publish(new.version, message)
         self._written_at = time.monotonic()

@@ -1,6 +1,7 @@
 """The learner's memory of past trajectories: uniform draws, first in first out (paper, 5.2.2).
 
-Off unless `replay_share` is above 0. It is not part of a checkpoint: a resumed run remembers anew.
+Off unless `replay_share` is above 0. It is not part of a checkpoint: a resumed run begins with an
+empty memory.
 """
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.batch import Batch
+from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -15,7 +17,7 @@ class Replay:
     """A ring of `capacity` trajectories from which a part of every batch is drawn."""
 
     def __init__(self, spec: RunSpec, capacity: int, columns: int, seed: int) -> None:
-        """Draws `columns` trajectories for each batch. Raises ConfigError: no room for so many."""
+        """Draws `columns` trajectories for each batch. Raises ConfigError if memory is short."""
         try:
             self._rows = empty_trajectory(spec, capacity)
         except (MemoryError, ValueError) as error:
@@ -28,7 +30,7 @@ class Replay:
         self._remembered = 0  # trajectories, ever
 
     def draw_into(self, batch: Batch) -> None:
-        """Fills the first columns of an empty batch; none while there are fewer in memory."""
+        """Fills the first columns of an empty batch, or none while the memory holds too few."""
         held = min(self._remembered, self._capacity)
         if held < self._columns:
             return
@@ -39,10 +41,16 @@ class Replay:
         batch.filled = batch.replayed = self._columns
 
     def remember(self, batch: Batch) -> None:
-        """Keeps the fresh columns of a full batch in the place of the oldest."""
+        """Keeps the fresh columns of a full batch; the oldest in memory make room."""
         fresh = np.arange(batch.replayed, batch.filled)[-self._capacity :]
         places = (self._remembered + np.arange(len(fresh))) % self._capacity
         for mine, theirs in zip(self._rows, batch.rows, strict=True):
             mine[:, places] = theirs[:, fresh]
         self._versions[places] = np.asarray(batch.versions)[fresh]
         self._remembered += len(fresh)
+
+
+def make_replay(spec: RunSpec, config: Config) -> Replay | None:
+    """The memory of past trajectories, if the settings ask for one. Raises ConfigError."""
+    training, columns = config.training, config.replayed_columns
+    return Replay(spec, training.replay_capacity, columns, training.seed) if columns else None

@@ -1,19 +1,79 @@
-"""What the batches of an interval tell: age of the behaviour policies, actors, episodes. Pure."""
+"""The figures of the updates between two records: means, policy lag, actors, episodes. Pure."""
 
+import math
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from impala_redis.common.blocks.trajectory import Episode
+from impala_redis.common.records.figures import Reduction, reduction_of
 
 if TYPE_CHECKING:
     from impala_redis.common.learning.batch import Batch
 
-# Of so many of the last versions it is known when they were made.
+# Creation times are kept for this many of the newest versions.
 VERSIONS = 65_536
-# So many returns of an interval are told one by one.
+# A record lists at most this many returns one by one.
 MOST_RETURNS = 20
+# The mean return is over this many episodes.
+EPISODE_WINDOW = 100
+
+_JOINTS: dict[Reduction, Callable[[float, float], float]] = {
+    "mean": operator.add,
+    "min": min,
+    "max": max,
+}
+
+
+class Means:
+    """Figures of updates until `take`, each reduced as its row in the table of figures says."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, float] = {}  # sums, or extremes
+        self._counts: dict[str, int] = {}
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Counts one value of each figure that has a finite one."""
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                continue
+            before = self._values.get(name)
+            self._values[name] = value if before is None else _join(name, before, value)
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means and extremes since the last call."""
+        means = {
+            name: value / self._counts[name] if reduction_of(name) == "mean" else value
+            for name, value in self._values.items()
+        }
+        self._values, self._counts = {}, {}
+        return means
+
+
+class EpisodeWindow:
+    """The last 100 training episodes."""
+
+    def __init__(self, returns: Iterable[float] = (), episodes: int = 0) -> None:
+        self.returns: deque[float] = deque(returns, maxlen=EPISODE_WINDOW)
+        self.episodes = episodes
+
+    def add(self, episodes: Iterable[Episode]) -> None:
+        """Counts episodes in the order in which they were trained on."""
+        for episode in episodes:
+            self.returns.append(episode.episode_return)
+            self.episodes += 1
+
+    @property
+    def mean_return(self) -> float | None:
+        """The mean over the window once it is full, None before."""
+        if len(self.returns) < EPISODE_WINDOW:
+            return None
+        return sum(self.returns) / EPISODE_WINDOW
 
 
 class Tally:
@@ -54,16 +114,16 @@ class Tally:
         self._episodes += batch.episodes
 
     def take(self) -> dict[str, Any]:
-        """The figures since the last call, without those that have no value; starts anew."""
+        """The figures since the last call, without those that have no value."""
         returns = [episode.episode_return for episode in self._episodes]
         columns = len(self._lags) + len(self._replay_lags)
         figures = {
-            **_told("policy_lag", self._lags, mean=np.mean, p95=_p95, max=np.max),
-            **_told("policy_lag_s", self._lags_s, mean=np.mean, p95=_p95, max=np.max),
-            **_told("replay_lag", self._replay_lags, mean=np.mean),
-            **_told("actor_frames_per_s", self._rates, mean=np.mean, min=np.min, max=np.max),
-            **_told("episode_return", returns, mean=np.mean, min=np.min, max=np.max),
-            **_told("episode_length", [e.length for e in self._episodes], mean=np.mean),
+            **_statistics("policy_lag", self._lags, mean=np.mean, p95=_p95, max=np.max),
+            **_statistics("policy_lag_s", self._lags_s, mean=np.mean, p95=_p95, max=np.max),
+            **_statistics("replay_lag", self._replay_lags, mean=np.mean),
+            **_statistics("actor_frames_per_s", self._rates, mean=np.mean, min=np.min, max=np.max),
+            **_statistics("episode_return", returns, mean=np.mean, min=np.min, max=np.max),
+            **_statistics("episode_length", [e.length for e in self._episodes], mean=np.mean),
         }
         if self._replay_lags:
             figures["replay_share"] = len(self._replay_lags) / columns
@@ -76,10 +136,17 @@ class Tally:
         return figures
 
 
-def _told(name: str, values: ArrayLike, **of: Any) -> dict[str, Any]:
-    """NAME_mean and so on; nothing of nothing."""
+def _join(name: str, before: float, value: float) -> float:
+    """A value added to the sum, or to the extreme, of those before it."""
+    return _JOINTS[reduction_of(name)](before, value)
+
+
+def _statistics(name: str, values: ArrayLike, **functions: Any) -> dict[str, Any]:
+    """NAME_mean and so on; empty when there are no values."""
     array = np.asarray(values, np.float64)
-    return {f"{name}_{how}": float(f(array)) for how, f in of.items()} if array.size else {}
+    if not array.size:
+        return {}
+    return {f"{name}_{suffix}": float(f(array)) for suffix, f in functions.items()}
 
 
 def _p95(values: NDArray[np.float64]) -> Any:

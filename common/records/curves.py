@@ -1,4 +1,4 @@
-"""A figure as a curve that can be drawn: of one run, or of several together.
+"""A figure as a curve that can be drawn, for one run or for several together.
 
 Nothing here is smoothed: points are means of records, or lie on the line between two of them.
 """
@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from impala_redis.common.records.figures import reduction_of
 from impala_redis.common.records.history import Column, Records, Run, series
 
 # Points of a curve: more than a small chart has pixels for.
 POINTS = 400
-# Records, of which each one counts.
+# Of no more records than this, none is left out.
 FEW = 3
 
 
 class Curve(NamedTuple):
-    """A figure of one run, or the mean of several, over what they have in common."""
+    """A figure of one run, or its mean over several, against what they have in common."""
 
     x: Column  # [P], rising
     y: Column  # [P] NaN where there is no value
@@ -32,10 +33,10 @@ def curve_of(
 ) -> Curve | None:
     """The figure over another one, in at most POINTS points; None when it has no value.
 
-    Records of a single run are taken together by their means: of what is named _min the least, of
-    _max the greatest. Several runs are laid on common points; each counts as far as it went. For
-    the same runs and `over` the points are the same whatever the figure. Not `from_start`: without
-    the first record, in which everything starts, unless there are few.
+    Records of a single run are taken together as the table of figures says: by their mean, the
+    least or the greatest. Several runs are laid on common points; each counts as far as it went.
+    For the same runs and `over` the points are the same whatever the figure. Without `from_start`
+    the first record, in which everything starts, is left out unless there are few.
     """
     records = [run.records if from_start else _started(run.records) for run in runs]
     if len(records) == 1:
@@ -75,7 +76,7 @@ def _interpolated(grid: Column, x: Column, y: Column) -> Column:
 
 
 def _thinned(x: Column, y: Column, name: str) -> Curve | None:
-    """At most POINTS points, each of as many records in a row."""
+    """At most POINTS points, each made of equally many consecutive records."""
     y = y[np.isfinite(x)]
     x = x[np.isfinite(x)]
     if not np.isfinite(y).any():
@@ -85,9 +86,10 @@ def _thinned(x: Column, y: Column, name: str) -> Curve | None:
     starts = np.arange(POINTS) * len(x) // POINTS
     present = np.add.reduceat(np.isfinite(y).astype(np.float64), starts)
     present[present == 0] = np.nan
-    if name.endswith("_min"):
+    reduction = reduction_of(name)
+    if reduction == "min":
         thinned = np.fmin.reduceat(y, starts)
-    elif name.endswith("_max"):
+    elif reduction == "max":
         thinned = np.fmax.reduceat(y, starts)
     else:
         thinned = np.add.reduceat(np.nan_to_num(y), starts) / present
@@ -95,7 +97,7 @@ def _thinned(x: Column, y: Column, name: str) -> Curve | None:
 
 
 def spread(records: Records, name: str, over: str) -> tuple[Column, Column]:
-    """The single values in a figure that is a list, laid evenly between its record and the last."""
+    """The values in a figure that is a list, laid evenly between the last record and its own."""
     xs, ys = [np.empty(0)], [np.empty(0)]
     ends = records.column(over)
     for record, values in records.lists.get(name, []):

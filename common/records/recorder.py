@@ -1,19 +1,18 @@
-"""Figures of a run: means since the last record, the window of episodes, and where they are kept.
+"""A run's records, one after the other: into `metrics.jsonl` and into TensorBoard's event file.
 
 Records go to `metrics.jsonl`, one JSON object a line, and to TensorBoard under the same names, over
-frames. A quantity that has no value yet is absent.
+frames. A figure that has no value yet is absent.
 """
 
 import json
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impala_redis.common.blocks.trajectory import Episode
+from impala_redis.common.records.figures import find
 from impala_redis.common.records.files import write_atomically
 
 if TYPE_CHECKING:
@@ -21,63 +20,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EPISODE_WINDOW = 100
-# TensorBoard's import takes 0.2 s: short runs pay it once, after the training.
+# TensorBoard's import takes 0.2 s: a short run pays for it once, after the training.
 TENSORBOARD_AFTER_S = 5.0
-
-
-class Means:
-    """Means of named figures until `take`; of `*_min` the least, of `*_max` the greatest."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, float] = {}  # sums, or extremes
-        self._counts: dict[str, int] = {}
-
-    def add(self, figures: Mapping[str, float]) -> None:
-        """Counts one value of each figure that has a finite one."""
-        for name, value in figures.items():
-            if not math.isfinite(value):
-                continue
-            before = self._values.get(name)
-            self._values[name] = value if before is None else _joined(name, before, value)
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        """The means and extremes, and starts anew."""
-        means = {
-            name: value if name.endswith(("_min", "_max")) else value / self._counts[name]
-            for name, value in self._values.items()
-        }
-        self._values, self._counts = {}, {}
-        return means
-
-
-class EpisodeWindow:
-    """The last 100 training episodes."""
-
-    def __init__(self, returns: Iterable[float] = (), episodes: int = 0) -> None:
-        self.returns: deque[float] = deque(returns, maxlen=EPISODE_WINDOW)
-        self.episodes = episodes
-
-    def add(self, episodes: Iterable[Episode]) -> None:
-        """Counts episodes in the order in which they were trained on."""
-        for episode in episodes:
-            self.returns.append(episode.episode_return)
-            self.episodes += 1
-
-    @property
-    def mean_return(self) -> float | None:
-        """Over the window, once it is full; None before."""
-        if len(self.returns) < EPISODE_WINDOW:
-            return None
-        return sum(self.returns) / EPISODE_WINDOW
 
 
 class Recorder:
     """Appends records to a run directory."""
 
     def __init__(self, run_dir: Path, updates: int = 0) -> None:
-        """Goes on after the record of that many updates: what a resumed run repeats is cut off."""
+        """Goes on after the record of that many updates; cuts off what a resumed run repeats."""
         self._run_dir = run_dir
         self.time_s = 0.0  # of the last record that is kept
         self._frames = 0
@@ -144,14 +95,10 @@ class Recorder:
         self._waiting.clear()
 
 
-def _joined(name: str, before: float, value: float) -> float:
-    if name.endswith("_min"):
-        return min(before, value)
-    return max(before, value) if name.endswith("_max") else before + value
-
-
 def _is_scalar(name: str, value: Any) -> bool:
-    return isinstance(value, int | float) and name not in ("frames", "unix_s")
+    """Whether TensorBoard gets it: all numbers but those that the table keeps from it."""
+    figure = find(name)
+    return isinstance(value, int | float) and (figure is None or figure.in_tensorboard)
 
 
 def _has_value(value: Any) -> bool:

@@ -10,8 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar.layout_pb2 import (
+    Category,
+    Chart,
+    Layout,
+    MultilineChartContent,
+)
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG, PLUGIN_NAME
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+from impala_redis.common.records import figures
+from impala_redis.common.records.figures import Figure
 
 
 class EventFile:
@@ -26,10 +38,11 @@ class EventFile:
         if purge_step is not None:
             start = SessionLog(status=SessionLog.START)
             self._write(Event(wall_time=time.time(), step=purge_step, session_log=start))
+        self._write(Event(wall_time=time.time(), summary=Summary(value=[_layout()])))
 
-    def add(self, figures: Mapping[str, float], step: int, unix_s: float) -> None:
-        """Writes a scalar for each figure."""
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+    def add(self, scalars: Mapping[str, float], step: int, unix_s: float) -> None:
+        """Writes each scalar by its name."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         self._write(Event(wall_time=unix_s, step=step, summary=Summary(value=values)))
 
     def close(self) -> None:
@@ -44,3 +57,30 @@ class EventFile:
             with contextlib.suppress(OSError):  # what was refused is refused once more
                 self._file.close()
             raise
+
+
+def _layout() -> Summary.Value:
+    """The page "Custom Scalars": a category for each group of figures, a chart for each row."""
+    categories: dict[str, list[Chart]] = {}
+    for row in figures.rows():
+        drawn = [figure for figure in row if figure.in_tensorboard]
+        if drawn:
+            categories.setdefault(drawn[0].group, []).append(_chart(drawn))
+    layout = Layout(
+        category=[Category(title=title, chart=charts) for title, charts in categories.items()]
+    )
+    plugin = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME)
+    return Summary.Value(
+        tag=CONFIG_SUMMARY_TAG,
+        metadata=SummaryMetadata(plugin_data=plugin),
+        tensor=TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()]),
+    )
+
+
+def _chart(drawn: list[Figure]) -> Chart:
+    """A chart of figures, which it finds by regular expressions."""
+    names = [figure.name.replace("*", r"\d+") for figure in drawn]
+    return Chart(
+        title=", ".join(figure.name for figure in drawn),
+        multiline=MultilineChartContent(tag=[f"^{name}$" for name in names]),
+    )

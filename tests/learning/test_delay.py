@@ -1,15 +1,14 @@
 """Weights that are held back for the experiment on policy lag."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
+from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.learning.delay import Delay
 
 
-def weights(version: int) -> dict[str, Any]:
-    return {"w": np.full(1, version, np.float32)}
+def weights(version: int) -> VersionedWeights:
+    return VersionedWeights(version, {"w": np.full(1, version, np.float32)})
 
 
 @pytest.mark.parametrize("updates", [1, 3, 10])
@@ -17,10 +16,10 @@ def test_weights_come_out_when_they_are_that_many_updates_old(updates: int) -> N
     delay = Delay(updates)
     came = {}
     for version in range(5, 40):
-        delay.hold(version, weights(version))
+        delay.hold(weights(version))
         if due := delay.due():
-            came[version] = due[0]
-            assert due[1]["w"][0] == due[0]
+            came[version] = due.version
+            assert due.weights["w"][0] == due.version
     assert came == {version: version - updates for version in range(5 + updates, 40)}
 
 
@@ -28,13 +27,13 @@ def test_who_asks_seldom_gets_the_newest_that_is_old_enough() -> None:
     # given
     delay = Delay(3)
     for version in range(1, 1001):
-        delay.hold(version, weights(version))
+        delay.hold(weights(version))
 
     # when
     first, second = delay.due(), delay.due()
 
     # then, and no more is held than is needed
-    assert first is not None and first[0] == 997
+    assert first is not None and first.version == 997
     assert second is None
     assert len(delay._held) == 3
 

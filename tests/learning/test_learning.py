@@ -288,7 +288,7 @@ def test_data_that_is_not_finite_changes_no_weight_and_is_counted(
 def test_weights_that_are_not_finite_are_given_to_nobody() -> None:
     learner = make_learner(make_config())
     with torch.no_grad():
-        dict(learner.model.named_parameters())["policy.bias"][0] = torch.inf
+        dict(learner.network.named_parameters())["policy.bias"][0] = torch.inf
     for give in (learner.weights, learner.state):
         with pytest.raises(NotFinite, match=r"policy\.bias"):
             give()
@@ -431,7 +431,7 @@ def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
 
     # when they come in an update, and when a network is made
     sentence = rf"no memory left \({re.escape(told)}\); end .* lower --batch-size"
-    monkeypatch.setattr(learner.model, "forward", fails)
+    monkeypatch.setattr(learner.network, "forward", fails)
     with pytest.raises(DeviceFull, match=sentence):
         learner.update(make_data(spec_of(config), seed=0))
     monkeypatch.setattr(learning_module, "make_network", fails)
@@ -449,7 +449,7 @@ def test_another_error_in_an_update_stays_what_it_is(monkeypatch: pytest.MonkeyP
     def fails(*_: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(learner.model, "forward", fails)
+    monkeypatch.setattr(learner.network, "forward", fails)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         learner.update(make_data(spec_of(config), seed=0))
 
@@ -461,7 +461,7 @@ def test_deviations_that_a_step_took_out_of_their_range_come_back(out: float) ->
     action = ActionSpec("continuous", (2,))
     spec = make_spec("test", config, ObservationSpec((2,), "float32"), action)
     learner = Learner(spec, config, CPU)
-    learner.model.get_parameter("log_std").data.fill_(out)
+    learner.network.get_parameter("log_std").data.fill_(out)
 
     # when it is trained with a bonus for wide ones
     for seed in range(5):
@@ -546,11 +546,11 @@ def test_an_update_looks_at_nothing_on_the_device_before_its_figures(
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)  # not known there
     fetched: list[Any] = []
 
-    def told(*figures: Any) -> dict[str, float]:
+    def fetched_numbers(*figures: Any) -> dict[str, float]:
         fetched.extend(figures)
         return {"grad_norm": 1.0}
 
-    monkeypatch.setattr(learning_module, "_told", told)
+    monkeypatch.setattr(learning_module, "_as_numbers", fetched_numbers)
 
     # when
     learner = Learner(spec, config, nowhere)

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from impala_redis.common.blocks import wire
-from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import Fenced, NotFinite, RedisUnreachable, RunHeld
 from impala_redis.common.learning import publisher as publisher_module
 from impala_redis.common.learning.publisher import Publisher
@@ -121,27 +121,32 @@ def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         made.close()
 
 
+def published_by(publisher: Publisher) -> float:
+    """How many versions it has published."""
+    return publisher.totals()["published"]
+
+
 # Weights.
 
 
 def test_what_is_offered_is_published(run: Run) -> None:
     publisher = run.publisher()
     assert publisher.ready
-    publisher.offer(3, weights(3))
+    publisher.offer(VersionedWeights(3, weights(3)))
     eventually(lambda: run.published == 3)
-    eventually(lambda: publisher.published == 1)
+    eventually(lambda: published_by(publisher) == 1)
 
 
 def test_of_several_offers_the_newest_is_published(run: Run) -> None:
     # given a publisher that waits for Redis with version 1
     run.link.gate.clear()
     publisher = run.publisher()
-    publisher.offer(1, weights(1))
+    publisher.offer(VersionedWeights(1, weights(1)))
     assert run.link.waiting.wait(20)
 
     # when more is offered meanwhile
     for version in range(2, 10):
-        publisher.offer(version, weights(version))
+        publisher.offer(VersionedWeights(version, weights(version)))
     run.link.gate.set()
 
     # then the newest follows, and those in between are passed over
@@ -151,8 +156,8 @@ def test_of_several_offers_the_newest_is_published(run: Run) -> None:
 
 def test_closing_publishes_the_last_offer(run: Run) -> None:
     publisher = run.publisher(interval_s=1000.0)
-    publisher.offer(1, weights(1))
-    publisher.offer(2, weights(2))
+    publisher.offer(VersionedWeights(1, weights(1)))
+    publisher.offer(VersionedWeights(2, weights(2)))
     publisher.close()
     assert run.published == 2
 
@@ -161,11 +166,11 @@ def test_closing_publishes_an_offer_that_came_while_another_was_on_its_way(run: 
     # given version 1 on its way
     run.link.gate.clear()
     publisher = run.publisher()
-    publisher.offer(1, weights(1))
+    publisher.offer(VersionedWeights(1, weights(1)))
     assert run.link.waiting.wait(20)
 
     # when the learner ends: it offers its last weights and closes
-    publisher.offer(2, weights(2))
+    publisher.offer(VersionedWeights(2, weights(2)))
     closer = threading.Thread(target=publisher.close)
     closer.start()
     run.link.gate.set()
@@ -178,8 +183,8 @@ def test_closing_publishes_an_offer_that_came_while_another_was_on_its_way(run: 
 def test_the_next_offer_is_wanted_after_the_interval(run: Run) -> None:
     # given an interval
     publisher = run.publisher(interval_s=0.2)
-    publisher.offer(1, weights(1))
-    eventually(lambda: publisher.published == 1)
+    publisher.offer(VersionedWeights(1, weights(1)))
+    eventually(lambda: published_by(publisher) == 1)
     at = publisher._published_at
 
     # then weights are not worth making before it is over
@@ -190,7 +195,7 @@ def test_the_next_offer_is_wanted_after_the_interval(run: Run) -> None:
 def test_while_an_offer_waits_no_other_is_wanted(run: Run) -> None:
     run.link.gate.clear()
     publisher = run.publisher()
-    publisher.offer(1, weights(1))
+    publisher.offer(VersionedWeights(1, weights(1)))
     assert not publisher.ready
     run.link.gate.set()
     eventually(lambda: publisher.ready)
@@ -212,10 +217,10 @@ def test_a_publication_whose_reply_was_lost_is_sent_again_without_harm(
 
     # when weights are published, then the next ones are too
     publisher = run.publisher()
-    publisher.offer(1, weights(1))
-    eventually(lambda: publisher.published == 1)
-    publisher.offer(2, weights(2))
-    eventually(lambda: publisher.published == 2)
+    publisher.offer(VersionedWeights(1, weights(1)))
+    eventually(lambda: published_by(publisher) == 1)
+    publisher.offer(VersionedWeights(2, weights(2)))
+    eventually(lambda: published_by(publisher) == 2)
     assert run.published == 2
     assert calls == [1, 1, 2]
     assert publisher.failure is None
@@ -228,7 +233,9 @@ def test_weights_that_bfloat16_cannot_hold_end_the_publisher_and_are_not_publish
     publisher = run.publisher(spec=dataclasses.replace(SPEC, weights_dtype="bfloat16"))
 
     # when
-    publisher.offer(1, weights(1) | {"policy.bias": np.full(2, 3.4e38, np.float32)})
+    publisher.offer(
+        VersionedWeights(1, weights(1) | {"policy.bias": np.full(2, 3.4e38, np.float32)})
+    )
 
     # then
     eventually(lambda: isinstance(publisher.failure, NotFinite))
@@ -249,13 +256,13 @@ def test_the_lease_is_kept_well_past_its_length(redis_url: str, run_name: str, b
         while time.monotonic() < until:
             if busy and publisher.ready:
                 version += 1
-                publisher.offer(version, weights(version))
+                publisher.offer(VersionedWeights(version, weights(version)))
             # then nobody else can have the run
             with pytest.raises(RunHeld, match="learner"):
                 run.other.open()
             time.sleep(0.005)
         assert publisher.failure is None
-        assert publisher.published >= (5 if busy else 0)
+        assert published_by(publisher) >= (5 if busy else 0)
     finally:
         run.close()
 
@@ -263,7 +270,7 @@ def test_the_lease_is_kept_well_past_its_length(redis_url: str, run_name: str, b
 def test_the_learners_figures_are_left_for_whoever_asks(redis_url: str, run_name: str) -> None:
     run = Run(redis_url, run_name, lease_s=1.0)
     publisher = run.publisher()
-    publisher.figures = {"frames": 1e6, "policy_lag_mean": 1.5}
+    publisher.status_figures = {"frames": 1e6, "policy_lag_mean": 1.5}
     expected = {"frames": 1e6, "policy_lag_mean": 1.5, "epoch": 1}
     eventually(lambda: run.monitor.read_learner()["figures"] == expected)
     run.close()
@@ -280,7 +287,7 @@ def test_the_share_of_dropped_blocks_is_of_the_time_since_it_was_last_asked(
     for sequence in (1, 2):
         actor.push("actor#1", sequence, b"block", 2)
     publisher._keep_lease()
-    assert publisher.flow == {"blocks_produced": 2, "blocks_dropped": 0}  # what was before
+    assert publisher.figures() == {"blocks_produced": 2, "blocks_dropped": 0}  # what was before
 
     # when more come and nobody takes one
     for sequence in (3, 4, 5):
@@ -288,9 +295,9 @@ def test_the_share_of_dropped_blocks_is_of_the_time_since_it_was_last_asked(
     publisher._keep_lease()
 
     # then each of those has pushed one out; when nothing is pushed there is no share
-    assert publisher.flow == {"blocks_produced": 5, "blocks_dropped": 3, "dropped_share": 1.0}
+    assert publisher.figures() == {"blocks_produced": 5, "blocks_dropped": 3, "dropped_share": 1.0}
     publisher._keep_lease()
-    assert publisher.flow == {"blocks_produced": 5, "blocks_dropped": 3}
+    assert publisher.figures() == {"blocks_produced": 5, "blocks_dropped": 3}
     actor.close()
     run.close()
 
@@ -307,7 +314,7 @@ def test_books_that_begin_anew_have_no_share_and_no_share_is_above_one(
     shares = []
     for _ in readings:
         publisher._keep_lease()
-        shares.append(publisher.flow.get("dropped_share"))
+        shares.append(publisher.figures().get("dropped_share"))
 
     # then
     assert shares == [None, None, pytest.approx(1 / 7), None, 1.0]
@@ -318,13 +325,13 @@ def test_a_publisher_that_is_fenced_says_so(redis_url: str, run_name: str, busy:
     # given a publisher whose run is taken over
     run = Run(redis_url, run_name, lease_s=1.0)
     publisher = run.publisher()
-    publisher.offer(1, weights(1))
-    eventually(lambda: publisher.published == 1)
+    publisher.offer(VersionedWeights(1, weights(1)))
+    eventually(lambda: published_by(publisher) == 1)
     run.other.open(take_over=True)
 
     # when it publishes or only renews its lease
     if busy:
-        publisher.offer(2, weights(2))
+        publisher.offer(VersionedWeights(2, weights(2)))
     eventually(lambda: publisher.failure is not None)
 
     # then it fails for good, and nothing has changed
@@ -341,8 +348,8 @@ def test_a_publisher_that_is_fenced_says_so(redis_url: str, run_name: str, busy:
 def test_after_a_wipe_the_last_weights_are_published_again(run: Run) -> None:
     # given published weights on a server that loses them
     publisher = run.publisher()
-    publisher.offer(7, weights(7))
-    eventually(lambda: publisher.published == 1)
+    publisher.offer(VersionedWeights(7, weights(7)))
+    eventually(lambda: published_by(publisher) == 1)
     run.operator.delete(*run.operator.keys(f"impala:{{{run.name}}}:*"))
 
     # when the run is opened again
@@ -354,7 +361,7 @@ def test_after_a_wipe_the_last_weights_are_published_again(run: Run) -> None:
     spec = run.monitor.read_spec()
     assert spec is not None
     assert RunSpec.from_json(spec.json) == SPEC
-    publisher.offer(8, weights(8))
+    publisher.offer(VersionedWeights(8, weights(8)))
     eventually(lambda: run.published == 8)
 
 
@@ -370,12 +377,12 @@ def test_writing_the_last_weights_again_does_not_put_off_the_next_ones(
     # given weights that are written again more often than new ones are wanted
     monkeypatch.setattr(publisher_module, "REPUBLISH_S", 0.2)
     publisher = run.publisher(interval_s=1.5)
-    publisher.introduce(SPEC, 1, weights(1))
+    publisher.introduce(SPEC, VersionedWeights(1, weights(1)))
 
     # when the interval is over, then new ones are wanted, and published
     eventually(lambda: publisher.ready)
-    publisher.offer(2, weights(2))
-    eventually(lambda: publisher.published == 1)  # versions, not writings
+    publisher.offer(VersionedWeights(2, weights(2)))
+    eventually(lambda: published_by(publisher) == 1)  # versions, not writings
     assert run.published == 2
 
 
@@ -388,7 +395,7 @@ def test_what_actors_join_by_is_written_again_though_there_is_no_update(
     assert publisher_module.REPUBLISH_S <= 5.0
     monkeypatch.setattr(publisher_module, "REPUBLISH_S", 0.3)
     publisher = run.publisher()
-    publisher.introduce(SPEC, 3, weights(3))
+    publisher.introduce(SPEC, VersionedWeights(3, weights(3)))
 
     # when someone deletes a part of it
     run.operator.delete(f"impala:{{{run.name}}}:{key}")
@@ -401,7 +408,7 @@ def test_an_offer_waits_for_a_lost_run_to_be_opened_again(run: Run) -> None:
     # given a server that lost the run
     publisher = run.publisher()
     run.operator.delete(*run.operator.keys(f"impala:{{{run.name}}}:*"))
-    publisher.offer(1, weights(1))
+    publisher.offer(VersionedWeights(1, weights(1)))
     eventually(lambda: len(run.link.tried) >= 2)  # it tries and tries
     assert publisher.failure is None
 
@@ -418,14 +425,14 @@ def test_a_frozen_server_delays_the_offer_and_no_more(own_run: Run) -> None:
     try:
         # when weights are offered, then offering takes no time
         started = time.monotonic()
-        publisher.offer(1, weights(1))
+        publisher.offer(VersionedWeights(1, weights(1)))
         assert time.monotonic() - started < 0.1
         eventually(lambda: len(own_run.link.tried) >= 2)
     finally:
         os.kill(pid, signal.SIGCONT)
 
     # and they are there when it thaws
-    eventually(lambda: publisher.published == 1)
+    eventually(lambda: published_by(publisher) == 1)
     assert own_run.published == 1
     assert publisher.failure is None
 
@@ -435,7 +442,7 @@ def test_closing_without_a_server_ends_in_time(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server:
         run = Run(server.url, "run")
         publisher = run.publisher()
-    publisher.offer(1, weights(1))
+    publisher.offer(VersionedWeights(1, weights(1)))
 
     # when it closes, then it does so soon
     started = time.monotonic()

@@ -1,11 +1,20 @@
-"""What batches tell of lag, actors and episodes."""
+"""What the updates between two records say: means, lag, actors and episodes."""
+
+import math
 
 import numpy as np
 import pytest
 
 from impala_redis.common.blocks.trajectory import Episode
 from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
-from impala_redis.common.learning.tally import MOST_RETURNS, VERSIONS, Tally
+from impala_redis.common.learning.tally import (
+    EPISODE_WINDOW,
+    MOST_RETURNS,
+    VERSIONS,
+    EpisodeWindow,
+    Means,
+    Tally,
+)
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import make_spec
@@ -175,3 +184,100 @@ def test_what_was_taken_is_not_told_again() -> None:
     figures = tally.take()
     assert (figures["actors"], figures["actor_frames_per_s_min"]) == (1, 400)
     assert (figures["unroll_s"], figures["episode_returns"]) == (0.25, [9.0])
+
+
+# Figures of updates.
+
+
+def test_means_are_over_what_was_added_of_each_figure() -> None:
+    # given
+    means = Means()
+
+    # when
+    means.add({"loss": 1.0, "entropy": 5.0})
+    means.add({"loss": 2.0})
+    means.add({"loss": 6.0, "lag": 3})
+
+    # then
+    assert means.take() == {"loss": 3.0, "entropy": 5.0, "lag": 3.0}
+
+
+def test_an_extreme_stays_the_extreme() -> None:
+    # given
+    means = Means()
+
+    # when
+    for least, most in ((0.5, 1.5), (0.2, 9.0), (0.4, 2.0)):
+        means.add({"rho_min": least, "rho_max": most})
+
+    # then
+    assert means.take() == {"rho_min": 0.2, "rho_max": 9.0}
+
+
+def test_taking_the_means_starts_anew() -> None:
+    # given
+    means = Means()
+    means.add({"loss": 1.0, "entropy": 5.0})
+    means.take()
+
+    # when
+    means.add({"loss": 7.0})
+
+    # then
+    assert means.take() == {"loss": 7.0}
+    assert means.take() == {}
+
+
+def test_a_figure_that_is_not_finite_is_left_out_of_the_mean() -> None:
+    means = Means()
+    means.add({"loss": 1.0, "entropy": math.inf})
+    means.add({"loss": math.nan, "entropy": math.nan})
+    means.add({"loss": 3.0})
+    assert means.take() == {"loss": 2.0}
+
+
+def test_there_is_no_mean_return_before_100_episodes() -> None:
+    # given
+    window = EpisodeWindow()
+
+    # when
+    window.add(Episode(2.0, 1) for _ in range(EPISODE_WINDOW - 1))
+
+    # then
+    assert EPISODE_WINDOW == 100
+    assert window.mean_return is None
+    window.add([Episode(102.0, 1)])
+    assert window.mean_return == 3.0
+    assert window.episodes == 100
+
+
+def test_the_mean_return_is_of_the_last_100_episodes() -> None:
+    # given
+    window = EpisodeWindow()
+
+    # when
+    window.add(Episode(float(i), 1) for i in range(250))
+
+    # then
+    assert window.mean_return == sum(range(150, 250)) / 100
+    assert list(window.returns) == [float(i) for i in range(150, 250)]
+    assert window.episodes == 250
+
+
+def test_a_window_of_zero_returns_has_a_mean_of_zero() -> None:
+    assert EpisodeWindow([0.0] * 100, 100).mean_return == 0.0
+
+
+def test_a_restored_window_goes_on_where_it_was() -> None:
+    # given
+    window = EpisodeWindow()
+    window.add(Episode(float(i), 1) for i in range(130))
+
+    # when
+    restored = EpisodeWindow(list(window.returns), window.episodes)
+    for each in (window, restored):
+        each.add([Episode(-5.0, 1)])
+
+    # then
+    assert restored.mean_return == window.mean_return
+    assert restored.episodes == window.episodes == 131

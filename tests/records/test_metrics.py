@@ -1,15 +1,13 @@
-"""Means, the window of episodes, and the records a run leaves."""
+"""The records that a run leaves, in its file and in TensorBoard."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from impala_redis.common.blocks.trajectory import Episode
 from impala_redis.common.records import recorder as metrics
-from impala_redis.common.records.recorder import EPISODE_WINDOW, EpisodeWindow, Means, Recorder
+from impala_redis.common.records.recorder import Recorder
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:
@@ -33,100 +31,6 @@ def scalars(run_dir: Path) -> dict[str, list[tuple[int, float, float]]]:
         tag: [(event.step, event.wall_time, event.value) for event in accumulator.Scalars(tag)]
         for tag in accumulator.Tags()["scalars"]
     }
-
-
-def test_means_are_over_what_was_added_of_each_figure() -> None:
-    # given
-    means = Means()
-
-    # when
-    means.add({"loss": 1.0, "entropy": 5.0})
-    means.add({"loss": 2.0})
-    means.add({"loss": 6.0, "lag": 3})
-
-    # then
-    assert means.take() == {"loss": 3.0, "entropy": 5.0, "lag": 3.0}
-
-
-def test_of_extremes_the_extreme_is_told() -> None:
-    # given
-    means = Means()
-
-    # when
-    for least, most in ((0.5, 1.5), (0.2, 9.0), (0.4, 2.0)):
-        means.add({"rho_min": least, "rho_max": most})
-
-    # then
-    assert means.take() == {"rho_min": 0.2, "rho_max": 9.0}
-
-
-def test_taking_the_means_starts_anew() -> None:
-    # given
-    means = Means()
-    means.add({"loss": 1.0, "entropy": 5.0})
-    means.take()
-
-    # when
-    means.add({"loss": 7.0})
-
-    # then
-    assert means.take() == {"loss": 7.0}
-    assert means.take() == {}
-
-
-def test_a_figure_that_is_not_finite_is_left_out_of_the_mean() -> None:
-    means = Means()
-    means.add({"loss": 1.0, "entropy": math.inf})
-    means.add({"loss": math.nan, "entropy": math.nan})
-    means.add({"loss": 3.0})
-    assert means.take() == {"loss": 2.0}
-
-
-def test_there_is_no_mean_return_before_100_episodes() -> None:
-    # given
-    window = EpisodeWindow()
-
-    # when
-    window.add(Episode(2.0, 1) for _ in range(EPISODE_WINDOW - 1))
-
-    # then
-    assert EPISODE_WINDOW == 100
-    assert window.mean_return is None
-    window.add([Episode(102.0, 1)])
-    assert window.mean_return == 3.0
-    assert window.episodes == 100
-
-
-def test_the_mean_return_is_of_the_last_100_episodes() -> None:
-    # given
-    window = EpisodeWindow()
-
-    # when
-    window.add(Episode(float(i), 1) for i in range(250))
-
-    # then
-    assert window.mean_return == sum(range(150, 250)) / 100
-    assert list(window.returns) == [float(i) for i in range(150, 250)]
-    assert window.episodes == 250
-
-
-def test_a_window_of_zero_returns_has_a_mean_of_zero() -> None:
-    assert EpisodeWindow([0.0] * 100, 100).mean_return == 0.0
-
-
-def test_a_restored_window_goes_on_where_it_was() -> None:
-    # given
-    window = EpisodeWindow()
-    window.add(Episode(float(i), 1) for i in range(130))
-
-    # when
-    restored = EpisodeWindow(list(window.returns), window.episodes)
-    for each in (window, restored):
-        each.add([Episode(-5.0, 1)])
-
-    # then
-    assert restored.mean_return == window.mean_return
-    assert restored.episodes == window.episodes == 131
 
 
 def record(**figures: Any) -> dict[str, Any]:

@@ -1,0 +1,243 @@
+"""The figures of a run's records: their names, units and meanings, and where each one shows up.
+
+A new figure needs its producer and a row here. It then stands in `metrics.jsonl`, in TensorBoard,
+in the report and in docs/metrics.md (written by `scripts/write_docs.py`), and, if it is
+`in_status`, in impala-status as well.
+"""
+
+import itertools
+from typing import Literal, NamedTuple
+
+# The unit of shares, which are shown as percentages.
+SHARE = "0 to 1"
+
+# How several values become one: those of the updates between two records, and those of records
+# that share a point of a curve.
+Reduction = Literal["mean", "min", "max"]
+
+
+class Figure(NamedTuple):
+    """One figure; a star at the end of its name stands for a number."""
+
+    name: str
+    unit: str  # empty for a plain number, and for a count that its name explains
+    meaning: str
+    reduction: Reduction = "mean"
+    in_tensorboard: bool = True
+    in_status: bool = False  # the learner leaves its last value in Redis, for impala-status
+    chart: str = ""  # the slug of a chart of the report, which draws it as one more line
+    group: str = ""  # heads a table of docs/metrics.md, and a category of TensorBoard's layout
+
+    @property
+    def label(self) -> str:
+        """The name in words, without the suffix that gives the unit."""
+        name = self.name
+        for suffix in ("_share", "_per_s", "_s"):
+            name = name.removesuffix(suffix)
+        return name.replace("_", " ")
+
+
+def _alike(
+    reductions: dict[str, Reduction], unit: str, meaning: str, in_status: bool = False
+) -> list[Figure]:
+    """Figures that differ in nothing but the reduction; they share a row and a chart."""
+    return [
+        Figure(name, unit, meaning, reduction, in_status=in_status)
+        for name, reduction in reductions.items()
+    ]
+
+
+_GROUPS: dict[str, list[Figure]] = {
+    "Progress": [
+        Figure("unix_s", "s", "when the record was written", in_tensorboard=False),
+        Figure("time_s", "s", "since the run began; a resumed run goes on where it was"),
+        Figure(
+            "frames",
+            "",
+            "environment steps trained on, replayed ones not counted",
+            in_tensorboard=False,  # it is the horizontal axis
+            in_status=True,
+        ),
+        Figure(
+            "game_frames",
+            "",
+            "the same with the frames that an action was repeated for: 4 of them a step in Atari, "
+            "else 1",
+            in_status=True,
+        ),
+        Figure("updates", "", "in all", in_status=True),
+        Figure("episodes", "", "that ended in what was trained on", in_status=True),
+        Figure("weights_version", "", "of the network, one more with each update"),
+        Figure("mean_return_100", "", "mean return of the last 100 episodes", in_status=True),
+        *_alike(
+            {
+                "episode_return_mean": "mean",
+                "episode_return_min": "min",
+                "episode_return_max": "max",
+            },
+            "",
+            "of the episodes since the last record",
+        ),
+        Figure("episode_length_mean", "steps", "of the same"),
+        Figure(
+            "episode_returns",
+            "",
+            "at most 20 of their returns (not in TensorBoard)",
+            in_tensorboard=False,  # a list
+        ),
+        Figure("frames_per_s", "frames/s", "since the last record", in_status=True),
+        Figure("updates_per_s", "updates/s", "since the last record"),
+    ],
+    "Learning": [
+        *_alike(
+            {"total_loss": "mean", "policy_loss": "mean", "baseline_loss": "mean"},
+            "",
+            "as reduced by `--reduction`; the baseline is the critic",
+        ),
+        Figure("entropy", "nats", "of the target policy, mean over rows"),
+        Figure(
+            "pi_mean_*",
+            SHARE,
+            "mean probability of the action of that number under the target policy, up to 8 "
+            "actions",
+        ),
+        Figure(
+            "policy_std",
+            "",
+            "mean standard deviation of the target policy, where actions are numbers",
+        ),
+        *_alike(
+            {"rho_min": "min", "rho_mean": "mean", "rho_max": "max"},
+            "",
+            "importance ratio pi/mu of the actions taken, not clipped",
+        ),
+        Figure("rho_clipped_share", SHARE, "rows whose ratio is above rho-bar"),
+        Figure("c_clipped_share", SHARE, "rows whose ratio is above c-bar"),
+        Figure(
+            "learned_share",
+            SHARE,
+            "real rows that the loss is made of: below 1 only with Monte Carlo returns",
+        ),
+        *_alike(
+            {"policy_lag_mean": "mean", "policy_lag_p95": "mean", "policy_lag_max": "max"},
+            "versions",
+            "learner's version minus that of the trajectory's policy",
+            in_status=True,
+        ),
+        *_alike(
+            {"policy_lag_s_mean": "mean", "policy_lag_s_p95": "mean", "policy_lag_s_max": "max"},
+            "s",
+            "since that version was made",
+            in_status=True,
+        ),
+        Figure("replay_share", SHARE, "of the batches: what was replayed"),
+        Figure("replay_lag_mean", "versions", "policy lag of what was replayed"),
+        Figure("grad_norm", "", "global norm, before it is clipped"),
+        Figure("learning_rate", "", "as scheduled"),
+        Figure("updates_skipped", "", "whose gradients were not finite", in_status=True),
+    ],
+    "Where the time goes": [
+        Figure("wait_share", SHARE, "of the learner's time: no batch was ready", in_status=True),
+        Figure("wait_s", "s", "the same, for an update"),
+        Figure(
+            "device_busy_share",
+            SHARE,
+            "of the time: the device had an update to compute; a GPU's by its own clock, pauses "
+            "between its kernels included",
+            in_status=True,
+            chart="learner-waits",
+        ),
+        Figure(
+            "transfer_s",
+            "s",
+            "batch to the device and stacks of frames, for an update; on a GPU what was left of "
+            "it to wait for",
+        ),
+        Figure("forward_s", "s", "network and loss, for an update"),
+        Figure("backward_s", "s", "gradients, for an update"),
+        Figure("optimizer_s", "s", "the optimizer's step, for an update"),
+        Figure("weights_s", "s", "copying the weights out, for an update"),
+        Figure(
+            "batch_s",
+            "s",
+            "checking blocks and copying them into a batch; beside the computation, waits for the "
+            "interpreter included",
+        ),
+        Figure("claim_s", "s", "waiting for Redis to give blocks, for an update"),
+        Figure("claim_share", SHARE, "the same, of the feeder's time", in_status=True),
+        Figure("publish_s", "s", "packing and sending one version"),
+        Figure("publish_share", SHARE, "the same, of the publisher's time"),
+        Figure("published_per_s", "versions/s", "since the last record"),
+        *_alike(
+            {"feeder_cpu_s": "mean", "publisher_cpu_s": "mean"},
+            "s",
+            "processor time of those two threads, for an update",
+        ),
+        Figure("unroll_s", "s", "what an actor took for one unroll"),
+        Figure("actors", "", "whose blocks were trained on since the last record"),
+        *_alike(
+            {
+                "actor_frames_per_s_mean": "mean",
+                "actor_frames_per_s_min": "min",
+                "actor_frames_per_s_max": "max",
+            },
+            "frames/s",
+            "how fast one actor plays",
+        ),
+    ],
+    "The queue": [
+        Figure("queue_blocks", "blocks", "found in the list when the learner last looked"),
+        Figure("queue_wait_s", "s", "a block's mean time in the list, by Little's law"),
+        Figure("received_bytes_per_s", "bytes/s", "of blocks"),
+        Figure(
+            "bytes_per_step",
+            "bytes",
+            "of blocks on the wire, for a row of one environment: a step, or the reset after an "
+            "episode",
+            in_status=True,
+        ),
+        Figure("blocks_produced", "blocks", "of the books: pushed"),
+        Figure("blocks_dropped", "blocks", "of the books: dropped because the list was full"),
+        Figure(
+            "dropped_share",
+            SHARE,
+            "of what was pushed between the last two readings of the books, a second apart or less",
+        ),
+        Figure("blocks_refused", "blocks", "that were damaged or of another run"),
+        Figure(
+            "runs_lost",
+            "",
+            "times the server had lost the run or a part of it",
+            in_status=True,
+        ),
+    ],
+}
+
+# Every figure, by its name.
+FIGURES: dict[str, Figure] = {
+    figure.name: figure._replace(group=group)
+    for group, figures in _GROUPS.items()
+    for figure in figures
+}
+
+
+def find(name: str) -> Figure | None:
+    """The figure of that name, or of a name that has a star for its number."""
+    return FIGURES.get(name) or FIGURES.get(name.rstrip("0123456789") + "*")
+
+
+def in_status() -> list[str]:
+    """The names of the figures that the learner leaves in Redis."""
+    return [figure.name for figure in FIGURES.values() if figure.in_status]
+
+
+def reduction_of(name: str) -> Reduction:
+    """How values of that name become one; a figure that is not in the table has a mean."""
+    figure = FIGURES.get(name)
+    return "mean" if figure is None else figure.reduction
+
+
+def rows() -> list[list[Figure]]:
+    """The table in rows: figures that stand beside each other and mean the same share one."""
+    by_row = itertools.groupby(FIGURES.values(), lambda f: (f.group, f.unit, f.meaning))
+    return [list(members) for _, members in by_row]

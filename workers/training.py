@@ -1,0 +1,79 @@
+"""What a learner trains with once its run is open: its state, its threads, and its records."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.run.spec import RunSpec, module_of
+from impala_redis.common.server.address import without_password
+from impala_redis.workers import pacing
+from impala_redis.workers.logbook import Logbook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from impala_redis.common.learning.batch import Batch
+    from impala_redis.common.learning.feeder import Feeder
+    from impala_redis.common.learning.learner import Learner
+
+log = logging.getLogger(__name__)
+
+BATCH_TIMEOUT_S = 0.2
+NO_DATA_NOTICE_S = 10.0
+
+
+@dataclass
+class Training:
+    """The parts of one training, and the two steps in which they work together."""
+
+    spec: RunSpec
+    redis_url: str
+    learner: "Learner"
+    feeder: "Feeder"
+    publisher: Publisher
+    logbook: Logbook
+    _last_batch_at: float = field(default_factory=time.monotonic)
+    _notice_due: "Callable[[], bool]" = field(
+        default_factory=lambda: pacing.every(NO_DATA_NOTICE_S)
+    )
+
+    def next_batch(self) -> "Batch | None":
+        """A batch, or None after a short wait; says so when none comes for long.
+
+        Raises what ended the feeder or the publisher.
+        """
+        before = time.monotonic()
+        batch = self.feeder.next_batch(BATCH_TIMEOUT_S)
+        now = time.monotonic()
+        self.logbook.note_wait(now - before, batch is not None)
+        if self.publisher.failure:
+            raise self.publisher.failure
+        if batch is not None:
+            self._last_batch_at = now
+        elif not self.feeder.away:  # else the intake has said so
+            self._say_that_none_comes(now - self._last_batch_at)
+        return batch
+
+    def record(self) -> None:
+        """Writes a record; the publisher leaves its figures in Redis for impala-status."""
+        self.publisher.status_figures = self.logbook.record(self.feeder, self.publisher)
+
+    def summary(self) -> str:
+        """What was reached, in words."""
+        mean = self.learner.window.mean_return
+        reached = "" if mean is None else f"mean return {mean:.1f} over the last 100 episodes, "
+        return f"{reached}{self.learner.frames:,} frames in all"
+
+    def _say_that_none_comes(self, silent_s: float) -> None:
+        if silent_s > NO_DATA_NOTICE_S and self._notice_due():
+            module = module_of(self.spec.env)
+            log.info(
+                "no trajectories for %.0f s; start actors with: impala-actor --run %s "
+                "--redis-url %s%s",
+                silent_s,
+                self.spec.run,
+                without_password(self.redis_url),
+                f" --env-module {module}" if module else "",
+            )
