@@ -1,4 +1,4 @@
-"""What a learner does before it learns: the checks, the checkpoint to go on from, the lease."""
+"""How a learner opens its run: the checks, the checkpoint to go on from, the lease."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
-    """Takes the run directory and tries the environment; the spec, and what to resume from.
+    """Takes the run directory and tries the environment; returns the spec, and what to resume.
 
     Raises RunDirectoryError, UnsupportedEnvironment, CheckpointError or SpecMismatch.
     """
@@ -32,7 +32,7 @@ def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
     spec = make_spec(plan.run, plan.config, environment.observation, environment.action)
     environment.close()
     try:
-        RunSpec.from_json(spec.to_json())  # as actors will read it
+        RunSpec.from_json(spec.to_json())  # this is how actors read it
         spec.parameter_shapes()
     except SpecMismatch as error:
         raise UnsupportedEnvironment(f"no actor could join {wanted.env}: {error}") from error
@@ -52,8 +52,8 @@ def take(
 
     Raises UnsuitableServer, RunHeld, RedisUnreachable or RedisDenied.
     """
-    # The blocks of the last claim, and those of the next while they are copied: at most as many as
-    # are claimed and not committed, two batches and a block across both.
+    # The blocks of the last claim, and those of the next while they are copied: no more than are
+    # claimed and not committed, which is two batches and a block across both.
     in_flight = 2 * -(-config.training.batch_size // spec.envs_per_actor) + 1
     block_bytes = wire.block_nbytes(spec, spec.envs_per_actor)
     log.info(
@@ -81,15 +81,15 @@ def take(
 
 
 def _find_checkpoint(directory: RunDirectory, spec: RunSpec) -> Checkpoint | None:
-    """The newest of the directory, if there is one; it must be of this run."""
+    """The directory's newest checkpoint, if there is one; it must belong to this run."""
     if not directory.holds_a_checkpoint:
         log.warning("NOTHING TO RESUME in %s: starting a new run", directory.path)
         return None
     saved = checkpoint.load(directory.checkpoints)
-    there = RunSpec.from_json(str(saved.facts.get("spec")))
-    if there.fingerprint != spec.fingerprint:
+    found = RunSpec.from_json(str(saved.facts.get("spec")))
+    if found.fingerprint != spec.fingerprint:
         raise SpecMismatch(
-            f"{saved.path} is of another run: {spec.difference(there)}; resume with the settings "
+            f"{saved.path} is of another run: {spec.difference(found)}; resume with the settings "
             "it was made with, or give another --run-dir"
         )
     return saved

@@ -33,7 +33,7 @@ class Progress:
     def __init__(self, directory: RunDirectory, config: Config) -> None:
         self._directory, self._config = directory, config
         self._console = Console(highlight=False, soft_wrap=True)
-        self._records = Records(directory.metrics)
+        self._records = RecordTail(directory.metrics)
         self._latest: dict[str, Any] = {}
         self._started = time.monotonic()
         self._next_line = 0.0
@@ -129,12 +129,13 @@ class Progress:
         return Panel(Group(table, Text(""), bar), title=title, title_align="left", expand=False)
 
 
-class Records:
-    """The lines of metrics.jsonl as they are written."""
+class RecordTail:
+    """The records that a learner appends to metrics.jsonl, read as they are written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._position = path.stat().st_size if path.exists() else 0  # a resumed run: from now on
+        # Only new records count: a resumed run has older ones.
+        self._position = path.stat().st_size if path.exists() else 0
         self._partial = b""
 
     def new(self) -> list[dict[str, Any]]:
@@ -151,7 +152,7 @@ class Records:
 
 
 def _typed(program: str) -> str:
-    """A program of our environment as one must type it here: by its path unless it is on PATH."""
+    """A program of our environment as one must type it: by its path unless it is on PATH."""
     if shutil.which(program):
         return program
     path = Path(sys.executable).parent / program

@@ -1,13 +1,12 @@
 """impala-report: run directories in, one HTML page out that needs nothing else, and PNGs beside it.
 
-One run is told in full; several are laid over each other, those of the same settings as their mean
-and spread.
+One run is reported in full; several are laid over each other, those of the same settings as their
+mean and spread.
 """
 
 import logging
 import os
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ def main(run_dirs: tuple[Path, ...], output: Path | None, log_level: str) -> Non
 
 
 def different(run_dirs: Sequence[Path]) -> list[Path]:
-    """The directories without those that are one of them by another name."""
+    """The directories, each of them once, even if several names lead to it."""
     by_place: dict[str, Path] = {}
     for path in run_dirs:
         by_place.setdefault(os.path.realpath(path), path)
@@ -71,7 +70,7 @@ def different(run_dirs: Sequence[Path]) -> list[Path]:
 
 
 def default_page(run_dirs: Sequence[Path]) -> Path:
-    """A run's page is in its directory; that of several is beside them, and none of theirs."""
+    """The place of a page: in the run's directory, or for several runs beside their directories."""
     if len(run_dirs) == 1:
         return run_dirs[0] / "report.html"
     above = os.path.commonpath([os.path.normpath(Path.cwd() / path / "..") for path in run_dirs])
@@ -101,22 +100,10 @@ def drawn(groups: Sequence[Group], stop: Callable[[], bool]) -> list["Drawing"]:
 def rendered(groups: Sequence[Group], drawings: Sequence["Drawing"]) -> str:
     """The page. Raises ConfigError when what fills the template is not installed."""
     try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
+        from impala_redis.workers.reporting.template import filled
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    from impala_redis.workers.reporting import pages
-
-    source = (resources.files("impala_redis.workers.reporting") / "page.html.jinja").read_text(
-        encoding="utf-8"
-    )
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["unbroken"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
-    # The only text that is not escaped: drawn by us, and with every text in it escaped.
-    drawn = [drawing._replace(svg=Markup(drawing.svg)) for drawing in drawings]
-    return environment.from_string(source).render(pages.page(groups, drawn))
+    return filled(groups, drawings)
 
 
 def _not_installed(error: ModuleNotFoundError) -> ConfigError:
@@ -138,7 +125,8 @@ def write(page: Path, html: str, drawings: Sequence["Drawing"]) -> None:
                 old.unlink()
         for drawing in drawings:
             write_atomically(folder / f"{drawing.slug}.png", drawing.png)
-        write_atomically(page, html.encode(errors="replace"))  # names may hold what is no letter
+        # Names may hold what UTF-8 cannot encode.
+        write_atomically(page, html.encode(errors="replace"))
     except OSError as error:
         raise RunDirectoryError(
             f"the report cannot be written to {printable(page)} ({error.strerror}); name another "

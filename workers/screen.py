@@ -14,14 +14,14 @@ from rich.text import Text
 from impala_redis.common.transport.replies import whole_number
 
 LABELS = 8
-# What the first words of a verdict are drawn in; all else stops the run, or soon will.
+# A verdict's colour by its first words; the other verdicts stop the run, now or soon.
 COLOURS = {"balanced": "green", "the run is finished": "green", "not enough": "dim"}
 BOUND, STOPPED = "yellow", "red"
 NAMES = ("actor", "host", "pid")
 COLUMNS = ("host", "pid", "frames/s", "version", "behind", "shed")
-NARROW = 60  # columns of a terminal that has no room for all of them
+NARROW = 60  # a terminal with fewer columns has no room for all of them
 
-Actor = Mapping[str, str]  # what its heartbeat told
+Heartbeat = Mapping[str, str]  # an actor's figures
 
 
 class Screen:
@@ -76,7 +76,7 @@ def _colour(verdict: str) -> str:
 
 
 def _actors(status: dict[str, Any], room: int, width: int) -> RenderableType:
-    """A line each; the slowest when there are more than lines."""
+    """A line for each actor, or for the slowest ones when there are more actors than lines."""
     actors, version = status["actors"], status["learner"]["weights_version"]
     if not actors or room < 2:
         return Text("")
@@ -94,8 +94,8 @@ def _actors(status: dict[str, Any], room: int, width: int) -> RenderableType:
     return Group(table, Text(rest, style="dim")) if rest else table
 
 
-def _that_fit(actors: Mapping[str, Actor], lines: int) -> tuple[list[str], str]:
-    """The names of those to show, and words for the rest."""
+def _that_fit(actors: Mapping[str, Heartbeat], lines: int) -> tuple[list[str], str]:
+    """The names of the actors to show, and words for the rest."""
     if len(actors) <= lines:
         return sorted(actors), ""
     slowest = sorted(actors, key=lambda name: (_rate(actors[name]), name))
@@ -103,15 +103,15 @@ def _that_fit(actors: Mapping[str, Actor], lines: int) -> tuple[list[str], str]:
     return shown, f"and {len(actors) - len(shown)} more; these are the slowest"
 
 
-def _columns(actors: Mapping[str, Actor], width: int) -> list[str]:
-    """What there is room for; names that only repeat host and pid tell nothing."""
+def _columns(actors: Mapping[str, Heartbeat], width: int) -> list[str]:
+    """The columns that fit; names that only repeat host and pid are left out."""
     if width < NARROW:
         return ["actor", "frames/s", "behind", "shed"]
     named = any(name != f"{a.get('host')}-{a.get('pid')}" for name, a in actors.items())
     return [*(["actor"] if named else []), *COLUMNS]
 
 
-def _cells(name: str, actor: Actor, version: int) -> dict[str, str]:
+def _cells(name: str, actor: Heartbeat, version: int) -> dict[str, str]:
     loaded = whole_number(actor.get("weights_version"), -1)
     return {
         "actor": name,
@@ -124,5 +124,5 @@ def _cells(name: str, actor: Actor, version: int) -> dict[str, str]:
     }
 
 
-def _rate(actor: Actor) -> int:
+def _rate(actor: Heartbeat) -> int:
     return whole_number(actor.get("frames_per_s"), 0)

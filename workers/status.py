@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from impala_redis.common.errors import ConfigError
+from impala_redis.common.records.figures import FIGURES, SHARE
 from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
 from impala_redis.common.transport.replies import whole_number
 from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
@@ -21,6 +22,15 @@ from impala_redis.workers.watching import SAMPLE_S, Trouble, Watcher
 log = logging.getLogger(__name__)
 
 Row = tuple[str, str]  # label and text
+# The rows below word these figures in their own way, or the verdict is made of them, or they say
+# what other rows say already; a figure that is not among them stands in the row "figures".
+WORDED_FIGURES = {
+    *("frames", "game_frames", "updates", "episodes", "mean_return_100", "frames_per_s"),
+    *("wait_share", "device_busy_share", "claim_share", "bytes_per_step"),
+    *("policy_lag_mean", "policy_lag_p95", "policy_lag_max"),
+    *("policy_lag_s_mean", "policy_lag_s_p95", "policy_lag_s_max"),
+    *("updates_skipped", "runs_lost"),
+}
 
 
 @click.command(context_settings=CONTEXT)
@@ -64,18 +74,18 @@ def _can_redraw() -> bool:
 
 def echo(run: str, status: RunStatus, as_json: bool) -> None:
     """Prints a status: as text, or as one line of JSON."""
-    click.echo(json.dumps(status) if as_json else in_words(run, status))
+    click.echo(json.dumps(status) if as_json else as_text(run, status))
 
 
 def as_lines(watcher: Watcher, as_json: bool, stop: stopping.StopFlag) -> None:
     """Prints each status below the last one until `stop`, and logs each trouble once."""
-    printed, told = watcher.status, None  # the first one: it has no rates
+    printed, logged = watcher.status, None  # the first status has no rates, so it is not printed
 
     def show(status: RunStatus, trouble: Trouble | None) -> None:
-        nonlocal printed, told
-        if trouble and trouble.what != told:
+        nonlocal printed, logged
+        if trouble and trouble.what != logged:
             log.warning("%s; going on when it is back", trouble)
-        told = trouble.what if trouble else None
+        logged = trouble.what if trouble else None
         if status is not printed:
             echo(watcher.run, status, as_json)
         printed = status
@@ -93,14 +103,14 @@ def on_a_screen(watcher: Watcher, stop: stopping.StopFlag) -> None:
             screen.show(rows(watcher.run, status), status, str(trouble) if trouble else None)
 
         watcher.watch(show, stop)
-    click.echo(in_words(watcher.run, watcher.status))
+    click.echo(as_text(watcher.run, watcher.status))
 
 
 # Words.
 
 
-def in_words(run: str, status: RunStatus) -> str:
-    """The status for a person."""
+def as_text(run: str, status: RunStatus) -> str:
+    """The status in lines of text."""
     lines = [f"{label:<8} {text}" for label, text in rows(run, status)]
     for name, actor in status["actors"].items():
         lag = status["learner"]["weights_version"] - whole_number(actor.get("weights_version"), 0)
@@ -113,36 +123,36 @@ def in_words(run: str, status: RunStatus) -> str:
 
 
 def rows(run: str, status: RunStatus) -> list[Row]:
-    """All but the single actors."""
+    """Everything but the single actors."""
     books, learner, memory = status["books"], status["learner"], status["memory"]
-    told = [
+    found = [
         ("run", f"{run}, {status['state'] or 'not announced'}"),
         ("verdict", status["bottleneck"]),
         *_learner(learner, status.get("updates_per_s")),
         *_queue(books, status["queue_blocks"], status.get("blocks_per_s")),
     ]
     if memory:
-        told.append(("memory", _memory(memory)))
-    told.append(("books", _books(books, status["residual"])))
+        found.append(("memory", _memory(memory)))
+    found.append(("books", _books(books, status["residual"])))
     reasons = [
         f"{name.partition(':')[2]} {count}"
         for name, count in sorted(books.items())
         if name.startswith("dead_lettered:")
     ]
     if reasons:
-        told.append(("refused", ", ".join(reasons)))
-    return [*told, *notices(status), ("actors", _actors(status["actors"]))]
+        found.append(("refused", ", ".join(reasons)))
+    return [*found, *notices(status), ("actors", _actors(status["actors"]))]
 
 
 def notices(status: RunStatus) -> list[Row]:
     """What an operator must not overlook, the gravest first."""
     books, figures = status["books"], status["learner"]["figures"]
-    told = []
+    found = []
     if status["residual"]:
         blocks = status["residual"]
-        told.append(("ALARM", f"the books do not balance: {blocks} blocks are unexplained"))
+        found.append(("ALARM", f"the books do not balance: {blocks} blocks are unexplained"))
     if lost := int(figures.get("runs_lost", 0)):
-        told.append(
+        found.append(
             (
                 "notice",
                 f"opened again: {lost}; the server had lost the run or a part of it, and the "
@@ -150,14 +160,14 @@ def notices(status: RunStatus) -> list[Row]:
             )
         )
     if books.get("foreign"):
-        told.append(("notice", f"{books['foreign']} blocks came onto the list around the push"))
+        found.append(("notice", f"{books['foreign']} blocks came onto the list around the push"))
     if skipped := int(figures.get("updates_skipped", 0)):
-        told.append(("notice", f"{skipped} updates were skipped: their gradients were not finite"))
-    return told
+        found.append(("notice", f"{skipped} updates were skipped: their gradients were not finite"))
+    return found
 
 
 def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
-    """Who it is, and its own figures; of one that is gone, the last."""
+    """The learner's place and its own figures; those of a learner that is gone are the last."""
     holder, figures, now = learner["holder"], learner["figures"], figures_are_current(learner)
     place = holder.partition("#")[0] if holder else "none: no lease is held"  # host:pid
     waits = "".join(
@@ -168,7 +178,7 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
     age = _age(learner["published_unix_s"])
     updates = f"; {figures['updates']:,.0f} updates" if "updates" in figures else ""
     rate = f", {updates_per_s:.1f}/s" if updates and updates_per_s is not None else ""
-    told = [
+    found = [
         ("learner", f"{place}, epoch {learner['epoch']}{waits}"),
         ("weights", f"version {learner['weights_version']}{age}{updates}{rate}"),
     ]
@@ -178,15 +188,30 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
         whole = f" of {figures['total_frames']:,.0f}" if "total_frames" in figures else ""
         repeated = f" ({game_frames:,.0f} of the game)" if game_frames > frames else ""
         size = _figure(figures, "bytes_per_step", ",.0f")
-        told += [
+        found += [
             (
                 "training" if now else "last",
                 f"{frames:,.0f}{whole} frames{repeated}, "
                 f"{figures.get('frames_per_s', 0):,.0f}/s; return {mean_return}",
             ),
             ("data", f"policy lag {_lag(figures)}; {size} bytes a step"),
+            *_further_figures(figures),
         ]
-    return told
+    return found
+
+
+def _further_figures(figures: dict[str, float]) -> list[Row]:
+    """A row of the figures that no other row words."""
+    texts = [
+        f"{figure.label} {_value(figures[name], figure.unit)}"
+        for name, figure in FIGURES.items()
+        if figure.in_status and name in figures and name not in WORDED_FIGURES
+    ]
+    return [("figures", ", ".join(texts))] if texts else []
+
+
+def _value(value: float, unit: str) -> str:
+    return f"{100 * value:.0f} %" if unit == SHARE else f"{value:,.4g} {unit}".rstrip()
 
 
 def _age(published_unix_s: float | None) -> str:
@@ -196,7 +221,7 @@ def _age(published_unix_s: float | None) -> str:
 
 
 def _lag(figures: dict[str, float]) -> str:
-    """Mean, 95th percentile and most: in versions and, if the learner tells, in seconds."""
+    """Mean, 95th percentile and greatest: in versions and, if the learner left them, in seconds."""
     versions = f"{_spread(figures, 'policy_lag', '.0f')} versions"
     if "policy_lag_s_mean" not in figures:
         return versions
@@ -215,16 +240,16 @@ def _spread(figures: dict[str, float], name: str, form: str) -> str:
 
 def _queue(books: dict[str, Any], bound: int | None, rates: dict[str, float] | None) -> list[Row]:
     of = f" of {bound}" if bound else ""
-    told = [("queue", f"{books['queued']}{of} blocks, {books['in_flight']} in flight")]
+    found = [("queue", f"{books['queued']}{of} blocks, {books['in_flight']} in flight")]
     if rates is not None:
-        told.append(
+        found.append(
             (
                 "blocks/s",
                 f"{rates['produced']:.1f} pushed, {rates['consumed']:.1f} consumed, "
                 f"{rates['dropped_oldest']:.1f} dropped",
             )
         )
-    return told
+    return found
 
 
 def _memory(memory: dict[str, Any]) -> str:

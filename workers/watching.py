@@ -1,4 +1,4 @@
-"""Reading a run again and again, through losses of the server and of the run."""
+"""Reads a run again and again, through losses of the server and of the run."""
 
 import threading
 import time
@@ -11,8 +11,9 @@ from impala_redis.common.transport.monitor import MonitorLink, Reading
 from impala_redis.common.transport.situation import RunStatus, summary
 from impala_redis.workers import stopping
 
-# Rates are the difference of two readings this far apart; when watching, of so many readings.
+# Rates are the difference of two readings this far apart.
 SAMPLE_S = 1.0
+# A watcher's rates are those over this many readings.
 WATCHED_READINGS = 3
 LOOK_S = 0.1
 # Figures that are older than this are the last ones, not those of now.
@@ -20,7 +21,7 @@ SILENT_S = 2.5
 
 
 class Trouble(NamedTuple):
-    """Why a status is not of now."""
+    """Why a status is not an up-to-date one."""
 
     what: str
     lasts_s: int | None = None
@@ -29,7 +30,7 @@ class Trouble(NamedTuple):
         return self.what if self.lasts_s is None else f"{self.what} for {self.lasts_s} s"
 
 
-# Takes the newest status, and what is the matter with it.
+# Called with the newest status, and with what is the matter with it.
 Show = Callable[[RunStatus, Trouble | None], None]
 
 
@@ -45,7 +46,7 @@ class Watcher:
         self._failure: Exception | None = None
 
     def watch(self, show: Show, stop: stopping.StopFlag) -> None:
-        """Shows what is new, until `stop`. Raises what will not pass: RedisDenied and the like."""
+        """Shows what is new, until `stop`. Raises errors that do not pass, such as RedisDenied."""
         threading.Thread(target=self._read_on, name="watcher", daemon=True).start()
         shown: tuple[RunStatus, Trouble | None] | None = None
         while not stop.wait(LOOK_S):
@@ -70,7 +71,7 @@ class Watcher:
             try:
                 self._take(self._link.read())
             except RedisUnreachable:
-                self._missing = False  # for all one knows
+                self._missing = False  # nothing is known about that now
             except RunMissing:
                 self._missing = True
             except Exception as error:
@@ -78,7 +79,7 @@ class Watcher:
 
     def _take(self, reading: Reading) -> None:
         if reading["books"]["generation"] != self._readings[-1]["books"]["generation"]:
-            self._readings.clear()  # the books have begun anew
+            self._readings.clear()  # the server has lost the books, new ones have begun
         self._readings.append(reading)
         self.status, self._missing = summary(self._readings), False
         self._read_at = reading["at"]

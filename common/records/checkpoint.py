@@ -1,8 +1,8 @@
 """Checkpoints: safetensors for the tensors, JSON for the facts, and nothing that can execute.
 
 A checkpoint is two files, `checkpoint-<updates>.safetensors` and `.json`. The JSON is written last,
-atomically, and holds the SHA-256 of the other: a checkpoint exists exactly when its JSON does, and
-what it names can be proven whole.
+atomically, and holds the SHA-256 of the other file: a checkpoint exists exactly when its JSON does,
+and the tensors that it names can be proven whole.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any],
 
 
 def discard_after(directory: Path, updates: int) -> None:
-    """Removes what lies beyond a checkpoint that is resumed, and what a kill left half-written."""
+    """Removes checkpoints beyond the one that is resumed, and files that a kill left unfinished."""
     for path in _all(directory):
         if int(path.stem.partition("-")[2]) > updates:
             _remove(path)
@@ -72,7 +72,7 @@ def discard_after(directory: Path, updates: int) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """The checkpoint of that JSON (or safetensors) file, or the newest whole one of a directory.
+    """The checkpoint in that JSON (or safetensors) file, or the newest whole one of a directory.
 
     A damaged one is passed over with a warning. Raises CheckpointError if none is usable.
     """

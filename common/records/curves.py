@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from impala_redis.common.records.figures import reduction_of
-from impala_redis.common.records.history import Column, Records, Run, series
+from impala_redis.common.records.history import Column, Run, RunRecords, series
 
 # Points of a curve: more than a small chart has pixels for.
 POINTS = 400
@@ -55,11 +55,11 @@ def curve_of(
     return Curve(grid, middle, low_y, high_y) if np.isfinite(middle).any() else None
 
 
-def _started(records: Records) -> Records:
+def _started(records: RunRecords) -> RunRecords:
     if records.count <= FEW:
         return records
     numbers = {name: column[1:] for name, column in records.numbers.items()}
-    return Records(records.count - 1, numbers, {})
+    return RunRecords(records.count - 1, numbers, {})
 
 
 def _rising(x: Column, y: Column) -> tuple[Column, Column]:
@@ -96,7 +96,7 @@ def _thinned(x: Column, y: Column, name: str) -> Curve | None:
     return Curve(np.add.reduceat(x, starts) / np.diff(starts, append=len(x)), thinned)
 
 
-def spread(records: Records, name: str, over: str) -> tuple[Column, Column]:
+def spread(records: RunRecords, name: str, over: str) -> tuple[Column, Column]:
     """The values in a figure that is a list, laid evenly between the last record and its own."""
     xs, ys = [np.empty(0)], [np.empty(0)]
     ends = records.column(over)

@@ -1,7 +1,7 @@
-"""A run directory read back: what the run was, and its records as series of numbers.
+"""Reads a run directory back: what the run was, and its records as series of numbers.
 
-Everything here was written by another process, which may have been killed at it, or by another
-version: a line that is no record is skipped and counted, a figure that is no number is passed over.
+Another process, which may have been killed while it wrote, or another version has written all of
+it: a line that is no record is skipped and counted, a figure that is no number is left out.
 """
 
 import io
@@ -23,14 +23,14 @@ from impala_redis.common.run.config import Config
 
 Column = NDArray[np.float64]
 
-# What is computed in float32 cannot be larger; beyond it a figure is not drawn.
+# A figure beyond this is not drawn; float32, in which figures are computed, ends earlier.
 LARGEST = 1e100
-# Names beyond this many are none of ours.
+# A file with more names than this was not written by us; the rest is left out.
 FIGURES = 500
 
 
 @dataclass(frozen=True)
-class Records:
+class RunRecords:
     """The lines of metrics.jsonl, by figure."""
 
     count: int
@@ -43,7 +43,7 @@ class Records:
         return np.full(self.count, np.nan) if found is None else found
 
     def last(self, name: str) -> float:
-        """Its newest value, NaN when there is none."""
+        """The figure's newest value, NaN when it has none."""
         values = self.column(name)
         values = values[np.isfinite(values)]
         return float(values[-1]) if len(values) else math.nan
@@ -51,15 +51,15 @@ class Records:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its directory tells it."""
+    """A run as its directory describes it."""
 
     path: Path
     name: str
     preset: str | None
     settings: dict[str, Any]  # by key, each of them; empty when there is no config.toml
     result: dict[str, Any]  # empty while the run has not ended
-    records: Records
-    skipped_lines: int  # of metrics.jsonl, that are no record
+    records: RunRecords
+    skipped_lines: int  # lines of metrics.jsonl that are no record
 
     @property
     def seed(self) -> int | None:
@@ -68,14 +68,14 @@ class Run:
 
 
 class Group(NamedTuple):
-    """Runs of the same settings but for the seed; a run of unknown settings is alone in its own."""
+    """Runs of the same settings, the seed aside; a run of unknown settings is a group by itself."""
 
     differing: dict[str, Any]  # settings in which the groups differ, by key; none if unknown
     runs: list[Run]
 
 
 def read_run(path: Path) -> Run:
-    """The run in a directory. Raises RunUnreadable: none there, no records yet, or newer."""
+    """The run in a directory. Raises RunUnreadable: no run, no records yet, or a newer format."""
     directory = RunDirectory(path)
     try:
         _check_that_it_holds_a_run(directory)
@@ -111,25 +111,25 @@ def read_run(path: Path) -> Run:
 
 
 def _check_that_it_holds_a_run(directory: RunDirectory) -> None:
-    path, told = directory.path, printable(directory.path)
+    path, name = directory.path, printable(directory.path)
     if not path.exists():
-        raise RunUnreadable(f"there is no directory {told}; name one that holds a run")
+        raise RunUnreadable(f"there is no directory {name}; name one that holds a run")
     if not path.is_dir():
-        raise RunUnreadable(f"{told} is a file; name the directory of a run")
+        raise RunUnreadable(f"{name} is a file; name the directory of a run")
     if directory.holds_a_run:
         return
     inside = sorted(p for p in path.iterdir() if p.is_dir() and RunDirectory(p).holds_a_run)
     if not inside:
         raise RunUnreadable(
-            f"{told} holds no run (neither config.toml nor metrics.jsonl); name a directory that "
+            f"{name} holds no run (neither config.toml nor metrics.jsonl); name a directory that "
             "does"
         )
     named = printable(", ".join(map(str, inside[:5])))
-    raise RunUnreadable(f"{told} holds no run itself; name one in it: {named}")
+    raise RunUnreadable(f"{name} holds no run itself; name one in it: {named}")
 
 
-def _read_records(path: Path) -> tuple[Records, int]:
-    """The records, and how many lines are none.
+def _read_records(path: Path) -> tuple[RunRecords, int]:
+    """The records, and the number of lines that are none.
 
     Numbers go into arrays as they are read: a Python list would hold each as an object.
     """
@@ -149,29 +149,29 @@ def _read_records(path: Path) -> tuple[Records, int]:
                 if len(found) + len(lists) >= FIGURES and not (name in found or name in lists):
                     continue
                 if isinstance(value, list):
-                    several = np.fromiter(map(number, value), np.float64, len(value))
+                    several = np.fromiter(map(number_or_nan, value), np.float64, len(value))
                     lists.setdefault(name, []).append((count, several))
-                elif math.isfinite(figure := number(value)):
+                elif math.isfinite(figure := number_or_nan(value)):
                     values = found.setdefault(name, array("d"))
-                    if len(values) < count:  # it was absent for a while
+                    if len(values) < count:  # the figure was absent for a while
                         values.extend(repeat(math.nan, count - len(values)))
                     values.append(figure)
             count += 1
     for values in found.values():
         values.extend(repeat(math.nan, count - len(values)))
     numbers = {name: np.frombuffer(values) for name, values in found.items()}
-    return Records(count, numbers, lists), skipped
+    return RunRecords(count, numbers, lists), skipped
 
 
-def number(value: Any) -> float:
-    """The value, NaN when it is no number that could be drawn."""
+def number_or_nan(value: Any) -> float:
+    """The value if it is a number that can be drawn, else NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
         return math.nan
     return float(value)
 
 
-def series(records: Records, name: str, over: str = "frames") -> tuple[Column, Column]:
-    """The figure where it has a value, over another one: x and y of the same length."""
+def series(records: RunRecords, name: str, over: str = "frames") -> tuple[Column, Column]:
+    """The figure where it has a value, against another one: x [P] and y [P]."""
     x, y = records.column(over), records.column(name)
     present = np.isfinite(x) & np.isfinite(y)
     return x[present], y[present]
@@ -182,7 +182,7 @@ def names(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.records.numbers))
 
 
-def mean(records: Records, name: str, per: str) -> float | None:
+def mean(records: RunRecords, name: str, per: str) -> float | None:
     """The figure's mean, each record weighted by what `per` (updates, time_s) rose since the last.
 
     The first record, in which everything starts, has none before it: it counts only when there is
@@ -198,7 +198,7 @@ def mean(records: Records, name: str, per: str) -> float | None:
 
 
 def grouped(runs: Sequence[Run]) -> list[Group]:
-    """The runs by their settings, the seed aside, and in what the groups differ."""
+    """The runs grouped by their settings, the seed aside."""
     by_settings: dict[str, list[Run]] = {}
     for index, run in enumerate(runs):
         known = repr([(k, v) for k, v in run.settings.items() if k != "seed"])

@@ -11,14 +11,14 @@ from impala_redis.common.records.files import write_atomically
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_document, read_toml, to_toml
 
-# Of config.toml, in its table [run]; a file without a number is of the first one. It must be raised
-# when a setting changes its meaning, for an older version would misread the file; not when one is
-# added, for a version that does not know it refuses the file, by the setting's name.
+# The format of config.toml, in its table [run]; a file without a number is of the first format. It
+# must be raised when a setting changes its meaning, since an older version would misread the file;
+# not when a setting is added, since a version that does not know it refuses the file by its name.
 FORMAT = 1
 
 
 class RunDirectory:
-    """Names of a run's files, and what may be done with them."""
+    """The names of a run's files, and the rules for reading and writing them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,11 +73,11 @@ class RunDirectory:
 
         Raises RunDirectoryError: not writable, in use, or with a run in it and no `resume`.
         """
-        told = printable(self.path)
+        name = printable(self.path)
         try:
             if self.holds_a_run and not resume:
                 raise RunDirectoryError(
-                    f"{told} already holds a run ({printable(self._status())}); add --resume to "
+                    f"{name} already holds a run ({printable(self._status())}); add --resume to "
                     "continue it, or give another --run-dir"
                 )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -85,17 +85,17 @@ class RunDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends
         except BlockingIOError:
             raise RunDirectoryError(
-                f"another {program} works in {told} now; wait for its end, or give another "
+                f"another {program} works in {name} now; wait for its end, or give another "
                 "--run-dir"
             ) from None
         except OSError as error:
             raise RunDirectoryError(
-                f"the run directory {told} cannot be written ({error.strerror}); give another "
+                f"the run directory {name} cannot be written ({error.strerror}); give another "
                 "with --run-dir"
             ) from error
 
     def read_result(self) -> dict[str, Any] | None:
-        """The result of the run, None while it has not ended."""
+        """The result of the run, None as long as it has not ended."""
         try:
             result = json.loads(self.result.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):

@@ -21,7 +21,7 @@ from bench import measuring
 from bench.measuring import Figures
 from impala_redis.common.envs.atari import action_repeat
 from impala_redis.common.errors import ImpalaError, RunUnreadable
-from impala_redis.common.records.history import Records, Run, mean, read_run
+from impala_redis.common.records.history import Run, RunRecords, mean, read_run
 from impala_redis.common.server import children
 
 TRAIN = Path(sys.executable).parent / "impala-train"
@@ -149,16 +149,16 @@ def measured(variant: Variant, options: Sequence[str], clock: Clock, folder: Pat
     return figures_of(window, run) | {"others_cores": others}
 
 
-def steady(records: Records, clock: Clock) -> Records:
+def steady(records: RunRecords, clock: Clock) -> RunRecords:
     """The records between the warm-up, which begins with the first update, and the end."""
     time_s, updates = records.column("time_s"), records.column("updates")
     since_s = time_s - time_s[np.flatnonzero(updates > 0)[0]] - clock.warm_up_s
     kept = (since_s >= 0) & (since_s <= clock.seconds)
     numbers = {name: column[kept] for name, column in records.numbers.items()}
-    return Records(int(kept.sum()), numbers, {})
+    return RunRecords(int(kept.sum()), numbers, {})
 
 
-def figures_of(window: Records, run: Run) -> Figures:
+def figures_of(window: RunRecords, run: Run) -> Figures:
     """The figures of the steady part's records; the first one only marks where its time begins.
 
     played_per_s are frames, counted as those of an update are. Raises TrainingFailed.
@@ -203,7 +203,7 @@ def _present(name: str, value: float | None) -> float:
     return value
 
 
-def _blocks_per_s(window: Records) -> float:
+def _blocks_per_s(window: RunRecords) -> float:
     """Blocks pushed per second, between two readings of the books, which are up to 1 s apart."""
     produced, time_s = window.column("blocks_produced"), window.column("time_s")
     readings = np.flatnonzero(np.diff(produced, prepend=produced[0]) > 0)

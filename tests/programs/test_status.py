@@ -24,7 +24,7 @@ from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, Reading
 from impala_redis.common.transport.situation import situation, summary
 from impala_redis.workers.screen import Screen
-from impala_redis.workers.status import in_words, notices, rows
+from impala_redis.workers.status import as_text, notices, rows
 from support import BIN, Program, Programs, before_exec, eventually
 
 
@@ -148,7 +148,7 @@ def test_the_words_hold_all_that_is_known() -> None:
     figures |= {"device_busy_share": 0.36, "game_frames": 4e6, "bytes_per_step": 8470.4}
     status = summary([reading(), reading(1.0, figures=figures, books={"produced": 3, "queued": 3})])
 
-    assert in_words("cart", status).splitlines() == [
+    assert as_text("cart", status).splitlines() == [
         "run      cart, running",
         "verdict  actor-bound: the learner waits 62 %; add actors or environments",
         "learner  host:7, epoch 1; waits 62 %; its device is busy 36 %",
@@ -166,7 +166,7 @@ def test_the_words_hold_all_that_is_known() -> None:
 
 def test_what_is_not_known_is_left_out() -> None:
     status = summary([reading(memory=None, state=None, queue_blocks=None, actors={})])
-    text = in_words("cart", status)
+    text = as_text("cart", status)
     assert "memory" not in text
     assert "training" not in text
     assert "blocks/s" not in text
@@ -274,7 +274,7 @@ def test_what_stands_in_redis_never_reaches_the_terminal_as_a_command(
     learner.close()
 
     # then it is shown without them
-    assert all(c.isprintable() or c == "\n" for c in in_words(run_name, status))
+    assert all(c.isprintable() or c == "\n" for c in as_text(run_name, status))
     assert status["learner"]["figures"] == {"\ufffd": 1.0, "wait_share": 0.5}
     assert status["learner"]["published_unix_s"] is None
     assert status["queue_blocks"] is None
@@ -417,7 +417,7 @@ def test_a_user_who_may_not_ask_for_memory_sees_all_the_rest(
 
         # then the line is left out, and the server was asked once
         assert status["memory"] is None
-        assert "\nmemory" not in in_words(opened.run, status)
+        assert "\nmemory" not in as_text(opened.run, status)
         assert [int(entry["count"]) for entry in operator.acl_log()] == [1]
 
 

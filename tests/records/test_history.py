@@ -338,5 +338,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path: Path) -> Non
 
 
 def test_a_number_is_one_that_can_be_drawn() -> None:
-    assert history.number(3) == 3.0
-    assert all(math.isnan(history.number(v)) for v in (True, "3", None, 10**400, math.inf, [3]))
+    assert history.number_or_nan(3) == 3.0
+    assert all(
+        math.isnan(history.number_or_nan(v)) for v in (True, "3", None, 10**400, math.inf, [3])
+    )

@@ -219,7 +219,7 @@ def test_the_steady_part_is_after_the_warm_up(scripts: Any) -> None:
     )
     times = numpy.arange(1.0, 9.0)  # [8]
     numbers = {"time_s": times, "updates": numpy.maximum(times - 2.0, 0.0)}
-    records = history.Records(len(times), numbers, {})
+    records = history.RunRecords(len(times), numbers, {})
 
     # when two seconds are warm-up and three are measured
     window = scripts("bench.steady").steady(records, scripts("bench.steady").Clock(2.0, 3.0))

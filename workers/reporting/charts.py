@@ -50,7 +50,7 @@ def draw_all(groups: Sequence[Group]) -> Iterator[Drawing]:
     there = history.names([run for group in groups for run in group.runs])
     several = sum(len(group.runs) for group in groups) > 1
     for section, chart in ((name, chart) for name, charts in SECTIONS.items() for chart in charts):
-        lines = tuple(_expanded(chart.lines, there))
+        lines = tuple(_expanded(chart.all_lines, there))
         chart = replace(chart, lines=lines, limit=_limit(chart, groups))
         if several:  # their own spread is shown instead
             chart = replace(chart, band=None, dots=None)
@@ -63,7 +63,7 @@ def draw_all(groups: Sequence[Group]) -> Iterator[Drawing]:
 
 
 def _expanded(lines: Sequence[Line], there: Sequence[str]) -> Iterator[Line]:
-    """Those that have figures; a star stands for a number in the figure's name."""
+    """The lines whose figures are there; a star becomes each number that is."""
     for line in lines:
         if line.name.endswith("*"):
             begin = line.name.removesuffix("*")
@@ -121,7 +121,7 @@ def draw(section: str, chart: Chart, groups: Sequence[Group]) -> Drawing | None:
     if chart.limit is not None:
         _draw_limit(axes, chart.limit, groups[0].runs[0])
     _dress(axes, chart, shown)
-    title = f"{chart.title}, {chart.unit}" if chart.unit else chart.title
+    title = f"{chart.title}, {chart.axis_unit}" if chart.axis_unit else chart.title
     figure.text(0.02, 1 - 0.05 / height_in, title, va="top", weight="bold", size=9.5)
     if rows and axes.get_legend_handles_labels()[0]:
         axes.legend(
@@ -130,7 +130,7 @@ def draw(section: str, chart: Chart, groups: Sequence[Group]) -> Drawing | None:
             bbox_transform=figure.transFigure,
             ncols=1 if len(groups) > 1 else _legend_columns(chart),
         )
-    label = f"{title}. {_in_words(shown, chart)}"
+    label = f"{title}. {_description(shown, chart)}"
     svg, png = canvas.as_svg(figure), canvas.as_png(figure)
     return Drawing(chart.slug, section, chart.says, label, svg, png)
 
@@ -224,13 +224,13 @@ def _limit(chart: Chart, groups: Sequence[Group]) -> tuple[str, str] | None:
     if chart.limit is None:
         return None
     found = {run.settings.get(chart.limit[0]) for group in groups for run in group.runs}
-    return chart.limit if len(found) == 1 and np.isfinite(history.number(*found)) else None
+    return chart.limit if len(found) == 1 and np.isfinite(history.number_or_nan(*found)) else None
 
 
 def _draw_limit(axes: "Axes", limit: tuple[str, str], run: Run) -> None:
     """The setting that bounds the figure."""
     key, words = limit
-    value = history.number(run.settings[key])
+    value = history.number_or_nan(run.settings[key])
     style, label = (0, (4, 3)), f"{words} {short(value)}"
     axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=style, label=label)
 
@@ -272,16 +272,16 @@ def _legend_entries(chart: Chart) -> int:
     return len(chart.lines) + sum(x is not None for x in (chart.limit, chart.band, chart.dots))
 
 
-def _in_words(shown: Sequence[tuple[str, Curve]], chart: Chart) -> str:
-    """For those who cannot see the chart."""
-    told = []
+def _description(shown: Sequence[tuple[str, Curve]], chart: Chart) -> str:
+    """Each line's range and end, for readers who cannot see the chart."""
+    ranges = []
     for label, curve in shown:
         y = curve.y[np.isfinite(curve.y)]
-        told.append(
+        ranges.append(
             f"{label + ': ' if label else ''}from {short(y.min())} to {short(y.max())}, "
             f"at the end {short(y[-1])}"
         )
-    return f"Over {OVER[chart.over]}; " + "; ".join(told) + "."
+    return f"Over {OVER[chart.over]}; " + "; ".join(ranges) + "."
 
 
 def _scaled(curve: Curve, factor: float) -> Curve:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from impala_redis.common.records import history
-from impala_redis.common.records.history import Records, Run
+from impala_redis.common.records.history import Run, RunRecords
 from impala_redis.common.transport.diagnosis import NOT_ENOUGH_FIGURES, Situation, bottleneck
 
 # On the learner's main thread, in this order.
@@ -101,7 +101,7 @@ def dropped_share(run: Run) -> float | None:
     return history.mean(run.records, "dropped_share", "time_s")
 
 
-def _rise(records: Records, name: str) -> float:
+def _rise(records: RunRecords, name: str) -> float:
     values = records.column(name)
     return float(np.maximum(np.diff(values[np.isfinite(values)]), 0.0).sum())
 
@@ -192,14 +192,14 @@ def _actors_never_wait(run: Run) -> Iterator[str]:
         yield f"The price is a policy lag of {lag:.1f} versions{age} on average{corrected}."
 
 
-def _per_update(records: Records, names: dict[str, str]) -> Iterator[tuple[str, float]]:
+def _per_update(records: RunRecords, names: dict[str, str]) -> Iterator[tuple[str, float]]:
     for name in names:
         seconds = history.mean(records, name, "updates")
         if seconds is not None:
             yield name, seconds
 
 
-def _whole_s(records: Records) -> float | None:
+def _whole_s(records: RunRecords) -> float | None:
     """Seconds from update to update."""
     updates, time_s = history.series(records, "time_s", over="updates")
     if len(updates) < 2 or updates[-1] <= updates[0]:
@@ -207,7 +207,7 @@ def _whole_s(records: Records) -> float | None:
     return float((time_s[-1] - time_s[0]) / (updates[-1] - updates[0]))
 
 
-def _versions_per_update(records: Records) -> float | None:
+def _versions_per_update(records: RunRecords) -> float | None:
     published = history.mean(records, "published_per_s", "time_s")
     whole_s = _whole_s(records)
     if published is None or whole_s is None:

@@ -1,14 +1,20 @@
-"""Which charts a report has: their figures, axes and captions. `charts` draws them."""
+"""Which charts a report has: their figures, axes and captions. `charts` draws them.
+
+A figure is also drawn by the chart that its row in `common.records.figures` names.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-MS, PERCENT = 1e3, 1e2
+from impala_redis.common.records.figures import FIGURES, SHARE, find
+
+# The units in which some figures are shown: how to get there from a record's.
+SHOWN_IN = {"s": ("ms", 1e3), SHARE: ("%", 1e2)}
 OVER = {"frames": "frames", "time_s": "time (s)", "episodes": "episode"}
 
 
 class Line(NamedTuple):
-    """A figure of the records in a chart."""
+    """A figure in a chart; a star at the end of its name stands for a number."""
 
     name: str
     label: str = ""
@@ -23,9 +29,8 @@ class Chart:
     title: str
     says: str  # the caption
     lines: tuple[Line, ...]
-    unit: str = ""
+    unit: str | None = None  # None: that in which the first figure is shown
     over: str = "frames"
-    factor: float = 1.0  # from a record's unit to the chart's
     band: tuple[str, str] | None = None  # figures: the least and the greatest around the line
     dots: str | None = None  # a figure that is a list of single values
     limit: tuple[str, str] | None = None  # a setting, and what it is in words
@@ -34,6 +39,27 @@ class Chart:
     from_start: bool = True  # the first record, in which the actors start, dwarfs no others
     may_be_log: bool = False  # when it spans more than a factor of LOG_BEYOND
     usual: float | None = None  # not drawn where the figure is always this
+
+    @property
+    def all_lines(self) -> tuple[Line, ...]:
+        """The lines, and those of figures that name this chart."""
+        more = (Line(f.name, f.label) for f in FIGURES.values() if f.chart == self.slug)
+        return (*self.lines, *more)
+
+    @property
+    def axis_unit(self) -> str:
+        """The unit beside the title."""
+        return self._shown_in()[0] if self.unit is None else self.unit
+
+    @property
+    def factor(self) -> float:
+        """From a record's unit to the chart's."""
+        return self._shown_in()[1]
+
+    def _shown_in(self) -> tuple[str, float]:
+        figure = find(self.lines[0].name)
+        unit = "" if figure is None else figure.unit
+        return SHOWN_IN.get(unit, (unit, 1.0))
 
 
 LEARNING = (
@@ -71,7 +97,6 @@ LEARNING = (
         "Episode length",
         "Mean length of the episodes that ended between two records.",
         (Line("episode_length_mean"),),
-        unit="steps",
     ),
     Chart(
         "critic-loss",
@@ -92,15 +117,12 @@ LEARNING = (
         "Entropy of the target policy",
         "Falls as the policy makes up its mind; at 0 it explores no more.",
         (Line("entropy"),),
-        unit="nats",
     ),
     Chart(
         "actions",
         "Action probabilities",
         "Mean probability of each action under the target policy.",
         (Line("pi_mean_*"),),
-        factor=PERCENT,
-        unit="%",
     ),
     Chart(
         "policy-std",
@@ -116,20 +138,13 @@ LEARNING = (
         limit=("grad_norm_clipping", "clipped at"),
         may_be_log=True,
     ),
-    Chart(
-        "learning-rate",
-        "Learning rate",
-        "As scheduled.",
-        (Line("learning_rate"),),
-    ),
+    Chart("learning-rate", "Learning rate", "As scheduled.", (Line("learning_rate"),)),
     Chart(
         "learned",
         "Steps learned from",
         "Monte Carlo returns leave out the steps whose episode does not end inside the unroll.",
         (Line("learned_share"),),
-        factor=PERCENT,
         usual=1.0,
-        unit="%",
     ),
 )
 CORRECTION = (
@@ -148,8 +163,6 @@ CORRECTION = (
         "Ratios above the clips",
         "Share of the steps whose ratio was above rho-bar, and above c-bar. V-trace clips those.",
         (Line("rho_clipped_share", "above rho-bar"), Line("c_clipped_share", "above c-bar")),
-        factor=PERCENT,
-        unit="%",
     ),
     Chart(
         "policy-lag-versions",
@@ -160,7 +173,6 @@ CORRECTION = (
             Line("policy_lag_p95", "95th percentile", compared=False),
             Line("policy_lag_max", "max"),
         ),
-        unit="versions",
     ),
     Chart(
         "policy-lag-seconds",
@@ -171,23 +183,18 @@ CORRECTION = (
             Line("policy_lag_s_p95", "95th percentile", compared=False),
             Line("policy_lag_s_max", "max"),
         ),
-        factor=MS,
-        unit="ms",
     ),
     Chart(
         "replay-lag",
         "Lag of replayed trajectories",
         "Mean over the trajectories that came from the replay.",
         (Line("replay_lag_mean"),),
-        unit="versions",
     ),
     Chart(
         "replay-share",
         "Share of replayed trajectories",
         "Of those trained on.",
         (Line("replay_share"),),
-        factor=PERCENT,
-        unit="%",
     ),
 )
 SPEED = (
@@ -197,6 +204,7 @@ SPEED = (
         "Environment steps trained on.",
         (Line("frames_per_s"),),
         over="time_s",
+        unit="",  # the title says it
     ),
     Chart(
         "stages",
@@ -212,10 +220,8 @@ SPEED = (
             Line("weights_s", "weights", compared=False),
         ),
         over="time_s",
-        factor=MS,
         stacked=True,
         from_start=False,
-        unit="ms",
     ),
     Chart(
         "beside",
@@ -229,18 +235,15 @@ SPEED = (
             Line("publish_s", "publishing"),
         ),
         over="time_s",
-        factor=MS,
         from_start=False,
-        unit="ms",
     ),
     Chart(
         "learner-waits",
         "Waiting and computing",
         "Without a batch: waiting for actors, or for the learner's own intake. The device is busy "
         "from an update's first operation to its last. Without the first record.",
-        (Line("wait_share", "without a batch"), Line("device_busy_share", "device busy")),
+        (Line("wait_share", "without a batch"),),
         over="time_s",
-        factor=PERCENT,
         from_start=False,
         unit="% of its time",
     ),
@@ -253,7 +256,6 @@ TRANSPORT = (
         (Line("queue_blocks"),),
         over="time_s",
         limit=("queue_blocks", "bound"),
-        unit="blocks",
     ),
     Chart(
         "queue-wait",
@@ -261,8 +263,6 @@ TRANSPORT = (
         "How long a block lies in the list: mean length found over blocks claimed per second.",
         (Line("queue_wait_s"),),
         over="time_s",
-        factor=MS,
-        unit="ms",
     ),
     Chart(
         "dropped",
@@ -270,7 +270,6 @@ TRANSPORT = (
         "The oldest goes when the list is full: actors do not wait.",
         (Line("dropped_share"),),
         over="time_s",
-        factor=PERCENT,
         unit="% of those pushed",
     ),
     Chart(
@@ -280,7 +279,6 @@ TRANSPORT = (
         (Line("actor_frames_per_s_mean", "mean"),),
         over="time_s",
         band=("actor_frames_per_s_min", "actor_frames_per_s_max"),
-        unit="frames/s",
     ),
     Chart(
         "actors",

@@ -140,13 +140,13 @@ def _ending(run: Run) -> str:
 
 def _outcome(run: Run, name: str) -> float:
     """A figure of the result, else of the last record that has it; NaN when there is none."""
-    value = history.number(run.result.get(name))
+    value = history.number_or_nan(run.result.get(name))
     return run.records.last(name) if math.isnan(value) else value
 
 
 def _wall_s(run: Run) -> float:
     """As long as the user waited, else as far as the records go."""
-    value = history.number(run.result.get("wall_s"))
+    value = history.number_or_nan(run.result.get("wall_s"))
     return _outcome(run, "time_s") if math.isnan(value) else value
 
 

@@ -12,7 +12,7 @@ from impala_redis.workers.reporting.words import setting, whole
 
 # Beyond this many, figures that no chart knows are not listed.
 MOST_FIGURES = 200
-# They only say when.
+# Figures that only say when a record was written.
 CLOCKS = ("unix_s", "time_s")
 
 
@@ -26,15 +26,15 @@ class Table(NamedTuple):
 
 
 def figures_table(run: Run, caption: str) -> Table:
-    """Least, mean, greatest and last of each figure."""
+    """The least, mean, greatest and last value of each figure."""
     rows: list[list[str]] = []
     for name in history.names([run]):
         if name in CLOCKS or len(rows) == MOST_FIGURES:
             continue
         values = run.records.column(name)
         values = values[np.isfinite(values)]
-        told = (values.min(), values.mean(), values.max(), values[-1])
-        rows.append([name, *map(whole, map(float, told))])
+        numbers = (values.min(), values.mean(), values.max(), values[-1])
+        rows.append([name, *map(whole, map(float, numbers))])
     return Table(caption, ["figure", "min", "mean", "max", "last"], rows)
 
 

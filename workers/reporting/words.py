@@ -24,7 +24,7 @@ def is_slug(name: str) -> bool:
         name == chart.slug
         or any(
             re.fullmatch(part_slug(chart, line).replace("*", "[0-9]{1,4}"), name)
-            for line in chart.lines
+            for line in chart.all_lines
         )
         for charts in SECTIONS.values()
         for chart in charts
@@ -43,9 +43,10 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
 
 
 def group_labels(groups: Sequence[Group]) -> list[str]:
-    """What sets each group apart, and how many runs it is; no two are the same.
+    """For each group its own label: the settings that set it apart, and the number of its runs.
 
-    Where that is too long to tell them apart, it is a number and the group's first directory.
+    Where cut settings would not tell two groups apart, the label is a number and the group's first
+    directory.
     """
     labels = [_cut(_differing(group), group) for group in groups]
     often = Counter(labels)
@@ -71,7 +72,7 @@ def _cut(words: str, group: Group) -> str:
 
 
 def setting(value: Any) -> str:
-    """A setting's value."""
+    """A setting's value as text."""
     if value is None:
         return "none"
     if isinstance(value, tuple):
@@ -80,7 +81,7 @@ def setting(value: Any) -> str:
 
 
 def short(number: float) -> str:
-    """A number as short as it can be: 1.5M, 20k, 0.0015."""
+    """The shortest form of a number: 1.5M, 20k, 0.0015."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if size <= abs(number) < 1e13:
             return f"{number / (1e3 if letter == 'k' else size):.4g}{letter}"
@@ -88,5 +89,5 @@ def short(number: float) -> str:
 
 
 def whole(number: float) -> str:
-    """A number with its whole part in full, and three significant digits at least."""
+    """A number with its whole part in full, and at least three significant digits."""
     return f"{number:,.0f}" if 1e3 <= abs(number) < 1e12 else f"{number:.3g}"
