@@ -49,8 +49,8 @@ def _alike(
 
 _GROUPS: dict[str, list[Figure]] = {
     "Progress": [
-        Figure("unix_s", "s", "when the record was written", in_tensorboard=False),
-        Figure("time_s", "s", "since the run began; a resumed run goes on where it was"),
+        Figure("unix_s", "s", "Unix time at which the record was written", in_tensorboard=False),
+        Figure("time_s", "s", "time since the run began; a resumed run goes on where it was"),
         Figure(
             "frames",
             "",
@@ -61,13 +61,14 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure(
             "game_frames",
             "",
-            "the same with the frames that an action was repeated for: 4 of them a step in Atari, "
-            "else 1",
+            "frames of the game: 4 for a step in Atari, where actions are repeated, else 1",
             in_status=True,
         ),
-        Figure("updates", "", "in all", in_status=True),
-        Figure("episodes", "", "that ended in what was trained on", in_status=True),
-        Figure("weights_version", "", "of the network, one more with each update"),
+        Figure("updates", "", "updates of the weights, in all", in_status=True),
+        Figure("episodes", "", "episodes that ended in what was trained on", in_status=True),
+        Figure(
+            "weights_version", "", "version of the network's weights, one more with each update"
+        ),
         Figure("mean_return_100", "", "mean return of the last 100 episodes", in_status=True),
         *_alike(
             {
@@ -76,25 +77,27 @@ _GROUPS: dict[str, list[Figure]] = {
                 "episode_return_max": "max",
             },
             "",
-            "of the episodes since the last record",
+            "return of the episodes since the last record",
         ),
-        Figure("episode_length_mean", "steps", "of the same"),
+        Figure("episode_length_mean", "steps", "mean length of the episodes since the last record"),
         Figure(
             "episode_returns",
             "",
-            "at most 20 of their returns (not in TensorBoard)",
+            "returns of at most 20 of the episodes since the last record (not in TensorBoard)",
             in_tensorboard=False,  # a list
         ),
-        Figure("frames_per_s", "frames/s", "since the last record", in_status=True),
-        Figure("updates_per_s", "updates/s", "since the last record"),
+        Figure(
+            "frames_per_s", "frames/s", "steps trained on since the last record", in_status=True
+        ),
+        Figure("updates_per_s", "updates/s", "updates made since the last record"),
     ],
     "Learning": [
         *_alike(
             {"total_loss": "mean", "policy_loss": "mean", "baseline_loss": "mean"},
             "",
-            "as reduced by `--reduction`; the baseline is the critic",
+            "losses as reduced by `--reduction`; the baseline is the critic",
         ),
-        Figure("entropy", "nats", "of the target policy, mean over rows"),
+        Figure("entropy", "nats", "entropy of the target policy, mean over rows"),
         Figure(
             "pi_mean_*",
             SHARE,
@@ -111,12 +114,12 @@ _GROUPS: dict[str, list[Figure]] = {
             "",
             "importance ratio pi/mu of the actions taken, not clipped",
         ),
-        Figure("rho_clipped_share", SHARE, "rows whose ratio is above rho-bar"),
-        Figure("c_clipped_share", SHARE, "rows whose ratio is above c-bar"),
+        Figure("rho_clipped_share", SHARE, "share of the rows whose ratio is above rho-bar"),
+        Figure("c_clipped_share", SHARE, "share of the rows whose ratio is above c-bar"),
         Figure(
             "learned_share",
             SHARE,
-            "real rows that the loss is made of: below 1 only with Monte Carlo returns",
+            "share of the real rows that make up the loss: below 1 only with Monte Carlo returns",
         ),
         *_alike(
             {"policy_lag_mean": "mean", "policy_lag_p95": "mean", "policy_lag_max": "max"},
@@ -127,23 +130,28 @@ _GROUPS: dict[str, list[Figure]] = {
         *_alike(
             {"policy_lag_s_mean": "mean", "policy_lag_s_p95": "mean", "policy_lag_s_max": "max"},
             "s",
-            "since that version was made",
+            "time since the version of the trajectory's policy was made",
             in_status=True,
         ),
-        Figure("replay_share", SHARE, "of the batches: what was replayed"),
-        Figure("replay_lag_mean", "versions", "policy lag of what was replayed"),
-        Figure("grad_norm", "", "global norm, before it is clipped"),
-        Figure("learning_rate", "", "as scheduled"),
-        Figure("updates_skipped", "", "whose gradients were not finite", in_status=True),
+        Figure("replay_share", SHARE, "share of the batches that was replayed"),
+        Figure("replay_lag_mean", "versions", "mean policy lag of what was replayed"),
+        Figure("grad_norm", "", "global norm of the gradients, before it is clipped"),
+        Figure("learning_rate", "", "learning rate as scheduled"),
+        Figure("updates_skipped", "", "updates whose gradients were not finite", in_status=True),
     ],
     "Where the time goes": [
-        Figure("wait_share", SHARE, "of the learner's time: no batch was ready", in_status=True),
-        Figure("wait_s", "s", "the same, for an update"),
+        Figure(
+            "wait_share",
+            SHARE,
+            "share of the learner's time in which no batch was ready",
+            in_status=True,
+        ),
+        Figure("wait_s", "s", "time in which no batch was ready, for an update"),
         Figure(
             "device_busy_share",
             SHARE,
-            "of the time: the device had an update to compute; a GPU's by its own clock, pauses "
-            "between its kernels included",
+            "share of the time in which the device had an update to compute; a GPU's by its own "
+            "clock, pauses between its kernels included",
             in_status=True,
             chart="learner-waits",
         ),
@@ -164,17 +172,22 @@ _GROUPS: dict[str, list[Figure]] = {
             "interpreter included",
         ),
         Figure("claim_s", "s", "waiting for Redis to give blocks, for an update"),
-        Figure("claim_share", SHARE, "the same, of the feeder's time", in_status=True),
+        Figure(
+            "claim_share",
+            SHARE,
+            "share of the feeder's time in which it waited for Redis",
+            in_status=True,
+        ),
         Figure("publish_s", "s", "packing and sending one version"),
-        Figure("publish_share", SHARE, "the same, of the publisher's time"),
-        Figure("published_per_s", "versions/s", "since the last record"),
+        Figure("publish_share", SHARE, "share of the publisher's time in which it packed and sent"),
+        Figure("published_per_s", "versions/s", "versions published since the last record"),
         *_alike(
             {"feeder_cpu_s": "mean", "publisher_cpu_s": "mean"},
             "s",
-            "processor time of those two threads, for an update",
+            "processor time of that thread, for an update",
         ),
-        Figure("unroll_s", "s", "what an actor took for one unroll"),
-        Figure("actors", "", "whose blocks were trained on since the last record"),
+        Figure("unroll_s", "s", "time that an actor took for one unroll"),
+        Figure("actors", "", "actors whose blocks were trained on since the last record"),
         *_alike(
             {
                 "actor_frames_per_s_mean": "mean",
@@ -186,24 +199,27 @@ _GROUPS: dict[str, list[Figure]] = {
         ),
     ],
     "The queue": [
-        Figure("queue_blocks", "blocks", "found in the list when the learner last looked"),
+        Figure("queue_blocks", "blocks", "length of the list when the learner last looked"),
         Figure("queue_wait_s", "s", "a block's mean time in the list, by Little's law"),
-        Figure("received_bytes_per_s", "bytes/s", "of blocks"),
+        Figure("received_bytes_per_s", "bytes/s", "blocks received since the last record"),
         Figure(
             "bytes_per_step",
             "bytes",
-            "of blocks on the wire, for a row of one environment: a step, or the reset after an "
-            "episode",
+            "size of blocks on the wire, for a row of one environment: a step, or the reset after "
+            "an episode",
             in_status=True,
         ),
-        Figure("blocks_produced", "blocks", "of the books: pushed"),
-        Figure("blocks_dropped", "blocks", "of the books: dropped because the list was full"),
+        Figure("blocks_produced", "blocks", "blocks pushed, by the books"),
+        Figure(
+            "blocks_dropped", "blocks", "blocks dropped because the list was full, by the books"
+        ),
         Figure(
             "dropped_share",
             SHARE,
-            "of what was pushed between the last two readings of the books, a second apart or less",
+            "share dropped of what was pushed between the last two readings of the books, a second "
+            "apart or less",
         ),
-        Figure("blocks_refused", "blocks", "that were damaged or of another run"),
+        Figure("blocks_refused", "blocks", "blocks that were damaged or of another run"),
         Figure(
             "runs_lost",
             "",

@@ -1,0 +1,56 @@
+"""Writes the parts of documentation pages that come from tables in the code.
+
+    .venv/bin/python scripts/write_docs.py
+
+A part lies between `<!-- NAME: ... -->` and `<!-- /NAME -->`. Prints the pages that it has changed;
+a test holds that there are none.
+"""
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from impala_redis.common.records import figures
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def figures_tables() -> str:
+    """A table for each group of figures."""
+    lines: list[str] = []
+    for group, rows in itertools.groupby(figures.rows(), key=lambda row: row[0].group):
+        lines += [f"## {group}", "", "| figure | unit | what |", "|---|---|---|"]
+        for row in rows:
+            names = ", ".join(f"`{figure.name}`" for figure in row)
+            lines.append(" ".join(f"| {names} | {row[0].unit} | {row[0].meaning} |".split()))
+        lines.append("")
+    return "\n".join(lines)
+
+
+# The generated parts: page, name of the part, and what writes it.
+PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    ("docs/metrics.md", "figures", figures_tables),
+)
+
+
+def rewritten(page: str, name: str, part: str) -> str:
+    """The page with that part between its marks. Raises ValueError if it has no marks."""
+    marked = re.compile(rf"(<!-- {name}: [^>]*-->\n).*(<!-- /{name} -->)", re.DOTALL)
+    if not marked.search(page):
+        raise ValueError(f"the page has no marks for {name}")
+    return marked.sub(lambda found: f"{found[1]}\n{part.strip()}\n\n{found[2]}", page)
+
+
+def main() -> None:
+    """Writes every part."""
+    for file, name, write in PARTS:
+        page = (ROOT / file).read_text(encoding="utf-8")
+        new = rewritten(page, name, write())
+        if new != page:
+            (ROOT / file).write_text(new, encoding="utf-8")
+            print(f"{file}: {name}")
+
+
+if __name__ == "__main__":
+    main()

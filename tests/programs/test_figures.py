@@ -1,0 +1,171 @@
+"""A new figure: its producer, one row of the table, and it shows up wherever figures do."""
+
+import importlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
+
+from impala_redis.common.learning.batch import make_batch
+from impala_redis.common.records.figures import FIGURES, SHARE, Figure, reduction_of, rows
+from impala_redis.common.records.history import grouped, read_run
+from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.run.spec import make_spec
+from impala_redis.workers import logbook as logbook_module
+from impala_redis.workers.logbook import Logbook
+from impala_redis.workers.plan import Plan
+from impala_redis.workers.reporting import charts
+from impala_redis.workers.reporting.tables import figures_table
+from impala_redis.workers.status import as_text
+from support import ROOT
+
+MEANING = "share of something that nobody measures"
+MADE_UP = Figure(
+    "made_up_share", SHARE, MEANING, "max", in_status=True, chart="learner-waits", group="Learning"
+)
+
+
+@pytest.fixture
+def docs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script that writes the pages, as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("write_docs")
+
+
+@pytest.fixture
+def new(monkeypatch: pytest.MonkeyPatch) -> Figure:
+    """A figure with a row in the table, and nothing more."""
+    monkeypatch.setitem(FIGURES, MADE_UP.name, MADE_UP)
+    return MADE_UP
+
+
+def no_totals(names: str) -> dict[str, float]:
+    return dict.fromkeys(names.split(), 0.0)
+
+
+def learner_at_work() -> Any:
+    """As much of a learner as a logbook asks for."""
+    window = SimpleNamespace(episodes=0, mean_return=None)
+    learner = SimpleNamespace(version=1, updates=0, frames=0, skipped=0, window=window)
+    learner.totals = lambda: {"frames": learner.frames, "updates": learner.updates, "device_s": 0}
+    return learner
+
+
+def record_updates(directory: RunDirectory, values: list[float]) -> dict[str, float]:
+    """Writes records, each of two updates with the new figure; returns the figures for status."""
+    config = Config().replace({"unroll_length": 2})
+    spec = make_spec("test", config, ObservationSpec((), "float32"), discrete(2))
+    learner = learner_at_work()
+    feeder: Any = SimpleNamespace(
+        figures=lambda: {"queue_blocks": 0},
+        totals=lambda: no_totals(
+            "claim_s batch_s feeder_cpu_s asked queued claimed bytes_received bytes_opened "
+            "steps_opened"
+        ),
+    )
+    publisher: Any = SimpleNamespace(
+        figures=dict, totals=lambda: no_totals("publish_s publisher_cpu_s published")
+    )
+    logbook = Logbook(Plan("test", None, config, directory), spec, learner)
+    left: dict[str, float] = {}
+    for value in values:
+        for figure in (value, value / 2):
+            learner.version, learner.updates = learner.version + 1, learner.updates + 1
+            batch = make_batch(spec, 1, pinned=False)
+            batch.versions = [learner.version - 1]
+            logbook.note_update(batch, {MADE_UP.name: figure})
+        left = logbook.record(feeder, publisher)
+    logbook.close()
+    return left
+
+
+def status_of(figures: dict[str, float]) -> dict[str, Any]:
+    """What impala-status has read of a run whose learner left these figures."""
+    books = dict.fromkeys(("produced", "queued", "in_flight"), 0)
+    learner = {"holder": "host:7#1.2-3", "epoch": 1, "weights_version": 1, "figures": figures}
+    return {
+        "books": books,
+        "residual": 0,
+        "learner": learner | {"published_unix_s": None},
+        "state": "running",
+        "bottleneck": "balanced",
+        "queue_blocks": 4,
+        "actors": {},
+        "memory": None,
+    }
+
+
+def test_a_new_figure_needs_its_producer_and_a_row(new: Figure, docs: Any, tmp_path: Path) -> None:
+    # given a row of the table, and updates that produce the figure
+    left = record_updates(RunDirectory(tmp_path), [0.25, 0.5, 0.125])
+
+    # then it is in the records, reduced as its row says
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)[new.name] for line in lines] == [0.25, 0.5, 0.125]
+
+    # in TensorBoard, and there on the page of its group
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.value for event in events.Scalars(new.name)] == [0.25, 0.5, 0.125]
+    (layout,) = events.Tensors(CONFIG_SUMMARY_TAG)
+    categories = Layout.FromString(layout.tensor_proto.string_val[0]).category
+    (group,) = (c for c in categories if new.name in {chart.title for chart in c.chart})
+    assert group.title == "Learning"
+
+    # in the report: in the table of figures, and in the chart that the row names
+    run = read_run(tmp_path)
+    assert [new.name, "0.125", "0.292", "0.5", "0.125"] in figures_table(run, "").rows
+    labels = [drawing.label for drawing in charts.draw_all(grouped([run]))]
+    assert any("made up: from 12.5 to 50, at the end 12.5" in label for label in labels)
+
+    # in impala-status
+    assert "figures  made up 12 %" in as_text("test", status_of(left)).splitlines()
+
+    # and on the page of figures
+    assert f"| `{new.name}` | 0 to 1 | {MEANING} |" in docs.figures_tables().splitlines()
+
+
+def test_todays_figures_stand_in_the_rows_of_status_that_word_them(tmp_path: Path) -> None:
+    left = record_updates(RunDirectory(tmp_path), [0.25])
+    every = {name: 1.0 for name, figure in FIGURES.items() if figure.in_status}
+    assert left.keys() - every.keys() == {"total_frames"}
+    assert not any(
+        line.startswith("figures") for line in as_text("test", status_of(every)).splitlines()
+    )
+
+
+def test_the_pages_are_as_the_script_writes_them(docs: Any) -> None:
+    for file, name, write in docs.PARTS:
+        page = (ROOT / file).read_text(encoding="utf-8")
+        assert docs.rewritten(page, name, write()) == page, "run scripts/write_docs.py"
+
+
+def test_a_page_without_marks_is_refused(docs: Any) -> None:
+    with pytest.raises(ValueError, match="no marks for figures"):
+        docs.rewritten("a page\n", "figures", "a part")
+
+
+def test_the_table_says_how_figures_are_reduced() -> None:
+    assert [reduction_of(name) for name in ("rho_min", "rho_max", "policy_lag_max", "entropy")] == [
+        "min",
+        "max",
+        "max",
+        "mean",
+    ]
+    assert reduction_of("of_another_version_min") == "mean"
+
+
+def test_every_figure_has_a_meaning_of_its_own_or_shares_a_row() -> None:
+    meanings = [(row[0].unit, row[0].meaning) for row in rows()]
+    assert len(set(meanings)) == len(meanings)
+    assert all(meaning and not meaning.endswith(".") for _, meaning in meanings)
+
+
+def test_each_quotient_of_the_logbook_is_a_figure() -> None:
+    assert logbook_module.QUOTIENTS.keys() <= FIGURES.keys()
