@@ -123,7 +123,7 @@ class LearnerProgram:
         # After an error, `begun` ends what was begun, the last first.
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
             spec, saved = opening.prepare(self._job.plan, self._job.resume)
-            opening.take(self._link, spec, self._config, self._job.take_over, self._patiently)
+            opening.take(self._link, spec, self._config, self._job.take_over, self._with_retries)
             begun.callback(self._release)
             training = self._start_learning(spec, saved, begun)
             # Inside of it: the result is written before a thread is waited for.
@@ -180,7 +180,7 @@ class LearnerProgram:
             return "solved"
         return "finished" if learner.frames >= settings.total_frames else None
 
-    # Before it.
+    # Before the loop.
 
     def _start_learning(
         self, spec: RunSpec, saved: Checkpoint | None, begun: contextlib.ExitStack
@@ -207,10 +207,10 @@ class LearnerProgram:
         if saved:
             learner.restore(saved)
             log.info("resumed from %s: %d updates", saved.path.name, learner.updates)
-        published = self._patiently(self._link.weights_version)
+        published = self._with_retries(self._link.weights_version)
         learner.version = max(learner.version, published) + 1
         spec = dataclasses.replace(spec, start_frames=learner.frames)
-        self._patiently(lambda: self._introduce(publisher, spec, learner))
+        self._with_retries(lambda: self._introduce(publisher, spec, learner))
         logbook = Logbook(job.plan, spec, learner)
         with logbook.noting_failure():
             logbook.save_checkpoint(self._link.epoch)
@@ -246,12 +246,12 @@ class LearnerProgram:
         self._link.open()
         publisher.reintroduce()
 
-    def _patiently(self, ask: Callable[[], Reply]) -> Reply:
+    def _with_retries(self, ask: Callable[[], Reply]) -> Reply:
         """Asks until the server answers, for as long as the user said. Raises RedisUnreachable."""
         job = self._job
         return pacing.wait_for_redis(ask, job.redis_url, job.wait_redis_s, self._stop)
 
-    # After it.
+    # After the loop.
 
     def _close(self, training: Training, status: ResultStatus) -> None:
         """Leaves the result on disk and the last weights in Redis, and ends the threads."""

@@ -46,9 +46,9 @@ def take(
     spec: RunSpec,
     config: Config,
     take_over: bool,
-    patiently: Callable[[Callable[[], Any]], Any],
+    with_retries: Callable[[Callable[[], Any]], Any],
 ) -> None:
-    """Checks the server and opens the run, asking `patiently`.
+    """Checks the server and opens the run, each request with retries.
 
     Raises UnsuitableServer, RunHeld, RedisUnreachable or RedisDenied.
     """
@@ -63,17 +63,17 @@ def take(
         "" if spec.compression == "none" else f" before {spec.compression}",
     )
     check_room(
-        patiently(link.check_server),
+        with_retries(link.check_server),
         link.url,
         block_bytes=block_bytes,
         weights_bytes=wire.weights_nbytes(spec),
         blocks=spec.queue_blocks + in_flight,
     )
-    holder = patiently(link.current_holder)
+    holder = with_retries(link.current_holder)
     gone = holder is not None and process.is_dead_here(holder)
     if gone:
         log.warning("taking the run over from %s, which is gone", holder)
-    abandoned = patiently(lambda: link.open(take_over=take_over or gone))
+    abandoned = with_retries(lambda: link.open(take_over=take_over or gone))
     queue = f"{cli_command(link.url)} LLEN '{link.keys.trajectories}'"
     log.info("run %s, epoch %d; queue: %s", link.run, link.epoch, queue)
     if abandoned:

@@ -98,7 +98,7 @@ class Optimizer:
         return torch.cat([piece for pair in pieces for piece in pair])
 
     def _step_or_undo(self, gradient: Tensor, norm: Tensor, learning_rate: float) -> None:
-        """The same without a look at the norm; what must not have been is put back."""
+        """Steps without a look at the norm, and puts everything back if it was not finite."""
         bound = self._settings.grad_norm_clipping
         if bound is not None:
             gradient *= (bound / norm).clamp_(max=1.0)
@@ -120,7 +120,7 @@ class Optimizer:
         s, (average, square) = self._settings, self._slots.values()
         average.lerp_(gradient, 1 - s.adam_beta1)
         square.mul_(s.adam_beta2).addcmul_(gradient, gradient, value=1 - s.adam_beta2)
-        steps = self.steps + 1  # with this one
+        steps = self.steps + 1  # this one included
         correction = (1 - s.adam_beta2**steps) ** 0.5
         denominator = square.sqrt().div_(correction).add_(s.adam_epsilon)
         size = learning_rate / (1 - s.adam_beta1**steps)
@@ -136,7 +136,7 @@ class Optimizer:
 
 
 def scheduled(value: float, schedule: str, frames: int, total_frames: int) -> float:
-    """`value` now: "constant", or "linear" to 0 at `total_frames`."""
+    """`value` at this point of a schedule: "constant", or "linear" to 0 at `total_frames`."""
     if schedule == "constant":
         return value
     return value * max(0.0, 1.0 - frames / total_frames)

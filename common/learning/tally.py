@@ -42,7 +42,9 @@ class Means:
             if not math.isfinite(value):
                 continue
             before = self._values.get(name)
-            self._values[name] = value if before is None else _join(name, before, value)
+            if before is not None:
+                value = _JOINTS[reduction_of(name)](before, value)
+            self._values[name] = value
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
@@ -134,11 +136,6 @@ class Tally:
             figures["episode_returns"] = returns[:: -(-len(returns) // MOST_RETURNS)]
         self._clear()
         return figures
-
-
-def _join(name: str, before: float, value: float) -> float:
-    """A value added to the sum, or to the extreme, of those before it."""
-    return _JOINTS[reduction_of(name)](before, value)
 
 
 def _statistics(name: str, values: ArrayLike, **functions: Any) -> dict[str, Any]:

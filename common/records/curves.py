@@ -15,7 +15,7 @@ from impala_redis.common.records.history import Column, Run, RunRecords, series
 
 # Points of a curve: more than a small chart has pixels for.
 POINTS = 400
-# Of no more records than this, none is left out.
+# With no more records than this, the first one is kept.
 FEW = 3
 
 

@@ -34,14 +34,14 @@ def as_svg(figure: "Figure") -> str:
 
 
 def as_png(figure: "Figure") -> bytes:
-    """The drawing as a file of its own."""
+    """The drawing as the content of a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return file.getvalue()
 
 
 def load() -> None:
-    """Imports matplotlib, deaf to what the user has set it to. Raises ImportError."""
+    """Imports matplotlib and undoes the user's own settings of it. Raises ImportError."""
     os.environ["MPLBACKEND"] = "agg"  # an unknown one would fail the import
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written
     import matplotlib

@@ -34,12 +34,12 @@ STYLES = ("-", "--", ":", "-.")
 
 
 class Drawing(NamedTuple):
-    """A chart as drawn."""
+    """A chart that has been drawn."""
 
     slug: str
     section: str
     says: str
-    label: str  # for those who cannot see it
+    label: str  # for readers who cannot see it
     svg: str
     png: bytes
 
@@ -83,7 +83,7 @@ def _is_always(usual: float, lines: Sequence[Line], groups: Sequence[Group]) -> 
 
 
 def _split(chart: Chart) -> Iterator[Chart]:
-    """A chart for each of its lines that are compared: colours are needed for the settings."""
+    """One chart for each compared line, since colours are needed for the settings."""
     for line in chart.lines:
         if line.compared or len(chart.lines) == 1:
             alone = len(chart.lines) == 1
@@ -97,7 +97,7 @@ def _split(chart: Chart) -> Iterator[Chart]:
 
 
 def draw(section: str, chart: Chart, groups: Sequence[Group]) -> Drawing | None:
-    """One group's figures, or one figure of each group; None when there is nothing to draw."""
+    """Draws one group's figures, or one figure of each group; None if there is nothing to draw."""
     from matplotlib.figure import Figure
 
     rows = _legend_rows(chart, groups)
@@ -136,7 +136,7 @@ def draw(section: str, chart: Chart, groups: Sequence[Group]) -> Drawing | None:
 
 
 def _draw_one_group(axes: "Axes", chart: Chart, group: Group) -> list[tuple[str, Curve]]:
-    """Each figure a colour; of several runs the mean, and a band from least to greatest."""
+    """Draws each figure in a colour; several runs as their mean and a band, least to greatest."""
     curves = [
         (line.label, _scaled(curve, chart.factor))
         for line in chart.lines
@@ -163,7 +163,7 @@ def _draw_one_group(axes: "Axes", chart: Chart, group: Group) -> list[tuple[str,
 
 
 def _draw_groups(axes: "Axes", chart: Chart, groups: Sequence[Group]) -> list[tuple[str, Curve]]:
-    """One figure, each group a colour."""
+    """Draws one figure, each group in a colour of its own."""
     curves = []
     for index, (group, label) in enumerate(zip(groups, group_labels(groups), strict=True)):
         curve = curve_of(group.runs, chart.lines[0].name, chart.over, chart.from_start)
@@ -186,7 +186,7 @@ def _draw_curve(axes: "Axes", curve: Curve, label: str, colour: str, style: str)
 
 
 def _draw_band(axes: "Axes", names: tuple[str, str], chart: Chart, runs: Sequence[Run]) -> None:
-    """The records' own least and greatest."""
+    """Draws a band between two figures of the records, a least and a greatest."""
     low, high = (curve_of(runs, name, chart.over) for name in names)
     if low is not None and high is not None:
         present = np.isfinite(low.y) & np.isfinite(high.y)
@@ -202,7 +202,7 @@ def _draw_band(axes: "Axes", names: tuple[str, str], chart: Chart, runs: Sequenc
 
 
 def _draw_dots(axes: "Axes", name: str, chart: Chart, run: Run) -> None:
-    """Single episodes, spread evenly over those that a record stands for."""
+    """Draws single episodes, spread evenly over those that a record stands for."""
     x, y = spread(run.records, name, chart.over)
     if len(x):
         every = -(-len(x) // DOTS)
@@ -220,7 +220,7 @@ def _draw_dots(axes: "Axes", name: str, chart: Chart, run: Run) -> None:
 
 
 def _limit(chart: Chart, groups: Sequence[Group]) -> tuple[str, str] | None:
-    """The chart's, if it is a number and the same in all runs."""
+    """The chart's limit, if it is a number and the same in all runs."""
     if chart.limit is None:
         return None
     found = {run.settings.get(chart.limit[0]) for group in groups for run in group.runs}
@@ -228,7 +228,7 @@ def _limit(chart: Chart, groups: Sequence[Group]) -> tuple[str, str] | None:
 
 
 def _draw_limit(axes: "Axes", limit: tuple[str, str], run: Run) -> None:
-    """The setting that bounds the figure."""
+    """Draws the setting that bounds the figure."""
     key, words = limit
     value = history.number_or_nan(run.settings[key])
     style, label = (0, (4, 3)), f"{words} {short(value)}"
@@ -236,7 +236,7 @@ def _draw_limit(axes: "Axes", limit: tuple[str, str], run: Run) -> None:
 
 
 def _dress(axes: "Axes", chart: Chart, shown: Sequence[tuple[str, Curve]]) -> None:
-    """Scales, ticks and grid."""
+    """Sets the scales, the ticks and the grid."""
     values = np.concatenate([curve.y[np.isfinite(curve.y)] for _, curve in shown])
     if chart.may_be_log and values.min() > 0 and values.max() > LOG_BEYOND * values.min():
         from matplotlib.ticker import LogLocator
@@ -257,7 +257,7 @@ def _dress(axes: "Axes", chart: Chart, shown: Sequence[tuple[str, Curve]]) -> No
 
 
 def _legend_rows(chart: Chart, groups: Sequence[Group]) -> int:
-    """How many rows the legend takes; none for a single line."""
+    """The number of rows of the legend; none for a single line."""
     if len(groups) > 1:
         return len(groups) + (chart.limit is not None)
     entries = _legend_entries(chart)

@@ -1,4 +1,4 @@
-"""What a run's records say in words: what held it up, and where an update's time went.
+"""A run's records in words: what held it up, and where an update's time went.
 
 A sentence whose figures are in no record is left out.
 """
@@ -53,7 +53,7 @@ class Account:
 
     @property
     def wait_s(self) -> float | None:
-        """How long the main thread had no batch; None: not measured."""
+        """How long the main thread had no batch; None if that was not measured."""
         return self.stages.get(STAGES["wait_s"])
 
 
@@ -90,10 +90,10 @@ def what_held_it_up(run: Run) -> list[str]:
 
 
 def dropped_share(run: Run) -> float | None:
-    """Of the blocks that the actors pushed; by the counters, else by the shares.
+    """The share of pushed blocks that were dropped; by the counters, else by the shares.
 
-    The counters are the server's: they hold what runs of that name did before, and begin anew when
-    the server forgets them. So only what they rose by counts.
+    The counters are the server's: they include what runs of that name did before, and begin again
+    at 0 when the server forgets them. So only what they rose by counts.
     """
     produced, dropped = _rise(run.records, "blocks_produced"), _rise(run.records, "blocks_dropped")
     if produced > 0:
@@ -141,12 +141,12 @@ def account(run: Run) -> Account | None:
 
 
 def why_it_is_fast(run: Run, time: Account | None) -> list[str]:
-    """What went on at the same time, and that nobody waited: measured."""
+    """Sentences on what went on at the same time, and on who did not wait."""
     return [*_hidden_work(time), *_actors_never_wait(run)]
 
 
 def _hidden_work(time: Account | None) -> Iterator[str]:
-    """Processor time must be spent somewhere: by the clock, a busy machine would look better."""
+    """Counts processor time, which must be spent somewhere; clocks flatter a busy machine."""
     if time is None or time.cpu_s is None:
         return
     whole_s, cpu_s, wait_s = time.whole_s, time.cpu_s, time.wait_s

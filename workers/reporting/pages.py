@@ -101,7 +101,7 @@ def _differing(groups: Sequence[Group]) -> list[str]:
 
 
 def _head(run: Run) -> Iterator[str]:
-    """Preset, seed, when, and with what."""
+    """The preset, the seed, when the run began, and the versions of its packages."""
     seed = f"seed {run.seed}" if run.seed is not None else "seed unknown"
     preset = f"preset {run.preset}" if run.preset else "no preset"
     began = _began(run)
@@ -127,7 +127,7 @@ def _status(run: Run) -> str:
 
 
 def _ending(run: Run) -> str:
-    """The status, and how well it plays."""
+    """How the run ended, and how well its policy plays."""
     mean, error = _outcome(run, "mean_return_100"), run.result.get("error")
     words = _status(run).capitalize()
     if not math.isnan(mean):
@@ -145,7 +145,7 @@ def _outcome(run: Run, name: str) -> float:
 
 
 def _wall_s(run: Run) -> float:
-    """As long as the user waited, else as far as the records go."""
+    """The time that the user waited, else the time up to the last record."""
     value = history.number_or_nan(run.result.get("wall_s"))
     return _outcome(run, "time_s") if math.isnan(value) else value
 
