@@ -209,14 +209,11 @@ def constants() -> list[str]:
 
 @cache
 def words_of_the_code() -> set[str]:
-    """Every name and word in it, and the names of figures that are put together there."""
+    """Every name and word in it, and every setting."""
     code = " ".join(
         path.read_text() for path in [*SOURCES, ROOT / "common" / "transport" / "functions.lua"]
     )
-    words = set(re.findall(r"[A-Za-z_]\w*", code)) | {setting.key for setting in settings()}
-    for name, kinds in re.findall(r'_told\("(\w+)", [^\n]*?((?:, \w+=(?:np\.)?\w+)+)\)', code):
-        words |= {f"{name}_{kind}" for kind in re.findall(r", (\w+)=", kinds)}
-    return words
+    return set(re.findall(r"[A-Za-z_]\w*", code)) | {setting.key for setting in settings()}
 
 
 def slug(heading: str) -> str:
