@@ -49,7 +49,7 @@ QUOTIENTS = {
     "publisher_cpu_s": ("publisher_cpu_s", "updates"),
 }
 # What goes on when a record is made counts at its end: these shares could be a little above 1.
-AT_MOST_ONE = ("wait_share", "device_busy_share")
+AT_MOST_ONE = ("wait_share", "device_busy_share", "claim_share", "publish_share")
 
 
 class Logbook:
