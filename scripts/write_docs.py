@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from impala_redis.common.records import figures
+from impala_redis.common.run.config import settings
+from impala_redis.workers.options import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,9 +30,24 @@ def figures_tables() -> str:
     return "\n".join(lines)
 
 
+def settings_tables() -> str:
+    """A table for each group of settings: the option, its default, and its help."""
+    lines: list[str] = []
+    for group, members in itertools.groupby(settings(), key=lambda setting: setting.group):
+        lines += [f"**{group}**", "", "| option | default | what |", "|---|---|---|"]
+        for setting in members:
+            choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
+            off = "; `none` turns it off" if setting.optional else ""
+            option = f"`--{setting.key.replace('_', '-')}`"
+            lines.append(f"| {option} | {shown(setting.default)} | {setting.help}{choices}{off} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 # The generated parts: page, name of the part, and what writes it.
 PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/metrics.md", "figures", figures_tables),
+    ("docs/reference.md", "settings", settings_tables),
 )
 
 

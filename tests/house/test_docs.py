@@ -16,7 +16,6 @@ from impala_redis.common import errors
 from impala_redis.common.run.config import settings
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.transport.keys import Keys
-from impala_redis.workers.options import shown
 from support import ROOT
 
 RELIABILITY = (ROOT / "docs" / "reliability.md").read_text()
@@ -37,29 +36,6 @@ def command_of(name: str) -> click.Command:
     command = importlib.import_module(COMMANDS[name]).main
     assert isinstance(command, click.Command)
     return command
-
-
-def settings_table() -> str:
-    """The table that the reference must hold."""
-    lines = []
-    groups = list(dict.fromkeys(setting.group for setting in settings()))
-    for group in groups:
-        lines += [f"**{group}**", "", "| option | default | what |", "|---|---|---|"]
-        for setting in settings():
-            if setting.group == group:
-                choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
-                off = "; `none` turns it off" if setting.optional else ""
-                option = f"`--{setting.key.replace('_', '-')}`"
-                what = f"{setting.help}{choices}{off}"
-                lines.append(f"| {option} | {shown(setting.default)} | {what} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def test_the_settings_table_is_the_configs() -> None:
-    found = re.search(r"<!-- settings:.*?-->\n(.*)<!-- /settings -->", REFERENCE, re.DOTALL)
-    assert found is not None
-    assert found.group(1).strip() == settings_table().strip()
 
 
 def test_every_command_stands_in_setup_cfg_and_in_the_readme() -> None:
@@ -170,7 +146,7 @@ FOLDERS = {path.name: path.parent for path in PATHS}
 MAPPING = "settings-of-other-projects.md"
 SOURCES = [path for folder in ("common", "workers") for path in (ROOT / folder).rglob("*.py")]
 # Options of Redis, Docker, pip and OpenSSL, and names in examples.
-NOT_OURS = {"--scan", "--pattern", "my_package", "impala-redis"} | {
+NOT_OURS = {"--scan", "--pattern", "my_package", "impala-redis", "value_mean"} | {
     *("--maxmemory-policy", "--tls", "--cacert", "--user", "--scale", "--index-url"),
     *("ec_paramgen_curve", "usr_cert"),
 }

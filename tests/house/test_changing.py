@@ -1,0 +1,43 @@
+"""docs/changing.md counts the files that a change touches, and the counts are true."""
+
+import ast
+import re
+
+import pytest
+from source import imports, sources
+
+from support import ROOT
+
+PAGE = (ROOT / "docs" / "changing.md").read_text(encoding="utf-8")
+# Heading, files as counted, and the numbered files below it.
+TASKS = re.findall(r"^## (.*) \((\d) files?\)\n\n((?:\d\. .*\n(?:   .*\n)*)+)", PAGE, re.MULTILINE)
+
+
+def test_the_page_has_its_three_tasks_within_their_bounds() -> None:
+    bounds = {"Change the loss": 1, "Add a network with convolutions": 3, "Add a figure": 3}
+    assert {task for task, _, _ in TASKS} == set(bounds)
+    for task, count, listed in TASKS:
+        assert len(re.findall(r"^\d\. ", listed, re.MULTILINE)) == int(count) <= bounds[task]
+
+
+def test_the_loss_is_computed_in_one_file_and_asked_for_in_one_place() -> None:
+    users = [
+        str(path.relative_to(ROOT))
+        for path in sources("common", "workers")
+        if "common.loss.impala.impala_loss" in imports(path)
+    ]
+    assert users == ["common/learning/learner.py"]
+
+
+@pytest.mark.parametrize("kind", ["shallow", "nature", "deep"])
+def test_a_kind_of_network_is_named_in_one_file_of_the_library(kind: str) -> None:
+    # given the files whose code names the kind; presets choose among the kinds
+    files = {
+        str(path.relative_to(ROOT))
+        for path in sources("common", "workers")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value == kind
+    }
+
+    # then
+    assert files - {"common/run/presets.py"} == {"common/run/architecture.py"}
