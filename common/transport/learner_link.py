@@ -64,7 +64,7 @@ class LearnerLink(Link):
         return check_server(self.client, self.url)
 
     def current_holder(self) -> str | None:
-        """Who holds the run's lease now."""
+        """The holder of the run's lease now; None if there is none."""
         with self._asking():
             holder = self.client.get(self.keys.lock)
         return None if holder is None else holder.decode(errors="replace")

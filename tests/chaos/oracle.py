@@ -153,7 +153,7 @@ class MemoryWatch:
             self._samples.setdefault(name, []).append((now, pages * PAGE_BYTES, files))
 
     def growths(self) -> list[Growth]:
-        """Of every process that lived long enough."""
+        """The growth of every process that lived long enough."""
         return [
             growth
             for name, samples in self._samples.items()
@@ -179,7 +179,7 @@ def _growth(name: str, samples: list[tuple[float, int, int]]) -> Growth | None:
 
 
 def _slope(points: list[tuple[float, float]]) -> float:
-    """Of the least-squares line."""
+    """The slope of the least-squares line."""
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)

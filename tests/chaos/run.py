@@ -184,7 +184,7 @@ def _leaks(growth: Growth) -> bool:
 
 
 def _longest(growths: list[Growth]) -> list[Growth]:
-    """Of the learners, only the one that lived longest."""
+    """The learner that lived longest, alone."""
     learners = sorted((g for g in growths if "learner" in g.process), key=lambda g: g.life_s)
     return [g for g in growths if "learner" not in g.process] + learners[-1:]
 

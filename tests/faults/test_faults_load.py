@@ -160,7 +160,7 @@ def crew(programs: Programs, server: OwnServer, run_name: str) -> Crew:
 
 
 def crowds(stack: ExitStack, count: int, url: str, run: str) -> list[Crowd]:
-    """So many crowds, all of their links at work."""
+    """That many crowds, all of their links at work."""
     made = [Crowd(url, run, number) for number in range(count)]
     for crowd in made:
         stack.callback(crowd.kill)

@@ -455,7 +455,7 @@ def make_other_case(action: ActionSpec, seed: int = 0) -> Case:
 
 
 def slow_log_prob_and_entropy(action: ActionSpec, outputs: Floats, taken: Any) -> tuple[float, ...]:
-    """Of one row, from the definitions."""
+    """Log-probability and entropy of one row, from the definitions."""
     log_prob = entropy = 0.0
     if action.kind == "continuous":
         for mean, log_std, number in zip(outputs[:D], outputs[D:], taken, strict=True):
@@ -504,7 +504,7 @@ def test_the_loss_of_other_actions_and_its_gradient_equal_the_slow_computation(
     scale = 1 / mask.sum() if s.reduction == "mean" else 1.0
 
     def slow_total(outputs: Floats) -> float:
-        """Of the two losses that the outputs are learned by; advantages are no function of them."""
+        """The two losses that the outputs are learned by; advantages are no function of them."""
         log_probs, entropies = slow_parts(action, case, outputs)
         weighted = log_probs * returns.pg_advantages.numpy() + entropy_cost * entropies
         return float(-scale * weighted[mask].sum())
