@@ -15,12 +15,14 @@ from chaos.servers import OwnServer
 from impala_redis.common.server import embedded as server
 from impala_redis.common.server.embedded import EmbeddedServer
 from support import Programs
+from warm.start import WarmParent
 
 _numbers = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the long rows of the fault matrix")
+    parser.addoption("--cold", action="store_true", help="start programs as a user does, slowly")
     parser.addoption("--chaos-seed", type=int, default=0, help="seed of what the faults draw")
 
 
@@ -122,9 +124,20 @@ def raw(redis_server: EmbeddedServer) -> Iterator[redis.Redis]:
     client.close()
 
 
+@pytest.fixture(scope="session")
+def warm_parent(request: pytest.FixtureRequest) -> Iterator[WarmParent | None]:
+    """Forks the programs of this session; None with --cold."""
+    if request.config.getoption("--cold"):
+        yield None
+        return
+    parent = WarmParent()
+    yield parent
+    parent.end()
+
+
 @pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
+def programs(tmp_path: Path, warm_parent: WarmParent | None) -> Iterator[Programs]:
     """Starts the installed commands; whatever still runs at the end is ended."""
-    started = Programs(tmp_path)
+    started = Programs(tmp_path, warm_parent)
     yield started
     started.end()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from impala_redis.common.server import children
+from warm.start import WarmParent
 
 Value = TypeVar("Value")
 
@@ -48,9 +49,20 @@ def before_exec() -> None:
 class Program:
     """A command as a process; what it prints is kept in a file."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], cwd: Path, log: Path):
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        cwd: Path,
+        log: Path,
+        warm_parent: WarmParent | None = None,
+    ) -> None:
         self.log = log
         self.name = " ".join(command)
+        self.process: subprocess.Popen[bytes]
+        if warm_parent is not None and warm_parent.can_start(command, environment):
+            self.process = warm_parent.start(command, environment, cwd, log)
+            return
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -98,30 +110,49 @@ class Program:
 class Programs:
     """Starts programs in one folder, and ends those that are left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warm_parent: WarmParent | None = None) -> None:
         self.folder = folder
         self.started: list[Program] = []
+        self._warm_parent = warm_parent
 
-    def start(self, *command: str, cwd: Path | None = None, **variables: str) -> Program:
-        """Starts an installed command, with extra environment variables."""
-        return self._start([str(BIN / command[0]), *command[1:]], cwd, variables)
+    def start(
+        self, *command: str, cwd: Path | None = None, cold: bool = False, **variables: str
+    ) -> Program:
+        """Starts an installed command, with extra environment variables.
+
+        A cold start is the real one, by an interpreter of its own (see warm/start.py).
+        """
+        warm_parent = None if cold else self._warm_parent
+        return self._start([str(BIN / command[0]), *command[1:]], cwd, variables, warm_parent)
 
     def shell(self, line: str, **variables: str) -> Program:
         """Starts a line as typed into a shell in which the project's environment is active."""
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         return self._start(["bash", "-c", f"exec {line}"], None, {"PATH": path} | variables)
 
-    def _start(self, command: list[str], cwd: Path | None, variables: dict[str, str]) -> Program:
+    def _start(
+        self,
+        command: list[str],
+        cwd: Path | None,
+        variables: dict[str, str],
+        warm_parent: WarmParent | None = None,
+    ) -> Program:
         log = self.folder / f"{len(self.started)}-{Path(command[0]).name}.log"
-        program = Program(command, os.environ | variables, cwd or self.folder, log)
+        environment = os.environ | variables
+        program = Program(command, environment, cwd or self.folder, log, warm_parent)
         self.started.append(program)
         return program
 
     def run(
-        self, *command: str, timeout_s: float = 60.0, cwd: Path | None = None, **variables: str
+        self,
+        *command: str,
+        timeout_s: float = 60.0,
+        cwd: Path | None = None,
+        cold: bool = False,
+        **variables: str,
     ) -> tuple[int, str]:
         """Runs a command to its end; exit code and all it printed."""
-        program = self.start(*command, cwd=cwd, **variables)
+        program = self.start(*command, cwd=cwd, cold=cold, **variables)
         return program.code(timeout_s), program.output
 
     def end(self) -> None:

@@ -24,12 +24,12 @@ _HERE = Path(__file__).parent
 class Crew:
     """Programs of one run, as a user would start them; `url` may be that of a proxy."""
 
-    def __init__(self, programs: Programs, url: str, run: str) -> None:
+    def __init__(self, programs: Programs, url: str, run: str, cold: bool = False) -> None:
         self.run, self.keys = run, Keys(run)
         self.folder = programs.folder / "run"
         self.started: list[Program] = []
         self._learners: list[Program] = []
-        self.url, self._programs = url, programs
+        self.url, self._programs, self._cold = url, programs, cold
 
     # Programs.
 
@@ -150,7 +150,7 @@ class Crew:
         return "\n".join(f"{p.name}:\n{p.output[-1500:]}" for p in self.started)
 
     def _start(self, *command: str) -> Program:
-        program = self._programs.start(*command, **self._variables())
+        program = self._programs.start(*command, cold=self._cold, **self._variables())
         self.started.append(program)
         return program
 

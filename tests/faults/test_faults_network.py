@@ -113,9 +113,15 @@ def resident_mb(pid: int) -> float:
     [(1.0, 2.0, 0.5), pytest.param(30.0, 600.0, 0.8, marks=pytest.mark.full)],
 )
 def test_an_actor_acts_on_at_its_pace_while_the_server_is_down(
-    crew: Crew, own_server: OwnServer, normal_s: float, away_s: float, least: float
+    programs: Programs,
+    own_server: OwnServer,
+    run_name: str,
+    normal_s: float,
+    away_s: float,
+    least: float,
 ) -> None:
-    # given a run at work, and the pace of its actor
+    # given a run at work, and the pace of its actor; its memory is its own
+    crew = Crew(programs, own_server.url, run_name, cold=True)
     _, (actor,) = crew.at_work(1, "--max-policy-age-s", "3600")
     first = next_beat(crew)
     time.sleep(normal_s)

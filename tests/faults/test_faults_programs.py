@@ -240,11 +240,8 @@ def test_a_learner_killed_before_its_checkpoint_leaves_the_books_ahead_of_the_mo
 ) -> None:
     # given a learner that is killed when it begins its second checkpoint, after commits
     actor = crew.actor()
-    killed(
-        crew.doomed_learner(
-            "before", "impala_redis.common.records.checkpoint:save", 2, *CHECKPOINTS_OFTEN
-        )
-    )
+    second = ("before", "impala_redis.common.records.checkpoint:save", 2)
+    killed(crew.doomed_learner(*second, "--checkpoint-interval-s", "1"))
     before = crew.balanced()
     assert before["consumed"] > 0
 
@@ -457,6 +454,7 @@ def test_a_second_ctrl_c_ends_a_program_at_once(
     # after one Ctrl-C the actor would end with 0, the learner after 5 s
     crew = Crew(programs, own_server.url, run_name)
     learner, (actor,) = crew.at_work(1, "--lease-s", "3", "--checkpoint-interval-s", "0.01")
+    eventually(lambda: checkpoint.load(crew.folder).facts["updates"] > 0, what="a checkpoint")
     with own_server.frozen():
         # when Ctrl-C is pressed again and again
         for program in (actor, learner):

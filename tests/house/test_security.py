@@ -395,13 +395,14 @@ def test_the_file_for_the_server_is_what_the_server_then_has(users: dict[str, re
 # The programs under their users.
 
 
-def start_all(programs: Programs, guarded: HardenedServer, *options: str) -> list[Program]:
+def start_all(
+    programs: Programs, guarded: HardenedServer, *options: str, cold: bool = False
+) -> list[Program]:
     """A learner and an actor, each as its own user."""
     run = ("--run", guarded.run)
-    learner = programs.start(
-        "impala-learner", *options, *run, "--run-dir", "run", **guarded.login("learner")
-    )
-    return [learner, programs.start("impala-actor", *run, **guarded.login("actor"))]
+    play, learn = ("impala-actor", *run), ("impala-learner", *options, *run, "--run-dir", "run")
+    learner = programs.start(*learn, cold=cold, **guarded.login("learner"))
+    return [learner, programs.start(*play, cold=cold, **guarded.login("actor"))]
 
 
 def status(programs: Programs, guarded: HardenedServer) -> str:
@@ -612,8 +613,8 @@ def test_a_program_without_the_right_password_ends_at_once(
 def test_a_revoked_user_ends_its_program_within_seconds(
     programs: Programs, guarded: HardenedServer
 ) -> None:
-    # given a run at work
-    learner, actor = start_all(programs, guarded, *ENDLESS)
+    # given a run at work; a warm program would not show its own command
+    learner, actor = start_all(programs, guarded, *ENDLESS, cold=True)
     learner.says("first batch is here")
     cmdlines = [Path(f"/proc/{p.pid}/cmdline").read_bytes() for p in (learner, actor)]
 

@@ -57,7 +57,7 @@ def children_of(pid: int) -> list[int]:
 
 def test_one_command_solves_cartpole_and_leaves_nothing_running(programs: Programs) -> None:
     # given no server and no settings
-    train = programs.start("impala-train", "--preset", "cartpole", "--run-dir", "run")
+    train = programs.start("impala-train", "--preset", "cartpole", "--run-dir", "run", cold=True)
     eventually(lambda: len(children_of(train.pid)) >= 3, what="server, learner, actor")
     family = children_of(train.pid)
 

@@ -26,6 +26,7 @@ from impala_redis.common.transport.situation import situation, summary
 from impala_redis.workers.screen import Screen
 from impala_redis.workers.status import as_text, notices, rows
 from support import BIN, Program, Programs, before_exec, eventually
+from warm.start import WarmParent
 
 
 def reading(at: float = 0.0, **changes: Any) -> Reading:
@@ -450,10 +451,10 @@ gymnasium.register("Paced-v0", Paced, max_episode_steps=500)
 class Scene:
     """A run with a learner whose every update takes a while, and one actor, each behind a proxy."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warm_parent: WarmParent | None) -> None:
         self.server = OwnServer(folder)
         self.to_learner, self.to_actor = Proxy(self.server.port), Proxy(self.server.port)
-        self.programs, self._pace = Programs(folder), folder / "pace"
+        self.programs, self._pace = Programs(folder, warm_parent), folder / "pace"
         (folder / "paced.py").write_text(MODULE)
         self.pace("fast")
         self._variables = {
@@ -532,9 +533,11 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def one_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def one_scene(
+    tmp_path_factory: pytest.TempPathFactory, warm_parent: WarmParent | None
+) -> Iterator[Scene]:
     """One run for all the situations: a learner takes seconds to start."""
-    staged = Scene(tmp_path_factory.mktemp("scene"))
+    staged = Scene(tmp_path_factory.mktemp("scene"), warm_parent)
     yield staged
     staged.close()
 

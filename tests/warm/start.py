@@ -1,0 +1,138 @@
+"""Asks the warm parent for programs: real processes, children of the tests as any other.
+
+A program starts cold, by an interpreter of its own, when it is not one of the installed commands or
+a script of the tests; when its environment differs in what the interpreter or a library reads as
+it is loaded; and where there is no Linux. The tests that must see a real start say `cold=True`:
+those of start-up itself, of memory and of what /proc/PID/cmdline shows. So does a shell's line.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from impala_redis.common.server import children
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+# Beginnings of the names of variables that are read before a program's first line, or while one of
+# the libraries is loaded that the warm parent has loaded already.
+_READ_EARLY = (
+    *("CUDA", "GOMP_", "KMP_", "LANG", "LC_", "LD_", "MALLOC_", "MKL_", "NPY_", "NUMEXPR_", "OMP_"),
+    *("OPENBLAS_", "PYTHON", "PYTORCH", "TORCH", "TZ"),
+)
+
+
+class WarmParent:
+    """Starts the process that forks, when the first program is asked for."""
+
+    def __init__(self) -> None:
+        self._environment = dict(os.environ)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+
+    def can_start(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
+        """Whether a program that starts with this would be the same, started warm."""
+        return (
+            sys.platform == "linux"
+            and _script(command) is not None
+            and _read_early(environment) == _read_early(self._environment)
+            and not _customizes(environment)
+        )
+
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], cwd: Path, log: Path
+    ) -> "WarmProcess":
+        """Starts the program; what it prints goes to `log`. Call it from the main thread."""
+        request = {
+            "name": Path(command[0]).name,
+            "argv": _script(command),
+            "environment": dict(environment),
+            "cwd": str(cwd),
+            "log": str(log),
+        }
+        if self._connection is None:
+            self._connection = self._begin()
+        return WarmProcess(list(command), self._connection, request)
+
+    def end(self) -> None:
+        """Ends the warm parent; programs go on."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._process.wait(10)
+
+    def _begin(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(60)
+        parent = Path(__file__).with_name("parent.py")
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(parent), str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={k: v for k, v in self._environment.items() if k != "PYTHONPATH"},
+                pass_fds=[theirs.fileno()],
+                preexec_fn=children.tie_to_parent(signal.SIGKILL),
+            )
+        assert _line(ours) == b"ready", "the warm parent could not start"
+        return ours
+
+
+class WarmProcess(subprocess.Popen[bytes]):
+    """A process as subprocess gives it: only its start is the warm parent's work."""
+
+    def __init__(self, command: list[str], connection: socket.socket, request: Any) -> None:
+        self._ask = connection, request
+        super().__init__(command)
+
+    def _execute_child(self, *_: Any, **__: Any) -> None:
+        connection, request = self._ask
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # the orphan comes to us
+        try:
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            self.pid = int(_line(connection))
+        finally:
+            prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        self._child_created = True
+
+
+def _script(command: Sequence[str]) -> list[str] | None:
+    """The arguments of a Python script, its own path first; None when it is not one of ours."""
+    program, *arguments = command
+    if Path(program).parent != Path(sys.executable).parent:
+        return None
+    if Path(program).name == "python":
+        return arguments if arguments and arguments[0].endswith(".py") else None
+    return list(command) if Path(program).name.startswith("impala-") else None
+
+
+def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a warm program could not take from its environment; it can take a PYTHONPATH."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_READ_EARLY) and name != "PYTHONPATH"
+    }
+
+
+def _customizes(environment: Mapping[str, str]) -> bool:
+    """Whether a folder of PYTHONPATH holds code that an interpreter runs as it starts."""
+    folders = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    return any((Path(folder) / "sitecustomize.py").exists() for folder in folders)
+
+
+def _line(connection: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        received = connection.recv(1)
+        assert received, "the warm parent has ended"
+        line += received
+    return line.rstrip()
