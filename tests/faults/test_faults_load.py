@@ -245,6 +245,7 @@ def test_with_many_actors_the_learner_still_claims_without_delay(
 
 @pytest.mark.fault(43)
 @pytest.mark.processes
+@pytest.mark.timed
 @pytest.mark.parametrize("count", MANY)
 def test_after_a_restart_of_the_server_all_are_back_in_time_and_not_at_once(
     crew: Crew, server: OwnServer, count: int

@@ -106,6 +106,7 @@ def resident_mb(pid: int) -> float:
 
 @pytest.mark.fault(11)
 @pytest.mark.processes
+@pytest.mark.timed
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("normal_s", "away_s", "least"),
@@ -150,6 +151,7 @@ def test_an_actor_acts_on_at_its_pace_while_the_server_is_down(
 
 @pytest.mark.fault(11)
 @pytest.mark.processes
+@pytest.mark.timed
 @pytest.mark.full
 def test_the_pace_of_an_actor_is_that_of_its_environments_with_and_without_redis(
     crew: Crew, behind: Crew, proxy: Proxy
@@ -304,6 +306,7 @@ def test_a_learner_that_was_cut_off_and_replaced_ends_and_changes_nothing(
 @pytest.mark.fault(21)
 @pytest.mark.full
 @pytest.mark.processes
+@pytest.mark.timed
 def test_a_slow_network_slows_the_data_and_nothing_else(
     crew: Crew, behind: Crew, proxy: Proxy
 ) -> None:

@@ -205,6 +205,7 @@ SPEC = RunSpec(
 )
 
 
+@pytest.mark.timed
 @pytest.mark.fault(12)
 def test_handing_a_block_over_takes_no_longer_when_the_server_is_frozen(
     own_server: OwnServer,

@@ -550,6 +550,7 @@ def scene(one_scene: Scene) -> Scene:
 
 
 @pytest.mark.processes
+@pytest.mark.timed
 def test_more_blocks_than_the_learner_takes_are_learner_bound(scene: Scene) -> None:
     status = scene.says("learner-bound: actors are dropping ")
     assert status["blocks_per_s"]["dropped_oldest"] > 0
@@ -557,6 +558,7 @@ def test_more_blocks_than_the_learner_takes_are_learner_bound(scene: Scene) -> N
 
 
 @pytest.mark.processes
+@pytest.mark.timed
 def test_a_server_that_fills_up_comes_before_what_is_slow(scene: Scene) -> None:
     # given a run that is learner-bound, on a server of 64 MB
     scene.says("learner-bound")
@@ -573,36 +575,42 @@ def test_a_server_that_fills_up_comes_before_what_is_slow(scene: Scene) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.timed
 def test_an_actor_that_keeps_pace_is_balanced(scene: Scene) -> None:
     scene.pace("polite")
     scene.says("balanced: the learner waits ")
 
 
 @pytest.mark.processes
+@pytest.mark.timed
 def test_a_slow_environment_is_actor_bound(scene: Scene) -> None:
     scene.pace("slow")
     scene.says("actor-bound: the learner waits ")
 
 
 @pytest.mark.processes
+@pytest.mark.timed
 def test_a_slow_way_from_the_actors_is_link_bound(scene: Scene) -> None:
     scene.to_actor.latency_s = 0.1
     scene.says("link-bound: actors shed ")
 
 
 @pytest.mark.processes
+@pytest.mark.timed
 def test_a_slow_way_to_the_learner_is_link_bound(scene: Scene) -> None:
     scene.to_learner.latency_s = 0.1
     scene.says("link-bound: the learner waits ")
 
 
 @pytest.mark.processes
+@pytest.mark.timed
 def test_without_actors_some_are_asked_for(scene: Scene) -> None:
     scene.actor.send(signal.SIGTERM)
     scene.says("no actors: ")
 
 
 @pytest.mark.processes
+@pytest.mark.timed
 def test_without_a_learner_one_is_asked_for(scene: Scene) -> None:
     scene.learner.send(signal.SIGKILL)
     status = scene.says("no learner holds the run: ")
