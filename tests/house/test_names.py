@@ -82,8 +82,12 @@ def test_no_program_imports_a_user_s_common_or_workers(
     here = {"PYTHONPATH": str(folder)}
 
     # when every program starts there
-    started = [programs.start(f"impala-{p}", "--help", cwd=folder, **here) for p in PROGRAMS]
-    train = programs.start("impala-train", *SHORT, "--run-dir", "run", cwd=folder, **here)
+    started = [
+        programs.start(f"impala-{p}", "--help", cwd=folder, cold=True, **here) for p in PROGRAMS
+    ]
+    train = programs.start(
+        "impala-train", *SHORT, "--run-dir", "run", cwd=folder, cold=True, **here
+    )
 
     # then each of them works, and so do those that impala-train starts
     for program in started:
@@ -132,6 +136,7 @@ def test_a_foreign_common_before_hers_is_named_in_one_sentence_with_its_path(
     code, output = programs.run(
         *("impala-train", "--env", "mine:Mine-v0", "--run-dir", "run"),
         cwd=folder,
+        cold=True,
         PYTHONPATH=str(foreign.parent),
     )
 
