@@ -1,8 +1,10 @@
 """A server with the very files of docker/: only port, folder, run and passwords are put in."""
 
+import contextlib
 import hashlib
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -84,9 +86,11 @@ class HardenedServer:
         )
         eventually(self._answers, 20.0, "the server with docker/redis.conf to answer")
 
-    def restart(self) -> None:
-        """Ends it in order and starts it again."""
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Ends it in order, and starts it again afterwards."""
         self._end()
+        yield
         self.start()
 
     def __enter__(self) -> "HardenedServer":

@@ -555,8 +555,9 @@ def test_functions_saved_once_are_there_after_every_restart(
     learner.says("first batch is here")
     before = (guarded.directory / "dump.rdb").read_bytes()
 
-    # when the server is started again
-    guarded.restart()
+    # when the server is started again, and the learner has noticed that it was away
+    with guarded.away():
+        learner.says("waiting for Redis")
 
     # then the learner opens the run again, by itself and with nothing of it left from before
     learner.says("Redis is back")
