@@ -1,4 +1,4 @@
-"""What can go wrong for a user; each kind has an exit code of its own (README, "Exit codes").
+"""What can go wrong for a user; each kind has an exit code of its own (docs/reference.md).
 
 An error's message is one sentence: what was expected, what was found, and the remedy.
 """

@@ -1,5 +1,6 @@
 """The module that registers a user's environment: who names it, where it lies, what hides it."""
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Collection
@@ -24,9 +25,12 @@ def look_in_working_directory(env_id: str) -> None:
 
     A file there can never take the place of an installed package.
     """
-    here = str(Path.cwd())
-    if module_of(env_id) and here not in sys.path:
-        sys.path.append(here)
+    if not module_of(env_id):
+        return
+    with contextlib.suppress(OSError):  # the folder is gone
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.append(here)
 
 
 def hidden_neighbours(env_id: str) -> str:
@@ -35,12 +39,14 @@ def hidden_neighbours(env_id: str) -> str:
     Empty if there is nothing: then the module's own error says all.
     """
     folder = _folder_of(module_of(env_id).partition(".")[0])
-    if folder is None:
+    try:
+        neighbours = sorted(folder.iterdir()) if folder else []
+    except OSError:  # it may be entered, but not listed
         return ""
-    for path in sorted(folder.iterdir()):
+    for path in neighbours:
         found = getattr(sys.modules.get(path.stem), "__file__", None)
         is_importable = path.suffix == ".py" or (path / "__init__.py").exists()
-        if found and is_importable and folder not in (Path(found).parent, Path(found).parents[1]):
+        if found and is_importable and folder not in list(Path(found).parents)[:2]:
             return f" ({path.name} beside it is hidden by {found}; rename it)"
     return ""
 

@@ -2,9 +2,9 @@
 
 A small network's step is then a dozen operations, and its weights are copied by one.
 
-Not torch.optim: making its first optimizer imports the compiler and costs 0.9 s at start-up (the
-command that measures it is in the README, "Decisions"), and its RMSProp adds epsilon outside the
-square root, where the paper's (TensorFlow's) adds it inside.
+Not torch.optim: making its first optimizer imports the compiler and costs 0.9 s at start-up
+(`scripts/bench_choices.py` measures it), and its RMSProp adds epsilon outside the square root,
+where the paper's (TensorFlow's) adds it inside.
 """
 
 import math

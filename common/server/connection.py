@@ -11,6 +11,10 @@ from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
+
+# Both are for `transport.functions`, which tells these errors of a command apart.
+from redis.exceptions import NoPermissionError as NoPermissionError
+from redis.exceptions import ResponseError as ResponseError
 from redis.retry import Retry
 
 from impala_redis.common.errors import RedisDenied, RedisUnreachable

@@ -5,10 +5,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import NoPermissionError, ResponseError
-
 from impala_redis.common.errors import RedisDenied
 from impala_redis.common.server.address import cli_command
+from impala_redis.common.server.connection import NoPermissionError, ResponseError
 
 LIBRARY = "impala2"
 FILE = importlib.resources.files("impala_redis.common.transport").joinpath("functions.lua")

@@ -501,3 +501,38 @@ def test_a_vector_form_that_resets_otherwise_is_refused(
 ) -> None:
     env_id = register(vector_entry_point=vector)
     assert "its vector form must use next-step autoreset" in refusal(env_id)
+
+
+def test_a_working_directory_that_is_gone_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    # then an environment is made, and one with a module is looked for everywhere else
+    VectorEnvironment("CartPole-v1", 1).close()
+    with pytest.raises(UnsupportedEnvironment, match="No module named 'nowhere'"):
+        VectorEnvironment("nowhere:Id-v0", 1)
+
+
+def test_only_a_neighbour_that_is_found_elsewhere_first_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a module with neighbours: one that is its own, one with the name of an imported package
+    (tmp_path / "beside_me.py").write_text("import helper_of_mine\nraise ValueError('no')\n")
+    (tmp_path / "helper_of_mine.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UnsupportedEnvironment) as refused:
+        VectorEnvironment("beside_me:Id-v0", 1)
+    assert "hidden" not in str(refused.value)
+
+    # when
+    (tmp_path / "numpy.py").write_text("")
+
+    # then
+    with pytest.raises(UnsupportedEnvironment) as refused:
+        VectorEnvironment("beside_me:Id-v0", 1)
+    assert f"numpy.py beside it is hidden by {np.__file__}; rename it" in str(refused.value)

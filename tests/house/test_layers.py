@@ -26,7 +26,7 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 
 # What is imported in one place alone, or nowhere: the package, and where it may be.
 ONLY_IN = {
-    "redis": "common/server/ common/transport/functions.py",
+    "redis": "common/server/",
     "msgpack": "common/blocks/wire.py",
     "gymnasium": "common/envs/",
     "ale_py": "common/envs/atari.py",

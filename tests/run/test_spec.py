@@ -211,7 +211,7 @@ def test_the_fingerprint_of_a_spec_is_the_same_on_every_machine_and_in_every_ver
     assert spec.fingerprint == fingerprint
 
 
-def test_the_json_of_a_spec_is_the_same_on_every_machine_and_in_every_version() -> None:
+def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
     assert PICTURES.to_json() == (
         '{"observation": {"shape": [8648], "dtype": "uint8", "num_values": null, '
         '"parts": [{"name": "image", "shape": [60, 48, 3], "dtype": "uint8", '
