@@ -60,7 +60,7 @@ class Program:
         self.log = log
         self.name = " ".join(command)
         self.process: subprocess.Popen[bytes]
-        if warm_parent is not None and warm_parent.can_start(command, environment):
+        if warm_parent is not None and warm_parent.can_start(command, environment, cwd):
             self.process = warm_parent.start(command, environment, cwd, log)
             return
         with log.open("wb") as output:

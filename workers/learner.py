@@ -10,8 +10,9 @@ The loop is `LearnerProgram._train`. Three threads share the work:
       offer()       ------------------------------------>   packs and publishes the newest
       record() reads the totals of both                     renews the lease, writes figures
 
-The main thread alone owns the Learner (network, optimizer, counters) and the Logbook (files of the
-run directory). Batches have one owner at a time: they go round between main and feeder thread.
+The main thread alone changes the Learner (network, optimizer, counters) and the Logbook (files of
+the run directory). When the server has lost the run, the feeder thread opens it again and publishes
+the last weights. Batches have one owner at a time: they go round between main and feeder thread.
 Weights that were offered are never changed. All threads talk to Redis through one LearnerLink; an
 error that ends a thread is kept in its `failure` and raised by the main thread's next step.
 """

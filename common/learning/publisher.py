@@ -13,7 +13,7 @@ from impala_redis.common.transport.learner_link import LearnerLink
 
 log = logging.getLogger(__name__)
 
-LONGEST_RETRY_S = 0.2
+RETRY_S = 0.2
 # Without an update for this long, weights and spec are written again: someone may have lost them.
 REPUBLISH_S = 5.0
 # At the end, a server that does not answer gets this long for the last weights.
@@ -100,7 +100,7 @@ class Publisher:
 
     def _work(self) -> None:
         renew_at = time.monotonic() + self._renew_every_s
-        backoff = Backoff(longest_s=LONGEST_RETRY_S)
+        backoff = Backoff(first_s=RETRY_S, longest_s=RETRY_S)
         try:
             while not self._closing or self._offered is not None:
                 self._wait_until(renew_at)

@@ -248,9 +248,10 @@ def in_status() -> list[str]:
 
 
 def reduction_of(name: str) -> Reduction:
-    """How values of that name become one; a figure that is not in the table has a mean."""
-    figure = FIGURES.get(name)
-    return "mean" if figure is None else figure.reduction
+    """How values of that name become one; the end of a name that is not in the table decides."""
+    if figure := FIGURES.get(name):
+        return figure.reduction
+    return "min" if name.endswith("_min") else "max" if name.endswith("_max") else "mean"
 
 
 def rows() -> list[list[Figure]]:

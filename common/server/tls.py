@@ -100,8 +100,7 @@ def _greeting(place: tuple[str, int], options: Mapping[str, Any], listen: bool) 
 
 
 def _objection_of(secure: ssl.SSLSocket) -> str:
-    with contextlib.suppress(
-        TimeoutError
-    ):  # a server without objections waits for our first command
+    # A server without objections waits for our first command.
+    with contextlib.suppress(TimeoutError):
         secure.recv(1)
     return ""

@@ -10,6 +10,8 @@ from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.connection import NoPermissionError, ResponseError
 
 LIBRARY = "impala2"
+# The server compares the whole text, and only an admin may load another: so its comments stay, too
+# (where it names common/connection.py, that is common/server/translation.py).
 FILE = importlib.resources.files("impala_redis.common.transport").joinpath("functions.lua")
 
 

@@ -3,8 +3,10 @@
 It has two connections, because several threads use it: with one, either kind of work could starve
 the other.
 
-    client             open, settle_and_claim (the program and its feeder's thread)
-    _publisher_client  announce, publish, renew, read_flow, release (the publisher's thread)
+    client             what comes before a run is taken, open, settle_and_claim: the program at its
+                       start, then its feeder's thread
+    _publisher_client  announce, publish, renew, read_flow, release: the publisher's thread, at both
+                       ends the program, and the feeder's thread when it has opened the run again
 """
 
 import contextlib
@@ -92,6 +94,8 @@ class LearnerLink(Link):
                 self.epoch,
                 secrets.token_hex(8),
             )
+            # It is one server: an answer on one connection says as much about the other.
+            self._publisher_client.has_answered = True
             self.epoch, self._cursor = int(epoch), Cursor()
             self._token = f"{self.epoch}:{self.holder}"
         return int(abandoned)

@@ -6,6 +6,7 @@ import re
 import pytest
 from source import imports, sources
 
+from impala_redis.workers.reporting.gallery import SECTIONS
 from support import ROOT
 
 PAGE = (ROOT / "docs" / "changing.md").read_text(encoding="utf-8")
@@ -18,6 +19,11 @@ def test_the_page_has_its_three_tasks_within_their_bounds() -> None:
     assert {task for task, _, _ in TASKS} == set(bounds)
     for task, count, listed in TASKS:
         assert len(re.findall(r"^\d\. ", listed, re.MULTILINE)) == int(count) <= bounds[task]
+
+
+def test_the_figure_of_the_example_names_a_chart_that_there_is() -> None:
+    (slug,) = re.findall(r'chart="([\w-]+)"', PAGE)
+    assert slug in {chart.slug for charts in SECTIONS.values() for chart in charts}
 
 
 def test_the_loss_is_computed_in_one_file_and_asked_for_in_one_place() -> None:

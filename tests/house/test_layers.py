@@ -52,7 +52,10 @@ PURE = (
     "acting/policy.py",
     "acting/numpy_policy.py",
 )
-IMPURE = {"socket", "redis", "click", "os", "subprocess", "threading", "time", "signal"}
+IMPURE = {
+    *("socket", "redis", "click", "os", "subprocess", "threading", "time", "signal"),
+    *("asyncio", "datetime", "io", "pathlib", "shutil", "tempfile"),
+}
 
 MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FUNCTION = 12, 300, 50
 
@@ -60,9 +63,7 @@ MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FUNCTION = 12, 300, 50
 _setup = configparser.ConfigParser()
 _setup.read(ROOT / "setup.cfg")
 _COMMANDS = _setup["options.entry_points"]["console_scripts"]
-_FILES = {path.stem for path in (ROOT / "workers").glob("*.py")}
-PROGRAMS = sorted(_FILES & set(re.findall(r"workers\.(\w+):", _COMMANDS)))
-SHARED_BY_PROGRAMS = sorted(_FILES - set(PROGRAMS))
+PROGRAMS = sorted(re.findall(r"workers\.(\w+):", _COMMANDS))
 
 
 def room_of(path: Path) -> str:
@@ -145,7 +146,7 @@ def test_a_circle_is_found() -> None:
 @pytest.mark.parametrize("room", sorted(FLOOR_OF.keys() - {"errors", "vtrace"}))
 def test_a_room_is_small_and_its_door_is_a_docstring(room: str) -> None:
     # given
-    files = sorted((ROOT / "common" / room).iterdir())
+    files = sorted((ROOT / "common" / room).rglob("*"))
     door = ast.parse((ROOT / "common" / room / "__init__.py").read_text(encoding="utf-8"))
 
     # then
@@ -163,16 +164,20 @@ def test_a_file_holds_one_idea_and_a_function_fits_on_a_screen(path: Path) -> No
             assert (node.end_lineno or 0) - node.lineno < MOST_LINES_OF_A_FUNCTION, node.name
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_programs_never_import_each_other(program: str) -> None:
-    others = {f"workers.{other}" for other in PROGRAMS if other != program}
-    assert imports(ROOT / "workers" / f"{program}.py").isdisjoint(others)
+@by_file("common", "workers")
+def test_nobody_imports_a_program_nor_names_one_as_a_text(path: Path) -> None:
+    assert imports(path).isdisjoint({f"workers.{program}" for program in PROGRAMS})
+    if path.is_relative_to(ROOT / "common"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        assert not [text for text in texts if str(text).startswith("impala_redis.workers")]
 
 
-@pytest.mark.parametrize("shared", SHARED_BY_PROGRAMS)
-def test_what_programs_share_imports_no_program(shared: str) -> None:
-    found = imports(ROOT / "workers" / f"{shared}.py")
-    assert found.isdisjoint({f"workers.{program}" for program in PROGRAMS})
+@by_file("common", "workers", "scripts")
+def test_a_room_is_named_where_it_is_imported(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "impala_redis":
+            assert [alias.name for alias in node.names] == ["__version__"]
 
 
 @pytest.mark.parametrize("place", PURE)
@@ -181,6 +186,8 @@ def test_the_mathematics_reaches_no_network_no_terminal_and_no_system(place: str
     for file in sources(f"common/{place}") or [start]:
         for path in reached_from(file):
             assert packages(path).isdisjoint(IMPURE), path.name
+            names = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            assert "open" not in {node.id for node in names if isinstance(node, ast.Name)}
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def _tasks() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class UnrollTiming:
+class Training:
     """An actor of N environments of a task, its run's spec and settings."""
 
     def __init__(self, task: str, num_envs: int, **settings: Any) -> None:
@@ -178,12 +178,12 @@ class UnrollTiming:
 
 
 @pytest.fixture
-def played() -> Iterator[Callable[..., UnrollTiming]]:
+def played() -> Iterator[Callable[..., Training]]:
     """Makes actors, and closes their environments."""
-    made: list[UnrollTiming] = []
+    made: list[Training] = []
 
-    def make(task: str, num_envs: int, **settings: Any) -> UnrollTiming:
-        made.append(UnrollTiming(task, num_envs, **settings))
+    def make(task: str, num_envs: int, **settings: Any) -> Training:
+        made.append(Training(task, num_envs, **settings))
         return made[-1]
 
     yield make
@@ -191,7 +191,7 @@ def played() -> Iterator[Callable[..., UnrollTiming]]:
         one.actor.close()
 
 
-Make = Callable[..., UnrollTiming]
+Make = Callable[..., Training]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_what_an_actor_says_of_its_actions_is_what_the_learner_finds_with_its_we
     assert borders > 5
 
 
-def score_after_training(one: UnrollTiming, updates: int) -> float:
+def score_after_training(one: Training, updates: int) -> float:
     """Trains on every unroll that is played; the mean return of the last 500 episodes."""
     learner = Learner(one.spec, one.config, CPU)
     batch = make_batch(one.spec, one.spec.envs_per_actor, pinned=False)

@@ -505,7 +505,7 @@ def test_a_fenced_feeder_tells_the_learner(run: Run) -> None:
         feeder.next_batch(SOON_S)
 
 
-class LossySide(LearnerLink):
+class LossyLink(LearnerLink):
     """Loses replies after the server has done what was asked, and requests before."""
 
     chances = random.Random(1)
@@ -527,7 +527,7 @@ class LossySide(LearnerLink):
 
 def test_lost_requests_and_replies_change_nothing(run: Run) -> None:
     # given a bad connection
-    link = LossySide(run.url, run.name, "lossy", 60.0)
+    link = LossyLink(run.url, run.name, "lossy", 60.0)
     run.links.append(link)
     link.open(take_over=True)
     for number in range(30):

@@ -49,7 +49,7 @@ def weights(version: int) -> Weights:
     }
 
 
-class GatedSide(LearnerLink):
+class GatedLink(LearnerLink):
     """Publishes only while the gate is open, and says when somebody waits at it."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -71,7 +71,7 @@ class Run:
 
     def __init__(self, url: str, name: str, lease_s: float = LEASE_S) -> None:
         self.url, self.name, self.lease_s = url, name, lease_s
-        self.link = GatedSide(url, name, "learner", lease_s)
+        self.link = GatedLink(url, name, "learner", lease_s)
         self.other = LearnerLink(url, name, "other", LEASE_S)
         self.monitor = MonitorLink(url, name, "monitor")
         self.operator = redis.Redis.from_url(url)

@@ -158,7 +158,7 @@ def test_the_table_says_how_figures_are_reduced() -> None:
         "max",
         "mean",
     ]
-    assert reduction_of("of_another_version_min") == "mean"
+    assert reduction_of("of_another_version_min") == "min"
 
 
 def test_every_figure_has_a_meaning_of_its_own_or_shares_a_row() -> None:

@@ -433,7 +433,7 @@ def test_eval_and_status_read_a_live_run(programs: Programs, redis_url: str, run
     eventually(lambda: books(redis_url, run_name)["consumed"] > 50)
 
     # when it is evaluated, greedily and not
-    greedy = programs.run("impala-eval", "--json", **variables)
+    greedy = programs.run("impala-eval", "--json", cold=True, **variables)
     sampled = programs.run("impala-eval", "--sampled", "--episodes", "5", **variables)
 
     # then both answer

@@ -223,14 +223,14 @@ def test_very_many_records_are_thinned_by_means_least_and_greatest(tmp_path: Pat
     # given a figure that alternates between 1 and 3
     count = 10 * POINTS
     records = [
-        {"frames": i, "rho_mean": value, "rho_min": value, "rho_max": value}
+        {"frames": i, "rho_mean": value, "rho_min": value, "old_max": value}
         for i in range(count)
         for value in [1.0 + 2.0 * (i % 2)]
     ]
     run = read_run(write(tmp_path, records))
 
     # when / then
-    for name, expected in {"rho_mean": 2.0, "rho_min": 1.0, "rho_max": 3.0}.items():
+    for name, expected in {"rho_mean": 2.0, "rho_min": 1.0, "old_max": 3.0}.items():
         curve = curve_of([run], name)
         assert curve is not None
         assert len(curve.x) == POINTS
@@ -239,7 +239,7 @@ def test_very_many_records_are_thinned_by_means_least_and_greatest(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("rho_mean", 4.0), ("rho_min", 2.0), ("rho_max", 6.0)]
+    ("name", "expected"), [("rho_mean", 4.0), ("rho_min", 2.0), ("old_max", 6.0)]
 )
 def test_records_without_a_value_do_not_count_when_records_are_thinned(
     tmp_path: Path, name: str, expected: float

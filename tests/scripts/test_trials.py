@@ -1,4 +1,4 @@
-"""scripts/trials.py: what many trainings come to, and which of them need not be made again."""
+"""scripts/bench/trials.py: what many trainings come to, and which need not be made again."""
 
 import importlib
 import json

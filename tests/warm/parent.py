@@ -6,9 +6,9 @@ FD is our end of a socket pair; PID the tests, whose child a program becomes. A 
 JSON (see warm/start.py); the answer is the new program's process number on a line.
 
 This process does nothing but import and fork. It has no thread of its own: those of OpenBLAS end
-themselves before a fork, and OpenMP starts its first one when something is computed. Its programs
-have two things in common, which cold ones have not: the seed of hashes, and the filters of warnings
-that the imported libraries have added.
+themselves before a fork, and OpenMP starts its first one when something is computed. Three things
+are otherwise than in a cold program: the seed of hashes and the filters of warnings that libraries
+have added are the same in all, and nothing of C or C++ is tidied up at the end.
 """
 
 import ctypes

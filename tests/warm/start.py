@@ -2,19 +2,24 @@
 
 A program starts cold, by an interpreter of its own, when it is not one of the installed commands or
 a script of the tests, when its environment differs in what the interpreter or a library reads as it
-is loaded, where it is a line for a shell, and where there is no Linux, or one that gives no orphans
-away. Tests that must see a real start say `cold=True`: of memory, of what /proc/PID/cmdline shows,
-and of the one command that a user begins with. What impala-train starts is always cold.
+is loaded, when a file in its folders bears the name of a module, when the limits of its resources
+are others, where it is a line for a shell, and where there is no Linux, or one that gives no
+orphans away. Tests that must see a real start or end say `cold=True`: of memory, of what
+/proc/PID/cmdline shows, and of the one command that a user begins with. What impala-train starts
+is always cold.
 """
 
 import ctypes
+import importlib.metadata
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +39,18 @@ class WarmParent:
     """Starts the process that forks, when the first program is asked for."""
 
     def __init__(self) -> None:
-        self._environment = dict(os.environ)
+        self._environment, self._limits = dict(os.environ), _limits()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
 
-    def can_start(self, command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    def can_start(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path) -> bool:
         """Whether a program that starts with this would be the same, started warm."""
         return (
             _adopts_orphans(False)
             and _script(command) is not None
             and _read_early(environment) == _read_early(self._environment)
-            and not _customizes(environment)
+            and not _shadows(environment, cwd)
+            and _limits() == self._limits
         )
 
     def start(
@@ -130,10 +136,28 @@ def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _customizes(environment: Mapping[str, str]) -> bool:
-    """Whether a folder of PYTHONPATH holds code that an interpreter runs as it starts."""
+def _shadows(environment: Mapping[str, str], cwd: Path) -> bool:
+    """Whether a file of PYTHONPATH or `cwd` is called as a module that is imported already.
+
+    Or as one that an interpreter runs as it starts.
+    """
     folders = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    return any((Path(folder) / "sitecustomize.py").exists() for folder in folders)
+    names = {path.stem for folder in (cwd, *map(Path, folders)) for path in folder.glob("*")}
+    taken = names & (_imported_names() | {"sitecustomize", "usercustomize", "common", "workers"})
+    return bool(taken)
+
+
+@cache
+def _imported_names() -> frozenset[str]:
+    """The standard library's modules, and the modules of every package that is installed."""
+    installed = importlib.metadata.packages_distributions()
+    return frozenset(sys.stdlib_module_names) | frozenset(installed)
+
+
+def _limits() -> list[tuple[int, int]]:
+    """This process's limits, which a cold program would inherit."""
+    names = (name for name in dir(resource) if name.startswith("RLIMIT_"))
+    return [resource.getrlimit(getattr(resource, name)) for name in sorted(names)]
 
 
 def _line(connection: socket.socket) -> bytes:

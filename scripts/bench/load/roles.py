@@ -20,6 +20,7 @@ from impala_redis.common.acting.courier import BEAT_EXPIRES_S
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
 from impala_redis.common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
+from impala_redis.common.learning.intake import FIRST_PAUSE_S, LAST_PAUSE_S
 from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
@@ -31,8 +32,6 @@ from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.monitor import MonitorLink
 
 RUN = "bench"
-# Pauses after an empty claim: those of `common.learning.feeder`, which would import torch.
-FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 # An actor that is not back this long after a restart is not waited for.
 STORM_LIMIT_S = 60.0
 # As many fields as an actor's heartbeat has.
