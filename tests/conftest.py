@@ -51,9 +51,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("fault matrix")
     for row, reports in sorted(rows.items()):
         outcomes = Counter(report.outcome for report in reports)
-        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
         seconds = sum(report.duration for report in reports)
-        terminalreporter.line(f"row {row:>2}  {told:<12} {seconds:7.1f} s")
+        terminalreporter.line(f"row {row:>2}  {counts:<12} {seconds:7.1f} s")
 
 
 @pytest.fixture

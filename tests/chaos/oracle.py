@@ -66,11 +66,11 @@ class BooksWatch:
         self.last = self.by_generation[generation] = books
         if self.totals()["foreign"] > self._garbage():
             self._offend(f"blocks came from nowhere: {books}")
-        for name, told in actors.items():
-            lost = int(told["generated"]) - sum(int(told[part]) for part in ACTOR_PARTS)
+        for name, actor in actors.items():
+            lost = int(actor["generated"]) - sum(int(actor[part]) for part in ACTOR_PARTS)
             if lost:
-                self._offend(f"the actor {name} leaves {lost} blocks unexplained: {told}")
-            self.accepted[name] = int(told["accepted"])
+                self._offend(f"the actor {name} leaves {lost} blocks unexplained: {actor}")
+            self.accepted[name] = int(actor["accepted"])
 
     def close(self) -> None:
         """Ends the watching, with one more look."""

@@ -457,10 +457,10 @@ def test_an_actor_of_a_run_that_speaks_another_version_says_upgrade_and_ends(
 
     # then it ends with its own code and the remedy, and so does one that comes later
     late = programs.start("impala-actor", **run.variables)
-    for told in (actor, late):
-        assert told.code(START_S) == 9, told.output
-        assert "install the same version" in told.output
-        assert "Traceback" not in told.output
+    for program in (actor, late):
+        assert program.code(START_S) == 9, program.output
+        assert "install the same version" in program.output
+        assert "Traceback" not in program.output
 
 
 TWOFACED = """

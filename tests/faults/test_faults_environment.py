@@ -120,10 +120,10 @@ def test_an_environment_that_fails_once_is_made_anew_by_the_same_actor(
     actor = stage.actor()
 
     # when it has
-    told = actor.says("made anew")
+    output = actor.says("made anew")
 
     # then the same actor plays on, and what it pushes is whole
-    assert f"brittle:{how}Once-v0 failed in" in told
+    assert f"brittle:{how}Once-v0 failed in" in output
     before = stage.consumed()
     eventually(lambda: stage.consumed() > before + 20)
     assert actor.process.poll() is None

@@ -358,11 +358,11 @@ def test_readers_that_never_read_are_thrown_out_and_pushes_go_on(
         actor.says("Redis is back")
 
         # and with the limit set beforehand, the next readers disturb nobody
-        told = actor.output.count("cannot take commands now")
+        refusals = actor.output.count("cannot take commands now")
         with stalled_readers(server, crew, operator):
             crew.goes_on()
             assert operator.info("stats")["evicted_clients"] > thrown_out
-        assert actor.output.count("cannot take commands now") == told
+        assert actor.output.count("cannot take commands now") == refusals
     crew.unharmed(learner, actor)
     crew.ends_well()
 

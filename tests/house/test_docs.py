@@ -274,11 +274,11 @@ def test_what_the_tuning_page_computes_gives_what_it_says() -> None:
     # given the program on the page, and the sentence on what it prints
     page = PAGES["tuning.md"]
     (program,) = re.findall(r"^python - <<'END'\n(.*?)^END$", page, re.DOTALL | re.MULTILINE)
-    (told,) = re.findall(r"It prints ([^(]+) \(", page)
+    (printed,) = re.findall(r"It prints ([^(]+) \(", page)
 
     # when
     command = [sys.executable, "-c", program]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
 
     # then
-    assert re.findall(r"\d+", ran.stdout)[:3] == re.findall(r"\d+", told)
+    assert re.findall(r"\d+", ran.stdout)[:3] == re.findall(r"\d+", printed)

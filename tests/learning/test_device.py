@@ -63,8 +63,8 @@ def test_without_pinned_memory_batches_are_made_of_any_and_it_is_said_once(
 
     # when / then
     assert pinned_if_possible(tensors) is tensors
-    (told,) = caplog.messages
-    assert told == "no pinned memory, so updates wait for copies (CUDA error: out of memory)"
+    (message,) = caplog.messages
+    assert message == "no pinned memory, so updates wait for copies (CUDA error: out of memory)"
 
 
 def test_a_stage_lasts_from_the_end_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:

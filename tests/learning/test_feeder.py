@@ -358,8 +358,8 @@ def test_a_block_that_came_around_the_push_function_is_trained_on_once(
     # then the second copy is buried under a reason of its own
     eventually(lambda: run.books()["consumed"] == 2)
     assert run.books()["dead_lettered:duplicate"] == 1
-    told = [record.getMessage() for record in caplog.records]
-    assert [line for line in told if line.startswith("trained on")] == [
+    messages = [record.getMessage() for record in caplog.records]
+    assert [line for line in messages if line.startswith("trained on")] == [
         "trained on a#7:1",
         "trained on a#7:2",
     ]

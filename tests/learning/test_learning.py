@@ -400,7 +400,7 @@ def test_the_device_was_busy_for_the_stages_of_all_updates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (
             torch.OutOfMemoryError(
@@ -420,7 +420,7 @@ def test_the_device_was_busy_for_the_stages_of_all_updates() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, told: str
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, reason: str
 ) -> None:
     # given the words of torch's own pools, of CUDA and of cuBLAS
     config = make_config()
@@ -430,7 +430,7 @@ def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
         raise error
 
     # when they come in an update, and when a network is made
-    sentence = rf"no memory left \({re.escape(told)}\); end .* lower --batch-size"
+    sentence = rf"no memory left \({re.escape(reason)}\); end .* lower --batch-size"
     monkeypatch.setattr(learner.network, "forward", fails)
     with pytest.raises(DeviceFull, match=sentence):
         learner.update(make_data(spec_of(config), seed=0))

@@ -39,7 +39,7 @@ class Rooms(Task):
         {
             "map": spaces.Box(0, 255, (40, 40, 3), np.uint8),
             "bag": spaces.Tuple([spaces.Discrete(3), spaces.MultiBinary(2)]),
-            "told": spaces.Text(20),
+            "mission": spaces.Text(20),
         }
     )
     action_space = spaces.MultiDiscrete([2, 3])
@@ -49,7 +49,7 @@ class Rooms(Task):
 
     def seen(self):
         bag = (self.np_random.integers(3), np.zeros(2, np.int8))
-        return {"map": np.full((40, 40, 3), self.steps, np.uint8), "bag": bag, "told": "go left"}
+        return {"map": np.full((40, 40, 3), self.steps, np.uint8), "bag": bag, "mission": "go left"}
 
 
 class Drive(Task):

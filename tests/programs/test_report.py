@@ -254,8 +254,8 @@ def test_a_page_that_is_named_like_no_page_is_refused(
         with pytest.raises(SystemExit) as ended:
             report.main([str(run), "--output", str(tmp_path / name)], standalone_mode=False)
         assert ended.value.code == 2
-        told = f"error: --output must name a file that ends in .html, not {name!r}\n"
-        assert capsys.readouterr().err == told
+        sentence = f"error: --output must name a file that ends in .html, not {name!r}\n"
+        assert capsys.readouterr().err == sentence
     assert list(tmp_path.iterdir()) == [run]
 
 
@@ -474,14 +474,14 @@ def test_blocks_that_earlier_runs_dropped_and_books_that_were_lost_do_not_count(
     assert findings.dropped_share(run) == pytest.approx(40 / 200)
 
 
-@pytest.mark.parametrize(("share", "drawn", "told"), [(1.0, 0, 0), (0.5, 1, 0), (0.49, 1, 1)])
+@pytest.mark.parametrize(("share", "drawn", "advised"), [(1.0, 0, 0), (0.5, 1, 0), (0.49, 1, 1)])
 def test_steps_that_are_left_out_are_drawn_and_told(
-    tmp_path: Path, share: float, drawn: int, told: int
+    tmp_path: Path, share: float, drawn: int, advised: int
 ) -> None:
     records = [{"frames": i, "updates": i, "learned_share": share} for i in (1, 2)]
     text = str(Text(page_of(write(tmp_path / "run", records))))
     assert text.count("Monte Carlo returns leave out the steps") == drawn
-    assert text.count("A longer --unroll-length leaves out fewer") == told
+    assert text.count("A longer --unroll-length leaves out fewer") == advised
 
 
 @pytest.mark.parametrize("correction", ["vtrace", "none"])
@@ -719,11 +719,11 @@ def test_the_rows_of_an_updates_time_are_its_parts(tmp_path: Path) -> None:
 
     # then
     assert finding["title"] == "Where an update's time went"
-    told = [
+    sentences = [
         (row["ms"], row["share"], row["width"], row["beside"], row["sum"])
         for row in finding["times"]
     ]
-    assert told == [
+    assert sentences == [
         ("1.00", "10 %", 10.0, False, False),
         ("4.00", "40 %", 40.0, False, False),
         ("2.50", "25 %", 25.0, False, False),
@@ -742,13 +742,13 @@ def test_a_figures_row_has_its_least_mean_greatest_and_last(tmp_path: Path) -> N
 
 def test_an_intake_that_waits_for_replies_makes_the_link_the_bottleneck(tmp_path: Path) -> None:
     record = {"wait_share": 0.6, "dropped_share": 0.3}
-    told = {}
+    sentences = {}
     for name, more in {"link": {"claim_share": 0.9}, "intake": {}}.items():
         records = [record | more | {"time_s": i} for i in (1, 2)]
-        told[name] = findings.what_held_it_up(read_run(write(tmp_path / name, records)))[0]
-    assert told["link"].startswith("Link-bound: the learner waits 60 % while the list is full")
-    assert "its intake waits 90 % for Redis" in told["link"]
-    assert told["intake"].startswith("Intake-bound: the learner waits 60 %")
+        sentences[name] = findings.what_held_it_up(read_run(write(tmp_path / name, records)))[0]
+    assert sentences["link"].startswith("Link-bound: the learner waits 60 % while the list is full")
+    assert "its intake waits 90 % for Redis" in sentences["link"]
+    assert sentences["intake"].startswith("Intake-bound: the learner waits 60 %")
 
 
 def test_without_counters_the_recorded_shares_tell_what_was_dropped(tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_when_all_is_well_there_is_no_notice() -> None:
 
 
 def test_books_that_do_not_balance_are_an_alarm_and_come_first() -> None:
-    told = notices(reading(residual=3, books={"foreign": 1}))
-    assert told[0] == ("ALARM", "the books do not balance: 3 blocks are unexplained")
-    assert len(told) == 2
+    found = notices(reading(residual=3, books={"foreign": 1}))
+    assert found[0] == ("ALARM", "the books do not balance: 3 blocks are unexplained")
+    assert len(found) == 2
 
 
 def test_what_was_lost_skipped_or_came_another_way_is_told() -> None:
