@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from impala_redis.common.learning.batch import Batch
     from impala_redis.common.learning.feeder import Feeder
     from impala_redis.common.learning.learner import Learner
@@ -35,9 +34,7 @@ class Training:
     publisher: Publisher
     logbook: Logbook
     _last_batch_at: float = field(default_factory=time.monotonic)
-    _notice_due: "Callable[[], bool]" = field(
-        default_factory=lambda: pacing.every(NO_DATA_NOTICE_S)
-    )
+    _notice_due: Callable[[], bool] = field(default_factory=lambda: pacing.every(NO_DATA_NOTICE_S))
 
     def next_batch(self) -> "Batch | None":
         """A batch, or None after a short wait; says so when none comes for long.

@@ -9,23 +9,10 @@ import pytest
 from impala_redis.common.acting.weights import unpack_reply
 from impala_redis.common.blocks import wire
 from impala_redis.common.errors import MessageRefused
-from impala_redis.common.run.spaces import ObservationSpec, discrete
-from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.replies import WeightsReply
+from small_networks import make_spec
 
-SPEC = RunSpec(
-    run="test",
-    env="Test-v0",
-    observation=ObservationSpec((3,), "float32"),
-    action=discrete(2),
-    hidden_sizes=(4,),
-    activation="tanh",
-    unroll_length=2,
-    envs_per_actor=2,
-    queue_blocks=10,
-    max_policy_age_s=600.0,
-    seed=0,
-)
+SPEC = make_spec()
 WEIGHTS = {name: np.full(shape, 0.5, np.float32) for name, shape in SPEC.parameter_shapes().items()}
 MESSAGE = wire.pack_weights(WEIGHTS, 7, SPEC)
 

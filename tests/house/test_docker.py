@@ -767,6 +767,9 @@ def test_the_build_steps_of_the_image_make_an_environment_with_working_programs(
         ROOT / "common/transport/functions.lua"
     ).read_bytes()
 
+    # under one name of ours
+    assert {"common", "workers", "src"}.isdisjoint(path.name for path in package.parent.iterdir())
+
     # and the programs start
     for name in ("impala-learner", "impala-actor"):
         assert "IMPALA_REDIS_URL" in _output(build, runs, name, "--help")

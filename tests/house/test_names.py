@@ -60,7 +60,8 @@ def test_v_trace_is_still_found_by_its_old_name_in_the_checkout() -> None:
 
 def test_an_installation_puts_one_name_of_ours_on_the_path() -> None:
     # given what pip has installed: a path (in an editable installation) or the package's files
-    files = metadata.files("impala-redis") or []
+    files = metadata.files("impala-redis")
+    assert files
     paths = [str(file.locate()) for file in files if file.suffix == ".pth"]
 
     # then

@@ -9,26 +9,10 @@ import redis
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import RunMissing, SpecMismatch
-from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers.evaluator import from_live_run
-
-
-def spec_of(run: str) -> RunSpec:
-    return RunSpec(
-        run=run,
-        env="CartPole-v1",
-        observation=ObservationSpec((4,), "float32"),
-        action=discrete(2),
-        hidden_sizes=(4,),
-        activation="tanh",
-        unroll_length=2,
-        envs_per_actor=2,
-        queue_blocks=10,
-        max_policy_age_s=600.0,
-        seed=0,
-    )
+from small_networks import make_spec
 
 
 def weights_of(spec: RunSpec) -> Weights:
@@ -38,7 +22,7 @@ def weights_of(spec: RunSpec) -> Weights:
 @pytest.fixture
 def learner(redis_url: str, run_name: str) -> Iterator[LearnerLink]:
     """A learner that has published version 3."""
-    link, spec = LearnerLink(redis_url, run_name, "learner", 60.0), spec_of(run_name)
+    link, spec = LearnerLink(redis_url, run_name, "learner", 60.0), make_spec(run=run_name)
     link.open()
     link.publish(3, wire.pack_weights(weights_of(spec), 3, spec))
     link.announce(spec.to_json(), spec.fingerprint, "running")
@@ -48,7 +32,7 @@ def learner(redis_url: str, run_name: str) -> Iterator[LearnerLink]:
 
 def test_a_live_run_gives_its_spec_and_weights(learner: LearnerLink) -> None:
     spec, weights = from_live_run(learner.url, learner.run)
-    assert spec == spec_of(learner.run)
+    assert spec == make_spec(run=learner.run)
     assert weights.version == 3
     assert all((values == 1.0).all() for values in weights.weights.values())
 
