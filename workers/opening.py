@@ -11,7 +11,7 @@ from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.spec import RunSpec, make_spec
+from impala_redis.common.run.spec import RunSpec, make_spec, saved_spec
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.suitability import check_room
 from impala_redis.common.transport.learner_link import LearnerLink
@@ -86,7 +86,7 @@ def _find_checkpoint(directory: RunDirectory, spec: RunSpec) -> Checkpoint | Non
         log.warning("NOTHING TO RESUME in %s: starting a new run", directory.path)
         return None
     saved = checkpoint.load(directory.checkpoints)
-    found = RunSpec.from_json(str(saved.facts.get("spec")))
+    found = saved_spec(str(saved.facts.get("spec")))
     if found.fingerprint != spec.fingerprint:
         raise SpecMismatch(
             f"{saved.path} is of another run: {spec.difference(found)}; resume with the settings "

@@ -97,7 +97,7 @@ class Actor:
         episodes = []
         for t, i in np.argwhere(self._over):
             length = int(lengths[t, i] - past_length[i])
-            episodes.append(Episode(float(returns[t, i] - past_return[i]), length))
+            episodes.append(Episode(float(returns[t, i] - past_return[i]), length, int(i)))
             past_return[i], past_length[i] = returns[t, i], lengths[t, i]
         self._returns, self._lengths = returns[-1] - past_return, lengths[-1] - past_length
         for i in np.flatnonzero(~np.isfinite(past_return)):  # else this sum stays so

@@ -11,14 +11,9 @@ from impala_redis.common.run.spaces import ObservationPart
 from impala_redis.common.run.spec import RunSpec
 
 
-def check_block(
-    rows: Trajectory, returns: NDArray[np.float32], lengths: NDArray[np.int32], spec: RunSpec
-) -> None:
-    """Raises MessageRefused, "nonfinite" or "range": a value would do harm in the learner.
-
-    `returns` and `lengths` [K] are those of the episodes that ended in the block.
-    """
-    floats = (rows.rewards, rows.discounts, rows.behaviour_log_probs, rows.memory, returns)
+def check_rows(rows: Trajectory, spec: RunSpec) -> None:
+    """Raises MessageRefused, "nonfinite" or "range": a value would do harm in the learner."""
+    floats = (rows.rewards, rows.discounts, rows.behaviour_log_probs, rows.memory)
     if not all(np.isfinite(values).all() for values in floats):
         raise MessageRefused(
             "nonfinite", "rewards, discounts, log-probabilities or memory are not finite"
@@ -34,8 +29,6 @@ def check_block(
         raise MessageRefused("range", "a discount is not in 0 .. 1")
     if spec.action.kind != "continuous" and rows.behaviour_log_probs.max(initial=0) > 0:
         raise MessageRefused("range", "a log-probability is above 0")
-    if lengths.min(initial=1) < 1:
-        raise MessageRefused("range", "an episode's length is not above 0")
 
 
 def _check_observations(rows: NDArray[Any], leaf: ObservationPart, in_bytes: bool) -> None:

@@ -8,6 +8,8 @@ False: it counts in no loss, in no trace and not as a frame.
 The second axis is the environment in every array, so that one index takes a column from each.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 
 from impala_redis.common.run.spaces import ObservationPart
 from impala_redis.common.run.spec import RunSpec
+
+NO_INFOS: Mapping[str, float] = MappingProxyType({})
 
 
 class Trajectory(NamedTuple):
@@ -41,6 +45,10 @@ class Episode(NamedTuple):
 
     episode_return: float  # undiscounted sum of the environment's rewards
     length: int  # steps
+    column: int  # the environment's index in the block, 0 .. N-1
+    # Numbers of the episode's last info, by name: finite in float32. A name may be missing here and
+    # be there in the block's other episodes.
+    infos: Mapping[str, float] = NO_INFOS
 
 
 class Origin(NamedTuple):

@@ -16,10 +16,12 @@ Shapes and dtypes are never taken from the message: the reader derives them from
 and from the number of environments, and the lengths must then agree to the byte. Only after that
 are arrays made.
 
-The body of a block has the arrays of a `Trajectory` in their order, then float32 episode returns
-[K] and int32 episode lengths [K]; all of it is one Zstandard frame if the header says so. The body
-of weights has the spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the
-upper half of a float32.
+The body of a block has the arrays of a `Trajectory` in their order, then those of the K episodes
+that ended in it: float32 returns [K], int32 lengths [K], int32 columns [K] and float32 infos
+[K, I]. The header lists the I names of the infos; NaN stands where an episode has none of that
+name. All of the body is one Zstandard frame if the header says so. The body of weights has the
+spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the upper half of a
+float32.
 """
 
 import re
@@ -32,9 +34,9 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.blocks import compression
-from impala_redis.common.blocks.checks import check_block
-from impala_redis.common.blocks.trajectory import Block, Episode, Origin, Trajectory, layout
+from impala_redis.common.blocks import compression, episodes
+from impala_redis.common.blocks.checks import check_rows
+from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory, layout
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import MessageRefused, NotFinite
 from impala_redis.common.run.settings import MAX_ENVS
@@ -65,6 +67,7 @@ _LIMITS = {
 def pack_block(block: Block, spec: RunSpec) -> bytes:
     """The message with a block of that run."""
     origin, rows = block.origin, block.trajectory
+    names = episodes.info_names(block.episodes)
     header = {
         "spec": spec.fingerprint,
         "actor": origin.actor,
@@ -73,12 +76,12 @@ def pack_block(block: Block, spec: RunSpec) -> bytes:
         "weights_version": origin.weights_version,
         "num_envs": rows.actions.shape[1],
         "num_episodes": len(block.episodes),
+        "infos": names,
         "unroll_s": float(block.unroll_s),
         "codec": spec.compression,
     }
-    returns = np.array([e.episode_return for e in block.episodes], "<f4")
-    lengths = np.array([e.length for e in block.episodes], "<i4")
-    return _pack(BLOCK, header, [*rows, returns, lengths], spec.compression)
+    ended = episodes.as_arrays(block.episodes, names)
+    return _pack(BLOCK, header, [*rows, *ended], spec.compression)
 
 
 def unpack_block(message: bytes, spec: RunSpec) -> Block:
@@ -86,23 +89,21 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
 
     Raises MessageRefused, with the reason that names its counter: "malformed" (no message, cut, or
     damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
-    "range" (an action, index or count out of range) or "nonfinite".
+    "range" (an action, index, column or count out of range) or "nonfinite".
     """
     header, body = _unpack(message, BLOCK, spec)
     num_envs = _count(header, "num_envs", 1, MAX_ENVS)
     num_episodes = _count(header, "num_episodes", 0, num_envs * spec.unroll_length)
-    parts = [
-        *layout(spec, num_envs),
-        ("float32", (num_episodes,)),
-        ("int32", (num_episodes,)),
-    ]
+    names = _info_names(header, num_episodes)
+    rows_layout = layout(spec, num_envs)
+    parts = [*rows_layout, *episodes.layout(num_episodes, len(names))]
     if _text(header, "codec") != "none":
         if num_envs > spec.envs_per_actor:  # a few bytes could unpack to gigabytes
             raise MessageRefused("schema", f"a packed block of more than {spec.envs_per_actor}")
         body = compression.decompressed(body, header["codec"], _size(parts))
-    *rows, returns, lengths = _split(body, parts)
-    trajectory = Trajectory(*rows)
-    check_block(trajectory, returns, lengths, spec)
+    arrays = _split(body, parts)
+    trajectory = Trajectory(*arrays[: len(rows_layout)])
+    check_rows(trajectory, spec)
     return Block(
         origin=Origin(
             actor=_text(header, "actor"),
@@ -111,9 +112,7 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
             weights_version=_count(header, "weights_version", 0, MAX_SEQUENCE),
         ),
         trajectory=trajectory,
-        episodes=tuple(
-            Episode(r, n) for r, n in zip(returns.tolist(), lengths.tolist(), strict=True)
-        ),
+        episodes=episodes.from_arrays(arrays[len(rows_layout) :], names, num_envs),
         unroll_s=_seconds(header, "unroll_s"),
     )
 
@@ -149,10 +148,10 @@ def unpack_weights(message: bytes, spec: RunSpec) -> VersionedWeights:
 def block_nbytes(spec: RunSpec, num_envs: int) -> int:
     """An upper bound of the message with one block of `num_envs` environments, in bytes."""
     t, n = spec.unroll_length, num_envs
-    body = _size(layout(spec, n)) + 8 * t * n  # the last term: one-step episodes, at 8 bytes each
+    body = _size(layout(spec, n)) + episodes.most_nbytes(t * n)
     if spec.compression != "none":
         body = compression.most_bytes(body)
-    return PREFIX.size + 1024 + body
+    return PREFIX.size + 1024 + episodes.NAMES_NBYTES + body
 
 
 def weights_nbytes(spec: RunSpec) -> int:
@@ -255,6 +254,17 @@ def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise MessageRefused("schema", f"the header's {name} is not in {least} .. {most}")
     return value
+
+
+def _info_names(header: dict[str, Any], num_episodes: int) -> list[str]:
+    names = header.get("infos")
+    if not isinstance(names, list) or not all(map(episodes.is_info_name, names)):
+        raise MessageRefused("schema", "the header's infos are not a list of names")
+    if len(names) > episodes.MAX_INFOS or len(names) * num_episodes > episodes.MAX_NUMBERS:
+        raise MessageRefused("schema", f"the header's {len(names)} infos are too many")
+    if len(set(names)) < len(names):
+        raise MessageRefused("schema", "a name stands twice in the header's infos")
+    return names
 
 
 def _seconds(header: dict[str, Any], name: str) -> float:

@@ -23,7 +23,7 @@ from impala_redis.common.run.spaces_json import (
 )
 
 # Raised by one whenever the form of a message or of the spec changes.
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 
 # A spec takes some hundred characters, and some hundred more for each part of an observation.
 MAX_SPEC_LENGTH = 65_536
@@ -114,6 +114,14 @@ def make_spec(
     values = config.values()
     return RunSpec(
         run=run, observation=observation, action=action, **{key: values[key] for key in _SETTINGS}
+    )
+
+
+def saved_spec(text: str) -> RunSpec:
+    """The spec in a checkpoint, which may be of release 0.1. Raises SpecMismatch."""
+    # The wire's version has nothing to do with tensors, and the spec's fields are still the same.
+    return RunSpec.from_json(
+        text.replace('"wire_version": 3}', f'"wire_version": {WIRE_VERSION}}}')
     )
 
 

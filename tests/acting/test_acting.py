@@ -209,7 +209,7 @@ def replay(
             over = terminated or truncated
             episode_return, length = episode_return + reward, length + 1
         if real and over:
-            episodes[t] = Episode(episode_return, length)
+            episodes[t] = Episode(episode_return, length, 0)
             episode_return, length = 0.0, 0
         observations.append(observation)
         is_first.append(not real)
@@ -256,7 +256,7 @@ def test_rows_and_episodes_are_those_of_a_plain_replay(
     for i in range(num_envs):
         # when the same actions are taken in one environment by itself
         expected, episodes = replay(env_id, one.environment.seed + i, rows.actions[:, i])
-        expected_episodes += [(t, i, episode) for t, episode in episodes.items()]
+        expected_episodes += [(t, i, episode._replace(column=i)) for t, episode in episodes.items()]
 
         # then the rows are the same: final observations where they belong, fake rows masked,
         # the new episode's first observation marked, discount 0 only at a termination
@@ -267,6 +267,7 @@ def test_rows_and_episodes_are_those_of_a_plain_replay(
     for number, block in enumerate(one.blocks):
         inside = [e for t, _, e in sorted(expected_episodes) if t // T == number]
         assert [episode.length for episode in block.episodes] == [e.length for e in inside]
+        assert [episode.column for episode in block.episodes] == [e.column for e in inside]
         assert [episode.episode_return for episode in block.episodes] == pytest.approx(
             [e.episode_return for e in inside]
         )
@@ -353,7 +354,7 @@ def test_cartpoles_time_limit_keeps_its_bootstrap(acting: Make) -> None:
     assert (moved < 0.5).all()  # it is where the pole went on to
     assert not np.array_equal(rows.observations[500], rows.observations[501])
     episodes = [episode for block in one.blocks for episode in block.episodes]
-    assert episodes == [Episode(500.0, 500)] * 2
+    assert episodes == [Episode(500.0, 500, i) for i in range(2)]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -446,7 +447,7 @@ def test_a_lost_life_ends_an_episode_and_a_score_goes_on_to_the_games_end() -> N
     mask = np.concatenate([block.trajectory.mask[:, 0] for block in blocks])
     assert np.flatnonzero(~mask).tolist() == list(range(2, 28, 3))
     episodes = [episode for block in blocks for episode in block.episodes]
-    assert episodes == [Episode(6.0, 6)] * 3
+    assert episodes == [Episode(6.0, 6, 0)] * 3
 
 
 # The policy's part.

@@ -87,13 +87,11 @@ def make_block(
     rows.discounts[:] = rng.random((t, num_envs)) < 0.5
     rows.behaviour_log_probs[:] = -rng.exponential(1.0, (t, num_envs))
     rows.mask[:] = rng.random((t, num_envs)) < 0.8
-    episodes = tuple(
-        Episode(float(np.float32(r)), int(n))
-        for r, n in zip(
-            rng.normal(size=num_episodes), rng.integers(1, 9, num_episodes), strict=True
-        )
-    )
-    return Block(Origin(actor, 7, 1, 3), rows, episodes, 0.25)
+    episodes = [
+        Episode(float(np.float32(rng.normal())), int(rng.integers(1, 9)), int(rng.integers(n)))
+        for n in [num_envs] * num_episodes
+    ]
+    return Block(Origin(actor, 7, 1, 3), rows, tuple(episodes), 0.25)
 
 
 def make_weights(spec: RunSpec) -> Weights:
@@ -186,6 +184,14 @@ OBSERVATIONS = [
     ended=st.floats(0, 1),
     seed=st.integers(0, 1000),
     actor=st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True),
+    infos=st.lists(
+        st.dictionaries(
+            st.sampled_from(["success", "a.b", "le c\u0153ur", "x" * 64, "\U0001f3c1" * 64]),
+            st.floats(width=32, allow_nan=False, allow_infinity=False),
+        ),
+        min_size=20,
+        max_size=20,
+    ),
     numbers=st.tuples(st.integers(0, 2**63), st.integers(1, 2**53), st.integers(0, 2**53)),
     unroll_s=st.floats(0, 1e300),
 )
@@ -196,6 +202,7 @@ def test_a_block_reads_back_as_it_was_written(
     ended: float,
     seed: int,
     actor: str,
+    infos: list[dict[str, float]],
     numbers: tuple[int, int, int],
     unroll_s: float,
 ) -> None:
@@ -203,7 +210,10 @@ def test_a_block_reads_back_as_it_was_written(
     spec = make_spec(observation, unroll_length)
     num_episodes = round(ended * num_envs * unroll_length)
     block = make_block(spec, num_envs, num_episodes, seed)
-    block = block._replace(origin=Origin(actor, *numbers), unroll_s=unroll_s)
+    episodes = [e._replace(infos=i) for e, i in zip(block.episodes, infos, strict=False)]
+    block = block._replace(
+        origin=Origin(actor, *numbers), unroll_s=unroll_s, episodes=tuple(episodes)
+    )
 
     # when
     message = pack_block(block, spec)
@@ -308,7 +318,44 @@ def test_the_bound_of_a_blocks_size_holds_for_the_largest_header_and_most_episod
 
     # then
     assert unpack_block(message, spec).origin == origin
-    assert block_nbytes(spec, 30) - 1024 < len(message) <= block_nbytes(spec, 30)
+    unused = 32 * 259 + 4 * 4096  # no infos
+    assert block_nbytes(spec, 30) - 1024 - unused < len(message) <= block_nbytes(spec, 30)
+
+
+@pytest.mark.parametrize("num_episodes", [1, 128, 129, 4096, 4097])
+def test_the_bound_of_a_blocks_size_holds_for_most_and_longest_infos(num_episodes: int) -> None:
+    # given
+    spec = make_spec(ObservationSpec((2,), "float32"), unroll_length=100)
+    block = make_block(spec, num_envs=50, num_episodes=num_episodes)
+    infos = {chr(0x1F300 + i) * 64: float(i) for i in range(40)}
+    episodes = tuple(episode._replace(infos=infos) for episode in block.episodes)
+
+    # when
+    message = pack_block(block._replace(episodes=episodes), spec)
+
+    # then as many are sent as have room, those whose names come first
+    sent = dict(list(infos.items())[: min(32, 4096 // num_episodes)])
+    assert [episode.infos for episode in unpack_block(message, spec).episodes] == [
+        sent
+    ] * num_episodes
+    assert len(message) <= block_nbytes(spec, 50)
+    most = num_episodes == 128  # with the most numbers and names
+    left = 12 * (50 * 100 - 128)
+    assert not most or block_nbytes(spec, 50) - 1024 - left < len(message)
+
+
+def test_an_info_that_an_episode_lacks_is_not_made_up() -> None:
+    # given
+    infos: list[dict[str, float]] = [{"success": 1.0}, {}, {"distance": -0.5, "success": 0.0}]
+    block = make_block(SPEC)
+    episodes = tuple(Episode(1.0, 2, i % 2, told) for i, told in enumerate(infos))
+
+    # when
+    found = unpack_block(pack_block(block._replace(episodes=episodes), SPEC), SPEC)
+
+    # then
+    assert [dict(episode.infos) for episode in found.episodes] == infos
+    assert [episode.column for episode in found.episodes] == [0, 1, 0]
 
 
 def test_what_is_read_cannot_be_written_to() -> None:
@@ -332,15 +379,16 @@ def test_arrays_of_another_memory_order_are_written_alike() -> None:
 
 
 GOLDEN_BLOCK = bytes.fromhex("""
-    494d5041 0300 0100 7c000000 3300000000000000 7dc0f8ac
-    89
-      a473706563 b031333932323465653264313563333937
+    494d5041 0400 0100 86000000 3b00000000000000 e270f580
+    8a
+      a473706563 b063653338363361666363633437623633
       a56163746f72 a161
       ab696e6361726e6174696f6e 07
       a873657175656e6365 01
       af776569676874735f76657273696f6e 03
       a86e756d5f656e7673 01
       ac6e756d5f657069736f646573 01
+      a5696e666f73 91 a26f6b
       a8756e726f6c6c5f73 cb3fd0000000000000
       a5636f646563 a46e6f6e65
     0102 0304 0506
@@ -352,12 +400,14 @@ GOLDEN_BLOCK = bytes.fromhex("""
     01 01
     0000003f
     02000000
+    00000000
+    0000803e
 """)
 
 GOLDEN_WEIGHTS = bytes.fromhex("""
-    494d5041 0300 0200 20000000 1800000000000000 201d78c3
+    494d5041 0400 0200 20000000 1800000000000000 30f64b4d
     82
-      a473706563 b066396134303735663138613533323835
+      a473706563 b065383466646236613665356364383962
       a776657273696f6e 05
     0000803f 000000c0
     0000003f 0000803e
@@ -366,9 +416,9 @@ GOLDEN_WEIGHTS = bytes.fromhex("""
 """)
 
 GOLDEN_WEIGHTS_IN_BFLOAT16 = bytes.fromhex("""
-    494d5041 0300 0200 20000000 0c00000000000000 7428e6d5
+    494d5041 0400 0200 20000000 0c00000000000000 ef31271e
     82
-      a473706563 b037393635656231643831366431373264
+      a473706563 b037316135383536343337653436616233
       a776657273696f6e 05
     803f 00c0
     003f 803e
@@ -390,7 +440,7 @@ def test_the_bytes_of_a_block_are_the_golden_ones() -> None:
         mask=np.array([[True], [True]]),
         memory=np.empty((1, 1, 0), np.float32),
     )
-    block = Block(Origin("a", 7, 1, 3), rows, (Episode(0.5, 2),), 0.25)
+    block = Block(Origin("a", 7, 1, 3), rows, (Episode(0.5, 2, 0, {"ok": 0.25}),), 0.25)
 
     # when / then
     assert pack_block(block, spec).hex() == GOLDEN_BLOCK.hex()
@@ -542,7 +592,7 @@ def test_weights_of_another_dtype_are_refused(written: RunSpec, read: RunSpec) -
 FIELDS = ["actor", "incarnation", "sequence", "weights_version", "num_envs", "num_episodes"]
 
 
-@pytest.mark.parametrize("name", [*FIELDS, "unroll_s"])
+@pytest.mark.parametrize("name", [*FIELDS, "unroll_s", "infos"])
 def test_a_header_must_have_every_field(name: str) -> None:
     header = {key: value for key, value in HEADER.items() if key != name}
     assert refusal(seal(header, BODY)) == "schema"
@@ -578,6 +628,23 @@ def test_a_count_in_the_header_must_be_a_whole_number_in_range(name: str, value:
         ("unroll_s", float("nan")),
         ("unroll_s", float("inf")),
         ("unroll_s", None),
+        ("infos", None),
+        ("infos", "success"),
+        ("infos", {"success": 1}),
+        ("infos", [1]),
+        ("infos", [None]),
+        ("infos", [b"success"]),
+        ("infos", [["success"]]),
+        ("infos", [""]),
+        ("infos", [" "]),
+        ("infos", ["x" * 65]),
+        ("infos", ["a\nb"]),
+        ("infos", ["\x1b[2J"]),
+        ("infos", ["\u202egnp"]),
+        ("infos", ["nul\0"]),
+        ("infos", ["twice", "twice"]),
+        ("infos", [f"info {i}" for i in range(33)]),
+        ("infos", ["one"]),  # the body has no number for it
     ],
 )
 def test_a_field_of_the_header_must_be_in_range(name: str, value: Any) -> None:
@@ -591,12 +658,21 @@ def test_a_number_of_environments_that_does_not_fit_the_body_is_refused(
     assert refusal(seal(HEADER | changes, BODY)) == "schema"
 
 
+def test_infos_of_more_numbers_than_a_block_may_have_are_refused() -> None:
+    # given 4,097 episodes with a number each
+    spec = make_spec(ObservationSpec((2,), "float32"), unroll_length=100)
+    header, body = opened(pack_block(make_block(spec, 50, 4097), spec))
+
+    # when / then
+    assert refusal(seal(header | {"infos": ["one"]}, body + bytes(4 * 4097)), spec) == "schema"
+
+
 @pytest.mark.parametrize("num_episodes", [0, 2, 4])
 def test_a_number_of_episodes_that_does_not_fit_the_body_is_refused(num_episodes: int) -> None:
     assert refusal(seal(HEADER | {"num_episodes": num_episodes}, BODY)) == "schema"
 
 
-@pytest.mark.parametrize("body", [b"", BODY[:-1], BODY[:-4], BODY + b"\0", BODY + bytes(8)])
+@pytest.mark.parametrize("body", [b"", BODY[:-1], BODY[:-4], BODY + b"\0", BODY + bytes(12)])
 def test_a_body_longer_or_shorter_than_the_spec_asks_is_refused(body: bytes) -> None:
     assert refusal(seal(HEADER, body)) == "schema"
 
@@ -695,13 +771,25 @@ def test_an_observation_in_float64_must_be_finite_too(value: float) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_an_episodes_return_must_be_finite(value: float) -> None:
-    block = make_block(SPEC)._replace(episodes=(Episode(value, 3),))
+    block = make_block(SPEC)._replace(episodes=(Episode(value, 3, 0),))
     assert refusal(pack_block(block, SPEC)) == "nonfinite"
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_an_episodes_info_must_be_finite(value: float) -> None:
+    block = make_block(SPEC)._replace(episodes=(Episode(1.0, 3, 0, {"success": value}),))
+    assert refusal(pack_block(block, SPEC)) == "nonfinite"
+
+
+@pytest.mark.parametrize("column", [-1, 2, 2**31 - 1, -(2**31)])
+def test_an_episode_is_of_one_of_the_blocks_environments(column: int) -> None:
+    block = make_block(SPEC, num_envs=2)._replace(episodes=(Episode(1.0, 3, column),))
+    assert refusal(pack_block(block, SPEC)) == "range"
 
 
 @pytest.mark.parametrize("length", [0, -1, -(2**31)])
 def test_an_episode_that_ended_has_at_least_one_step(length: int) -> None:
-    block = make_block(SPEC)._replace(episodes=(Episode(1.0, length),))
+    block = make_block(SPEC)._replace(episodes=(Episode(1.0, length, 0),))
     assert refusal(pack_block(block, SPEC)) == "range"
 
 

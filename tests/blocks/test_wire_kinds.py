@@ -56,7 +56,7 @@ def make_block(spec: RunSpec, num_envs: int = 2) -> Block:
             np.ones(part.shape, part.dtype).reshape(-1).view(np.uint8)
         )
     rows.behaviour_log_probs[...] = -0.5
-    return Block(Origin("a", 7, 1, 3), rows, (Episode(0.5, 2),), 0.25)
+    return Block(Origin("a", 7, 1, 3), rows, (Episode(0.5, 2, 0),), 0.25)
 
 
 KINDS = {

@@ -117,7 +117,7 @@ def make_block(spec: RunSpec, num_envs: int, sequence: int = 1, actor: str = "fu
         array[:] = 0
     rows.behaviour_log_probs[:] = -0.5
     rows.discounts[:] = rows.mask[:] = 1
-    return Block(Origin(actor, 7, sequence, 3), rows, (Episode(1.5, 3),), 0.25)
+    return Block(Origin(actor, 7, sequence, 3), rows, (Episode(1.5, 3, 0, {"x": 0.5}),), 0.25)
 
 
 SPECS = [
@@ -366,7 +366,8 @@ def read(case: Case) -> str:
             block = unpack_block(case.data, case.spec)
             _check_block(block, case.spec)
             if b"zstd" not in case.data:  # or its bytes are fewer
-                episodes = np.empty(2 * len(block.episodes), "f4")
+                infos = len(case_infos(case.data))
+                episodes = np.empty((3 + infos) * len(block.episodes), "f4")
                 _check_size(case.data, [*block.trajectory, episodes])
         elif case.kind == "weights":
             _, weights = unpack_weights(case.data, case.spec)
@@ -405,8 +406,18 @@ def _check_block(block: Block, spec: RunSpec) -> None:
     assert max(rows.mask.view(np.uint8).max(), rows.is_first.view(np.uint8).max()) <= 1
     assert all(abs(e.episode_return) < 4e38 and e.length > 0 for e in block.episodes)
     assert len(block.episodes) <= n * t
+    assert all(0 <= e.column < n and len(e.infos) <= 32 for e in block.episodes)
+    for name, value in (item for e in block.episodes for item in e.infos.items()):
+        assert name.isprintable() and 1 <= len(name) <= 64 and np.isfinite(value)
     assert 0 <= block.unroll_s < float("inf")
     assert block.origin.sequence >= 1
+
+
+def case_infos(message: bytes) -> list[str]:
+    """The names of the infos that a good message lists."""
+    length = PREFIX.unpack_from(message)[3]
+    names: list[str] = msgpack.unpackb(message[PREFIX.size :][:length])["infos"]
+    return names
 
 
 def _check_size(message: bytes, arrays: list[NDArray[Any]]) -> None:

@@ -175,7 +175,7 @@ def kinds(spec: RunSpec) -> list[Kind]:
     wide = dataclasses.replace(spec.observation, shape=(7,))
     exact = dataclasses.replace(spec.observation, dtype="float64")
     flags = spec.unroll_length * n  # the mask is the last but one of the rows
-    episodes = len(body) - 8 - flags
+    episodes = len(body) - 16 - flags
     return [
         Kind(24, "nothing", "malformed", b""),
         Kind(24, "text", "malformed", b"garbage"),

@@ -142,7 +142,7 @@ def test_a_cleared_batch_is_as_good_as_new() -> None:
     batch = make_batch(SPEC, 2, pinned=False)
     batch.take(numbered(0, 2), 0, version=1)
     batch.frames = 5
-    batch.episodes += [Episode(1.0, 2)]
+    batch.episodes += [Episode(1.0, 2, 0)]
 
     # when
     batch.clear()
@@ -158,14 +158,14 @@ def test_clearing_one_batch_leaves_what_was_handed_out_before() -> None:
     # given
     batch = make_batch(SPEC, 1, pinned=False)
     batch.take(numbered(0, 1), 0, version=1)
-    batch.episodes += [Episode(1.0, 2)]
+    batch.episodes += [Episode(1.0, 2, 0)]
     episodes, versions = batch.episodes, batch.versions
 
     # when
     batch.clear()
 
     # then
-    assert (episodes, versions) == ([Episode(1.0, 2)], [1])
+    assert (episodes, versions) == ([Episode(1.0, 2, 0)], [1])
 
 
 def test_two_batches_share_nothing() -> None:
@@ -175,7 +175,7 @@ def test_two_batches_share_nothing() -> None:
 
     # when
     one.take(numbered(7, 2), 0, version=2)
-    one.episodes += [Episode(1.0, 2)]
+    one.episodes += [Episode(1.0, 2, 0)]
 
     # then
     assert same(other.rows, numbered(0, 2))

@@ -190,15 +190,15 @@ def test_blocks_of_any_width_arrive_once_and_in_order_in_batches_of_another(
 
 def test_a_batch_knows_frames_versions_and_episodes(run: Run) -> None:
     # given two blocks of other versions, with episodes that ended inside
-    run.push(2, version=4, episodes=(Episode(1.5, 7), Episode(-2.0, 9)))
-    run.push(2, version=5, episodes=(Episode(3.0, 11),))
+    run.push(2, version=4, episodes=(Episode(1.5, 7, 0), Episode(-2.0, 9, 0)))
+    run.push(2, version=5, episodes=(Episode(3.0, 11, 0),))
 
     # when they fill one batch
     batch = take(run.feeder(4))
 
     # then it says what is in it
     assert batch.versions == [4, 4, 5, 5]
-    assert batch.episodes == [Episode(1.5, 7), Episode(-2.0, 9), Episode(3.0, 11)]
+    assert batch.episodes == [Episode(1.5, 7, 0), Episode(-2.0, 9, 0), Episode(3.0, 11, 0)]
     assert batch.frames == sum(rows.frames for rows in run.pushed)
 
 
@@ -206,13 +206,13 @@ def test_a_used_batch_carries_nothing_into_its_next_use(run: Run) -> None:
     # given a feeder with two batches that go round
     feeder = run.feeder(2)
     for version in range(6):
-        run.push(2, version=version, episodes=(Episode(float(version), 1),))
+        run.push(2, version=version, episodes=(Episode(float(version), 1, 0),))
 
     # when each is used several times, then it holds what is new only
     for version in range(6):
         batch = take(feeder)
         assert batch.versions == [version, version]
-        assert batch.episodes == [Episode(float(version), 1)]
+        assert batch.episodes == [Episode(float(version), 1, 0)]
         assert batch.frames == run.pushed[version].frames
         feeder.trained(batch)
 

@@ -63,7 +63,7 @@ def make_data(spec: RunSpec, seed: int, version: int = 0, pinned: bool = False) 
     rows.memory[:] = 0.0
     batch.filled, batch.frames = B, rows.frames
     batch.versions = [version] * B
-    batch.episodes = [Episode(float(np.float32(r)), 5) for r in rng.normal(size=2)]
+    batch.episodes = [Episode(float(np.float32(r)), 5, 0) for r in rng.normal(size=2)]
     return batch
 
 

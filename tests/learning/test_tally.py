@@ -150,7 +150,7 @@ def test_a_block_that_took_no_time_has_no_rate() -> None:
 def test_of_many_episodes_some_returns_are_told_and_the_figures_are_of_all() -> None:
     # given
     batch = batch_of([0])
-    batch.episodes = [Episode(float(i), 2 * i + 1) for i in range(95)]
+    batch.episodes = [Episode(float(i), 2 * i + 1, 0) for i in range(95)]
 
     # when
     tally = Tally()
@@ -168,7 +168,7 @@ def test_of_many_episodes_some_returns_are_told_and_the_figures_are_of_all() -> 
 def test_what_was_taken_is_not_told_again() -> None:
     # given a batch that brings something of everything
     batch = batch_of([0, 1], replayed=1)
-    batch.episodes, batch.played = [Episode(1.0, 5)], [UnrollTiming("a", 100, 0.5)]
+    batch.episodes, batch.played = [Episode(1.0, 5, 0)], [UnrollTiming("a", 100, 0.5)]
     tally = Tally()
     tally.made(1, 0.0)
     tally.note(batch, 1, 1.0)
@@ -179,7 +179,7 @@ def test_what_was_taken_is_not_told_again() -> None:
 
     # and of something else, only that
     other = batch_of([1])
-    other.episodes, other.played = [Episode(9.0, 3)], [UnrollTiming("b", 100, 0.25)]
+    other.episodes, other.played = [Episode(9.0, 3, 0)], [UnrollTiming("b", 100, 0.25)]
     tally.note(other, 1, 1.0)
     figures = tally.take()
     assert (figures["actors"], figures["actor_frames_per_s_min"]) == (1, 400)
@@ -241,12 +241,12 @@ def test_there_is_no_mean_return_before_100_episodes() -> None:
     window = EpisodeWindow()
 
     # when
-    window.add(Episode(2.0, 1) for _ in range(EPISODE_WINDOW - 1))
+    window.add(Episode(2.0, 1, 0) for _ in range(EPISODE_WINDOW - 1))
 
     # then
     assert EPISODE_WINDOW == 100
     assert window.mean_return is None
-    window.add([Episode(102.0, 1)])
+    window.add([Episode(102.0, 1, 0)])
     assert window.mean_return == 3.0
     assert window.episodes == 100
 
@@ -256,7 +256,7 @@ def test_the_mean_return_is_of_the_last_100_episodes() -> None:
     window = EpisodeWindow()
 
     # when
-    window.add(Episode(float(i), 1) for i in range(250))
+    window.add(Episode(float(i), 1, 0) for i in range(250))
 
     # then
     assert window.mean_return == sum(range(150, 250)) / 100
@@ -271,12 +271,12 @@ def test_a_window_of_zero_returns_has_a_mean_of_zero() -> None:
 def test_a_restored_window_goes_on_where_it_was() -> None:
     # given
     window = EpisodeWindow()
-    window.add(Episode(float(i), 1) for i in range(130))
+    window.add(Episode(float(i), 1, 0) for i in range(130))
 
     # when
     restored = EpisodeWindow(list(window.returns), window.episodes)
     for each in (window, restored):
-        each.add([Episode(-5.0, 1)])
+        each.add([Episode(-5.0, 1, 0)])
 
     # then
     assert restored.mean_return == window.mean_return

@@ -199,9 +199,9 @@ PENDULUM = make_spec(
 @pytest.mark.parametrize(
     ("spec", "fingerprint"),
     [
-        (SPEC, "f40d37887b78eacd"),
-        (PICTURES, "651e791429cd50a2"),
-        (PENDULUM, "8663880a47703c11"),
+        (SPEC, "118d0275291e9fd0"),
+        (PICTURES, "c91d4c64116d49f4"),
+        (PENDULUM, "5e4101704669a8d9"),
     ],
     ids=["box", "pictures", "numbers"],
 )
@@ -222,7 +222,7 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
         '"extra_inputs": "last_action_reward", "run": "pictures", "env": "Rooms-v0", '
         '"unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
         '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", '
-        '"compression": "zstd", "start_frames": 0, "wire_version": 3}'
+        '"compression": "zstd", "start_frames": 0, "wire_version": 4}'
     )
 
 

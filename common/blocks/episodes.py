@@ -1,0 +1,81 @@
+"""The episodes that ended in a block, as arrays: K of them, with I infos each."""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_redis.common.blocks.trajectory import NO_INFOS, Episode
+from impala_redis.common.errors import MessageRefused
+
+MAX_INFOS = 32  # names in one block
+MAX_NAME_LENGTH = 64  # characters
+MAX_NUMBERS = 4096  # K x I: a block of many one-step episodes would hold little else
+# What the list of names takes in a header, at most: a character has up to 4 bytes.
+NAMES_NBYTES = MAX_INFOS * (4 * MAX_NAME_LENGTH + 3)
+
+
+def is_info_name(value: Any) -> bool:
+    """Whether this is a text of 1 to 64 printable characters, the first and last no spaces."""
+    return (
+        isinstance(value, str)
+        and 1 <= len(value) <= MAX_NAME_LENGTH
+        and value.isprintable()
+        and value == value.strip()
+    )
+
+
+def info_names(episodes: Sequence[Episode]) -> list[str]:
+    """The names that travel: the first 32 by name, and no more than 4,096 numbers have room for."""
+    most = min(MAX_INFOS, MAX_NUMBERS // max(1, len(episodes)))
+    return sorted({name for episode in episodes for name in episode.infos})[:most]
+
+
+def as_arrays(episodes: Sequence[Episode], names: Sequence[str]) -> list[NDArray[Any]]:
+    """Float32 returns [K], int32 lengths [K] and columns [K], and float32 infos [K, I].
+
+    An info is NaN where an episode has none of that name.
+    """
+    infos = [[e.infos.get(name, np.nan) for name in names] for e in episodes]
+    return [
+        np.array([e.episode_return for e in episodes], "<f4"),
+        np.array([e.length for e in episodes], "<i4"),
+        np.array([e.column for e in episodes], "<i4"),
+        np.array(infos, "<f4"),
+    ]
+
+
+def layout(num_episodes: int, num_infos: int) -> list[tuple[str, tuple[int, ...]]]:
+    """The dtype and shape of each of these arrays."""
+    k = num_episodes
+    return [("float32", (k,)), ("int32", (k,)), ("int32", (k,)), ("float32", (k, num_infos))]
+
+
+def most_nbytes(num_steps: int) -> int:
+    """An upper bound of what the arrays take, in bytes: one-step episodes, with all infos."""
+    return 12 * num_steps + 4 * min(MAX_INFOS * num_steps, MAX_NUMBERS)
+
+
+def from_arrays(
+    arrays: Sequence[NDArray[Any]], names: Sequence[str], num_envs: int
+) -> tuple[Episode, ...]:
+    """The episodes in arrays of that layout.
+
+    Raises MessageRefused, "nonfinite" or "range": a value cannot be.
+    """
+    returns, lengths, columns, infos = arrays
+    if not np.isfinite(returns).all() or np.isinf(infos).any():
+        raise MessageRefused("nonfinite", "an episode's return or info is not finite")
+    if lengths.min(initial=1) < 1:
+        raise MessageRefused("range", "an episode's length is not above 0")
+    if columns.min(initial=0) < 0 or columns.max(initial=0) >= num_envs:
+        raise MessageRefused("range", f"an episode's column is not in 0 .. {num_envs - 1}")
+    by_name: list[Mapping[str, float]] = [NO_INFOS] * len(returns)
+    if names:
+        by_name = [
+            {name: value for name, value in zip(names, row, strict=True) if not isnan(value)}
+            for row in infos.tolist()
+        ]
+    return tuple(map(Episode, returns.tolist(), lengths.tolist(), columns.tolist(), by_name))
