@@ -30,7 +30,8 @@ from impala_redis.common.errors import (
     SpecMismatch,
 )
 from impala_redis.common.records import checkpoint
-from impala_redis.common.run.spec import RunSpec, saved_spec
+from impala_redis.common.run.saved_spec import read_saved_spec
+from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.monitor import MonitorLink
 from impala_redis.workers import process, stopping
 from impala_redis.workers.options import CONTEXT, option, shared
@@ -157,9 +158,12 @@ def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, VersionedWeights]:
 
 
 def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
-    """Spec and weights of a checkpoint, or of a run directory's newest. Raises CheckpointError."""
+    """Spec and weights of a checkpoint, or of a run directory's newest.
+
+    Raises CheckpointError, or SpecMismatch if a newer version made it.
+    """
     saved = checkpoint.load(path)
-    spec = saved_spec(str(saved.facts.get("spec")))
+    spec = read_saved_spec(saved.facts, saved.path)
     weights: Weights = {}
     for name, shape in spec.parameter_shapes().items():
         tensor = saved.tensors.get(f"model.{name}")

@@ -16,6 +16,7 @@ from impala_redis.common.learning.tally import Means, Tally
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.figures import in_status
 from impala_redis.common.records.recorder import Recorder
+from impala_redis.common.run.saved_spec import MADE_BY
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers import pacing, process
 from impala_redis.workers.plan import Plan
@@ -151,7 +152,7 @@ class Logbook:
     def save_checkpoint(self, epoch: int) -> None:
         """Saves the state of training; a full disk is logged loudly and training goes on."""
         tensors, facts = self._learner.state()
-        facts |= {"spec": self._spec.to_json(), "epoch": epoch}
+        facts |= {"spec": self._spec.to_json(), "epoch": epoch, "made_by": MADE_BY}
         keep = self._plan.config.training.keep_checkpoints
         try:
             checkpoint.save(

@@ -11,7 +11,8 @@ from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.spec import RunSpec, make_spec, saved_spec
+from impala_redis.common.run.saved_spec import read_saved_spec
+from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.suitability import check_room
 from impala_redis.common.transport.learner_link import LearnerLink
@@ -86,10 +87,9 @@ def _find_checkpoint(directory: RunDirectory, spec: RunSpec) -> Checkpoint | Non
         log.warning("NOTHING TO RESUME in %s: starting a new run", directory.path)
         return None
     saved = checkpoint.load(directory.checkpoints)
-    found = saved_spec(str(saved.facts.get("spec")))
-    if found.fingerprint != spec.fingerprint:
+    if difference := spec.difference(read_saved_spec(saved.facts, saved.path)):
         raise SpecMismatch(
-            f"{saved.path} is of another run: {spec.difference(found)}; resume with the settings "
+            f"{saved.path} is of another run: {difference}; resume with the settings "
             "it was made with, or give another --run-dir"
         )
     return saved

@@ -17,8 +17,9 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from impala_redis.common.errors import CheckpointError
+from impala_redis.common.errors import CheckpointError, SpecMismatch
 from impala_redis.common.records.files import write_atomically
+from impala_redis.common.run.saved_spec import maker
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ def discard_after(directory: Path, updates: int) -> None:
 def load(path: Path) -> Checkpoint:
     """The checkpoint in that JSON (or safetensors) file, or the newest whole one of a directory.
 
-    A damaged one is passed over with a warning. Raises CheckpointError if none is usable.
+    A damaged one is passed over with a warning. Raises CheckpointError if none is usable, and
+    SpecMismatch if a newer version made it.
     """
     if not path.exists():
         raise CheckpointError(f"there is no run directory or checkpoint at {path}")
@@ -105,8 +107,14 @@ def _all(directory: Path) -> list[Path]:
 def _load_one(path: Path) -> Checkpoint:
     try:
         facts = json.loads(path.read_bytes())
-        if facts["format"] != FORMAT:
-            raise CheckpointError(f"{path} is of format {facts['format']}, not {FORMAT}")
+        found = facts["format"]
+        if type(found) is int and found > FORMAT:
+            raise SpecMismatch(
+                f"{path} was made by {maker(facts)} (format {found}, this one reads {FORMAT}); "
+                "install that version"
+            )
+        if found != FORMAT:
+            raise CheckpointError(f"{path} is of format {ascii(found)[:80]}, not {FORMAT}")
         data = (path.parent / Path(facts["tensors"]).name).read_bytes()
         digest = facts["sha256"]
     except OSError as error:

@@ -10,6 +10,7 @@ from impala_redis.common.errors import ConfigError, RunDirectoryError, RunUnread
 from impala_redis.common.records.files import write_atomically
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_document, read_toml, to_toml
+from impala_redis.common.run.saved_spec import MADE_BY, maker
 
 # The format of config.toml, in its table [run]; a file without a number is of the first format. It
 # must be raised when a setting changes its meaning, since an older version would misread the file;
@@ -40,7 +41,7 @@ class RunDirectory:
 
     def write_config(self, name: str, preset: str | None, config: Config) -> None:
         """Writes config.toml: the run's name and preset, and every setting as resolved."""
-        head = f'[run]\nformat = {FORMAT}\nname = "{name}"\n'
+        head = f'[run]\nformat = {FORMAT}\nname = "{name}"\nmade_by = "{MADE_BY}"\n'
         head += f'preset = "{preset}"\n' if preset else ""
         write_atomically(self.config, f"{head}\n{to_toml(config)}".encode())
 
@@ -54,18 +55,19 @@ class RunDirectory:
             return {}, {}
         table = read_document(self.config).get("run")
         identity = table if isinstance(table, dict) else {}
+        made_by = f" ({maker(identity)})" if "made_by" in identity else ""
         found = identity.get("format", FORMAT)
         if type(found) is not int or found > FORMAT:
             raise RunUnreadable(
                 f"{printable(self.config)} was written by a newer version of impala-redis (format "
-                f"{ascii(found)[:80]}, this one reads {FORMAT}); install that version"
+                f"{ascii(found)[:80]}, this one reads {FORMAT}); install that version{made_by}"
             )
         try:
             return identity, read_toml(self.config)
         except ConfigError as error:
             raise ConfigError(
                 f"{printable(self.config)}: {error}; or it is of a newer version of impala-redis: "
-                "then install that one"
+                f"then install that one{made_by}"
             ) from error
 
     def prepare(self, program: str, resume: bool) -> None:

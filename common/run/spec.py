@@ -117,14 +117,6 @@ def make_spec(
     )
 
 
-def saved_spec(text: str) -> RunSpec:
-    """The spec in a checkpoint, which may be of release 0.1. Raises SpecMismatch."""
-    # The wire's version has nothing to do with tensors, and the spec's fields are still the same.
-    return RunSpec.from_json(
-        text.replace('"wire_version": 3}', f'"wire_version": {WIRE_VERSION}}}')
-    )
-
-
 def _spec_from(document: dict[str, Any]) -> RunSpec:
     """Builds the spec after checking each field's type and range. Raises SpecMismatch."""
     expected = {item.name for item in dataclasses.fields(RunSpec)}

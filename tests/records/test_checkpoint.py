@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from impala_redis.common.errors import SpecMismatch
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import (
     CheckpointError,
@@ -211,7 +213,7 @@ GARBAGE = [
     b'{"format": 1, "tensors": "..", "sha256": ""}',
     b'{"format": 1, "tensors": "a\\u0000b", "sha256": ""}',
     b'{"format": 1, "tensors": "checkpoint-000000000001.safetensors", "sha256": null}',
-    b'{"format": 2, "tensors": "checkpoint-000000000001.safetensors", "sha256": ""}',
+    b'{"format": 0, "tensors": "checkpoint-000000000001.safetensors", "sha256": ""}',
     b'{"format": null, "tensors": "checkpoint-000000000001.safetensors", "sha256": ""}',
 ]
 
@@ -232,6 +234,21 @@ def test_a_garbled_json_is_passed_over_with_a_warning(
     # then
     assert found.facts["updates"] == 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.parametrize(("format", "made_by"), [(2, "impala-redis 0.9.1"), (77, None)])
+def test_a_checkpoint_in_a_form_to_come_is_named_and_not_passed_over(
+    tmp_path: Path, format: int, made_by: str | None
+) -> None:
+    # given
+    save_at(tmp_path, 1)
+    newest = save_at(tmp_path, 2)
+    newest.write_text(json.dumps({"format": format, "made_by": made_by}))
+
+    # when / then
+    said = f"{newest} was made by {made_by or 'another version of impala-redis'} (format {format}, "
+    with pytest.raises(SpecMismatch, match=re.escape(said) + r".*; install that version$"):
+        load(tmp_path)
 
 
 def test_tensors_that_are_not_safetensors_are_passed_over(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from impala_redis.common.records.curves import POINTS, Curve, curve_of, spread
 from impala_redis.common.records.history import grouped, read_run, series
 from impala_redis.common.records.rundir import FORMAT, RunDirectory
 from impala_redis.common.run.config import Config
+from impala_redis.common.run.saved_spec import MADE_BY
 
 
 def write(path: Path, records: Sequence[Any] = ({"frames": 1},), **changed: Any) -> Path:
@@ -123,7 +125,8 @@ def test_a_setting_of_a_newer_version_is_named_with_a_remedy(tmp_path: Path) -> 
     config.write_text(config.read_text() + "\nsetting_to_come = 1\n")
     with pytest.raises(RunUnreadable, match=r"'setting_to_come'.*newer version.*install that one"):
         read_run(tmp_path)
-    with pytest.raises(ConfigError, match=r"config.toml: .*'setting_to_come'.*install that one"):
+    said = rf"config.toml: .*'setting_to_come'.*install that one \({re.escape(MADE_BY)}\)"
+    with pytest.raises(ConfigError, match=said):
         RunDirectory(tmp_path).read_config()  # a resume, too
 
 
@@ -150,6 +153,11 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path: Path, found: str) -> None
     with pytest.raises(RunUnreadable) as refused:
         RunDirectory(tmp_path).read_config()  # a resume, too
     assert str(refused.value).isprintable()
+
+    # and its version is named if the file says it
+    config.write_text(config.read_text().replace(MADE_BY, "impala-redis 7.5"))
+    with pytest.raises(RunUnreadable, match=r"install that version \(impala-redis 7.5\)$"):
+        RunDirectory(tmp_path).read_config()
 
 
 def test_a_run_of_before_there_was_a_format_is_read(tmp_path: Path) -> None:
