@@ -16,13 +16,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
 from impala_redis.common.envs import atari, corridor, gridworld, masked_cartpole, user_module
-from impala_redis.common.envs.encoding import (
-    ActionDecoder,
-    Array,
-    Encoder,
-    action_spec,
-    observation_spec,
-)
+from impala_redis.common.envs.actions import ActionDecoder, action_spec
+from impala_redis.common.envs.observations import Array, Encoder, observation_spec
 from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment
 
 log = logging.getLogger(__name__)

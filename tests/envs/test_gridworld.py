@@ -9,13 +9,8 @@ import pytest
 
 from impala_redis.common.acting.numpy_policy import features
 from impala_redis.common.envs import gridworld
-from impala_redis.common.envs.encoding import (
-    ActionDecoder,
-    Encoder,
-    action_spec,
-    encoded_text,
-    observation_spec,
-)
+from impala_redis.common.envs.actions import ActionDecoder, action_spec
+from impala_redis.common.envs.observations import Encoder, encoded_text, observation_spec
 from impala_redis.common.errors import UnsupportedEnvironment
 
 NUM_ENVS = 4
