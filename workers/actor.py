@@ -38,8 +38,9 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers import pacing, process, stopping
+from impala_redis.workers.actor_options import actor_options
 from impala_redis.workers.joining import OpenRun, wait_for_run
-from impala_redis.workers.options import CONTEXT, option, shared
+from impala_redis.workers.options import CONTEXT, shared
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.watchdog import Watchdog
 
@@ -53,26 +54,7 @@ ENVIRONMENT_FAILURES, FAILURES_WITHIN_S = 3, 60.0
 
 @click.command(context_settings=CONTEXT)
 @shared("redis-url", "run")
-@option("actor-id", show_default="host-pid", help="Name of this actor; its seed is made from it.")
-@option(
-    "wait-learner-s",
-    type=click.FloatRange(min=0),
-    show_default="for ever",
-    help="Give up when no learner opens the run for this long.",
-)
-@shared("env-module")
-@option(
-    "unroll-timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    help="An unroll that takes longer hangs: the actor ends, for its supervisor to start another.",
-)
-@option(
-    "plain-push",
-    is_flag=True,
-    help="Push by RPUSH alone: for a user of the server that may not call functions.",
-)
-@shared("wait-redis-s", "log-level")
+@actor_options
 def main(
     redis_url: str,
     run: str | None,

@@ -32,8 +32,11 @@ def program_command(name: str, *options: str) -> list[str]:
 class Crew:
     """The learner and the actors of this machine; leaving the `with` ends them in order."""
 
-    def __init__(self, plan: Plan, redis_url: str, learner_options: list[str]) -> None:
+    def __init__(
+        self, plan: Plan, redis_url: str, learner_options: list[str], actor_options: list[str]
+    ) -> None:
         self._run, self._directory = plan.run, plan.directory
+        self._actor_options = actor_options
         # In the environment: an address may hold a password, and everyone can read arguments.
         self._environment = os.environ | {
             "IMPALA_REDIS_URL": redis_url,
@@ -105,7 +108,8 @@ class Crew:
         return self._last_error("learner")
 
     def _spawn_actor(self, name: str) -> subprocess.Popen[bytes]:
-        return self._spawn(name, "actor", "--run", self._run, "--actor-id", name)
+        options = ("--run", self._run, "--actor-id", name, *self._actor_options)
+        return self._spawn(name, "actor", *options)
 
     def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
         log_file = self._logs / f"{log_name}.log"

@@ -25,7 +25,8 @@ from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.server import children
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.workers import stopping
+from impala_redis.workers import pacing, stopping
+from impala_redis.workers.actor_options import options_for_actors
 from impala_redis.workers.crew import Crew, program_command
 from impala_redis.workers.options import (
     CONTEXT,
@@ -55,6 +56,13 @@ REPORT_WITHIN_S = 60.0
     default=False,
     help="Write report.html into the run directory at the end, unless interrupted.",
 )
+@options_for_actors
+@option(
+    "wait-redis-s",
+    type=click.FloatRange(min=0),
+    show_default="0, and 30 for learner and actors",
+    help="Seconds to wait at the start for a server that does not answer.",
+)
 @shared("log-level")
 @every_setting
 def main(
@@ -68,7 +76,9 @@ def main(
     resume: bool,
     take_over: bool,
     report: bool,
+    wait_redis_s: float | None,
     log_level: str,
+    actor_arguments: list[str],
     overrides: dict[str, Any],
 ) -> None:
     """Trains on this machine: a Redis server, a learner and actors, from one command.
@@ -89,13 +99,14 @@ def main(
         )
         plan.directory.prepare("train", resume)
         options = ["--device", device, "--threads", str(threads), "--log-level", log_level]
+        options += [] if wait_redis_s is None else ["--wait-redis-s", str(wait_redis_s)]
         options += ["--preset", plan.preset] if plan.preset else []
         options += ["--resume"] if resume else []
         options += ["--take-over"] if take_over else []
-        with _server(redis_url, plan.directory) as server:
+        with _server(redis_url, plan.directory, wait_redis_s or 0.0, stop) as server:
             progress = Progress(plan.directory, plan.config)
             progress.introduce(plan.run, server.public_url)
-            with Crew(plan, server.url, options) as crew:
+            with Crew(plan, server.url, options, actor_arguments) as crew:
                 code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code))
         if report and code == 0 and not stop():
@@ -162,15 +173,21 @@ class Server(NamedTuple):
 
 
 @contextlib.contextmanager
-def _server(redis_url: str | None, directory: RunDirectory) -> Iterator[Server]:
+def _server(
+    redis_url: str | None, directory: RunDirectory, wait_redis_s: float, stop: stopping.StopFlag
+) -> Iterator[Server]:
     """The given server, or our own while the `with` lasts."""
     if redis_url is None:
         with EmbeddedServer(directory.path) as embedded:
             yield Server(embedded.url, embedded.tcp_url, embedded)
         return
     client = connect(redis_url, "impala-train")
-    with translated(client):
-        client.ping()
+
+    def ping() -> None:
+        with translated(client):
+            client.ping()
+
+    pacing.wait_for_redis(ping, redis_url, wait_redis_s, stop)
     client.close()
     yield Server(redis_url, redis_url, None)
 

@@ -1,0 +1,108 @@
+"""The options of impala-actor, in one table: impala-train takes them, too, and passes them on."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import click
+from click.core import ParameterSource
+
+from impala_redis.workers.options import option, shared
+
+Function = Callable[..., Any]
+
+
+class ActorOption(NamedTuple):
+    """One option of an actor; `not_for_train` says why impala-train has none of that name."""
+
+    add: Callable[[Function], Function]
+    not_for_train: str = ""
+
+
+# An option that is added here is one of impala-train as well.
+ACTOR_OPTIONS: dict[str, ActorOption] = {
+    "actor-id": ActorOption(
+        option(
+            "actor-id",
+            show_default="host-pid",
+            help="Name of this actor; its seed is made from it.",
+        ),
+        not_for_train="it names its actors itself",
+    ),
+    "wait-learner-s": ActorOption(
+        option(
+            "wait-learner-s",
+            type=click.FloatRange(min=0),
+            show_default="for ever",
+            help="An actor gives up when no learner opens the run for this long.",
+        )
+    ),
+    "env-module": ActorOption(
+        shared("env-module"), not_for_train="its actors may import what --env names, no more"
+    ),
+    "unroll-timeout-s": ActorOption(
+        option(
+            "unroll-timeout-s",
+            type=click.FloatRange(min=0, min_open=True),
+            default=300.0,
+            help="An unroll that takes longer hangs: the actor ends, for its supervisor to start "
+            "another.",
+        )
+    ),
+    "plain-push": ActorOption(
+        option(
+            "plain-push",
+            is_flag=True,
+            help="Actors push by RPUSH alone: for a user of the server that may not call "
+            "functions.",
+        )
+    ),
+    "wait-redis-s": ActorOption(shared("wait-redis-s")),
+    "log-level": ActorOption(shared("log-level")),
+}
+
+
+def actor_options(function: Function) -> Function:
+    """Adds all of them, for impala-actor."""
+    for row in reversed(ACTOR_OPTIONS.values()):
+        function = row.add(function)
+    return function
+
+
+def options_for_actors(function: Function) -> Function:
+    """Adds those of impala-train; what was typed arrives as `actor_arguments`, to be passed on.
+
+    What variables say reaches the actors by itself. Options that the program declares under the
+    same name, as it also heeds them itself, are passed on as well.
+    """
+    names = [name for name, row in ACTOR_OPTIONS.items() if not row.not_for_train]
+    own = {parameter.name for parameter in getattr(function, "__click_params__", [])}
+    added = [name for name in names if _parameter(name) not in own]
+
+    @functools.wraps(function)
+    def with_arguments(**values: Any) -> Any:
+        context = click.get_current_context()
+        for name in added:
+            del values[_parameter(name)]
+        arguments = [text for name in names for text in _typed(context, name)]
+        return function(**values, actor_arguments=arguments)
+
+    decorated: Function = with_arguments
+    for name in reversed(added):
+        decorated = ACTOR_OPTIONS[name].add(decorated)
+    return decorated
+
+
+def _parameter(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _typed(context: click.Context, name: str) -> list[str]:
+    """The option as it was typed; empty if it was not."""
+    if context.get_parameter_source(_parameter(name)) is not ParameterSource.COMMANDLINE:
+        return []
+    value = context.params[_parameter(name)]
+    if isinstance(value, bool):
+        return [f"--{name}"] if value else []
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{name}={one}" for one in values]
