@@ -20,7 +20,6 @@ error that ends a thread is kept in its `failure` and raised by the main thread'
 import contextlib
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from impala_redis.common.errors import (
     OutOfStep,
     RunMissing,
 )
-from impala_redis.common.learning.delay import Delay
+from impala_redis.common.learning.delay import Delay, most_behind
 from impala_redis.common.learning.publisher import Publisher
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.run.spec import RunSpec
@@ -117,7 +116,6 @@ class LearnerProgram:
         self._config = job.plan.config
         lease_s = self._config.transport.lease_s
         self._link = LearnerLink(job.redis_url, job.plan.run, process.holder_name(), lease_s)
-        self._delay = Delay(self._config.transport.force_lag)
 
     def run(self) -> ResultStatus:
         """Trains until solved, finished or stopped; the run directory then holds the result."""
@@ -148,13 +146,14 @@ class LearnerProgram:
         while not self._stop():
             batch = training.next_batch()
             if batch is None:
+                training.offer_weights()
                 if idle_record_due():
                     training.record()
                 continue
             logbook.note_update(batch, learner.update(batch))
             feeder.trained(batch)
             _stop_if_not_finite(learner)
-            self._offer_weights(training)
+            training.offer_weights()
             if record_due():
                 training.record()
             if checkpoint_due():
@@ -162,17 +161,6 @@ class LearnerProgram:
             if status := self._goal_reached(learner):
                 return status
         return "interrupted"
-
-    def _offer_weights(self, training: Training) -> None:
-        """Gives the publisher the weights for actors: the newest, or under --force-lag older."""
-        before, learner, publisher = time.monotonic(), training.learner, training.publisher
-        if self._delay.updates:
-            self._delay.hold(learner.versioned_weights())
-            if publisher.ready and (due := self._delay.due()):
-                publisher.offer(due)
-        elif publisher.ready:
-            publisher.offer(learner.versioned_weights())
-        training.logbook.note_copy(time.monotonic() - before)
 
     def _goal_reached(self, learner: "Learner") -> ResultStatus | None:
         settings, mean_return = self._config.training, learner.window.mean_return
@@ -188,9 +176,7 @@ class LearnerProgram:
     ) -> Training:
         """Builds or restores the state of training, announces the run, starts the threads."""
         job, transport = self._job, self._config.transport
-        publisher = Publisher(self._link, spec, transport.publish_interval_s, transport.lease_s)
-        publisher.start()  # keeps the lease from here on
-        begun.callback(publisher.close)  # or it would renew the lease that is given back
+        publisher = self._start_publishing(spec, begun)
 
         # Late: torch takes a second to import, and all that can be refused was refused above.
         with process.keeping_all():
@@ -232,7 +218,18 @@ class LearnerProgram:
             feeder.start()
         begun.callback(feeder.close)  # or the interpreter might end while it copies to a GPU
         log.info("ready on %s; waiting for the first batch", device)
-        return Training(spec, self._link.url, learner, feeder, publisher, logbook)
+        delay = Delay(transport.force_lag)
+        return Training(spec, self._link.url, learner, feeder, publisher, logbook, delay)
+
+    def _start_publishing(self, spec: RunSpec, begun: contextlib.ExitStack) -> Publisher:
+        """Keeps the lease from here on."""
+        transport = self._config.transport
+        behind = most_behind(transport.max_policy_lag, transport.force_lag)
+        pace = (transport.publish_interval_s, transport.lease_s, behind)
+        publisher = Publisher(self._link, spec, *pace)
+        publisher.start()
+        begun.callback(publisher.close)  # or it would renew the lease that is given back
+        return publisher
 
     def _introduce(self, publisher: Publisher, spec: RunSpec, learner: "Learner") -> None:
         """Lets actors join; opens the run again if the server lost it while torch was imported."""

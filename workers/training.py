@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from impala_redis.common.learning.delay import Delay
 from impala_redis.common.learning.publisher import Publisher
 from impala_redis.common.run.spec import RunSpec, module_of
 from impala_redis.common.server.address import without_password
@@ -25,7 +26,7 @@ NO_DATA_NOTICE_S = 10.0
 
 @dataclass
 class Training:
-    """The parts of one training, and the two steps in which they work together."""
+    """The parts of one training, and the steps in which they work together."""
 
     spec: RunSpec
     redis_url: str
@@ -33,6 +34,7 @@ class Training:
     feeder: "Feeder"
     publisher: Publisher
     logbook: Logbook
+    delay: Delay
     _last_batch_at: float = field(default_factory=time.monotonic)
     _notice_due: Callable[[], bool] = field(default_factory=lambda: pacing.every(NO_DATA_NOTICE_S))
 
@@ -52,6 +54,24 @@ class Training:
         elif not self.feeder.away:  # else the intake has said so
             self._say_that_none_comes(now - self._last_batch_at)
         return batch
+
+    def offer_weights(self) -> None:
+        """Gives the publisher newer weights if it wants some; under --force-lag, older ones.
+
+        It is asked after each update, and without one, too: what the publisher did not want then is
+        due later, and with --max-policy-lag there may be no update before actors have it.
+        """
+        before, learner = time.monotonic(), self.learner
+        publisher, delay = self.publisher, self.delay
+        if delay.updates:
+            if delay.newest_version < learner.version:
+                delay.hold(learner.versioned_weights())
+            due = delay.due()
+            if due is not None and publisher.wants(due.version):
+                publisher.offer(due)
+        elif publisher.wants(learner.version):
+            publisher.offer(learner.versioned_weights())
+        self.logbook.note_copy(time.monotonic() - before)
 
     def record(self) -> None:
         """Writes a record; the publisher leaves its figures in Redis for impala-status."""

@@ -118,12 +118,16 @@ class Intake:
                 continue
             self._steps_opened += block.trajectory.mask.size
             self._bytes_opened += len(message)
-            lag = self._learner_version() - block.origin.weights_version
-            if self._max_policy_lag is not None and lag > self._max_policy_lag:
+            if self.is_stale(block.origin.weights_version):
                 claimed.outcome = "stale"
                 continue
             return PendingBlock(block, claimed, 0)
         return None
+
+    def is_stale(self, version: int) -> bool:
+        """Whether what was played with that version of the weights is too old to train on now."""
+        lag = self._learner_version() - version
+        return self._max_policy_lag is not None and lag > self._max_policy_lag
 
     def settle(self) -> None:
         """Commits how blocks ended, and claims none; does nothing while the server is away."""

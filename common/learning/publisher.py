@@ -21,11 +21,20 @@ LAST_WORD_S = 2.0
 
 
 class Publisher:
-    """Publishes the newest weights it was offered, at most once per interval."""
+    """Publishes the newest weights it was offered."""
 
-    def __init__(self, link: LearnerLink, spec: RunSpec, interval_s: float, lease_s: float) -> None:
+    def __init__(
+        self,
+        link: LearnerLink,
+        spec: RunSpec,
+        interval_s: float,
+        lease_s: float,
+        most_behind: int | None = None,
+    ) -> None:
+        """Wants weights once per `interval_s`, and sooner when it is over `most_behind` behind."""
         self._link, self._spec = link, spec
         self._interval_s, self._renew_every_s = interval_s, min(lease_s / 3, 1.0)
+        self._most_behind = most_behind  # versions; None: the interval alone counts
         self._changed = threading.Condition()
         self._offered: VersionedWeights | None = None
         self._last: VersionedWeights | None = None
@@ -45,11 +54,18 @@ class Publisher:
         """Begins to publish, and to keep the lease."""
         self._thread.start()
 
-    @property
-    def ready(self) -> bool:
-        """Whether an offer would be published now; otherwise making it would be wasted."""
-        due = time.monotonic() - self._published_at >= self._interval_s
-        return due and self._offered is None
+    def wants(self, version: int) -> bool:
+        """Whether weights of that version would be published now, and are not yet.
+
+        Otherwise making them would be wasted.
+        """
+        if self._offered is not None:
+            return False
+        behind = version - self._last.version if self._last is not None else 1
+        if behind <= 0:
+            return False
+        too_far = self._most_behind is not None and behind > self._most_behind
+        return too_far or time.monotonic() - self._published_at >= self._interval_s
 
     def figures(self) -> dict[str, float]:
         """The figures of a record that come from the run's books."""
@@ -105,17 +121,8 @@ class Publisher:
             while not self._closing or self._offered is not None:
                 self._wait_until(renew_at)
                 try:
-                    offered = self._offered
-                    if offered is not None:
-                        started = time.perf_counter()
-                        self._publish(offered)
-                        self._busy_s += time.perf_counter() - started
-                        self._published_at = self._written_at
-                        self._published += 1
-                        self._cpu_s = time.thread_time()
-                        with self._changed:
-                            if self._offered is offered:  # else newer ones have come
-                                self._offered = None
+                    if self._offered is not None:
+                        self._publish_offered(self._offered)
                     if time.monotonic() >= renew_at:
                         self._keep_lease()
                         renew_at = time.monotonic() + self._renew_every_s
@@ -129,6 +136,17 @@ class Publisher:
                     backoff.pause()
         except Exception as error:
             self.failure = error
+
+    def _publish_offered(self, offered: VersionedWeights) -> None:
+        started = time.perf_counter()
+        self._publish(offered)
+        self._busy_s += time.perf_counter() - started
+        self._published_at = self._written_at
+        self._published += 1
+        self._cpu_s = time.thread_time()
+        with self._changed:
+            if self._offered is offered:  # else newer ones have come
+                self._offered = None
 
     def _keep_lease(self) -> None:
         """Renews it, leaves the learner's figures in Redis, and reads what became of the blocks."""

@@ -157,7 +157,10 @@ class TransportSettings:
         at_most=1_000_000_000,
     )
     publish_interval_s: float = setting(
-        0.0, "least seconds between two published weights", at_least=0
+        0.0,
+        "least seconds between two published weights; cut short when half of max_policy_lag is "
+        "used up",
+        at_least=0,
     )
     weights_dtype: Literal["float32", "bfloat16"] = setting(
         "float32", "as published; bfloat16 halves the bytes, and actors act with rounded weights"
@@ -166,7 +169,10 @@ class TransportSettings:
         "none", "of blocks on the wire; zstd pays for pictures, and needs its package on both sides"
     )
     max_policy_lag: int | None = setting(
-        None, "blocks older than this many updates are rejected, and counted", at_least=0
+        None,
+        "blocks that are more updates old than this when the learner opens them are rejected, and "
+        "counted; they may be older once they are trained on",
+        at_least=0,
     )
     max_policy_age_s: float = setting(
         600.0,
@@ -223,10 +229,11 @@ class Config:
                 f"replay_capacity ({training.replay_capacity}) is less than the "
                 f"{self.replayed_columns} trajectories that a batch draws; raise it"
             )
-        if transport.max_policy_lag is not None and transport.max_policy_lag < transport.force_lag:
+        bound, forced = transport.max_policy_lag, transport.force_lag
+        if bound is not None and 0 < forced >= bound:
             raise ConfigError(
-                f"max_policy_lag ({transport.max_policy_lag}) would reject all that is played with "
-                f"a force_lag of {transport.force_lag}; raise it, or set it to none"
+                f"max_policy_lag ({bound}) would reject all that is played with a force_lag of "
+                f"{forced}; set it above {forced}, or to none"
             )
 
     @property

@@ -131,7 +131,7 @@ def published_by(publisher: Publisher) -> float:
 
 def test_what_is_offered_is_published(run: Run) -> None:
     publisher = run.publisher()
-    assert publisher.ready
+    assert publisher.wants(10**9)
     publisher.offer(VersionedWeights(3, weights(3)))
     eventually(lambda: run.published == 3)
     eventually(lambda: published_by(publisher) == 1)
@@ -188,17 +188,38 @@ def test_the_next_offer_is_wanted_after_the_interval(run: Run) -> None:
     at = publisher._published_at
 
     # then weights are not worth making before it is over
-    eventually(lambda: publisher.ready)
+    eventually(lambda: publisher.wants(10**9))
     assert time.monotonic() - at >= 0.2
+
+
+@pytest.mark.parametrize(("most_behind", "wanted_from"), [(0, 2), (1, 3), (7, 9)])
+def test_an_interval_gives_way_to_weights_that_are_too_far_behind(
+    run: Run, most_behind: int, wanted_from: int
+) -> None:
+    # given an interval that never ends
+    publisher = Publisher(run.link, SPEC, 1e9, run.lease_s, most_behind)
+    publisher.introduce(SPEC, VersionedWeights(1, weights(1)))
+
+    # then
+    assert [publisher.wants(version) for version in range(11)] == [
+        version >= wanted_from for version in range(11)
+    ]
+
+
+def test_what_was_offered_once_is_not_wanted_again(run: Run) -> None:
+    publisher = run.publisher()
+    publisher.offer(VersionedWeights(3, weights(3)))
+    eventually(lambda: published_by(publisher) == 1)
+    assert [publisher.wants(version) for version in (2, 3, 4)] == [False, False, True]
 
 
 def test_while_an_offer_waits_no_other_is_wanted(run: Run) -> None:
     run.link.gate.clear()
     publisher = run.publisher()
     publisher.offer(VersionedWeights(1, weights(1)))
-    assert not publisher.ready
+    assert not publisher.wants(10**9)
     run.link.gate.set()
-    eventually(lambda: publisher.ready)
+    eventually(lambda: publisher.wants(10**9))
 
 
 def test_a_publication_whose_reply_was_lost_is_sent_again_without_harm(
@@ -254,7 +275,7 @@ def test_the_lease_is_kept_well_past_its_length(redis_url: str, run_name: str, b
     try:
         # when the learner goes on for longer, with and without weights to publish
         while time.monotonic() < until:
-            if busy and publisher.ready:
+            if busy and publisher.wants(10**9):
                 version += 1
                 publisher.offer(VersionedWeights(version, weights(version)))
             # then nobody else can have the run
@@ -380,7 +401,7 @@ def test_writing_the_last_weights_again_does_not_put_off_the_next_ones(
     publisher.introduce(SPEC, VersionedWeights(1, weights(1)))
 
     # when the interval is over, then new ones are wanted, and published
-    eventually(lambda: publisher.ready)
+    eventually(lambda: publisher.wants(10**9))
     publisher.offer(VersionedWeights(2, weights(2)))
     eventually(lambda: published_by(publisher) == 1)  # versions, not writings
     assert run.published == 2

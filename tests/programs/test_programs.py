@@ -94,6 +94,25 @@ def test_one_command_solves_cartpole_and_leaves_nothing_running(programs: Progra
     assert "already holds a run (solved)" in output
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--max-policy-lag", "0"),
+        ("--max-policy-lag", "20", "--publish-interval-s", "1"),
+        ("--max-policy-lag", "6", "--force-lag", "5"),
+    ],
+    ids=" ".join,
+)
+def test_a_bound_on_lag_never_stops_the_training(
+    programs: Programs, options: tuple[str, ...]
+) -> None:
+    command = ("impala-train", *SHORT, "--run-dir", "run", *options)
+    code, output = programs.run(*command, timeout_s=60)
+    assert code == 0, output
+    result = json.loads((programs.folder / "run" / "result.json").read_text())
+    assert (result["status"], result["frames"] >= 30_000) == ("finished", True)
+
+
 def test_nothing_outlives_a_killed_train(programs: Programs) -> None:
     # given a training under way
     train = programs.start("impala-train", *ENDLESS, "--run-dir", "run")

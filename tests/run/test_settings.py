@@ -269,6 +269,8 @@ def test_a_config_built_by_hand_is_checked_too() -> None:
         ({"replay_share": 0.5, "batch_size": 1}, "not one trajectory"),
         ({"replay_share": 0.5, "replay_capacity": 15}, "less than the 16 trajectories"),
         ({"force_lag": 10, "max_policy_lag": 9}, "would reject all"),
+        ({"force_lag": 5, "max_policy_lag": 5}, "set it above 5, or to none"),
+        ({"force_lag": 1, "max_policy_lag": 0}, "set it above 1, or to none"),
     ],
 )
 def test_settings_that_cannot_go_together_are_refused_with_the_remedy(
@@ -276,6 +278,12 @@ def test_settings_that_cannot_go_together_are_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(ConfigError, match=remedy):
         Config().replace(values)
+
+
+@pytest.mark.parametrize(("bound", "forced"), [(0, 0), (6, 5), (2, 1), (None, 100), (7, 0)])
+def test_a_bound_on_lag_above_the_forced_one_is_taken(bound: int | None, forced: int) -> None:
+    config = Config().replace({"max_policy_lag": bound, "force_lag": forced})
+    assert (config.transport.max_policy_lag, config.transport.force_lag) == (bound, forced)
 
 
 @pytest.mark.parametrize(
