@@ -57,6 +57,7 @@ class Intake:
         self._sequences = Sequences()
         self._closing = threading.Event()
         self._backoff = Backoff("waiting for Redis", wait=self._closing.wait)
+        self._reopening = Backoff(wait=self._closing.wait)
         self._refusal_logged_from = 0.0
         self._lately_waited_s = 0.0  # for blocks, a mean over the last waits
         self.waited_s = 0.0  # for blocks: in commands, and between them
@@ -186,8 +187,12 @@ class Intake:
                 self._reopened += 1
                 self._forget()
                 lost = True
+                if self._closing.is_set():
+                    return []
+                self._reopening.pause()
             else:
                 self._backoff.succeeded()
+                self._reopening.succeeded()
                 self._settled, self._queued = Settled(), left + len(messages)
                 return messages
 

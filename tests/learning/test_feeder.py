@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Episode, Origin, Trajectory
-from impala_redis.common.errors import Fenced, RedisUnreachable, RunHeld
+from impala_redis.common.errors import Fenced, OutOfStep, RedisUnreachable, RunHeld, RunMissing
 from impala_redis.common.learning.batch import Batch, UnrollTiming
 from impala_redis.common.learning.feeder import Feeder
 from impala_redis.common.learning.intake import Intake
@@ -414,6 +415,45 @@ def test_a_share_of_each_batch_is_replayed_and_only_fresh_frames_are_counted(run
     feeder.close()
     books = run.books()
     assert (books["produced"], books["consumed"], residual(books)) == (2, 2, 0)
+
+
+# A run that stays lost.
+
+
+@pytest.mark.parametrize("error", [RunMissing, OutOfStep])
+@pytest.mark.parametrize("from_opening", [False, True])
+def test_a_run_that_stays_lost_is_opened_again_with_pauses_until_the_feeder_closes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception], from_opening: bool
+) -> None:
+    # given a server that keeps answering that it has no such run
+    calls = {"claims": 0, "openings": 0}
+
+    def claim(*_: Any) -> Any:
+        calls["claims"] += 1
+        raise error("no")
+
+    def reopen() -> None:
+        calls["openings"] += 1
+        if from_opening:
+            raise error("no")
+
+    monkeypatch.setattr(run.learner, "settle_and_claim", claim)
+    feeder = run.feeder(2, reopen=reopen)
+
+    # when it has been tried for a while
+    began = time.monotonic()
+    eventually(lambda: calls["openings"] >= 5)
+    took_s = time.monotonic() - began
+
+    # then pauses grew meanwhile: they are at least half of 0.05, 0.1, 0.2, 0.4 and 0.8 s
+    assert took_s > 0.7
+    assert run.intake.figures()["runs_lost"] in (5, 6)
+
+    # and closing ends the longest of them at once
+    began = time.monotonic()
+    feeder.close()
+    assert time.monotonic() - began < 0.3
+    assert not feeder._thread.is_alive()
 
 
 # When a block counts as consumed.
