@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from impala_redis.common.records.files import write_atomically
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_document, read_toml, to_toml
 from impala_redis.common.run.saved_spec import MADE_BY, maker
+
+log = logging.getLogger(__name__)
 
 # The format of config.toml, in its table [run]; a file without a number is of the first format. It
 # must be raised when a setting changes its meaning, since an older version would misread the file;
@@ -73,6 +76,7 @@ class RunDirectory:
     def prepare(self, program: str, resume: bool) -> None:
         """Makes the directory, and keeps it for this program as long as the process lives.
 
+        Where the file system knows no locks, a warning says so, and nothing keeps the directory.
         Raises RunDirectoryError: not writable, in use, or with a run in it and no `resume`.
         """
         name = printable(self.path)
@@ -84,17 +88,24 @@ class RunDirectory:
                 )
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / f".{program}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"the run directory {name} cannot be written ({error.strerror}); give another "
+                "with --run-dir"
+            ) from error
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends
         except BlockingIOError:
             raise RunDirectoryError(
                 f"another {program} works in {name} now; wait for its end, or give another "
                 "--run-dir"
             ) from None
-        except OSError as error:
-            raise RunDirectoryError(
-                f"the run directory {name} cannot be written ({error.strerror}); give another "
-                "with --run-dir"
-            ) from error
+        except OSError as error:  # Lustre and some NFS: each has an error number of its own
+            log.warning(
+                "the file system of %s knows no locks (%s): only the lease in Redis keeps two "
+                "learners of a run apart, so start no second %s in this directory",
+                *(name, error.strerror or error, program),
+            )
 
     def read_result(self) -> dict[str, Any] | None:
         """The result of the run, None as long as it has not ended."""

@@ -1,5 +1,8 @@
 """Which run, where, with which settings."""
 
+import errno
+import fcntl
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,3 +129,29 @@ def test_one_program_at_a_time_works_in_a_directory(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="another learner works in"):
         second.prepare("learner", resume=True)
     second.prepare("train", resume=True)  # a train and its learner share it
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_is_worked_on_with_a_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    # given Lustre without `-o flock`, or one of its kin
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    # when
+    directory = RunDirectory(tmp_path / "run")
+    directory.prepare("learner", resume=False)
+
+    # then
+    (line,) = caplog.messages
+    assert "knows no locks" in line
+    assert os.strerror(number) in line
+    assert "start no second learner" in line
+    directory.write_result({"status": "finished"})
+    assert directory.read_result() == {"status": "finished"}
