@@ -245,11 +245,10 @@ def test_the_programs_work_in_a_volume_that_their_user_owns() -> None:
 
 def test_the_default_command_is_in_exec_form_and_a_program_with_options_it_has() -> None:
     # given no shell between the engine's signals and the program
-    starts = [*FINAL.all("ENTRYPOINT"), *FINAL.all("CMD")]
-    words = [word for instruction in starts for word in instruction.exec_form]
+    (instruction,) = FINAL.all("CMD")
 
     # when
-    name, *arguments = words
+    name, *arguments = instruction.exec_form
     context = program(name).make_context(name, arguments)
 
     # then
@@ -468,12 +467,14 @@ def test_a_program_starts_when_the_server_is_healthy(service: str) -> None:
     assert SERVICES["redis"]["healthcheck"]["test"] == ["CMD", "redis-cli", "-e", "ping"]
 
 
+def test_a_program_is_not_process_1_to_which_early_signals_are_not_delivered() -> None:
+    (start,) = FINAL.all("ENTRYPOINT")
+    assert start.exec_form == ["dumb-init", "--single-child", "--"]
+    assert any("pip install" in i.text and " dumb-init" in i.text for i in STAGES[0].all("RUN"))
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_a_program_is_started_again_after_a_failure_and_has_time_to_stop(service: str) -> None:
-    # given an init, because process 1 gets no SIGTERM before it has put up its handler
-    assert SERVICES[service]["init"] is True
-
-    # then
     assert SERVICES[service]["restart"] == "on-failure"
     assert SERVICES[service]["stop_grace_period"] == "30s"
 
