@@ -83,6 +83,10 @@ class RunDirectoryError(ImpalaError):
     exit_code = 10
 
 
+class OutputLost(RunDirectoryError):
+    """Standard output cannot be written, as on a full disk."""
+
+
 class CheckpointError(ImpalaError):
     """A checkpoint is missing, damaged, or of another network."""
 

@@ -52,7 +52,7 @@ FLUSH_S = 2.0
 ENVIRONMENT_FAILURES, FAILURES_WITHIN_S = 3, 60.0
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=stopping.Program, context_settings=CONTEXT)
 @shared("redis-url", "run")
 @actor_options
 def main(

@@ -56,7 +56,7 @@ class PlaySettings:
     seed: int
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=stopping.Program, context_settings=CONTEXT)
 @shared("redis-url", "run")
 @option(
     "checkpoint",

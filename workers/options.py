@@ -16,6 +16,7 @@ from impala_redis.common.run.config import Config, settings
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.run.settings import Setting
 from impala_redis.common.server.address import has_password, with_password
+from impala_redis.workers.stopping import Program
 
 Function = Callable[..., Any]
 
@@ -65,7 +66,7 @@ class SettingType(click.ParamType[Any]):
         return f"{self.setting.key} must be {self.setting.range()}, not {value!r}"
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(Program):
     """A command whose --help shows the settings in the config's groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

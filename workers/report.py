@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=stopping.Program, context_settings=CONTEXT)
 @click.argument(
     "run_dirs", metavar="RUN_DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )

@@ -33,7 +33,7 @@ WORDED_FIGURES = {
 }
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=stopping.Program, context_settings=CONTEXT)
 @shared("redis-url", "run", "preset")
 @click.option(
     "--watch", is_flag=True, show_envvar=True, help="Show it again every second until Ctrl-C."

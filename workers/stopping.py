@@ -7,11 +7,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from types import FrameType
+from typing import Any
 
 import click
 
-from impala_redis.common.errors import EXIT_INTERRUPTED, ImpalaError, RedisUnreachable
+from impala_redis.common.errors import (
+    EXIT_INTERRUPTED,
+    ImpalaError,
+    OutputLost,
+    RedisUnreachable,
+)
 
 SHOW_CURSOR = b"\x1b[?25h\n"
 
@@ -44,14 +51,35 @@ class StopFlag:
         return self._stopped
 
 
+class _DatedFormatter(logging.Formatter):
+    """Begins a line with date, time and the zone's offset: logs of several machines are merged."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The record's time as ISO 8601, in whole seconds."""
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
+
+
 def set_up_logging(level: str, prefix: str) -> None:
-    """Log lines to standard error: time, program, message."""
-    logging.basicConfig(
-        level=level.upper(),
-        format=f"%(asctime)s {prefix}: %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    """Log lines to standard error: time with date and zone, program, message."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_DatedFormatter(f"%(asctime)s {prefix.replace('%', '%%')}: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class Program(click.Command):
+    """A command that ends with one sentence when its standard output cannot be written."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Runs the command; `--help` writes before any code of ours runs, and is covered, too."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            if not _output_is_lost():
+                raise
+            lost = OutputLost(f"standard output cannot be written ({error.strerror or error})")
+            _drop_output()
+            _say_why(lost)
+            sys.exit(lost.exit_code)
 
 
 @contextlib.contextmanager
@@ -62,12 +90,34 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
     except RedisUnreachable as error:
         if stop():  # asked to stop while it waited for Redis
             sys.exit(EXIT_INTERRUPTED)
-        click.echo(f"error: {error}", err=True)
+        _say_why(error)
         sys.exit(error.exit_code)
     except ImpalaError as error:
-        click.echo(f"error: {error}", err=True)
+        _say_why(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
+
+
+def _say_why(error: ImpalaError) -> None:
+    with contextlib.suppress(OSError):  # standard error may be full, too: the code still tells
+        click.echo(f"error: {error}", err=True)
+
+
+def _output_is_lost() -> bool:
+    """Whether standard output takes nothing: what it refused before, or a further line's end."""
+    if sys.stdout is None:
+        return False
+    try:
+        sys.stdout.flush()
+        os.write(1, b"\n")
+    except OSError:
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """Lets the interpreter flush standard output at its end without another error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -6,13 +6,94 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from support import BIN, eventually
+from support import BIN, Programs, eventually
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full and namespaces are Linux's")
+
+
+# Log lines.
+
+
+LINE = """
+import logging
+from impala_redis.workers import stopping
+stopping.set_up_logging("info", "100%s")
+logging.getLogger("impala").info("hello")
+"""
+
+
+@pytest.mark.parametrize(("zone", "offset"), [("UTC", "+00:00"), ("Asia/Kolkata", "+05:30")])
+def test_a_log_line_begins_with_date_time_and_zone(zone: str, offset: str) -> None:
+    # when a program on a machine in that zone logs
+    done = subprocess.run(
+        [sys.executable, "-c", LINE],
+        env=os.environ | {"TZ": zone},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    # then
+    stamp, _, rest = done.stderr.partition(" ")
+    assert rest == "100%s: hello\n"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d" + re.escape(offset), stamp)
+    assert abs(datetime.fromisoformat(stamp) - datetime.now(UTC)) < timedelta(seconds=60)
+
+
+# Outputs that take nothing.
+
+
+@linux
+@pytest.mark.processes
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command",
+    ["impala-status --help", "impala-report {run} --help", "impala-train -h", "impala-actor -h"],
+)
+def test_a_full_standard_output_gets_a_sentence_and_a_code(
+    programs: Programs, command: str, unbuffered: str
+) -> None:
+    # when
+    program = programs.shell(f"{command} > /dev/full", PYTHONUNBUFFERED=unbuffered)
+
+    # then
+    assert program.code() == 10
+    assert program.output == "error: standard output cannot be written (No space left on device)\n"
+
+
+@linux
+@pytest.mark.processes
+def test_figures_that_cannot_be_printed_get_a_sentence_and_a_code(
+    programs: Programs, redis_url: str, run_name: str
+) -> None:
+    # given a run that is open
+    learner = programs.start(
+        *("impala-learner", "--preset", "cartpole", "--run", run_name, "--run-dir", "run"),
+        *("--redis-url", redis_url),
+    )
+    learner.says("ready")
+
+    # when
+    line = f"impala-status --run {run_name} --redis-url {redis_url} > /dev/full"
+    status = programs.shell(line)
+
+    # then
+    assert status.code() == 10
+    assert status.output == "error: standard output cannot be written (No space left on device)\n"
+
+
+@linux
+@pytest.mark.processes
+def test_a_full_standard_error_leaves_the_exit_code(programs: Programs) -> None:
+    command = "impala-status --run x --redis-url redis://127.0.0.1:1/0"
+    program = programs.shell(f"{command} 2> /dev/full")
+    assert program.code() == 4
+    assert program.output == ""
 
 
 # Process 1.
