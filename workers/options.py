@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.config import Config, settings
+from impala_redis.common.run.config_file import decoded
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.run.settings import Setting
 from impala_redis.common.server.address import has_password, with_password
@@ -185,12 +186,14 @@ def _password_in(path: Path, context: click.Context) -> str:
     try:
         with path.open("rb") as file:
             others_read = os.fstat(file.fileno()).st_mode & stat.S_IROTH
-            password = file.readline(_LONGEST_PASSWORD).decode().rstrip("\r\n")
+            password = decoded(file.readline(_LONGEST_PASSWORD)).rstrip("\r\n")
     except OSError as error:
         why = error.strerror or str(error)
         raise click.UsageError(f"cannot read the password file {path}: {why}", context) from error
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"the password file {path} holds no text", context) from error
+    except ValueError as error:
+        raise click.UsageError(
+            f"the password file {path} is of no use: {error}", context
+        ) from error
     if not password:
         raise click.UsageError(
             f"the password file {path} is empty: its first line must be the password", context

@@ -1,5 +1,6 @@
 """A run's settings as a TOML file, written and read."""
 
+import codecs
 import dataclasses
 import json
 import tomllib
@@ -24,10 +25,24 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines).lstrip() + "\n"
 
 
+def decoded(raw: bytes) -> str:
+    """UTF-8 as text, without the byte-order mark that editors of Windows put in front.
+
+    Raises ValueError with a sentence: it is UTF-16 or UTF-32, or no text.
+    """
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
+        raise ValueError("it is UTF-16 or UTF-32: save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("it holds no text in UTF-8") from error
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """A TOML file as it is. Raises ConfigError: unreadable, or not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = decoded(path.read_bytes())
+        return tomllib.loads(text.replace("\r\n", "\n").replace("\r", "\n"))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

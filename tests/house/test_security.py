@@ -707,8 +707,11 @@ def test_an_address_without_a_password_may_be_typed(url: str) -> None:
         ("", 0o600, "is empty"),
         ("\nsecond line", 0o600, "is empty"),
         ("\udcff", 0o600, "holds no text"),
+        ("\udcff\udcfes\0e\0c\0", 0o600, "UTF-16 or UTF-32: save it as UTF-8"),
+        ("s\0e\0c\0", 0o600, "UTF-16 or UTF-32: save it as UTF-8"),
+        ("\ufeff\n", 0o600, "is empty"),
     ],
-    ids=["missing", "empty", "empty first line", "binary"],
+    ids=["missing", "empty", "empty first line", "binary", "UTF-16", "no mark", "a mark alone"],
 )
 def test_a_password_file_of_no_use_gets_a_sentence(
     tmp_path: Path, text: str | None, mode: int, sentence: str
@@ -726,6 +729,25 @@ def test_a_password_file_of_no_use_gets_a_sentence(
     assert done.exit_code == 2
     assert sentence in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("text", ["\ufeffopen sesame\r\n", "\ufeffopen sesame"])
+def test_a_byte_order_mark_is_no_part_of_a_password(
+    own_server: OwnServer, tmp_path: Path, text: str
+) -> None:
+    # given a server with a password, and a file as the Notepad of Windows writes it
+    file = tmp_path / "password"
+    file.write_text(text)
+    file.chmod(0o600)
+    with own_server.client() as operator:
+        operator.config_set("requirepass", "open sesame")
+
+    # when
+    words = ["--run", "x", "--redis-url", own_server.url, "--redis-password-file", str(file)]
+    done = CliRunner().invoke(status_command, words)
+
+    # then it was let in, and found no run
+    assert done.exit_code == 14, done.output
 
 
 def test_a_folder_is_no_password_file(tmp_path: Path) -> None:

@@ -126,6 +126,25 @@ def test_a_file_that_is_not_toml_is_refused_with_its_path(tmp_path: Path, data: 
         read_toml(path)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_in_front_of_a_file_is_passed_over(tmp_path: Path, end: str) -> None:
+    # given a file as the Notepad of Windows writes it
+    path = tmp_path / "windows.toml"
+    text = end.join(["[training]", "seed = 3", "batch_size = 2", ""])
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+
+    # then
+    assert read_toml(path) == {"seed": 3, "batch_size": 2}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_a_file_in_a_wider_encoding_gets_the_remedy(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "wide.toml"
+    path.write_bytes("seed = 3\n".encode(encoding))
+    with pytest.raises(ConfigError, match=r"wide\.toml .*UTF-16 or UTF-32: save it as UTF-8"):
+        read_toml(path)
+
+
 @pytest.mark.parametrize("name", ["missing.toml", "."])
 def test_a_file_that_cannot_be_read_is_refused_with_its_path(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
