@@ -39,9 +39,10 @@ from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers import pacing, process, stopping
 from impala_redis.workers.actor_options import actor_options
+from impala_redis.workers.command import Program
 from impala_redis.workers.joining import OpenRun, wait_for_run
 from impala_redis.workers.options import CONTEXT, shared
-from impala_redis.workers.plan import run_name
+from impala_redis.workers.plan import run_to_join
 from impala_redis.workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,8 @@ FLUSH_S = 2.0
 ENVIRONMENT_FAILURES, FAILURES_WITHIN_S = 3, 60.0
 
 
-@click.command(cls=stopping.Program, context_settings=CONTEXT)
-@shared("redis-url", "run")
+@click.command(cls=Program, context_settings=CONTEXT)
+@shared("redis-url", "that-run")
 @actor_options
 def main(
     redis_url: str,
@@ -79,7 +80,7 @@ def main(
                 f"{ascii(name)[:80]} cannot name an actor: give --actor-id with 1 to 64 letters, "
                 "digits, '.', '_' or '-'"
             )
-        link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_name(run), "actor")
+        link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_to_join(run), "actor")
         watchdog = Watchdog(unroll_timeout_s, "an environment hangs: an unroll is not done after")
         program = ActorProgram(link, name, env_module, watchdog, stop)
         program.run(wait_redis_s, float("inf") if wait_learner_s is None else wait_learner_s)

@@ -34,6 +34,7 @@ from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.monitor import MonitorLink
 from impala_redis.workers import process, stopping
+from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.plan import run_name
 
@@ -56,8 +57,8 @@ class PlaySettings:
     seed: int
 
 
-@click.command(cls=stopping.Program, context_settings=CONTEXT)
-@shared("redis-url", "run")
+@click.command(cls=Program, context_settings=CONTEXT)
+@shared("redis-url", "that-run")
 @option(
     "checkpoint",
     parameter="checkpoint_path",

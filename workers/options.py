@@ -17,7 +17,7 @@ from impala_redis.common.run.config_file import decoded
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.run.settings import Setting
 from impala_redis.common.server.address import has_password, with_password
-from impala_redis.workers.stopping import Program
+from impala_redis.workers.command import Program
 
 Function = Callable[..., Any]
 
@@ -209,7 +209,8 @@ def _password_in(path: Path, context: click.Context) -> str:
 
 _SHARED: dict[str, Callable[[Function], Function]] = {
     "redis-url": redis_options(),
-    "run": option("run", show_default="the preset's name", help="Name of the run."),
+    "run": option("run", show_default="the preset's or the --env's name", help="Name of the run."),
+    "that-run": option("run", help="Name of the run, as its learner and impala-train print it."),
     "run-dir": option(
         "run-dir",
         type=click.Path(path_type=Path, file_okay=False),

@@ -103,3 +103,10 @@ def run_name(run: str | None, preset_name: str | None = None, env: str | None = 
             else "which run? give --preset NAME, --env ID or --run NAME"
         )
     return name
+
+
+def run_to_join(run: str | None) -> str:
+    """The given name of a run that exists already. Raises ConfigError: there is none."""
+    if not run:
+        raise ConfigError("which run? give --run NAME")
+    return run_name(run)

@@ -16,6 +16,7 @@ from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, RunDirecto
 from impala_redis.common.records.files import write_atomically
 from impala_redis.common.records.history import Group, grouped, read_run
 from impala_redis.workers import stopping
+from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, shared
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@click.command(cls=stopping.Program, context_settings=CONTEXT)
+@click.command(cls=Program, context_settings=CONTEXT)
 @click.argument(
     "run_dirs", metavar="RUN_DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )

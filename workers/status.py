@@ -15,7 +15,8 @@ from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
 from impala_redis.common.transport.replies import whole_number
 from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
 from impala_redis.workers import stopping
-from impala_redis.workers.options import CONTEXT, shared
+from impala_redis.workers.command import Program
+from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.watching import SAMPLE_S, Trouble, Watcher
 
@@ -33,8 +34,9 @@ WORDED_FIGURES = {
 }
 
 
-@click.command(cls=stopping.Program, context_settings=CONTEXT)
-@shared("redis-url", "run", "preset")
+@click.command(cls=Program, context_settings=CONTEXT)
+@shared("redis-url", "that-run")
+@option("preset", help="The preset that the run is named after, instead of --run.")
 @click.option(
     "--watch", is_flag=True, show_envvar=True, help="Show it again every second until Ctrl-C."
 )

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from types import FrameType
-from typing import Any
 
 import click
 
@@ -66,20 +65,18 @@ def set_up_logging(level: str, prefix: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
-class Program(click.Command):
-    """A command that ends with one sentence when its standard output cannot be written."""
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        """Runs the command; `--help` writes before any code of ours runs, and is covered, too."""
-        try:
-            return super().main(*args, **options)
-        except OSError as error:
-            if not _output_is_lost():
-                raise
-            lost = OutputLost(f"standard output cannot be written ({error.strerror or error})")
-            _drop_output()
-            _say_why(lost)
-            sys.exit(lost.exit_code)
+@contextlib.contextmanager
+def telling_lost_output() -> Iterator[None]:
+    """Ends the program with one sentence when its standard output cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if not _output_is_lost():
+            raise
+        lost = OutputLost(f"standard output cannot be written ({error.strerror or error})")
+        _drop_output()
+        _say_why(lost)
+        sys.exit(lost.exit_code)
 
 
 @contextlib.contextmanager

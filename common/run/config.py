@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.architecture import NETWORKS, networks_help
+from impala_redis.common.run.field_names import our_name
 from impala_redis.common.run.settings import (
     MAX_ENVS,
     MAX_FRAME_STACK,
@@ -270,8 +271,10 @@ def find_setting(key: str) -> Setting:
     for item in settings():
         if item.key == name:
             return item
-    near = difflib.get_close_matches(name, [item.key for item in settings()], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    keys = [item.key for item in settings()]
+    near = our_name(key) if our_name(key) in keys else None
+    near = near or next(iter(difflib.get_close_matches(name, keys, n=1)), None)
+    hint = f"; did you mean {near}?" if near else ""
     raise ConfigError(f"there is no setting {key!r}{hint}")
 
 

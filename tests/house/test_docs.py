@@ -207,7 +207,7 @@ def test_every_command_and_option_on_a_page_exists(page: str) -> None:
         if path.is_file()
         for option in re.findall(r"--[a-z][a-z-]*", path.read_text())
     }
-    known = options_of(commands.values()) | theirs | {"--help"} | NOT_OURS
+    known = options_of(commands.values()) | theirs | {"--help", "--version"} | NOT_OURS
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - known == set()
     named = {name for span in code_spans(text) for name in re.findall(r"\bimpala-[a-z]+", span)}
     assert named - set(commands) - NOT_OURS == set()

@@ -1,0 +1,70 @@
+"""What every program's command has: --version, and a hint for an option named as others name it."""
+
+from typing import Any
+
+import click
+
+from impala_redis import __version__
+from impala_redis.common.run.config import settings
+from impala_redis.common.run.field_names import our_name
+from impala_redis.workers import stopping
+
+
+class Program(click.Command):
+    """The command of one of our programs."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Runs the command; `--help` writes before any code of ours runs, and is covered, too."""
+        with stopping.telling_lost_output():
+            return super().main(*args, **options)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The program's own parameters, --help and --version."""
+        return [*super().get_params(ctx), _VERSION]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as click does; an unknown option of the field leads to the name that it has here.
+
+        Raises click.NoSuchOption.
+        """
+        typed = list(args)  # click empties the list
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = self._hint(error.option_name, typed)
+            if hint is None:
+                raise
+            raise click.NoSuchOption(error.option_name, message=hint, ctx=ctx) from None
+
+    def _hint(self, option: str, typed: list[str]) -> str | None:
+        """The sentence for an option that has another name or place here; None if none is known."""
+        # Click reports -l for -lr; what was typed says more.
+        word = next((word for word in typed if word.startswith(option)), option).partition("=")[0]
+        name = our_name(word) or word.lstrip("-").replace("-", "_")
+        ours = f"--{name.replace('_', '-')}"
+        if any(ours in parameter.opts + parameter.secondary_opts for parameter in self.params):
+            return f"No such option '{word}'. Did you mean '{ours}'?"
+        if any(setting.key == name for setting in settings()):
+            return (
+                f"No such option '{word}'. It is a setting of the whole run: give {ours} to "
+                "impala-learner or impala-train."
+            )
+        return None
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, asked: Any) -> None:
+    if asked and not ctx.resilient_parsing:
+        click.echo(f"impala-redis {__version__}")
+        ctx.exit()
+
+
+# No variable: IMPALA_VERSION may well be the tag of an image.
+_VERSION = click.Option(
+    ["--version"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
