@@ -30,6 +30,7 @@ from impala_redis.common.errors import (
     SpecMismatch,
 )
 from impala_redis.common.records import checkpoint
+from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.monitor import MonitorLink
@@ -271,12 +272,14 @@ def make_report(
 def report_in_words(report: dict[str, Any]) -> str:
     """The report as it is printed without `--json`."""
     how = "greedy" if report["greedy"] else "sampled"
+    mean, std, least, greatest = (
+        shown_return(report[f"{name}_return"]) for name in ("mean", "std", "min", "max")
+    )
     cut = f", {report['cut']} cut at the step limit" if report["cut"] else ""
     return (
         f"{report['env']}, {report['episodes']} episodes, {how}, weights version "
         f"{report['weights_version']}{cut}\n"
-        f"return: mean {report['mean_return']:.1f}, std {report['std_return']:.1f}, "
-        f"from {report['min_return']:.1f} to {report['max_return']:.1f}; "
+        f"return: mean {mean}, std {std}, from {least} to {greatest}; "
         f"mean length {report['mean_length']:.1f}"
     ) + "".join(f"\nvideo: {path}" for path in report.get("videos", ()))
 

@@ -14,7 +14,7 @@ from impala_redis.common.errors import Fenced, RunDirectoryError
 from impala_redis.common.learning.publisher import Publisher
 from impala_redis.common.learning.tally import Means, Tally
 from impala_redis.common.records import checkpoint
-from impala_redis.common.records.figures import in_status
+from impala_redis.common.records.figures import in_status, shown_return
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.run.saved_spec import MADE_BY
 from impala_redis.common.run.spec import RunSpec
@@ -226,7 +226,7 @@ def _line(record: dict[str, Any]) -> str:
     repeated = f" ({game_frames:,} of the game)" if game_frames != frames else ""
     return (
         f"{frames:,} frames{repeated}, {record['frames_per_s']:,.0f}/s, "
-        f"return {'-' if mean is None else f'{mean:.1f}'}, "
+        f"return {shown_return(mean)}, "
         f"policy lag {record.get('policy_lag_mean', 0.0):.1f}, queue {record['queue_blocks']}"
     )
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from impala_redis.common.errors import EXIT_INTERRUPTED
+from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import module_of
@@ -85,7 +86,7 @@ class Progress:
             return
         mean = result["mean_return_100"]
         self.say(
-            f"{result['status']}: mean return {'-' if mean is None else f'{mean:.1f}'} over the "
+            f"{result['status']}: mean return {shown_return(mean)} over the "
             f"last 100 episodes; {result['frames']:,} frames in all, {result['wall_s']:.1f} s"
         )
         self.say(f"run directory: {path}")
@@ -108,7 +109,7 @@ class Progress:
         table = Table.grid(padding=(0, 3))
         table.add_row(
             "return, last 100",
-            "-" if mean is None else f"{mean:.1f}" + (f" of {goal:g}" if goal else ""),
+            shown_return(mean) + (f" of {goal:g}" if goal is not None and mean is not None else ""),
         )
         game_frames = record.get("game_frames", 0)
         repeated = f" ({game_frames:,} of the game)" if game_frames > frames else ""
@@ -163,7 +164,7 @@ def _line(record: dict[str, Any]) -> str:
     return (
         f"{record['time_s']:7.1f} s  {record['frames']:>11,} frames  "
         f"{_figure(record, 'frames_per_s', ',.0f')}/s  "
-        f"return {_figure(record, 'mean_return_100', '.1f')}  "
+        f"return {shown_return(record.get('mean_return_100'))}  "
         f"lag {_figure(record, 'policy_lag_mean', '.1f')}  "
         f"queue {_figure(record, 'queue_blocks', 'd')}"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.records.figures import FIGURES, SHARE
+from impala_redis.common.records.figures import FIGURES, SHARE, shown_return
 from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
 from impala_redis.common.transport.replies import whole_number
 from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
@@ -185,7 +185,7 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
         ("weights", f"version {learner['weights_version']}{age}{updates}{rate}"),
     ]
     if figures:
-        mean_return = _figure(figures, "mean_return_100")
+        mean_return = shown_return(figures.get("mean_return_100"))
         frames, game_frames = figures.get("frames", 0), figures.get("game_frames", 0)
         whole = f" of {figures['total_frames']:,.0f}" if "total_frames" in figures else ""
         repeated = f" ({game_frames:,.0f} of the game)" if game_frames > frames else ""

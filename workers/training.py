@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from impala_redis.common.learning.delay import Delay
 from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.spec import RunSpec, module_of
 from impala_redis.common.server.address import without_password
 from impala_redis.workers import pacing
@@ -80,7 +81,9 @@ class Training:
     def summary(self) -> str:
         """What was reached, in words."""
         mean = self.learner.window.mean_return
-        reached = "" if mean is None else f"mean return {mean:.1f} over the last 100 episodes, "
+        reached = (
+            "" if mean is None else f"mean return {shown_return(mean)} over the last 100 episodes, "
+        )
         return f"{reached}{self.learner.frames:,} frames in all"
 
     def _say_that_none_comes(self, silent_s: float) -> None:

@@ -6,6 +6,7 @@ in the report and in docs/metrics.md (written by `scripts/write_docs.py`), and, 
 """
 
 import itertools
+import math
 from typing import Literal, NamedTuple
 
 # The unit of shares, which are shown as percentages.
@@ -235,6 +236,17 @@ FIGURES: dict[str, Figure] = {
     for group, figures in _GROUPS.items()
     for figure in figures
 }
+
+
+def shown_return(value: float | None) -> str:
+    """A return as every screen, log and page shows it; "-" for None and for NaN.
+
+    One decimal place from 10 on, else two, and two significant digits of what is closer to 0.
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    size = abs(value)
+    return format(value, ",.1f" if size >= 10 else ".2f" if size >= 0.1 or not size else ".2g")
 
 
 def find(name: str) -> Figure | None:

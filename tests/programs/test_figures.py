@@ -12,16 +12,25 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from impala_redis.common.learning.batch import make_batch
-from impala_redis.common.records.figures import FIGURES, SHARE, Figure, reduction_of, rows
+from impala_redis.common.records.figures import (
+    FIGURES,
+    SHARE,
+    Figure,
+    reduction_of,
+    rows,
+    shown_return,
+)
 from impala_redis.common.records.history import grouped, read_run
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import make_spec
 from impala_redis.workers import logbook as logbook_module
+from impala_redis.workers.evaluator import EpisodeResult, PlaySettings, make_report, report_in_words
 from impala_redis.workers.logbook import Logbook
 from impala_redis.workers.plan import Plan
-from impala_redis.workers.reporting import charts
+from impala_redis.workers.progress import Progress
+from impala_redis.workers.reporting import charts, pages
 from impala_redis.workers.reporting.tables import figures_table
 from impala_redis.workers.status import as_text
 from support import ROOT
@@ -169,3 +178,70 @@ def test_every_figure_has_a_meaning_of_its_own_or_shares_a_row() -> None:
 
 def test_each_quotient_of_the_logbook_is_a_figure() -> None:
     assert logbook_module.QUOTIENTS.keys() <= FIGURES.keys()
+
+
+# Returns, wherever they are shown.
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.04, "0.04"),
+        (0.0449, "0.045"),
+        (-0.0042, "-0.0042"),
+        (0.957, "0.96"),
+        (1.0, "1.00"),
+        (-1.25, "-1.25"),
+        (9.87, "9.87"),
+        (12.34, "12.3"),
+        (-11.66, "-11.7"),
+        (500.0, "500.0"),
+        (12345.67, "12,345.7"),
+        (0.0, "0.00"),
+        (3e-7, "3e-07"),
+        (None, "-"),
+        (float("nan"), "-"),
+        (float("-inf"), "-inf"),
+    ],
+)
+def test_a_return_is_shown_with_digits_that_tell_it_from_another(
+    value: float | None, text: str
+) -> None:
+    assert shown_return(value) == text
+
+
+def test_a_small_return_is_the_same_number_on_every_screen_and_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a run that ended with 0.04 of the 1.0 that it was to reach
+    directory = RunDirectory(tmp_path)
+    config = Config().replace({"env": "FrozenLake-v1", "stop_at_return": 1.0})
+    record = {"time_s": 1.0, "frames": 640, "mean_return_100": 0.04, "frames_per_s": 640.0}
+    record |= {"queue_blocks": 1, "policy_lag_mean": 1.0}
+    directory.write_config("test", None, config)
+    progress = Progress(directory, config)
+    directory.metrics.write_text(json.dumps(record) + "\n")
+
+    # when it is shown in the panel, in plain lines and at the end
+    progress.update()
+    panel = progress._panel()
+    directory.write_result({"status": "finished", "wall_s": 1.0, **record})
+    progress.conclude(0, None)
+    progress._console.print(panel)
+
+    # then
+    printed = capsys.readouterr().out
+    assert "return 0.04  lag" in printed
+    assert "finished: mean return 0.04 over the last 100 episodes" in printed
+    assert "0.04 of 1" in printed
+
+    # and in the learner's log, in impala-status, in impala-eval and in the report
+    assert ", return 0.04, " in logbook_module._line(record | {"game_frames": 640})
+    assert "; return 0.04" in as_text("test", status_of(record))
+    spec = make_spec("test", config, ObservationSpec((), "float32"), discrete(2))
+    results = [EpisodeResult(value, 9, False) for value in (0.0, 0.08)]
+    words = report_in_words(make_report(spec, 3, results, PlaySettings(True, 100, 0)))
+    assert "return: mean 0.04, std 0.04, from 0.00 to 0.08; mean length 9.0" in words
+    run = read_run(tmp_path)
+    assert "mean return 0.04 over" in pages._ending(run)
+    assert ("mean return", "0.04") in list(pages._keys(run))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from impala_redis import __version__
 from impala_redis.common.records import history
+from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.history import Group, Run
 from impala_redis.workers.reporting import findings
 from impala_redis.workers.reporting.tables import Table, figures_table, settings_table
@@ -131,7 +132,7 @@ def _ending(run: Run) -> str:
     mean, error = _outcome(run, "mean_return_100"), run.result.get("error")
     words = _status(run).capitalize()
     if not math.isnan(mean):
-        words += f", mean return {mean:,.1f} over the last 100 episodes"
+        words += f", mean return {shown_return(mean)} over the last 100 episodes"
     goal = run.settings.get("stop_at_return")
     if goal is not None:
         words += f" (solved at {goal:g})"
@@ -152,8 +153,10 @@ def _wall_s(run: Run) -> float:
 
 def _keys(run: Run) -> Iterator[tuple[str, str]]:
     """Key figures, without those that have no value."""
+    mean = _outcome(run, "mean_return_100")
+    if not math.isnan(mean):
+        yield "mean return", shown_return(mean)
     for name, value, form in (
-        ("mean return", _outcome(run, "mean_return_100"), "{:,.1f}"),
         ("frames", _outcome(run, "frames"), "{:,.0f}"),
         ("wall time", _wall_s(run), "{:,.1f} s"),
         ("frames/s", _outcome(run, "frames_per_s"), "{:,.0f}"),
@@ -238,7 +241,7 @@ def _runs_table(groups: Sequence[Group], runs: Sequence[Run], labels: Sequence[s
             *(setting(run.settings[key]) if run.settings else "-" for key in keys),
             "-" if run.seed is None else str(run.seed),
             _status(run),
-            _cell(_outcome(run, "mean_return_100"), "{:,.1f}"),
+            shown_return(_outcome(run, "mean_return_100")),
             _cell(_outcome(run, "frames"), "{:,.0f}"),
             _cell(_wall_s(run), "{:,.1f}"),
             _cell(_outcome(run, "frames_per_s"), "{:,.0f}"),
