@@ -17,8 +17,9 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from impala_redis.common.errors import CheckpointError, SpecMismatch
+from impala_redis.common.errors import CheckpointError, SpecMismatch, printable
 from impala_redis.common.records.files import write_atomically
+from impala_redis.common.records.rundir import RunDirectory, way_to_a_run
 from impala_redis.common.run.saved_spec import maker
 
 log = logging.getLogger(__name__)
@@ -81,16 +82,33 @@ def load(path: Path) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"there is no run directory or checkpoint at {path}")
     if not path.is_dir():
+        if not _may_be_one(path):
+            raise CheckpointError(f"{printable(path)} is no checkpoint; {way_to_a_run(path)}")
         return _load_one(path.with_suffix(".json"))
     candidates = _all(path) or _all(path / "checkpoints")
     if not candidates:
-        raise CheckpointError(f"there is no checkpoint in {path}")
+        holds_a_run = RunDirectory(path).holds_a_run
+        way = "its learner has written none" if holds_a_run else way_to_a_run(path)
+        raise CheckpointError(f"there is no checkpoint in {printable(path)}; {way}")
     for candidate in candidates:
         try:
             return _load_one(candidate)
         except CheckpointError as error:
             log.warning("PASSED OVER a damaged checkpoint: %s", error)
     raise CheckpointError(f"none of the {len(candidates)} checkpoints in {path} is usable")
+
+
+def _may_be_one(path: Path) -> bool:
+    """Whether a file is named as a checkpoint's are, or is a copy under another name."""
+    document = path.with_suffix(".json")
+    if path.suffix not in (".json", ".safetensors"):
+        return False
+    if _NAME.fullmatch(document.name):
+        return True
+    try:
+        return "sha256" in json.loads(document.read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def _remove(path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.errors import ConfigError, RunUnreadable, printable
-from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.records.rundir import RunDirectory, way_to_a_run
 from impala_redis.common.run.config import Config
 
 Column = NDArray[np.float64]
@@ -115,17 +115,11 @@ def _check_that_it_holds_a_run(directory: RunDirectory) -> None:
     if not path.exists():
         raise RunUnreadable(f"there is no directory {name}; name one that holds a run")
     if not path.is_dir():
-        raise RunUnreadable(f"{name} is a file; name the directory of a run")
-    if directory.holds_a_run:
-        return
-    inside = sorted(p for p in path.iterdir() if p.is_dir() and RunDirectory(p).holds_a_run)
-    if not inside:
+        raise RunUnreadable(f"{name} is a file; {way_to_a_run(path)}")
+    if not directory.holds_a_run:
         raise RunUnreadable(
-            f"{name} holds no run (neither config.toml nor metrics.jsonl); name a directory that "
-            "does"
+            f"{name} holds no run (neither config.toml nor metrics.jsonl); {way_to_a_run(path)}"
         )
-    named = printable(", ".join(map(str, inside[:5])))
-    raise RunUnreadable(f"{name} holds no run itself; name one in it: {named}")
 
 
 def _read_records(path: Path) -> tuple[RunRecords, int]:

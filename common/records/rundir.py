@@ -1,5 +1,6 @@
 """The run directory: its files, and the rule that a run is never overwritten."""
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 # must be raised when a setting changes its meaning, since an older version would misread the file;
 # not when a setting is added, since a version that does not know it refuses the file by its name.
 FORMAT = 1
+
+
+# Folders of a run directory, which are taken for it now and then.
+FOLDERS = ("checkpoints", "logs")
 
 
 class RunDirectory:
@@ -79,7 +84,12 @@ class RunDirectory:
         Where the file system knows no locks, a warning says so, and nothing keeps the directory.
         Raises RunDirectoryError: not writable, in use, or with a run in it and no `resume`.
         """
-        name = printable(self.path)
+        name, place = printable(self.path), self.path.resolve()
+        if place.name in FOLDERS and RunDirectory(place.parent).holds_a_run:
+            raise RunDirectoryError(
+                f"{name} is a folder of the run in {printable(place.parent)}; give that one with "
+                "--run-dir"
+            )
         try:
             if self.holds_a_run and not resume:
                 raise RunDirectoryError(
@@ -122,3 +132,18 @@ class RunDirectory:
     def _status(self) -> str:
         result = self.read_result()
         return str(result.get("status")) if result else "not ended"
+
+
+def way_to_a_run(path: Path) -> str:
+    """What to name instead of a file or directory that is no run directory, as half a sentence."""
+    with contextlib.suppress(OSError):  # what we may not look at is not named
+        for above in path.resolve().parents[:2]:
+            if RunDirectory(above).holds_a_run:
+                here = Path.cwd()
+                name = above.relative_to(here) if above.is_relative_to(here) else above
+                return f"name the run directory {printable(name)}"
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        runs = [p for p in inside if p.is_dir() and RunDirectory(p).holds_a_run]
+        if runs:
+            return f"name one in it: {printable(', '.join(map(str, runs[:5])))}"
+    return "name a directory that holds a run"

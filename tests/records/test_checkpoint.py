@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from impala_redis.common.errors import SpecMismatch
+from impala_redis.common.errors import RunDirectoryError, SpecMismatch
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import (
     CheckpointError,
@@ -22,6 +22,7 @@ from impala_redis.common.records.checkpoint import (
     save,
 )
 from impala_redis.common.records.files import write_atomically
+from impala_redis.common.records.rundir import RunDirectory
 
 TENSORS: Tensors = {
     "model.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -291,6 +292,59 @@ def test_tensors_without_their_json_are_no_checkpoint(tmp_path: Path) -> None:
 def test_where_there_is_no_checkpoint_that_is_said(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=r"there is no (run directory or )?checkpoint"):
         load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("a/result.json", "is no checkpoint; name the run directory a$"),
+        ("a/metrics.jsonl", "is no checkpoint; name the run directory a$"),
+        ("a/report.html", "is no checkpoint; name the run directory a$"),
+        ("a/logs/learner.log", "is no checkpoint; name the run directory a$"),
+        ("model.pt", "is no checkpoint; name a directory that holds a run$"),
+        ("list.json", "is no checkpoint; name a directory that holds a run$"),
+        ("a/logs", "there is no checkpoint in a/logs; name the run directory a$"),
+        (".", "there is no checkpoint in .; name one in it: a, young$"),
+        ("young", "there is no checkpoint in young; its learner has written none$"),
+        ("nothing", "there is no checkpoint in nothing; name a directory that holds a run$"),
+    ],
+)
+def test_what_is_no_checkpoint_leads_to_the_run_directory(
+    name: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a run with all its files, one without a checkpoint, and strange things beside them
+    monkeypatch.chdir(tmp_path)
+    save_at(Path("a/checkpoints"), 1)
+    for folder in ("a/logs", "young", "nothing"):
+        Path(folder).mkdir()
+    Path("a/metrics.jsonl").write_text("{}\n")
+    Path("a/result.json").write_text('{"status": "solved"}')
+    for file in ("a/report.html", "a/logs/learner.log", "young/config.toml", "model.pt"):
+        Path(file).touch()
+    Path("list.json").write_text("[1]")
+
+    # when / then
+    with pytest.raises(CheckpointError, match=way):
+        load(Path(name))
+
+
+def test_a_copy_of_a_checkpoint_may_have_any_name(tmp_path: Path) -> None:
+    save_at(tmp_path, 7).rename(tmp_path / "best.json")
+    assert load(tmp_path / "best.json").facts["updates"] == 7
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "logs"])
+def test_a_run_is_not_begun_or_resumed_in_a_folder_of_another(folder: str, tmp_path: Path) -> None:
+    # given a run, and its folder named in its place
+    save_at(tmp_path / "a" / "checkpoints", 1)
+    inside = tmp_path / "a" / folder
+    inside.mkdir(exist_ok=True)
+
+    # then it is refused with the way to the run; beside no run the name is as good as any
+    for resume in (False, True):
+        with pytest.raises(RunDirectoryError, match=r"is a folder of the run in .*/a; give that"):
+            RunDirectory(inside).prepare("learner", resume)
+    RunDirectory(tmp_path / folder).prepare("learner", resume=True)
 
 
 def test_when_none_is_usable_that_is_said(tmp_path: Path) -> None:

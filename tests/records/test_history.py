@@ -97,8 +97,8 @@ def test_what_holds_no_run_is_named_with_a_remedy(tmp_path: Path) -> None:
     for name, sentence in {
         "nowhere": "there is no directory .*nowhere; name one that holds a run",
         "empty": r"empty holds no run \(neither config.toml nor metrics.jsonl\)",
-        "file": "file is a file; name the directory of a run",
-        "runs": "runs holds no run itself; name one in it: .*runs/cartpole",
+        "file": "file is a file; name a directory that holds a run",
+        "runs": r"runs holds no run \(.*\); name one in it: .*runs/cartpole",
     }.items():
         with pytest.raises(RunUnreadable, match=sentence):
             read_run(tmp_path / name)
