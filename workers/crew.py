@@ -81,6 +81,14 @@ class Crew:
             return EXIT_INTERRUPTED if asked else EXIT_LEARNER_KILLED
         return code
 
+    def kill(self) -> None:
+        """Ends all of them at once, and says how to go on (on any thread)."""
+        for program in (self._learner, *self._actors.values()):
+            program.kill()
+        # No print: another thread may hold the stream's lock.
+        words = f"ended at once; continue with --resume --run-dir {self._directory.path}\n"
+        os.write(sys.stderr.fileno(), words.encode(errors="replace"))
+
     def replace_lost_actors(self) -> None:
         """Replaces actors that ended by themselves. Raises ActorsLost: they keep ending."""
         for name, actor in list(self._actors.items()):

@@ -5,8 +5,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from types import FrameType
 
@@ -22,21 +23,46 @@ from impala_redis.common.errors import (
 SHOW_CURSOR = b"\x1b[?25h\n"
 
 
+def do_nothing() -> None:
+    """What a program without children does before it ends at once."""
+
+
 class StopFlag:
-    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C ends the process at once."""
+    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C ends the process at once.
+
+    The second one is noticed by a thread, whatever the main thread does: Python runs a handler only
+    between two steps of its own code, so not while a library computes or waits.
+    """
 
     def __init__(self) -> None:
         # A plain flag: an Event could deadlock, set by a handler that interrupts its own wait.
         self._stopped = False
+        self.before_end_at_once: Callable[[], None] = do_nothing
+        signals, arrives = os.pipe()
+        os.set_blocking(arrives, False)
+        signal.set_wakeup_fd(arrives, warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
+        threading.Thread(
+            target=self._end_at_second_ctrl_c, args=(signals,), name="ctrl-c", daemon=True
+        ).start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stopped and number == signal.SIGINT:
+        self._stopped = True
+
+    def _end_at_second_ctrl_c(self, signals: int) -> None:
+        """Reads the numbers of the signals that arrive, a byte each (on a thread of its own)."""
+        asked = False
+        while number := os.read(signals, 1):
+            if asked and number[0] == signal.SIGINT:
+                break
+            asked = asked or number[0] in (signal.SIGINT, signal.SIGTERM)
+        try:
+            self.before_end_at_once()
             if sys.stderr.isatty():
                 os.write(sys.stderr.fileno(), SHOW_CURSOR)  # a live panel may have hidden it
-            os._exit(128 + number)
-        self._stopped = True
+        finally:
+            os._exit(EXIT_INTERRUPTED)
 
     def __call__(self) -> bool:
         """Whether to stop."""

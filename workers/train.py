@@ -107,6 +107,7 @@ def main(
             progress = Progress(plan.directory, plan.config)
             progress.introduce(plan.run, server.public_url)
             with Crew(plan, server.url, options, actor_arguments) as crew:
+                stop.before_end_at_once = crew.kill  # or a learner that hangs would stay
                 code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code))
         if report and code == 0 and not stop():

@@ -1,10 +1,13 @@
 """What every program sets up for itself."""
 
 import platform
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from support import before_exec
 
 FAULTS = """
 import resource
@@ -33,3 +36,41 @@ def test_memory_that_is_freed_and_taken_again_is_not_cleared_again() -> None:
 
     # then the system is not asked for their pages again
     assert int(done.stdout) < 500
+
+
+# A main thread that never comes back from a library: a lock taken twice in C. It lets other threads
+# run, and goes on waiting after a signal.
+STUCK = """
+import ctypes
+from impala_redis.workers import stopping
+
+stop = stopping.StopFlag()
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+libc.pthread_mutex_lock(mutex)
+print("stuck", flush=True)
+libc.pthread_mutex_lock(mutex)
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_ends_a_program_that_is_stuck_in_a_library(first: signal.Signals) -> None:
+    # given
+    command = [sys.executable, "-c", STUCK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=before_exec) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"stuck\n"
+
+        # when it is asked to stop, then the first one does not end it
+        program.send_signal(first)
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(0.2)
+
+        # but Ctrl-C after it does, and a SIGTERM between them does not
+        program.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(0.2)
+        program.send_signal(signal.SIGINT)
+        try:
+            assert program.wait(5) == 130
+        finally:
+            program.kill()

@@ -194,6 +194,31 @@ def test_a_stopped_train_can_be_resumed(programs: Programs, number: signal.Signa
     assert after["updates"] > before["updates"]
 
 
+def test_a_second_ctrl_c_ends_a_train_at_once_whatever_its_learner_does(
+    programs: Programs,
+) -> None:
+    # given a training whose learner hangs, and one Ctrl-C that it does not follow
+    train = programs.start("impala-train", *ENDLESS, "--run-dir", "run")
+    train.says("frames")
+    family = children_of(train.pid)
+    (learner,) = (
+        pid
+        for pid in family
+        if b"impala_redis.workers.learner" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(learner, signal.SIGSTOP)
+    train.send(signal.SIGINT)
+    train.says("Ctrl-C again ends at once")
+
+    # when
+    train.send(signal.SIGINT)
+
+    # then it has ended, with all its programs, and says how to go on
+    assert train.code(timeout_s=5) == 130
+    assert "ended at once; continue with --resume --run-dir run\n" in train.output
+    eventually(lambda: not [pid for pid in family if is_running(pid)], what="the family to end")
+
+
 def test_a_killed_learner_is_resumed_and_the_books_balance(
     programs: Programs, redis_url: str, run_name: str, raw: redis.Redis
 ) -> None:
