@@ -43,6 +43,7 @@ from impala_redis.workers import opening, pacing, process, stopping
 from impala_redis.workers.logbook import Logbook, ResultStatus
 from impala_redis.workers.options import CONTEXT, GroupedCommand, every_setting, shared
 from impala_redis.workers.plan import Plan, make_plan
+from impala_redis.workers.terms import Terms, terms_options
 from impala_redis.workers.training import Training
 
 if TYPE_CHECKING:
@@ -67,13 +68,14 @@ class Job:
     device: str
     threads: int
     resume: bool
-    take_over: bool
+    terms: Terms
     wait_redis_s: float
 
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
 @shared("redis-url", "run", "run-dir", "preset", "config", "device", "threads", "resume")
-@shared("take-over", "wait-redis-s", "log-level")
+@terms_options
+@shared("wait-redis-s", "log-level")
 @every_setting
 def main(
     redis_url: str,
@@ -84,7 +86,7 @@ def main(
     device: str,
     threads: int,
     resume: bool,
-    take_over: bool,
+    terms: Terms,
     wait_redis_s: float,
     log_level: str,
     overrides: dict[str, Any],
@@ -103,7 +105,7 @@ def main(
             resume=resume,
             overrides=overrides,
         )
-        job = Job(plan, redis_url, device, threads, resume, take_over, wait_redis_s)
+        job = Job(plan, redis_url, device, threads, resume, terms, wait_redis_s)
         if LearnerProgram(job, stop).run() == "interrupted":
             raise SystemExit(EXIT_INTERRUPTED)
 
@@ -122,7 +124,7 @@ class LearnerProgram:
         # After an error, `begun` ends what was begun, the last first.
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
             spec, saved = opening.prepare(self._job.plan, self._job.resume)
-            opening.take(self._link, spec, self._config, self._job.take_over, self._with_retries)
+            opening.take(self._link, spec, self._config, self._job.terms, self._with_retries)
             begun.callback(self._release)
             training = self._start_learning(spec, saved, begun)
             # Inside of it: the result is written before a thread is waited for.

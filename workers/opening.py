@@ -18,6 +18,7 @@ from impala_redis.common.server.suitability import check_room
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import process
 from impala_redis.workers.plan import Plan
+from impala_redis.workers.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def take(
     link: LearnerLink,
     spec: RunSpec,
     config: Config,
-    take_over: bool,
+    terms: Terms,
     with_retries: Callable[[Callable[[], Any]], Any],
 ) -> None:
     """Checks the server and opens the run, each request with retries.
@@ -64,7 +65,7 @@ def take(
         "" if spec.compression == "none" else f" before {spec.compression}",
     )
     check_room(
-        with_retries(link.check_server),
+        with_retries(lambda: link.check_server(terms.allow_eviction)),
         link.url,
         block_bytes=block_bytes,
         weights_bytes=wire.weights_nbytes(spec),
@@ -74,7 +75,7 @@ def take(
     gone = holder is not None and process.is_dead_here(holder)
     if gone:
         log.warning("taking the run over from %s, which is gone", holder)
-    abandoned = with_retries(lambda: link.open(take_over=take_over or gone))
+    abandoned = with_retries(lambda: link.open(take_over=terms.take_over or gone))
     queue = f"{cli_command(link.url)} LLEN '{link.keys.trajectories}'"
     log.info("run %s, epoch %d; queue: %s", link.run, link.epoch, queue)
     if abandoned:

@@ -235,9 +235,6 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
         is_flag=True,
         help="Continue the run in the run directory from its newest checkpoint.",
     ),
-    "take-over": option(
-        "take-over", is_flag=True, help="Take the run from a learner that holds it."
-    ),
     "threads": option(
         "threads",
         type=click.IntRange(min=1),

@@ -38,6 +38,7 @@ from impala_redis.workers.options import (
 )
 from impala_redis.workers.plan import make_plan
 from impala_redis.workers.progress import Progress
+from impala_redis.workers.terms import Terms, terms_options
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ REPORT_WITHIN_S = 60.0
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
 @redis_options(None, "a server of its own", "Use this server instead of starting one: ")
-@shared("run", "run-dir", "preset", "config", "device", "threads", "resume", "take-over")
+@shared("run", "run-dir", "preset", "config", "device", "threads", "resume")
+@terms_options
 @option(
     "report",
     off="no-report",
@@ -74,7 +76,7 @@ def main(
     device: str,
     threads: int,
     resume: bool,
-    take_over: bool,
+    terms: Terms,
     report: bool,
     wait_redis_s: float | None,
     log_level: str,
@@ -102,7 +104,7 @@ def main(
         options += [] if wait_redis_s is None else ["--wait-redis-s", str(wait_redis_s)]
         options += ["--preset", plan.preset] if plan.preset else []
         options += ["--resume"] if resume else []
-        options += ["--take-over"] if take_over else []
+        options += terms.as_arguments()
         with _server(redis_url, plan.directory, wait_redis_s or 0.0, stop) as server:
             progress = Progress(plan.directory, plan.config)
             progress.introduce(plan.run, server.public_url)

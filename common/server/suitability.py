@@ -1,14 +1,15 @@
 """Whether a server is fit for a run, and what an operator should know about it.
 
 A server is refused if it could lose data silently: it is too old, or free to evict keys. A warning
-names what a run survives and somebody may regret: no password on a network, snapshots.
+names what a run survives and somebody may regret: no password on a network, snapshots. What a
+server does not tell is no reason to refuse it: managed ones tell little.
 """
 
 import ipaddress
 import logging
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from impala_redis.common.errors import ImpalaError, RedisUnreachable, UnsuitableServer
@@ -17,31 +18,71 @@ from impala_redis.common.server.connection import LEAST_REDIS, LEAST_VALKEY, Cli
 
 log = logging.getLogger(__name__)
 
+Default = TypeVar("Default", int, None)
+
 # A server's own default, for one that does not let us ask.
 DEFAULT_BULK_BYTES = 512 * 1024**2
 _ASKED = ("bind", "port", "tls-port", "protected-mode", "save", "proto-max-bulk-len")
 
 
+# Where providers that forbid CONFIG keep the server's settings.
+_PROVIDERS = (
+    "the parameter group of ElastiCache and MemoryDB, the configuration of a Memorystore instance, "
+    "the advanced settings of Azure, the database's page of Redis Cloud and Upstash"
+)
+
+
 class ServerLimits(NamedTuple):
     """How much a server takes."""
 
-    maxmemory_bytes: int  # 0 for no limit
+    maxmemory_bytes: int | None  # 0 for no limit, None when the server does not tell
     bulk_bytes: int  # the longest single value; a longer one ends the connection
+    configurable: bool = True  # whether CONFIG works there
 
 
-def check_server(client: Client, url: str) -> ServerLimits:
+class Eviction(NamedTuple):
+    """What a server does when its memory is full, and how often it has."""
+
+    policy: str  # maxmemory-policy; empty when the server does not tell
+    evicted_keys: int  # since the server's start, of all who use it
+
+    @property
+    def endangers_runs(self) -> bool:
+        """Whether keys may go that a run cannot do without."""
+        return self.policy not in ("", "noeviction") and not self.spares_lasting_keys
+
+    @property
+    def spares_lasting_keys(self) -> bool:
+        """Whether only keys with an expiry may go: a run's lease and heartbeats."""
+        return self.policy.startswith("volatile-")
+
+
+def check_server(client: Client, url: str, allow_eviction: bool = False) -> ServerLimits:
     """The server's limits; logs a warning for each thing that should not stay as it is.
 
-    Raises UnsuitableServer when it is too old or may evict keys.
+    Raises UnsuitableServer when it is too old, or may evict keys and `allow_eviction` is false.
     """
     with translated(client):
         info: dict[str, object] = client.info()
-    _refuse_unsuitable(info, url)
+    check_kind(info, url)
     settings = _settings(client, url)
+    _check_eviction(eviction_in(info), url, bool(settings), allow_eviction)
     _warn_of_exposure(settings, url)
     _warn_of_snapshots(settings, url)
-    bulk_bytes = int(settings.get("proto-max-bulk-len", DEFAULT_BULK_BYTES))
-    return ServerLimits(int(str(info.get("maxmemory", 0))), bulk_bytes)
+    bulk_bytes = whole(settings.get("proto-max-bulk-len"), DEFAULT_BULK_BYTES)
+    return ServerLimits(whole(info.get("maxmemory"), None), bulk_bytes, bool(settings))
+
+
+def eviction_in(info: Mapping[str, object]) -> Eviction:
+    """What INFO says about evictions."""
+    policy = str(info.get("maxmemory_policy", "")).strip().lower()
+    return Eviction(policy, whole(info.get("evicted_keys"), 0))
+
+
+def whole(value: object, default: Default) -> int | Default:
+    """A value of INFO or CONFIG that is a whole number; the default when it is none."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else default
 
 
 def check_room(
@@ -64,12 +105,13 @@ def check_room(
             )
     # Weights four times: stored, arriving, and on their way to readers.
     need = blocks * block_bytes + 4 * weights_bytes + 8_000_000
-    if limits.maxmemory_bytes == 0:
+    if limits.maxmemory_bytes is None:
         log.warning(
-            "the server has no memory limit; set one with: %s CONFIG SET maxmemory %d",
-            cli_command(url),
-            max(need, 256_000_000),
+            "the server does not tell how much memory it has; the run needs %.0f MB", need / 1e6
         )
+    elif limits.maxmemory_bytes == 0:
+        remedy = _remedy("maxmemory", str(max(need, 256_000_000)), url, limits.configurable)
+        log.warning("the server has no memory limit; %s", remedy)
     elif need > limits.maxmemory_bytes:
         raise UnsuitableServer(
             f"the run needs about {need / 1e6:.0f} MB of the server and its maxmemory is "
@@ -78,22 +120,84 @@ def check_room(
         )
 
 
-def _refuse_unsuitable(info: Mapping[str, object], url: str) -> None:
-    is_valkey = "valkey_version" in info
-    found = str(info["valkey_version" if is_valkey else "redis_version"])
-    least = LEAST_VALKEY if is_valkey else LEAST_REDIS
-    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < least:
+def check_kind(info: Mapping[str, object], url: str) -> None:
+    """Warns of a server whose INFO does not tell its version.
+
+    Raises UnsuitableServer when it is too old, or a Sentinel.
+    """
+    where = without_password(url)
+    if info.get("redis_mode") == "sentinel":
         raise UnsuitableServer(
-            f"the server at {without_password(url)} is {'Valkey' if is_valkey else 'Redis'} "
-            f"{found}; Redis 7.0 or Valkey 7.2 is needed: upgrade it, or leave --redis-url out of "
-            "impala-train to use the embedded server"
+            f"{where} is a Sentinel, which keeps no data; give --redis-url the server that it "
+            "watches (docs/servers.md)"
         )
-    policy = str(info.get("maxmemory_policy", "noeviction"))
-    if policy != "noeviction":
+    name, least, found = _version(info)
+    numbers = [int(part) for part in re.findall(r"\d{1,9}", found)[:2]]
+    if not numbers:
+        log.warning(
+            "%s does not tell its version; Redis 7.0 or Valkey 7.2 is the oldest that works", where
+        )
+    elif tuple([*numbers, 0][:2]) < least:
         raise UnsuitableServer(
-            f"the server at {without_password(url)} may evict the run's keys (maxmemory-policy "
-            f"{policy}); run: {cli_command(url)} CONFIG SET maxmemory-policy noeviction"
+            f"the server at {where} is {name} {found}; Redis 7.0 or Valkey 7.2 is needed: upgrade "
+            "it, or leave --redis-url out of impala-train to use the embedded server"
         )
+
+
+def version_in(info: Mapping[str, object]) -> str:
+    """The server's name and version as INFO tells them; empty if it does not."""
+    name, _, found = _version(info)
+    return f"{name} {found}" if found else ""
+
+
+def _version(info: Mapping[str, object]) -> tuple[str, tuple[int, int], str]:
+    """The server's name, the oldest version of that name that works, and the one found."""
+    if "valkey_version" in info:
+        return "Valkey", LEAST_VALKEY, str(info["valkey_version"])
+    return "Redis", LEAST_REDIS, str(info.get("redis_version", ""))
+
+
+def _check_eviction(eviction: Eviction, url: str, configurable: bool, allowed: bool) -> None:
+    """Warns of a policy that may cost something, or is not told; refuses one that may cost a run.
+
+    Raises UnsuitableServer for the latter, unless it is `allowed`.
+    """
+    where, policy = without_password(url), eviction.policy
+    remedy = _remedy("maxmemory-policy", "noeviction", url, configurable)
+    if not policy:
+        log.warning(
+            "the server at %s does not tell its maxmemory-policy, and a run needs noeviction: make "
+            "sure of it in %s",
+            *(where, _PROVIDERS),
+        )
+    elif eviction.spares_lasting_keys:
+        log.warning(
+            "the server at %s may evict keys that expire (maxmemory-policy %s): a run's are its "
+            "lease and its actors' heartbeats, written again after a second; within it another "
+            "learner could take the run, and impala-status misses actors. To be safe, %s",
+            *(where, policy, remedy),
+        )
+    elif eviction.endangers_runs and not allowed:
+        raise UnsuitableServer(
+            f"the server at {where} may evict the run's keys (maxmemory-policy {policy}); "
+            f"{remedy}; or, if the run may lose blocks and be opened again, add --allow-eviction"
+        )
+    elif eviction.endangers_runs:
+        log.warning(
+            "the server at %s may evict the run's keys (maxmemory-policy %s), as --allow-eviction "
+            "lets it: blocks may go, and the run is opened again when its books or weights go",
+            *(where, policy),
+        )
+
+
+def _remedy(setting: str, value: str, url: str, configurable: bool) -> str:
+    """How a setting of the server is changed, to follow a semicolon or comma."""
+    if configurable:
+        return f"run: {cli_command(url)} CONFIG SET {setting} {value}"
+    return (
+        f"set {setting} {value} as an operator: CONFIG is not for us there, and a managed server "
+        f"has its settings elsewhere ({_PROVIDERS})"
+    )
 
 
 def _settings(client: Client, url: str) -> dict[str, str]:

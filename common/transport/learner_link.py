@@ -61,9 +61,12 @@ class LearnerLink(Link):
         self._publisher_client.close()
         super().close()
 
-    def check_server(self) -> ServerLimits:
-        """How much the server takes. Raises UnsuitableServer."""
-        return check_server(self.client, self.url)
+    def check_server(self, allow_eviction: bool = False) -> ServerLimits:
+        """How much the server takes. Raises UnsuitableServer.
+
+        One that may evict the run's keys is unsuitable unless `allow_eviction`.
+        """
+        return check_server(self.client, self.url, allow_eviction)
 
     def current_holder(self) -> str | None:
         """The holder of the run's lease now; None if there is none."""

@@ -21,7 +21,7 @@ from impala_redis.common.server.address import has_password, with_password, with
 from impala_redis.common.server.backoff import keep_trying
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.embedded import EmbeddedServer
-from impala_redis.common.server.suitability import ServerLimits, check_server
+from impala_redis.common.server.suitability import ServerLimits, check_room, check_server
 
 # What a fake server answers to one command, None to hang up without an answer.
 Answer = Callable[[list[bytes]], bytes | None]
@@ -365,6 +365,123 @@ def test_a_server_that_evicts_is_refused_with_the_remedy(own_server: EmbeddedSer
     ):
         check(own_server.url)
     operator.close()
+
+
+def told(url: str, caplog: pytest.LogCaptureFixture, *, allow_eviction: bool = False) -> str:
+    """What judging the server logs."""
+    caplog.clear()
+    client = connect(url, "test")
+    try:
+        check_server(client, url, allow_eviction)
+    finally:
+        client.close()
+    return caplog.text
+
+
+def test_a_server_that_evicts_is_used_with_a_warning_where_the_user_allows_it(
+    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis.Redis.from_url(own_server.url) as operator:
+        operator.config_set("maxmemory-policy", "allkeys-random")
+    line = told(own_server.url, caplog, allow_eviction=True)
+    assert "may evict the run's keys (maxmemory-policy allkeys-random), as --allow-evic" in line
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "volatile-ttl"])
+def test_a_server_that_evicts_only_what_expires_is_used_with_a_warning(
+    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture, policy: str
+) -> None:
+    with redis.Redis.from_url(own_server.url) as operator:
+        operator.config_set("maxmemory-policy", policy)
+    line = told(own_server.url, caplog)
+    assert f"may evict keys that expire (maxmemory-policy {policy}): a run's are its lease" in line
+    assert "CONFIG SET maxmemory-policy noeviction" in line
+
+
+@pytest.mark.parametrize("line", ["maxmemory_policy:\r\n", "", "maxmemory_policy: \r\n"])
+def test_a_policy_that_is_not_told_is_a_warning(
+    fake: Callable[[Answer], FakeServer], caplog: pytest.LogCaptureFixture, line: str
+) -> None:
+    # given what Redis Cloud and Heroku answer
+    server = fake(answering(f"redis_version:7.4.0\r\nmaxmemory:123\r\n{line}"))
+
+    # then
+    assert "does not tell its maxmemory-policy, and a run needs noevi" in told(server.url, caplog)
+
+
+@pytest.mark.parametrize(
+    "policy", ["allkeys-lru", "allkeys-of-next-year", "optimistic-volatile", "ALLKEYS-LFU", "0"]
+)
+def test_every_policy_that_may_take_lasting_keys_is_refused(
+    fake: Callable[[Answer], FakeServer], policy: str
+) -> None:
+    # given a managed server: CONFIG is forbidden
+    server = fake(answering(f"redis_version:7.4.0\r\nmaxmemory_policy:{policy}\r\n"))
+
+    # then the remedy is not a command that it refuses
+    with pytest.raises(UnsuitableServer) as refused:
+        check(server.url)
+    message = str(refused.value)
+    assert f"may evict the run's keys (maxmemory-policy {policy.lower()})" in message
+    assert "the parameter group of ElastiCache" in message
+    assert message.endswith("add --allow-eviction")
+    assert "CONFIG SET" not in message
+
+
+def test_a_kept_policy_of_next_year_that_spares_lasting_keys_is_a_warning(
+    fake: Callable[[Answer], FakeServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = fake(answering("redis_version:9.0.0\r\nmaxmemory_policy:volatile-lrm\r\n"))
+    assert "may evict keys that expire (maxmemory-policy volatile-lrm)" in told(server.url, caplog)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "redis_version:\r\n", "redis_version:unstable\r\n", "valkey_version:next\r\n"],
+    ids=["none", "empty", "a word", "a word of valkey"],
+)
+def test_a_version_that_is_not_told_is_a_warning(
+    fake: Callable[[Answer], FakeServer], caplog: pytest.LogCaptureFixture, line: str
+) -> None:
+    server = fake(answering(f"{line}maxmemory:123\r\nmaxmemory_policy:noeviction\r\n"))
+    assert "does not tell its version" in told(server.url, caplog)
+
+
+@pytest.mark.parametrize(
+    ("told_bytes", "limit"),
+    [
+        ("maxmemory:50000000", 50_000_000),
+        ("maxmemory:0", 0),
+        ("maxmemory:1gb", None),
+        ("maxmemory:-1", None),
+        ("maxmemory:a=b,c", None),
+        ("no colon", None),
+        ("", None),
+    ],
+)
+def test_a_memory_limit_that_is_not_told_as_a_number_is_not_known(
+    fake: Callable[[Answer], FakeServer],
+    caplog: pytest.LogCaptureFixture,
+    told_bytes: str,
+    limit: int | None,
+) -> None:
+    # given
+    info = f"redis_version:7\r\n{told_bytes}\r\nmaxmemory_policy:noeviction\r\n"
+    limits = check(fake(answering(info)).url)
+
+    # when a run is to be put there
+    check_room(limits, "redis://there", block_bytes=1000, weights_bytes=1000, blocks=10)
+
+    # then
+    assert limits.maxmemory_bytes == limit
+    assert ("does not tell how much memory it has" in caplog.text) == (limit is None)
+    assert ("has no memory limit; set maxmemory 256000000" in caplog.text) == (limit == 0)
+
+
+def test_a_sentinel_is_named_as_such(fake: Callable[[Answer], FakeServer]) -> None:
+    server = fake(answering("redis_version:7.2.0\r\nredis_mode:sentinel\r\n"))
+    with pytest.raises(UnsuitableServer, match=r"is a Sentinel, .* the server that it watches"):
+        check(server.url)
 
 
 @pytest.mark.parametrize(

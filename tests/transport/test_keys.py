@@ -38,6 +38,14 @@ def test_the_keys_are_those_of_the_design(
         f"{prefix}dead".encode(): b"list",
         f"{prefix}actor:host-7".encode(): b"hash",
     }
+    # and only these may go on a server whose policy is volatile-*: both are written again
+    expiring = {key.decode() for key in found if operator.pttl(key) >= 0}
+    assert expiring == {f"{prefix}lock", f"{prefix}actor:host-7"}
+    operator.delete(*expiring)
+    learner.renew({})
+    actor.beat("host-7", {"frames": 1}, 10.0)
+    assert all(operator.pttl(key) > 0 for key in expiring)
+
     assert {k.decode() for k in operator.hkeys(f"{prefix}weights")} == {
         "version",
         "payload",
