@@ -27,6 +27,7 @@ class UnsupportedEnvironment(ImpalaError):
     """The environment is unknown or not installed, or its spaces are not supported."""
 
     exit_code = 3
+    frames: str = ""  # the traceback of the environment's own code, where that raised the error
 
 
 class EnvironmentFailed(UnsupportedEnvironment):

@@ -194,7 +194,10 @@ class ActorProgram:
         """The run's environments. Raises UnsupportedEnvironment, or ConfigError: untrusted."""
         check_module(spec.env, self._trusted_modules)
         environment = VectorEnvironment(
-            spec.env, spec.envs_per_actor, frame_stack=spec.observation.frame_stack
+            spec.env,
+            spec.envs_per_actor,
+            frame_stack=spec.observation.frame_stack,
+            info_keys=spec.info_keys,
         )
         here, there = (environment.observation, environment.action), (spec.observation, spec.action)
         if here != there:

@@ -130,8 +130,8 @@ class Logbook:
         record["total_frames"] = self._plan.config.training.total_frames
         return {
             name: record[name]
-            for name in ("total_frames", *in_status())
-            if record.get(name) is not None
+            for name in ("total_frames", *in_status(record))
+            if record[name] is not None
         }
 
     def _rises(self, now: float, feeder: "Feeder", publisher: Publisher) -> dict[str, float]:

@@ -36,7 +36,8 @@ class SettingType(click.ParamType[Any]):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.name = {int: "integer", float: "number", tuple: "integers", str: "text"}[setting.kind]
+        names = {int: "integer", float: "number", tuple: "integers", str: "text"}
+        self.name = "names" if setting.item_kind is str else names[setting.kind]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """What --help shows in place of the value."""
@@ -57,7 +58,8 @@ class SettingType(click.ParamType[Any]):
         if not isinstance(text, str) or (self.setting.optional and text == "none"):
             return text
         if self.setting.kind is tuple:
-            return [int(part) for part in text.split(",") if part.strip()]
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            return parts if self.setting.item_kind is str else [int(part) for part in parts]
         if self.setting.kind is int:
             number = float(text)  # 5e6 is a way to write a count
             return int(text) if not number.is_integer() or abs(number) > 2**53 else int(number)

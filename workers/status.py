@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from impala_redis.common.errors import ConfigError
-from impala_redis.common.records.figures import FIGURES, SHARE, shown_return
+from impala_redis.common.errors import ConfigError, printable
+from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE, shown_return
 from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
 from impala_redis.common.transport.replies import whole_number
 from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
@@ -30,8 +30,9 @@ WORDED_FIGURES = {
     *("wait_share", "device_busy_share", "claim_share", "bytes_per_step"),
     *("policy_lag_mean", "policy_lag_p95", "policy_lag_max"),
     *("policy_lag_s_mean", "policy_lag_s_p95", "policy_lag_s_max"),
-    *("updates_skipped", "runs_lost"),
+    *("updates_skipped", "runs_lost", f"{EPISODE_INFO}*"),
 }
+MOST_INFOS = 8  # shown
 
 
 @click.command(cls=Program, context_settings=CONTEXT)
@@ -207,9 +208,18 @@ def _further_figures(figures: dict[str, float]) -> list[Row]:
     texts = [
         f"{figure.label} {_value(figures[name], figure.unit)}"
         for name, figure in FIGURES.items()
-        if figure.in_status and name in figures and name not in WORDED_FIGURES
+        if figure.in_status and name in figures.keys() - WORDED_FIGURES
     ]
-    return [("figures", ", ".join(texts))] if texts else []
+    infos = [
+        f"{printable(name.removeprefix(EPISODE_INFO))} {_value(value, '')}"
+        for name, value in figures.items()
+        if name.startswith(EPISODE_INFO)
+    ]
+    more = [f"and {len(infos) - MOST_INFOS} more"] if len(infos) > MOST_INFOS else []
+    return [
+        *([("figures", ", ".join(texts))] if texts else []),
+        *([("infos", ", ".join(infos[:MOST_INFOS] + more))] if infos else []),
+    ]
 
 
 def _value(value: float, unit: str) -> str:

@@ -2,11 +2,13 @@
 
 import time
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.blocks.trajectory import (
+    NO_INFOS,
     Block,
     Episode,
     Origin,
@@ -60,6 +62,7 @@ class Actor:
         trajectory.observations[:history] = policy.history
         ended[0] = ended[-1]
         trajectory.is_first[0] = self._is_first
+        infos: dict[tuple[int, int], Mapping[str, float]] = {}  # by row and column
         for t in range(spec.unroll_length):
             # Copied before the step, which may reuse the array.
             trajectory.observations[history + t] = self._observations
@@ -73,11 +76,12 @@ class Actor:
             np.logical_or(step.terminated, step.truncated, out=ended[t + 1])
             trajectory.is_first[t + 1] = ended[t]
             self._over[t] = step.over
+            infos.update({(t, i): info for i, info in step.infos.items()})
             self._observations = step.observations
         trajectory.observations[-1] = self._observations
         np.logical_not(ended[:-1], out=trajectory.mask)
         self._is_first = trajectory.is_first[-1]
-        episodes = self._follow_episodes(trajectory)
+        episodes = self._follow_episodes(trajectory, infos)
         self.frames += trajectory.frames
         self.episodes += len(episodes)
         origin = Origin(self._actor, self._incarnation, 0, self.policy.version)
@@ -88,7 +92,9 @@ class Actor:
         self._environment.close()
 
     @np.errstate(invalid="ignore")  # a reward may be infinite; the learner refuses such a block
-    def _follow_episodes(self, trajectory: Trajectory) -> tuple[Episode, ...]:
+    def _follow_episodes(
+        self, trajectory: Trajectory, infos: Mapping[tuple[int, int], Mapping[str, float]]
+    ) -> tuple[Episode, ...]:
         """Adds up returns and lengths; the episodes that ended in this unroll, in order."""
         returns = self._returns + trajectory.rewards.cumsum(axis=0, dtype=np.float64)  # [T, N]
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)
@@ -96,8 +102,10 @@ class Actor:
         past_return, past_length = np.zeros_like(self._returns), np.zeros_like(self._lengths)
         episodes = []
         for t, i in np.argwhere(self._over):
+            episode_return = float(returns[t, i] - past_return[i])
             length = int(lengths[t, i] - past_length[i])
-            episodes.append(Episode(float(returns[t, i] - past_return[i]), length, int(i)))
+            info = infos.get((t, i), NO_INFOS)
+            episodes.append(Episode(episode_return, length, int(i), info))
             past_return[i], past_length[i] = returns[t, i], lengths[t, i]
         self._returns, self._lengths = returns[-1] - past_return, lengths[-1] - past_length
         for i in np.flatnonzero(~np.isfinite(past_return)):  # else this sum stays so

@@ -5,9 +5,12 @@ action, gives reward 0 and the new episode's first observation (`common.blocks.t
 """
 
 import contextlib
+import importlib
 import logging
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,10 +18,19 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from impala_redis.common.envs import atari, corridor, gridworld, masked_cartpole, user_module
+from impala_redis.common.envs import (
+    atari,
+    corridor,
+    failures,
+    gridworld,
+    masked_cartpole,
+    user_module,
+)
 from impala_redis.common.envs.actions import ActionDecoder, action_spec
 from impala_redis.common.envs.observations import Array, Encoder, observation_spec
-from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment
+from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
+from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.spec import module_of
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +39,7 @@ for _module in (corridor, masked_cartpole):
     gymnasium.register_envs(_module)
 
 Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
+_NO_INFOS: Mapping[int, Info] = MappingProxyType({})
 
 
 class StepResult(NamedTuple):
@@ -37,13 +50,20 @@ class StepResult(NamedTuple):
     terminated: NDArray[np.bool_]  # [N]
     truncated: NDArray[np.bool_]  # [N]
     over: NDArray[np.bool_]  # [N] a score is final; the loss of a life ends no score
+    # Numbers of the last infos of the episodes that ended, by the environment's index.
+    infos: Mapping[int, Info] = _NO_INFOS
 
 
 class VectorEnvironment:
     """N environments stepped together; observations and actions are as in the run's spec."""
 
     def __init__(
-        self, env_id: str, num_envs: int, recorder: Wrapper | None = None, frame_stack: int = 1
+        self,
+        env_id: str,
+        num_envs: int,
+        recorder: Wrapper | None = None,
+        frame_stack: int = 1,
+        info_keys: tuple[str, ...] = (),
     ) -> None:
         """Makes the environments, in their own vector form if they have one.
 
@@ -52,46 +72,57 @@ class VectorEnvironment:
           num_envs: N.
           recorder: wraps each of them; they then draw pictures and are stepped one by one.
           frame_stack: only noted in the observations' spec; the observations are single ones.
+          info_keys: what is wanted of an episode's last info, beside its `episode_info`.
 
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
         """
-        self._env_id = env_id
+        self._env_id, self._info_keys = env_id, info_keys
         user_module.look_in_working_directory(env_id)
-        self._env: VectorEnv[Any, Any, Any] = (
-            _make(env_id, num_envs) if recorder is None else _record(env_id, num_envs, recorder)
-        )
-        mode = self._env.metadata.get("autoreset_mode")
-        if mode != AutoresetMode.NEXT_STEP:
-            raise UnsupportedEnvironment(
-                f"{env_id} resets in mode {mode}; its vector form must use next-step autoreset"
-            )
+        self._env = _make(env_id, num_envs, recorder, info_keys)
         self.num_envs = num_envs
         observations, actions = self._env.single_observation_space, self._env.single_action_space
         self.observation = observation_spec(env_id, observations, frame_stack)
         self.action = action_spec(env_id, actions)
         self._encoder = Encoder(observations, self.observation, num_envs)
         self._decoder = ActionDecoder(actions)
-        # Only our own infos are read: in others the same key may mean something else.
+        # Only our own infos tell of it: in others the same key may mean something else.
         self._reports_game_over = isinstance(self._env, atari.AtariVector)
+        self._singles = [e for e in getattr(self._env, "envs", ()) if isinstance(e, Single)]
 
     def reset(self, seed: int) -> NDArray[np.generic]:
         """First observations [N, ...]; each environment gets a seed derived from `seed`."""
-        with self._named_failures("reset"):
+        with failures.named(self._env_id, "reset"):
             return self._encoder.encode(self._env.reset(seed=seed)[0])
 
     def step(self, actions: Array) -> StepResult:
         """Plays actions [N, ...] that fit the spec's `action`. Raises EnvironmentFailed."""
-        with self._named_failures("step"):
+        with failures.named(self._env_id, "step"):
             observations, rewards, ended, cut, infos = self._env.step(self._decoder.decode(actions))
+            if rewards is None or np.size(rewards) != self.num_envs:
+                raise UnsupportedEnvironment(reward_refusal(self._env_id, rewards))
             terminated = np.asarray(ended, np.bool_).reshape(self.num_envs)
             truncated = np.asarray(cut, np.bool_).reshape(self.num_envs)
+            over = terminated | truncated
             return StepResult(
                 self._encoder.encode(observations),
                 np.asarray(rewards, np.float32).reshape(self.num_envs),
                 terminated,
                 truncated,
-                over=infos["game_over"] if self._reports_game_over else terminated | truncated,
+                over=infos["game_over"] if self._reports_game_over else over,
+                infos=self._last_infos(infos, over) if over.any() else _NO_INFOS,
             )
+
+    def _last_infos(self, infos: Any, over: NDArray[np.bool_]) -> Mapping[int, Info]:
+        """The wanted numbers of the episodes that are over, without those that have none."""
+        if self._reports_game_over:
+            return _NO_INFOS
+        found = {
+            i: self._singles[i].numbers
+            if self._singles
+            else numbers_in_vector(infos, i, self._info_keys)
+            for i in np.flatnonzero(over).tolist()
+        }
+        return {i: info for i, info in found.items() if info}
 
     def close(self) -> None:
         """Closes the environments; an error in their own code is only logged."""
@@ -100,41 +131,60 @@ class VectorEnvironment:
         except Exception as error:
             log.debug("%s failed in close: %s", self._env_id, error)
 
-    @contextlib.contextmanager
-    def _named_failures(self, doing: str) -> Iterator[None]:
-        """Turns what the environment's own code raises into EnvironmentFailed, with its id."""
-        try:
-            yield
-        except Exception as error:
-            raise EnvironmentFailed(
-                f"{self._env_id} failed in {doing}: {type(error).__name__}: {_first_line(error)}"
-            ) from error
 
-
-def _make(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
-    """The environments, in their own vector form if they have one."""
+def _make(
+    env_id: str, num_envs: int, recorder: Wrapper | None, info_keys: tuple[str, ...]
+) -> VectorEnv[Any, Any, Any]:
+    """The environments, in their own vector form if that suits; in a recorder one by one."""
     if atari.is_atari(env_id):
-        return atari.make(env_id, num_envs)
-    wrappers = _wrappers(env_id)
-    with _refusals(env_id, "made"):
-        # Without a wrapper it may be made in its own vector form.
-        return gymnasium.make_vec(env_id, num_envs, wrappers=wrappers)
-
-
-def _record(env_id: str, num_envs: int, recorder: Wrapper) -> VectorEnv[Any, Any, Any]:
-    """The same environments, each inside a recorder and drawing pictures, stepped one by one."""
-    wrappers = [recorder, *_wrappers(env_id)]
-    with _refusals(env_id, "recorded"):
-        if atari.is_atari(env_id):
+        if recorder is None:
+            return atari.make(env_id, num_envs)
+        with _refusals(env_id, "recorded"):
             games = [lambda: recorder(atari.make_single(env_id, "rgb_array"))] * num_envs
             return SyncVectorEnv(games)
-        return gymnasium.make_vec(
-            env_id,
-            num_envs,
-            vectorization_mode="sync",
-            wrappers=wrappers,
-            render_mode="rgb_array",
-        )
+    wrappers = _wrappers(env_id)
+    with _refusals(env_id, "made" if recorder is None else "recorded"):
+        own = None if wrappers or recorder else _in_own_vector_form(env_id, num_envs)
+        if own is not None:
+            return own
+        wrappers = [*([recorder] if recorder else []), *wrappers]
+        arguments: dict[str, Any] = {"render_mode": "rgb_array"} if recorder else {}
+
+        def make_single() -> Single:
+            env = gymnasium.make(env_id, disable_env_checker=True, **arguments)
+            for wrapper in wrappers:
+                env = wrapper(env)
+            return Single(env, env_id, info_keys)
+
+        return SyncVectorEnv([make_single] * num_envs)
+
+
+def _in_own_vector_form(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any] | None:
+    """The environments in a form that steps all at once; None if single ones are to be stepped.
+
+    Raises UnsupportedEnvironment: it has no other form, and this one does not suit.
+    """
+    if module := module_of(env_id):
+        importlib.import_module(module)
+    spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+    if spec is None or spec.vector_entry_point is None:
+        return None
+    try:
+        made = gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point")
+        mode = made.metadata.get("autoreset_mode")
+        if mode == AutoresetMode.NEXT_STEP:
+            return made
+        made.close()
+        why = f"its vector form resets in mode {mode}, and must use next-step autoreset"
+    except TypeError as error:
+        found = re.search("unexpected keyword argument '(.+?)'", str(error))
+        if found is None:
+            raise
+        why = f"its vector form does not take the {found[1]} that the environment has"
+    if spec.entry_point is None:
+        raise UnsupportedEnvironment(f"{why}; change that, or register a single form, too")
+    log.warning("%s is stepped one by one: %s", env_id, why)
+    return None
 
 
 def _wrappers(env_id: str) -> list[Any]:
@@ -157,28 +207,26 @@ def _refusals(env_id: str, doing: str) -> Iterator[None]:
         box2d = (
             "Box2D: run pip install 'impala-redis[box2d]', or in a checkout scripts/setup.sh box2d"
         )
-        missing = box2d if "Box2D" in str(error) else f"a package: {_first_line(error)}"
+        missing = box2d if "Box2D" in str(error) else f"a package: {failures.first_line(error)}"
         raise UnsupportedEnvironment(f"{env_id} lacks {missing}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironment(
-            f"there is no environment {env_id!r}: {_first_line(error)}"
+            f"there is no environment {env_id!r}: {failures.first_line(error)}"
             f"{user_module.hidden_neighbours(env_id)}; --env takes a Gymnasium id "
             "such as CartPole-v1, or module:Id to import the module that registers it"
         ) from error
-    except Exception as error:  # whatever the environment's own constructor raises
-        raise UnsupportedEnvironment(
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # of the environment's constructor
+        failure = UnsupportedEnvironment(
             f"{env_id} cannot be {doing}: {_why_not_made(error)}"
             f"{user_module.hidden_neighbours(env_id)}"
-        ) from error
+        )
+        failure.frames = failures.frames(error)
+        raise failure from error
 
 
-def _why_not_made(error: Exception) -> str:
-    if isinstance(error, UnsupportedEnvironment):  # the recorder's own words
+def _why_not_made(error: BaseException) -> str:
+    if isinstance(error, UnsupportedEnvironment):  # our own words
         return str(error)
     if isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
         return "it draws no pictures (it takes no render_mode)"
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "no reason"
+    return f"{failures.what(error)}{failures.where(error)}"

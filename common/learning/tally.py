@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from impala_redis.common.blocks.trajectory import Episode
-from impala_redis.common.records.figures import Reduction, reduction_of
+from impala_redis.common.records.figures import EPISODE_INFO, Reduction, reduction_of
 
 if TYPE_CHECKING:
     from impala_redis.common.learning.batch import Batch
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 VERSIONS = 65_536
 # A record lists at most this many returns one by one.
 MOST_RETURNS = 20
+# A learner makes figures of at most this many infos: their names come from environments.
+MOST_INFOS = 64
 # The mean return is over this many episodes.
 EPISODE_WINDOW = 100
 
@@ -83,6 +85,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._made_s = np.full(VERSIONS, np.nan)  # when, by version modulo VERSIONS
+        self._info_names: set[str] = set()
         self._clear()
 
     def _clear(self) -> None:
@@ -132,10 +135,24 @@ class Tally:
         if self._unrolls_s:
             figures["unroll_s"] = float(np.mean(self._unrolls_s))
             figures["actors"] = len(self._actors)
+        figures |= self._info_figures()
         if returns:
             figures["episode_returns"] = returns[:: -(-len(returns) // MOST_RETURNS)]
         self._clear()
         return figures
+
+    def _info_figures(self) -> dict[str, float]:
+        """The mean of each info over the episodes that have it."""
+        by_name: dict[str, list[float]] = {}
+        for episode in self._episodes:
+            for name, value in episode.infos.items():
+                by_name.setdefault(name, []).append(value)
+        room = MOST_INFOS - len(self._info_names)
+        self._info_names.update(sorted(by_name.keys() - self._info_names)[:room])
+        return {
+            f"{EPISODE_INFO}{name}": float(np.mean(by_name[name]))
+            for name in sorted(by_name.keys() & self._info_names)
+        }
 
 
 def _statistics(name: str, values: ArrayLike, **functions: Any) -> dict[str, Any]:

@@ -7,10 +7,14 @@ in the report and in docs/metrics.md (written by `scripts/write_docs.py`), and, 
 
 import itertools
 import math
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 # The unit of shares, which are shown as percentages.
 SHARE = "0 to 1"
+
+# Names of figures that begin so end with a word that an environment chose.
+EPISODE_INFO = "episode_info:"
 
 # How several values become one: those of the updates between two records, and those of records
 # that share a point of a curve.
@@ -18,7 +22,7 @@ Reduction = Literal["mean", "min", "max"]
 
 
 class Figure(NamedTuple):
-    """One figure; a star at the end of its name stands for a number."""
+    """One figure; a star at the end of its name stands for a number, or for the user's word."""
 
     name: str
     unit: str  # empty for a plain number, and for a count that its name explains
@@ -86,6 +90,14 @@ _GROUPS: dict[str, list[Figure]] = {
             "",
             "returns of at most 20 of the episodes since the last record (not in TensorBoard)",
             in_tensorboard=False,  # a list
+        ),
+        Figure(
+            f"{EPISODE_INFO}*",
+            "",
+            "mean of a number that an environment gives in an episode's last info, over the "
+            "episodes since the last record that have it: those under `episode_info`, and those "
+            "that `--info-keys` names",
+            in_status=True,
         ),
         Figure(
             "frames_per_s", "frames/s", "steps trained on since the last record", in_status=True
@@ -250,18 +262,22 @@ def shown_return(value: float | None) -> str:
 
 
 def find(name: str) -> Figure | None:
-    """The figure of that name, or of a name that has a star for its number."""
-    return FIGURES.get(name) or FIGURES.get(name.rstrip("0123456789") + "*")
+    """The figure of that name, or of a name that has a star for its end."""
+    return (
+        FIGURES.get(name)
+        or FIGURES.get(name.rstrip("0123456789") + "*")
+        or FIGURES.get(name.partition(":")[0] + ":*")
+    )
 
 
-def in_status() -> list[str]:
-    """The names of the figures that the learner leaves in Redis."""
-    return [figure.name for figure in FIGURES.values() if figure.in_status]
+def in_status(names: Iterable[str]) -> list[str]:
+    """Those of these names whose figures the learner leaves in Redis."""
+    return [name for name in names if (figure := find(name)) is not None and figure.in_status]
 
 
 def reduction_of(name: str) -> Reduction:
     """How values of that name become one; the end of a name that is not in the table decides."""
-    if figure := FIGURES.get(name):
+    if figure := find(name):
         return figure.reduction
     return "min" if name.endswith("_min") else "max" if name.endswith("_max") else "mean"
 

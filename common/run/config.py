@@ -41,6 +41,11 @@ class EnvironmentSettings:
         at_least=1,
         at_most=MAX_FRAME_STACK,
     )
+    info_keys: tuple[str, ...] = setting(
+        (),
+        "numbers of an episode's last info that become figures, comma-separated; a.b is b in a "
+        "dict a",
+    )
 
 
 @dataclass(frozen=True)

@@ -67,4 +67,6 @@ def _toml_value(value: Any) -> str:
         return '"none"'
     if isinstance(value, str):  # a JSON string is a TOML string, but for one character
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return repr(value)

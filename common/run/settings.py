@@ -14,7 +14,7 @@ MAX_ENVS = 4096
 # The most observations that a network sees at once.
 MAX_FRAME_STACK = 16
 # The longest text and the longest list that a run's spec carries.
-MAX_TEXT, MAX_ITEMS = 256, 64
+MAX_TEXT, MAX_ITEMS, MAX_NAME = 256, 64, 64
 # The largest number with a fraction: what is computed with it must still be finite in float32.
 LARGEST = 1e30
 
@@ -44,7 +44,8 @@ class Setting:
     key: str  # without the trailing underscore of a Python keyword
     attribute: str
     group: str
-    kind: type  # int, float, str, or tuple for a list of ints
+    kind: type  # int, float, str, or tuple for a list
+    item_kind: type  # of a list: int, or str for names
     optional: bool  # None ("none") turns it off
     default: Any
     help: str
@@ -61,7 +62,8 @@ class Setting:
         if self.kind is tuple:
             if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
                 raise self._refusal(value)
-            return tuple(self._check_number(int, item) for item in value)
+            check = self._check_name if self.item_kind is str else self._check_count
+            return tuple(check(item) for item in value)
         if self.kind is str:
             known = not self.choices or value in self.choices
             if not isinstance(value, str) or len(value) > MAX_TEXT or not known:
@@ -72,6 +74,15 @@ class Setting:
     def _refusal(self, value: Any) -> ConfigError:
         one_of = "one of " if self.choices else ""
         return ConfigError(f"{self.key} must be {one_of}{self.range()}, not {repr(value)[:80]}")
+
+    def _check_count(self, value: Any) -> Any:
+        return self._check_number(int, value)
+
+    def _check_name(self, value: Any) -> Any:
+        named = isinstance(value, str) and 1 <= len(value) <= MAX_NAME and value.isprintable()
+        if not named or value != value.strip() or "," in value:
+            raise self._refusal(value)
+        return value
 
     def _check_number(self, kind: type, value: Any) -> Any:
         integral = isinstance(value, int) and not isinstance(value, bool)
@@ -99,6 +110,8 @@ class Setting:
         if self.choices:
             return ", ".join(self.choices)
         name = {int: "a whole number", float: "a number", tuple: "whole numbers", str: "text"}
+        if self.item_kind is str:
+            return f"names of 1 to {MAX_NAME} printable characters, without commas"
         bounds = [
             f"{word} {bound:g}"
             for word, bound in (
@@ -129,6 +142,7 @@ def declared_in(config_class: type) -> Iterator[Setting]:
                 attribute=item.name,
                 group=group.name,
                 kind=typing.get_origin(hint) or hint,
+                item_kind=(*typing.get_args(hint), int)[0],
                 optional=optional,
                 default=item.default,
                 **declared,

@@ -48,6 +48,7 @@ class RunSpec(NetworkSpec):
     seed: int
     weights_dtype: str = field(default="float32", metadata=_FITS)  # on the wire
     compression: str = "none"  # of blocks on the wire
+    info_keys: tuple[str, ...] = ()  # of an episode's last info
     start_frames: int = 0  # before this part of the run: a resumed part plays other episodes
     wire_version: int = field(default=WIRE_VERSION, metadata=_FITS)
 

@@ -425,6 +425,7 @@ class Lives:
             terminated=one,
             truncated=np.array([False]),
             over=one & (self.steps % 9 == 8),
+            infos={0: {"lives": 3.0 - self.steps % 9 // 3}} if ends else {},
         )
 
     def close(self) -> None:
@@ -447,7 +448,7 @@ def test_a_lost_life_ends_an_episode_and_a_score_goes_on_to_the_games_end() -> N
     mask = np.concatenate([block.trajectory.mask[:, 0] for block in blocks])
     assert np.flatnonzero(~mask).tolist() == list(range(2, 28, 3))
     episodes = [episode for block in blocks for episode in block.episodes]
-    assert episodes == [Episode(6.0, 6, 0)] * 3
+    assert episodes == [Episode(6.0, 6, 0, {"lives": 1.0})] * 3  # as it was at the game's end
 
 
 # The policy's part.

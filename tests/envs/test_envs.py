@@ -499,8 +499,64 @@ class SaysNothing(SameStep):
 def test_a_vector_form_that_resets_otherwise_is_refused(
     register: Register, vector: type[SameStep]
 ) -> None:
+    env_id = register(None, vector_entry_point=vector)
+    said = refusal(env_id)
+    assert "its vector form resets in mode" in said
+    assert "register a single form" in said
+
+
+@pytest.mark.parametrize("vector", [SameStep, SaysNothing])
+def test_single_environments_take_the_place_of_a_vector_form_that_resets_otherwise(
+    make: Make, register: Register, vector: type[SameStep], caplog: pytest.LogCaptureFixture
+) -> None:
+    # given an environment with both forms
     env_id = register(vector_entry_point=vector)
-    assert "its vector form must use next-step autoreset" in refusal(env_id)
+
+    # when
+    environment = make(env_id, 2)
+    environment.reset(0)
+    steps = play(environment, 5)
+
+    # then it is stepped by the rule of resets, and the log says so
+    assert [step.rewards.tolist() for step in steps] == [[n, n] for n in (1, 2, 3, 0, 1)]
+    assert [bool(step.terminated.all()) for step in steps] == [False, False, True, False, False]
+    assert f"{env_id} is stepped one by one: its vector form resets in mode" in caplog.text
+
+
+def test_single_environments_take_the_place_of_a_vector_form_that_lacks_an_argument(
+    make: Make, register: Register
+) -> None:
+    environment = make(register(vector_entry_point=SameStep, length=2), 2)
+    environment.reset(0)
+    assert [bool(step.terminated.all()) for step in play(environment, 3)] == [False, True, False]
+
+
+class WithoutLimit(SameStep):
+    """A native vector form of the right rule that takes no time limit."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+
+@pytest.mark.parametrize("single", [Counting, None])
+def test_a_time_limit_that_the_vector_form_does_not_take_holds_in_single_environments(
+    make: Make, single: Any
+) -> None:
+    # given
+    env_id = "Limited-v0"
+    gymnasium.register(env_id, single, vector_entry_point=WithoutLimit, max_episode_steps=2)
+    try:
+        if single is None:
+            assert "does not take the max_episode_steps that" in refusal(env_id)
+            return
+
+        # when
+        environment = make(env_id, 2)
+        environment.reset(0)
+
+        # then
+        assert [bool(step.truncated.all()) for step in play(environment, 3)] == [False, True, False]
+    finally:
+        del gymnasium.registry[env_id]
 
 
 def test_a_working_directory_that_is_gone_does_not_matter(

@@ -116,7 +116,8 @@ def test_an_environment_that_fails_when_it_is_to_draw_is_named_with_the_cause(
     monkeypatch.setattr(Drawn, "__init__", init)
 
     # when / then
-    sentence = rf"{drawn} cannot be recorded: RuntimeError: no display$"
+    place = r"\(.*test_video.py, line \d+, in init\)"
+    sentence = rf"{drawn} cannot be recorded: RuntimeError: no display {place}$"
     with pytest.raises(UnsupportedEnvironment, match=sentence):
         record(drawn, tmp_path, "never")
 

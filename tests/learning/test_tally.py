@@ -165,6 +165,36 @@ def test_of_many_episodes_some_returns_are_told_and_the_figures_are_of_all() -> 
     assert figures["episode_returns"][:3] == [0.0, 5.0, 10.0]
 
 
+def test_an_info_is_a_mean_over_the_episodes_that_have_it() -> None:
+    # given
+    tally = Tally()
+    for infos in ({"success": 1.0}, {}, {"success": 0.0, "a b": -2.5}, {"success": 0.5}):
+        batch = batch_of([0])
+        batch.episodes = [Episode(1.0, 5, 0, infos)]
+        tally.note(batch, 0, 0.0)
+
+    # then
+    figures = tally.take()
+    assert {name: value for name, value in figures.items() if "info" in name} == {
+        "episode_info:success": 0.5,
+        "episode_info:a b": -2.5,
+    }
+    assert tally.take() == {}
+
+
+def test_infos_of_ever_other_names_do_not_fill_the_records() -> None:
+    # given an environment that names its infos by a number that grows
+    tally, names = Tally(), set()
+    for n in range(10):
+        batch = batch_of([0])
+        batch.episodes = [Episode(1.0, 5, 0, {f"{n}-{i:02}": 1.0 for i in range(32)})]
+        tally.note(batch, 0, 0.0)
+        names |= {name for name in tally.take() if name.startswith("episode_info:")}
+
+    # then the first ones have figures
+    assert names == {f"episode_info:{n}-{i:02}" for n in range(2) for i in range(32)}
+
+
 def test_what_was_taken_is_not_told_again() -> None:
     # given a batch that brings something of everything
     batch = batch_of([0, 1], replayed=1)

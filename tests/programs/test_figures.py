@@ -1,7 +1,9 @@
 """A new figure: its producer, one row of the table, and it shows up wherever figures do."""
 
 import importlib
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
+from impala_redis.common.blocks.trajectory import Episode
 from impala_redis.common.learning.batch import make_batch
 from impala_redis.common.records.figures import (
     FIGURES,
@@ -32,6 +35,7 @@ from impala_redis.workers.plan import Plan
 from impala_redis.workers.progress import Progress
 from impala_redis.workers.reporting import charts, pages
 from impala_redis.workers.reporting.tables import figures_table
+from impala_redis.workers.reporting.words import is_slug
 from impala_redis.workers.status import as_text
 from support import ROOT
 
@@ -67,7 +71,9 @@ def learner_at_work() -> Any:
     return learner
 
 
-def record_updates(directory: RunDirectory, values: list[float]) -> dict[str, float]:
+def record_updates(
+    directory: RunDirectory, values: list[float], infos: Sequence[dict[str, float]] = ()
+) -> dict[str, float]:
     """Writes records, each of two updates with the new figure; returns the figures for status."""
     config = Config().replace({"unroll_length": 2})
     spec = make_spec("test", config, ObservationSpec((), "float32"), discrete(2))
@@ -84,11 +90,12 @@ def record_updates(directory: RunDirectory, values: list[float]) -> dict[str, fl
     )
     logbook = Logbook(Plan("test", None, config, directory), spec, learner)
     left: dict[str, float] = {}
-    for value in values:
+    for value, info in itertools.zip_longest(values, infos):
         for figure in (value, value / 2):
             learner.version, learner.updates = learner.version + 1, learner.updates + 1
             batch = make_batch(spec, 1, pinned=False)
             batch.versions = [learner.version - 1]
+            batch.episodes = [] if info is None else [Episode(1.0, 2, 0, info)]
             logbook.note_update(batch, {MADE_UP.name: figure})
         left = logbook.record(feeder, publisher)
     logbook.close()
@@ -138,6 +145,31 @@ def test_a_new_figure_needs_its_producer_and_a_row(new: Figure, docs: Any, tmp_p
 
     # and on the page of figures
     assert f"| `{new.name}` | 0 to 1 | {MEANING} |" in docs.figures_tables().splitlines()
+
+
+def test_numbers_of_an_environment_go_wherever_figures_go(tmp_path: Path) -> None:
+    # given updates on episodes that tell of themselves, under names of the user's
+    infos = [{"success": 0.25, "<b>\u0153": 3.0}, {"success": 0.75}]
+    left = record_updates(RunDirectory(tmp_path), [0.5, 0.5], infos)
+
+    # then they are in the records and in TensorBoard
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("episode_info:success") for line in lines] == [0.25, 0.75]
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.value for event in events.Scalars("episode_info:success")] == [0.25, 0.75]
+
+    # in the report: in the table, and in a chart each, whose files have names of ours
+    run = read_run(tmp_path)
+    assert "episode_info:success" in [row[0] for row in figures_table(run, "").rows]
+    drawn = {d.slug: d.label for d in charts.draw_all(grouped([run])) if "info" in d.slug}
+    assert drawn.keys() == {"episode-info-1", "episode-info-2"}
+    assert drawn["episode-info-1"].startswith("<b>\u0153. ")
+    assert drawn["episode-info-2"].startswith("success. Over frames; from 0.25 to 0.75")
+    assert all(map(is_slug, drawn))
+
+    # and in impala-status
+    text = as_text("test", status_of(left | {"episode_info:\x1b[2J": 1.0}))
+    assert "infos    success 0.75, ?[2J 1" in text.splitlines()
 
 
 def test_todays_figures_stand_in_the_rows_of_status_that_word_them(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ FORCED_LAG = 5
 
 
 # CartPole has two actions, and they are no numbers.
-NAMES = FIGURES.keys() - {"pi_mean_*", "policy_std"} | {"pi_mean_0", "pi_mean_1"}
+NAMES = FIGURES.keys() - {"pi_mean_*", "policy_std", "episode_info:*"} | {"pi_mean_0", "pi_mean_1"}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The settings: their declaration, checks, presets and precedence."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run import config
 from impala_redis.common.run.config import Config, find_setting
+from impala_redis.common.run.config_file import read_toml, to_toml
 from impala_redis.common.run.presets import PRESETS, preset
 from impala_redis.common.run.settings import Setting
+from impala_redis.workers.options import SettingType
 
 ALL = config.settings()
 KEYS = [setting.key for setting in ALL]
@@ -179,6 +182,29 @@ def test_a_list_of_widths_must_be_whole_numbers_from_one_on(value: Any) -> None:
 @pytest.mark.parametrize("value", [[], [8], (8, 4)], ids=repr)
 def test_widths_become_a_tuple(value: Any) -> None:
     assert Config().replace({"hidden_sizes": value}).model.hidden_sizes == tuple(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["success", [""], [" a"], ["a,b"], ["a\n"], [1], [None], [["a"]], ["x" * 65]], ids=repr
+)
+def test_a_list_of_names_must_be_names(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^info_keys must be names of 1 to 64 printable"):
+        Config().replace({"info_keys": value})
+
+
+@pytest.mark.parametrize("typed", ["success,a.b", " success , a.b ,"])
+def test_names_are_typed_with_commas_and_stand_in_toml(typed: str, tmp_path: Path) -> None:
+    # given
+    given = SettingType(find_setting("info_keys")).convert(typed, None, None)
+    config = Config().replace({"info_keys": [*given, 'quo"te', "c\u0153ur"]})
+
+    # when
+    file = tmp_path / "config.toml"
+    file.write_text(to_toml(config))
+
+    # then
+    assert config.environment.info_keys == ("success", "a.b", 'quo"te', "c\u0153ur")
+    assert Config().replace(read_toml(file)) == config
 
 
 @by_key([setting for setting in ALL if setting.optional])

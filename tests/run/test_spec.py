@@ -130,6 +130,7 @@ FREE: dict[str, Any] = {
     "max_policy_age_s": 1.0,
     "seed": 5,
     "compression": "zstd",
+    "info_keys": ("success",),
 }
 
 
@@ -222,7 +223,7 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
         '"extra_inputs": "last_action_reward", "run": "pictures", "env": "Rooms-v0", '
         '"unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
         '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", '
-        '"compression": "zstd", "start_frames": 0, "wire_version": 4}'
+        '"compression": "zstd", "info_keys": [], "start_frames": 0, "wire_version": 4}'
     )
 
 
@@ -331,6 +332,7 @@ WRONG: dict[str, list[Any]] = {
     "compression": [None, 1, True, [], {}, "zip", "", LONG],
     "hidden_sizes": [None, 64, "64", {}, [0], [-1], [65_537], [1.0], [True], [None], [[1]]],
     "activation": [None, 1, True, [], {}, "gelu", "", LONG],
+    "info_keys": [None, "a", {}, [1], [None], [""], [" a"], ["a,b"], ["a\nb"], ["x" * 65], [["a"]]],
     "unroll_length": [None, "20", 20.0, True, [], {}, 0, -1, 10_001, 10**30],
     "envs_per_actor": [None, "1", 1.0, True, [], {}, 0, -1, 4097, 10**30],
     "queue_blocks": [None, "1", 1.0, True, [], {}, 0, -1],

@@ -16,6 +16,7 @@ from impala_redis.common.records.history import Column, Group, Run
 from impala_redis.workers.reporting import canvas
 from impala_redis.workers.reporting.canvas import MUTED, PAPER
 from impala_redis.workers.reporting.gallery import OVER, SECTIONS, Chart, Line
+from impala_redis.workers.reporting.infos import info_charts
 from impala_redis.workers.reporting.words import group_labels, part_slug, short
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def draw_all(groups: Sequence[Group]) -> Iterator[Drawing]:
     canvas.load()
     there = history.names([run for group in groups for run in group.runs])
     several = sum(len(group.runs) for group in groups) > 1
-    for section, chart in ((name, chart) for name, charts in SECTIONS.items() for chart in charts):
+    for section, chart in (
+        *((name, chart) for name, charts in SECTIONS.items() for chart in charts),
+        *(("Numbers of the environment", chart) for chart in info_charts(there)),
+    ):
         lines = tuple(_expanded(chart.all_lines, there))
         chart = replace(chart, lines=lines, limit=_limit(chart, groups))
         if several:  # their own spread is shown instead

@@ -9,6 +9,7 @@ from typing import Any
 from impala_redis.common.errors import printable
 from impala_redis.common.records.history import Group, Run
 from impala_redis.workers.reporting.gallery import SECTIONS, Chart, Line
+from impala_redis.workers.reporting.infos import is_info_slug
 
 LEGEND_LETTERS = 52
 
@@ -20,7 +21,7 @@ def part_slug(chart: Chart, line: Line) -> str:
 
 def is_slug(name: str) -> bool:
     """Whether a chart, or one line of it, is named so."""
-    return any(
+    return is_info_slug(name) or any(
         name == chart.slug
         or any(
             re.fullmatch(part_slug(chart, line).replace("*", "[0-9]{1,4}"), name)

@@ -1,0 +1,87 @@
+"""Errors of an environment's own code: which error, and where in the user's files it came up.
+
+Frames of ours and of Gymnasium's wrappers lead there and say nothing, so they are left out.
+"""
+
+import contextlib
+import itertools
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import gymnasium
+
+from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment, printable
+
+_NOT_SHOWN = (f"{Path(__file__).parents[2]}/", f"{Path(gymnasium.__file__).parent}/", "<frozen ")
+_INSTALLED = tuple(sysconfig.get_path(name) + "/" for name in ("stdlib", "platlib", "purelib"))
+
+
+@contextlib.contextmanager
+def named(env_id: str, doing: str) -> Iterator[None]:
+    """Turns what an environment's code raises into EnvironmentFailed, with its id, file and line.
+
+    A KeyboardInterrupt or an exit that the code asks for is an error like any other.
+    """
+    try:
+        yield
+    except UnsupportedEnvironment:  # our own words
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        failure = EnvironmentFailed(f"{env_id} failed in {doing}: {what(error)}{where(error)}")
+        failure.frames = frames(error)
+        raise failure from error
+
+
+def what(error: BaseException) -> str:
+    """The error in a few words: its kind and the first line of its text."""
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({printable(repr(error.code))[:40]})"
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without its full stop."""
+    text = str(error).strip()
+    return printable(text.splitlines()[0]).rstrip(".") if text else "no reason"
+
+
+def where(error: BaseException) -> str:
+    """The innermost place in the user's own files, as the end of a sentence; empty if unknown."""
+    causes = itertools.islice(_causes(error), 10)
+    found = next(filter(None, (_shown(cause.__traceback__) for cause in causes)), [])
+    own = [frame for frame in found if not frame.filename.startswith(_INSTALLED)]
+    if not found:
+        return ""
+    frame = (own or found)[-1]
+    path = Path(frame.filename)
+    with contextlib.suppress(OSError, ValueError):
+        path = path.relative_to(Path.cwd())
+    return f" ({printable(path)}, line {frame.lineno}, in {frame.name})"
+
+
+def frames(error: BaseException) -> str:
+    """The traceback of an error and of its causes; empty if no frame of it is the user's."""
+    if not where(error):
+        return ""
+    report = traceback.TracebackException.from_exception(error)
+    one: traceback.TracebackException | None = report
+    while one is not None:
+        shown = [f for f in one.stack if not f.filename.startswith(_NOT_SHOWN)]
+        one.stack = traceback.StackSummary.from_list(shown)
+        one = one.__cause__ or one.__context__
+    return "".join(report.format()).strip()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__ or one.__context__
+
+
+def _shown(trace: TracebackType | None) -> list[traceback.FrameSummary]:
+    return [f for f in traceback.extract_tb(trace) if not f.filename.startswith(_NOT_SHOWN)]
