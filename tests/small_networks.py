@@ -14,7 +14,7 @@ from impala_redis.common.run.spaces import ActionSpec, ObservationPart, Observat
 from impala_redis.common.run.spec import RunSpec
 
 FLOATS = ObservationSpec((3,), "float32")
-PIXELS = ObservationSpec((4, 5, 2), "uint8")
+PIXELS = ObservationSpec((4, 5, 2), "uint8", scale=(255,))
 INDEX = ObservationSpec((), "int64", 7)
 # Two pictures, one with its colours first and one without any; categories; bytes; numbers.
 PARTS = ObservationSpec(
@@ -22,11 +22,11 @@ PARTS = ObservationSpec(
     "uint8",
     parts=(
         ObservationPart("speed", (2,), "float64", start=0),
-        ObservationPart("front", (3, 20, 36), "uint8", start=16),
+        ObservationPart("front", (3, 20, 36), "uint8", start=16, scale=(255,)),
         ObservationPart("bag", (2, 2), "int8", (3, 2, 4, 1), start=2176),
-        ObservationPart("lamps", (3,), "uint8", start=2180),
+        ObservationPart("lamps", (3,), "uint8", start=2180, scale=(1, 20, 255)),
         ObservationPart("heading", (), "float32", start=2184),
-        ObservationPart("map", (20, 36), "uint8", start=2188),
+        ObservationPart("map", (20, 36), "uint8", start=2188, scale=(10,)),
         ObservationPart("room", (), "int64", (5,), start=2912),
     ),
 )

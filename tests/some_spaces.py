@@ -18,10 +18,19 @@ DTYPES = st.sampled_from([*OBSERVATION_DTYPES, "bool", "uint16", "uint32", "floa
 @st.composite
 def boxes(draw: st.DrawFn) -> Space:
     dtype = np.dtype(draw(DTYPES))
-    low, high = (0, 1) if dtype.kind == "b" else (-50, 50)
-    if dtype.kind in "iu" and dtype.itemsize < 8:
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    return spaces.Box(low, high, draw(SHAPES), dtype)  # type: ignore[arg-type]
+    shape = draw(SHAPES)
+    if dtype.kind not in "iu":
+        low, high = (0, 1) if dtype.kind == "b" else (-50, 50)
+        return spaces.Box(low, high, shape, dtype)  # type: ignore[arg-type]
+    # Whole numbers have bounds of their own, or those of the type, or some of each.
+    ends = np.iinfo(dtype if dtype.itemsize < 8 else np.int32)  # Gymnasium draws no larger ones
+    lows = st.sampled_from([0, -3, -50, ends.min]).map(lambda low: max(low, ends.min))
+    highs = st.sampled_from([0, 1, 20, 100, ends.max])
+    size = math.prod(shape)
+    low, high = (
+        np.array([draw(one) for _ in range(size)], dtype).reshape(shape) for one in (lows, highs)
+    )
+    return spaces.Box(low, high, shape, dtype)  # type: ignore[arg-type]
 
 
 @st.composite

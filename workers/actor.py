@@ -199,7 +199,8 @@ class ActorProgram:
             frame_stack=spec.observation.frame_stack,
             info_keys=spec.info_keys,
         )
-        here, there = (environment.observation, environment.action), (spec.observation, spec.action)
+        observation = environment.observation.scaled_as(spec.observation)
+        here, there = (observation, environment.action), (spec.observation, spec.action)
         if here != there:
             raise UnsupportedEnvironment(
                 f"{spec.env} is another one on this machine: {describe_spaces(*here)} here, and "

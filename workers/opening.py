@@ -1,5 +1,6 @@
 """How a learner opens its run: the checks, the checkpoint to go on from, the lease."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,7 @@ def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
         raise UnsupportedEnvironment(f"no actor could join {wanted.env}: {error}") from error
     if spec.compression != "none":
         compression.check_installed()
-    return spec, _find_checkpoint(plan.directory, spec) if resume else None
+    return _resumed(spec, plan.directory) if resume else (spec, None)
 
 
 def take(
@@ -82,15 +83,20 @@ def take(
         log.warning("%d blocks that the last learner had claimed are abandoned", abandoned)
 
 
-def _find_checkpoint(directory: RunDirectory, spec: RunSpec) -> Checkpoint | None:
-    """The directory's newest checkpoint, if there is one; it must belong to this run."""
+def _resumed(spec: RunSpec, directory: RunDirectory) -> tuple[RunSpec, Checkpoint | None]:
+    """The directory's newest checkpoint, which must belong to this run, and the spec to go on with.
+
+    Without a checkpoint there it is a new run.
+    """
     if not directory.holds_a_checkpoint:
         log.warning("NOTHING TO RESUME in %s: starting a new run", directory.path)
-        return None
+        return spec, None
     saved = checkpoint.load(directory.checkpoints)
-    if difference := spec.difference(read_saved_spec(saved.facts, saved.path)):
+    found = read_saved_spec(saved.facts, saved.path)
+    spec = dataclasses.replace(spec, observation=spec.observation.scaled_as(found.observation))
+    if difference := spec.difference(found):
         raise SpecMismatch(
             f"{saved.path} is of another run: {difference}; resume with the settings "
             "it was made with, or give another --run-dir"
         )
-    return saved
+    return spec, saved

@@ -3,6 +3,7 @@
 A test holds its outputs to those of the learner's network.
 """
 
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -62,13 +63,21 @@ def features(spec: ObservationSpec, observations: Observations) -> Floats:
 
 
 def _features(part: ObservationPart, values: Observations) -> Floats:
-    """Values [N, E] as [N, F]: categories one-hot, bytes in 0 .. 1, other numbers as they are."""
+    """Values [N, E] as [N, F]: categories one-hot, numbers divided by the part's scale."""
     if part.num_values:
         sizes = np.tile(part.num_values, values.shape[1] // len(part.num_values))
         first = np.cumsum(sizes) - sizes
         one_hot = np.zeros((len(values), sizes.sum()), np.float32)
         np.put_along_axis(one_hot, first + values.astype(np.int64), 1.0, axis=1)
         return one_hot
-    if part.dtype == "uint8":
-        return values.astype(np.float32) / np.float32(255)
-    return cast(Floats, values.astype(np.float32, copy=False))
+    numbers = cast(Floats, values.astype(np.float32, copy=False))
+    if len(part.scale) > 1:  # E is a multiple: the frames of a stack follow each other
+        return (numbers.reshape(len(numbers), -1, len(part.scale)) / _table(part.scale)).reshape(
+            numbers.shape
+        )
+    return numbers / np.float32(part.scale[0]) if part.scale else numbers
+
+
+@lru_cache(maxsize=64)  # it takes longer to make than to use
+def _table(scale: tuple[int, ...]) -> Floats:
+    return np.array([float(number) for number in scale], np.float32)

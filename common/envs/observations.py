@@ -7,9 +7,11 @@ are kept exactly in others that do: bool in int8, uint16 in int32, uint32 in int
 float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS.
 """
 
+import logging
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from impala_redis.common.envs.bounds import scales_of
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import (
     MAX_CHOICES,
@@ -27,6 +30,8 @@ from impala_redis.common.run.spaces import (
     ObservationPart,
     ObservationSpec,
 )
+
+log = logging.getLogger(__name__)
 
 Space = spaces.Space[Any]
 Array = NDArray[Any]
@@ -38,6 +43,8 @@ _HASH_START = 412_872
 # Categories of one observation, at most: the spec's text lists the number of values of each.
 MAX_CATEGORIES = 4096
 MAX_DIMENSIONS = 8
+# The bounds of single numbers take this many characters of one observation's spec, at most.
+MAX_SCALE_TEXT = 20_000
 MAX_NAME_LENGTH = 256
 
 _ALIGNMENT_BYTES = 8
@@ -64,12 +71,17 @@ def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> Observa
         part = _part(env_id, _Leaf((), space), start=0)
         if isinstance(space, spaces.Discrete):
             return ObservationSpec((), "int64", int(space.n), frame_stack=frame_stack)
-        return ObservationSpec(part.shape, part.dtype, frame_stack=frame_stack)
+        scale = _scale(env_id, space, MAX_SCALE_TEXT)
+        return ObservationSpec(part.shape, part.dtype, frame_stack=frame_stack, scale=scale)
     parts: list[ObservationPart] = []
-    end = 0
+    end, room = 0, MAX_SCALE_TEXT
     for leaf in _leaves(space):
-        parts.append(_part(env_id, leaf, end))
-        end = _aligned(end + parts[-1].num_bytes)
+        part = _part(env_id, leaf, end)
+        if isinstance(leaf.space, spaces.Box):
+            part = replace(part, scale=_scale(env_id, leaf.space, room, leaf.name))
+            room -= _length(part.scale)
+        parts.append(part)
+        end = _aligned(end + part.num_bytes)
     flaw = ""
     if not parts:
         flaw = ", which has no parts"
@@ -192,6 +204,26 @@ def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
     if len(leaf.name) > MAX_NAME_LENGTH:
         raise _refusal(env_id, space, f"{where}, whose name is longer than {MAX_NAME_LENGTH}")
     return ObservationPart(leaf.name, shape, dtype, values, start)
+
+
+def _scale(env_id: str, box: spaces.Box, room: int, name: str = "") -> tuple[int, ...]:
+    """What a Box's numbers are divided by, in at most `room` characters, or one for all."""
+    found = scales_of(box)
+    # Looked at before they become texts, which takes a second for a large array.
+    scale = tuple(map(int, found)) if len(found) == 1 or 3 * len(found) <= room else ()
+    if not scale or _length(scale) > room:
+        scale = (int(found.max()),)
+        log.warning(
+            "%s: the numbers of %s have too many different bounds to tell each; all are divided by "
+            "the largest, %d",
+            *(env_id, f"its part {name[:60]!r}" if name else "its observation", scale[0]),
+        )
+    return () if scale == (1,) else scale
+
+
+def _length(scale: tuple[int, ...]) -> int:
+    """How many characters it takes in the spec, if it is more than one number for all."""
+    return sum(len(str(number)) + 2 for number in scale) if len(scale) > 1 else 0
 
 
 def _values(leaf: _Leaf, found: Any, num_envs: int) -> Array:

@@ -2,10 +2,10 @@
 
 An observation becomes features first (`common.networks.torsos`): each picture goes through
 convolutions of its own, if the network has some; everything else is flattened beside their outputs,
-categories one-hot, bytes divided by 255, in the observation's order. A picture's colours are the
-shorter of its first and last axis, the last axis if both are equal; the frames of a stack are
-further channels. Then come the hidden layers, the last action and reward if the network takes them,
-an LSTM core if there is one, and two linear heads.
+categories one-hot, numbers divided by their scale, in the observation's order. A picture's colours
+are the shorter of its first and last axis, the last axis if both are equal; the frames of a stack
+are further channels. Then come the hidden layers, the last action and reward if the network takes
+them, an LSTM core if there is one, and two linear heads.
 """
 
 from typing import NamedTuple

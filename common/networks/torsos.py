@@ -16,8 +16,7 @@ from impala_redis.common.run.architecture import (
     NETWORKS,
     Convolution,
     NetworkKind,
-    Picture,
-    is_convolved,
+    convolved_parts,
     picture_of,
 )
 from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
@@ -31,10 +30,11 @@ class ObservationTorso(nn.Module):
         self._in_bytes = bool(observation.parts)
         self._torsos: list[tuple[ObservationPart, nn.Module]] = []
         pictures = itertools.count()
+        convolved = convolved_parts(network, observation)
         for part in observation.leaves:
             torso: nn.Module = FlatTorso(part)
-            if is_convolved(network, part):
-                torso = _convolutions(NETWORKS[network], picture_of(part, observation.frame_stack))
+            if part in convolved:
+                torso = _convolutions(NETWORKS[network], part, observation.frame_stack)
                 self.add_module(str(next(pictures)), torso)
             self._torsos.append((part, torso))
 
@@ -48,15 +48,18 @@ class ObservationTorso(nn.Module):
 
 
 class FlatTorso(nn.Module):
-    """Lays a part's values flat: one-hot categories, bytes as 0 .. 1, other numbers as they are."""
+    """Lays a part's values flat: one-hot categories, and numbers divided by their scale."""
 
     def __init__(self, part: ObservationPart) -> None:
         super().__init__()
-        self._num_features, self._is_bytes = part.num_features, part.dtype == "uint8"
+        self._num_features, self._scale = part.num_features, part.scale
         sizes = torch.tensor(part.num_values, dtype=torch.int64)
         # [E] the first feature of each of the E categories
         self._first: Tensor
         self.register_buffer("_first", sizes.cumsum(0) - sizes, persistent=False)
+        # [E] what each of the E numbers is divided by, if they differ
+        self._table: Tensor
+        self.register_buffer("_table", _floats(part.scale), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """Values [rows, ...] to [rows, F] float32."""
@@ -66,23 +69,34 @@ class FlatTorso(nn.Module):
             one_hot = torch.zeros(len(ones), self._num_features, device=x.device)
             return one_hot.scatter_(1, ones, 1.0).reshape(len(x), -1)
         x = x.float()
-        return x / 255.0 if self._is_bytes else x
+        if len(self._scale) > 1:
+            return (x.view(len(x), -1, len(self._table)) / self._table).flatten(1)
+        return x / float(self._scale[0]) if self._scale else x
 
 
 class PlainConvolutions(nn.ModuleList):
     """Convolutions one after the other, each followed by a rectifier."""
 
-    def __init__(self, kind: NetworkKind, picture: Picture) -> None:
+    def __init__(self, kind: NetworkKind, part: ObservationPart, frame_stack: int) -> None:
         super().__init__()
         self._kind = kind
-        self._picture = picture
+        self._picture = picture = picture_of(part, frame_stack)
+        self._scale = part.scale
+        # [C, H, W] what the pixels are multiplied by, if they differ
+        self._table: Tensor
+        table = 1.0 / _floats(part.scale)
+        if len(part.scale) > 1:
+            table = table.view(part.shape)
+            table = table.movedim(-1, -3) if picture.colours_last else table
+            table = table.reshape(-1, picture.height, picture.width).repeat(frame_stack, 1, 1)
+        self.register_buffer("_table", table, persistent=False)
         channels = picture.channels
         for layer in kind.convolutions:
             self.append(_convolution(channels, layer))
             channels = layer.channels
 
     def forward(self, values: Tensor) -> Tensor:
-        """Pictures of bytes [rows, ...], or stacks of them [rows, S, ...], to [rows, F]."""
+        """Pictures [rows, ...], or stacks of them [rows, S, ...], to [rows, F]."""
         picture = self._picture
         if picture.colours_last:
             values = values.movedim(-1, -3)
@@ -90,7 +104,11 @@ class PlainConvolutions(nn.ModuleList):
         # The memory layout stays as it comes. In a batch the channels of a pixel lie side by side,
         # which suits convolutions best; in an actor's stacks they do not, and rearranging them
         # would cost more.
-        x = pixels.to(torch.float32).mul_(1 / 255)
+        x = pixels.to(torch.float32, copy=bool(self._scale))
+        if len(self._scale) > 1:
+            x.mul_(self._table)
+        elif self._scale:
+            x.mul_(1 / self._scale[0])
         return self._convolved(x).flatten(1)
 
     def _convolved(self, x: Tensor) -> Tensor:
@@ -112,9 +130,14 @@ class ResidualConvolutions(PlainConvolutions):
         return functional.relu(x)
 
 
-def _convolutions(kind: NetworkKind, picture: Picture) -> PlainConvolutions:
-    """New convolutions of that kind for such pictures."""
-    return (ResidualConvolutions if kind.residual_blocks else PlainConvolutions)(kind, picture)
+def _convolutions(kind: NetworkKind, part: ObservationPart, frame_stack: int) -> PlainConvolutions:
+    """New convolutions of that kind for a part that is a picture."""
+    made = ResidualConvolutions if kind.residual_blocks else PlainConvolutions
+    return made(kind, part, frame_stack)
+
+
+def _floats(scale: tuple[int, ...]) -> Tensor:
+    return torch.tensor([float(number) for number in scale])
 
 
 def _convolution(channels: int, like: Convolution) -> nn.Conv2d:

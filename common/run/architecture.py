@@ -113,9 +113,11 @@ def picture_of(part: ObservationPart, frame_stack: int) -> Picture:
     return Picture(frame_stack * last, first, middle, colours_last=True)
 
 
-def is_convolved(network: str, part: ObservationPart) -> bool:
-    """Whether that part of an observation goes to convolutions; else it is flattened."""
-    return bool(NETWORKS[network].convolutions) and part.is_picture
+def convolved_parts(network: str, observation: ObservationSpec) -> tuple[ObservationPart, ...]:
+    """The parts that go to convolutions; all others are flattened."""
+    if not NETWORKS[network].convolutions:
+        return ()
+    return tuple(part for part in observation.leaves if part.is_picture)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +197,9 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
     shapes: Shapes = {}
     width = 0
     pictures = 0
+    convolved = convolved_parts(network, observation)
     for part in observation.leaves:
-        if is_convolved(network, part):
+        if part in convolved:
             picture = picture_of(part, observation.frame_stack)
             found, size = _torso(network, picture, part.name)
             shapes |= {f"convolutions.{pictures}.{name}": shape for name, shape in found.items()}

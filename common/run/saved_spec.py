@@ -75,11 +75,21 @@ def _fill(document: Document) -> None:
     """Gives every field that is missing its default: it means what was done before."""
     _complete(document, RunSpec)
     observation = document.get("observation")
+    _scale_bytes(observation)
     _complete(observation, ObservationSpec)
     _complete(document.get("action"), ActionSpec)
     parts = observation.get("parts") if isinstance(observation, dict) else None
     for part in parts if isinstance(parts, list | tuple) else ():
+        _scale_bytes(part)
         _complete(part, ObservationPart)
+
+
+def _scale_bytes(document: Any) -> None:
+    """Until 0.2 bytes that are numbers were divided by 255 whatever their bounds, nothing else."""
+    if isinstance(document, dict) and "scale" not in document:
+        is_bytes = document.get("dtype") == "uint8"
+        is_other = document.get("num_values") or document.get("parts")
+        document["scale"] = [255] if is_bytes and not is_other else []
 
 
 def _complete(document: Any, of: type) -> None:

@@ -9,7 +9,7 @@ apart.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -28,6 +28,8 @@ OBSERVATION_DTYPES = tuple(ITEM_BYTES)
 # The most numbers, or bytes of a row, in one observation; a run with larger ones is refused.
 MAX_OBSERVATION_SIZE = 16_777_216
 MAX_PARTS = 64
+# The largest number that a space's bounds allow, and so the largest that numbers are divided by.
+MAX_SCALE = 2**64
 # The most values that one index or category may have, and the most choices of one action.
 MAX_CHOICES = 65_536
 
@@ -45,6 +47,9 @@ class ObservationPart:
     dtype: str  # one of OBSERVATION_DTYPES
     num_values: tuple[int, ...] = ()  # one for each flattened element, which is below it
     start: int = 0  # its first byte in the row; a multiple of the size of its items
+    # What the network divides the numbers by, as the space's bounds say: one number for all, or one
+    # for each flattened element. Empty where they stay as they are.
+    scale: tuple[int, ...] = ()
 
     @property
     def num_features(self) -> int:
@@ -72,6 +77,7 @@ class ObservationSpec:
     parts: tuple[ObservationPart, ...] = ()  # the parts of a row of bytes; empty for one array
     # How many of the episode's last observations (frames) the network sees at once, oldest first.
     frame_stack: int = 1
+    scale: tuple[int, ...] = ()  # that of the array; each part has its own
 
     @cached_property  # it is needed in every step
     def leaves(self) -> tuple[ObservationPart, ...]:
@@ -79,12 +85,24 @@ class ObservationSpec:
         if self.parts:
             return self.parts
         values = () if self.num_values is None else (self.num_values,)
-        return (ObservationPart("", self.shape, self.dtype, values),)
+        return (ObservationPart("", self.shape, self.dtype, values, scale=self.scale),)
 
     @property
     def num_features(self) -> int:
         """How many inputs a network without convolutions has."""
         return self.frame_stack * sum(leaf.num_features for leaf in self.leaves)
+
+    def scaled_as(self, other: "ObservationSpec") -> "ObservationSpec":
+        """The same observation with the other's scales, if the two differ in nothing else.
+
+        Else it is returned as it is. A run keeps the scales that it was begun with, whatever the
+        environment's bounds are later: its network was trained with them.
+        """
+        unscaled = [
+            replace(one, scale=(), parts=tuple(replace(part, scale=()) for part in one.parts))
+            for one in (self, other)
+        ]
+        return other if unscaled[0] == unscaled[1] else self
 
     @property
     def history(self) -> int:

@@ -14,6 +14,7 @@ from impala_redis.common.run.spaces import (
     MAX_CHOICES,
     MAX_OBSERVATION_SIZE,
     MAX_PARTS,
+    MAX_SCALE,
     OBSERVATION_DTYPES,
     ActionSpec,
     ObservationPart,
@@ -39,7 +40,10 @@ def observation_from(document: Any) -> ObservationSpec:
     if parts and shape[0] < max(part.start + part.num_bytes for part in parts):
         raise SpecMismatch("the run's spec has parts that are not inside their row")
     stack = whole_number_from("observation.frame_stack", fields["frame_stack"], 1, MAX_FRAME_STACK)
-    return ObservationSpec(shape, dtype, values, parts, stack)
+    scale = _scale_from(fields["scale"], shape)
+    if scale and (parts or values is not None):
+        raise SpecMismatch("the run's spec has a scale for what is not an array of numbers")
+    return ObservationSpec(shape, dtype, values, parts, stack, scale)
 
 
 def action_from(document: Any) -> ActionSpec:
@@ -80,7 +84,17 @@ def _part_from(document: Any) -> ObservationPart:
     start = whole_number_from("start", fields["start"], 0, MAX_OBSERVATION_SIZE)
     if start % ITEM_BYTES[dtype]:
         raise SpecMismatch("the run's spec has a part that does not start at a whole item")
-    return ObservationPart(text_from("name", fields["name"]), shape, dtype, values, start)
+    scale = _scale_from(fields["scale"], shape)
+    if scale and values:
+        raise SpecMismatch("the run's spec has a scale for categories")
+    return ObservationPart(text_from("name", fields["name"]), shape, dtype, values, start, scale)
+
+
+def _scale_from(value: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    scale = _whole_numbers_from("scale", value, 1, MAX_SCALE, longest=MAX_OBSERVATION_SIZE)
+    if len(scale) not in (0, 1, prod(shape)):
+        raise SpecMismatch("the run's spec has a scale that does not fit its numbers")
+    return scale
 
 
 def _array_from(name: str, fields: dict[str, Any]) -> tuple[tuple[int, ...], str]:

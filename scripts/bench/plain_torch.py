@@ -140,4 +140,5 @@ def features_of(spec: RunSpec, observations: Tensor) -> Tensor:
     if spec.observation.num_values is not None:
         return functional.one_hot(observations.long(), spec.observation.num_values).float()
     x = observations.flatten(observations.dim() - len(spec.observation.shape)).float()
-    return x / 255.0 if spec.observation.dtype == "uint8" else x
+    scale = spec.observation.scale
+    return x / torch.tensor([float(number) for number in scale], device=x.device) if scale else x

@@ -335,10 +335,13 @@ def test_discrete_spaces_are_counted_from_0_wherever_they_start(
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        (spaces.Box(0, 255, (4, 4, 3), np.uint8), ObservationSpec((4, 4, 3), "uint8")),
+        (
+            spaces.Box(0, 255, (4, 4, 3), np.uint8),
+            ObservationSpec((4, 4, 3), "uint8", scale=(255,)),
+        ),
         (spaces.Box(-9, 9, (2,), np.float64), ObservationSpec((2,), "float64")),
         (spaces.Box(-9, 9, (), np.float32), ObservationSpec((), "float32")),
-        (spaces.Box(-9, 9, (3,), np.int32), ObservationSpec((3,), "int32")),
+        (spaces.Box(-9, 8, (3,), np.int32), ObservationSpec((3,), "int32", scale=(9,))),
         (spaces.Discrete(1), ObservationSpec((), "int64", 1)),
     ],
     ids=str,

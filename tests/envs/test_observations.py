@@ -68,6 +68,21 @@ def taken_apart(spec: ObservationSpec, row: Array) -> list[Array]:
     ]
 
 
+def divisors(box: spaces.Box) -> list[float]:
+    """What each number of a Box is divided by, one by one."""
+    found = []
+    for low, high in zip(box.low.ravel().tolist(), box.high.ravel().tolist(), strict=True):
+        largest = max(abs(low), abs(high), 1)
+        if np.dtype(box.dtype).kind not in "iu":
+            largest = 1
+        elif box.dtype != np.uint8:
+            ends = np.iinfo(box.dtype)  # type: ignore[type-var]
+            if high == ends.max or (low == ends.min and low < 0):
+                largest = 1
+        found.append(float(largest))
+    return found
+
+
 def refusal(space: Space) -> str:
     with pytest.raises(UnsupportedEnvironment) as refused:
         observation_spec("MyEnv-v0", space)
@@ -101,7 +116,7 @@ def test_the_parts_of_a_nested_space_have_names_and_aligned_places() -> None:
             ObservationPart("arm.0", (3,), "float32", (), 0),
             ObservationPart("arm.1", (), "int32", (300,), 16),
             ObservationPart("lamps", (3,), "int8", (), 24),
-            ObservationPart("view", (5, 5, 3), "uint8", (), 32),
+            ObservationPart("view", (5, 5, 3), "uint8", (), 32, (255,)),
         ),
         frame_stack=4,
     )
@@ -109,7 +124,9 @@ def test_the_parts_of_a_nested_space_have_names_and_aligned_places() -> None:
 
 def test_a_box_and_an_index_travel_as_they_are() -> None:
     box, index = spaces.Box(0, 255, (4, 4), np.uint8), spaces.Discrete(5, start=2)
-    assert observation_spec("MyEnv-v0", box, 4) == ObservationSpec((4, 4), "uint8", frame_stack=4)
+    assert observation_spec("MyEnv-v0", box, 4) == ObservationSpec(
+        (4, 4), "uint8", frame_stack=4, scale=(255,)
+    )
     assert observation_spec("MyEnv-v0", index, 2) == ObservationSpec((), "int64", 5, frame_stack=2)
 
 
@@ -152,14 +169,15 @@ def test_the_network_sees_what_gymnasium_flattens(space: Space, seed: int) -> No
     # when
     seen = features(spec, Encoder(space, spec, N).encode(batch(space, samples)))
 
-    # then it is Gymnasium's own flat form, with bytes as 0 .. 1
+    # then it is Gymnasium's own flat form, with whole numbers divided by what their bounds allow
     assert seen.shape == (N, spec.num_features)
     for sample, found in zip(samples, seen, strict=True):
         expected = []
         for leaf, value in flat_leaves(space, sample):
             numbers = np.asarray(spaces.flatten(leaf, value), np.float32)
-            is_bytes = isinstance(leaf, spaces.Box) and leaf.dtype == np.uint8
-            expected.append(numbers / np.float32(255) if is_bytes else numbers)
+            if isinstance(leaf, spaces.Box):
+                numbers = numbers / np.array(divisors(leaf), np.float32)
+            expected.append(numbers)
         assert np.array_equal(found, np.concatenate(expected))
 
 

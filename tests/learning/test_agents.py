@@ -59,9 +59,9 @@ class Catch(Task):
     action_space = spaces.Discrete(3, start=-1)
     steps_each = 4
 
-    def __init__(self, side: int = SIDE) -> None:
-        self.scale = side // 5
-        self.observation_space = spaces.Box(0, 255, (side, side), np.uint8)
+    def __init__(self, side: int = SIDE, white: int = 255) -> None:
+        self.scale, self.white = side // 5, white
+        self.observation_space = spaces.Box(0, white, (side, side), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         gymnasium.Env.reset(self, seed=seed)
@@ -76,7 +76,7 @@ class Catch(Task):
 
     def seen(self) -> NDArray[Any]:
         cells = np.zeros((5, 5), np.uint8)
-        cells[self.steps, self.ball] = cells[4, self.paddle] = 255
+        cells[self.steps, self.ball] = cells[4, self.paddle] = self.white
         return cells.repeat(self.scale, 0).repeat(self.scale, 1)
 
     def reward(self, action: Any) -> float:
@@ -118,6 +118,39 @@ class Both(Task):
         return float(np.mean([action[0] == wanted[0], action[1] == wanted[1]]))
 
 
+class Flags(Task):
+    """One of ten flags is up, and names the action."""
+
+    observation_space = spaces.Box(0, 1, (10,), np.uint8)
+    action_space = spaces.Discrete(10)
+
+    def seen(self) -> Any:
+        flags = np.zeros(10, np.uint8)
+        flags[self.wanted] = self.observation_space.high[self.wanted]  # type: ignore[attr-defined]
+        return flags
+
+    @property
+    def wanted(self) -> int:
+        return min(int(5 * (self.cue[0] + 1)), 9)
+
+    def reward(self, action: Any) -> float:
+        return float(action == self.wanted)
+
+
+class Codes(Flags):
+    """The same in a part of a Dict, with codes up to 20 and other bounds for some of them."""
+
+    observation_space = spaces.Dict(
+        code=spaces.Box(0, np.array([1] * 5 + [20] * 5, np.uint8), dtype=np.uint8),
+        noise=spaces.Box(-1.0, 1.0, (2,)),
+    )
+
+    def seen(self) -> Any:
+        code = np.zeros(10, np.uint8)
+        code[self.wanted] = self.observation_space["code"].high[self.wanted]  # type: ignore[index]
+        return {"code": code, "noise": self.cue.astype(np.float32)[::-1] * 0}
+
+
 class Chance(Task):
     """Episodes of 1 to 6 steps, ended or cut by chance, of which each step is rewarded."""
 
@@ -147,7 +180,18 @@ class ChanceColours(ChanceNumbers):
         return np.full((3, 36, 36), 100 * self.cue[0] + 100, np.uint8)
 
 
-TASKS = (Catch, Recall, Aim, Both, Chance, ChancePictures, ChanceNumbers, ChanceColours)
+TASKS = (
+    Catch,
+    Recall,
+    Aim,
+    Both,
+    Flags,
+    Codes,
+    Chance,
+    ChancePictures,
+    ChanceNumbers,
+    ChanceColours,
+)
 MEMORY = {"lstm_size": 16, "extra_inputs": "last_action_reward"}
 
 
@@ -159,8 +203,9 @@ def _tasks() -> Iterator[None]:
     for task in TASKS:
         gymnasium.register(f"{task.__name__}-v0", entry_point=task)
     gymnasium.register("SmallCatch-v0", entry_point=Catch, kwargs={"side": SMALL_SIDE})
+    gymnasium.register("FaintCatch-v0", entry_point=Catch, kwargs={"white": 1})
     yield
-    for name in ("SmallCatch-v0", *(f"{task.__name__}-v0" for task in TASKS)):
+    for name in ("SmallCatch-v0", "FaintCatch-v0", *(f"{task.__name__}-v0" for task in TASKS)):
         del gymnasium.registry[name]
     torch.set_num_threads(threads)
 
@@ -272,6 +317,9 @@ LEARNING = {
     [
         ("Catch", {"network": "shallow", "activation": "relu"}, 200, 0.8),
         ("SmallCatch", {"network": "deep", "activation": "relu"}, 100, 0.7),
+        ("FaintCatch", {"network": "shallow", "activation": "relu"}, 200, 0.8),
+        ("Flags", {}, 300, 0.8),
+        ("Codes", {}, 300, 0.8),
         ("Recall", {"lstm_size": 16}, 300, 0.8),
         ("Recall", {"frame_stack": 4}, 300, 0.8),
         ("Aim", {"entropy_cost": 0.0}, 400, 0.6),

@@ -501,7 +501,7 @@ def test_bfloat16_products_learn_nearly_what_float32_ones_do(changes: dict[str, 
         assert figures[1][name] == pytest.approx(figures[0][name], rel=0.05, abs=0.05), name
 
 
-FRAMES = ObservationSpec((84, 84), "uint8")
+FRAMES = ObservationSpec((84, 84), "uint8", scale=(255,))
 CONVOLVED = {"network": "shallow", "frame_stack": 4, "activation": "relu"}
 REMEMBERING = {"lstm_size": 8, "extra_inputs": "last_action_reward"}
 
@@ -524,7 +524,7 @@ KINDS = {
         {**CONVOLVED, **REMEMBERING, "precision": "bfloat16"}, FRAMES, rounding=0.1
     ),
     "the deep network": Kind(
-        {"network": "deep"}, ObservationSpec((72, 96, 3), "uint8"), rounding=2e-2
+        {"network": "deep"}, ObservationSpec((72, 96, 3), "uint8", scale=(255,)), rounding=2e-2
     ),
 }
 

@@ -69,7 +69,8 @@ def drawn(policy: Policy, observations: NDArray[np.generic]) -> tuple[NDArray[An
         PARTS,
         ObservationSpec((2, 3), "float64"),
         ObservationSpec((), "float32"),
-        ObservationSpec((3,), "int16"),
+        ObservationSpec((3,), "int16", scale=(7,)),
+        ObservationSpec((2, 2), "int64", scale=(1, 3, 2**40, 10)),
         ObservationSpec((), "int64", 1),
     ],
 )
@@ -122,9 +123,14 @@ def test_the_network_keeps_the_leading_dimensions(observation: ObservationSpec) 
         np.testing.assert_allclose(output.baseline[t], row.baseline[0], rtol=1e-5, atol=1e-5)
 
 
-def test_bytes_are_scaled_to_between_zero_and_one() -> None:
+@pytest.mark.parametrize(
+    ("scale", "expected"), [((255,), 1.2), ((), 306.0), ((51,), 6.0), ((1, 51), 256.0)]
+)
+def test_numbers_are_divided_by_their_scale(scale: tuple[int, ...], expected: float) -> None:
     # given: a network that adds up its inputs
-    spec = make_spec(ObservationSpec((2,), "uint8"), hidden_sizes=(), action=discrete(1))
+    spec = make_spec(
+        ObservationSpec((2,), "uint8", scale=scale), hidden_sizes=(), action=discrete(1)
+    )
     network = make_network(spec, seed=0)
     network.policy.weight.data.fill_(1.0)
 
@@ -132,7 +138,7 @@ def test_bytes_are_scaled_to_between_zero_and_one() -> None:
     logits = learning(network, spec, np.array([[255, 51]], np.uint8))
 
     # then
-    assert logits.item() == pytest.approx(1.2)
+    assert logits.item() == pytest.approx(expected)
 
 
 def test_an_index_selects_its_own_column_of_weights() -> None:

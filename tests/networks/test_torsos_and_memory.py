@@ -30,8 +30,10 @@ from small_networks import (
     some_observations,
 )
 
-RGB = ObservationSpec((72, 96, 3), "uint8")
-GREY = ObservationSpec((36, 37), "uint8")
+RGB = ObservationSpec((72, 96, 3), "uint8", scale=(255,))
+GREY = ObservationSpec((36, 37), "uint8", scale=(255,))
+# The numbers that each of the pixels of 20 x 21 in three colours is divided by.
+BOUNDS = tuple(1 + 7 * index % 250 for index in range(20 * 21 * 3))
 # (observation, network): what each can see; nature needs 36x36, the pictures in PARTS are 20x36.
 SIGHTS = {
     "numbers": (FLOATS, "mlp"),
@@ -39,10 +41,14 @@ SIGHTS = {
     "parts, flat": (PARTS, "mlp"),
     "parts, shallow": (PARTS, "shallow"),
     "parts, deep": (PARTS, "deep"),
-    "colours, shallow": (ObservationSpec((21, 24, 3), "uint8"), "shallow"),
+    "colours, shallow": (ObservationSpec((21, 24, 3), "uint8", scale=(10,)), "shallow"),
+    "bounds of each pixel, shallow": (
+        ObservationSpec((20, 21, 3), "uint8", scale=BOUNDS),
+        "shallow",
+    ),
     "grey, nature": (GREY, "nature"),
-    "colours first, nature": (ObservationSpec((3, 36, 40), "uint8"), "nature"),
-    "a small picture, deep": (ObservationSpec((7, 5, 3), "uint8"), "deep"),
+    "colours first, nature": (ObservationSpec((3, 36, 40), "uint8", scale=(255,)), "nature"),
+    "a small picture, deep": (ObservationSpec((7, 5, 3), "uint8", scale=(255,)), "deep"),
 }
 MEMORIES: dict[str, dict[str, Any]] = {
     "no memory": {},
@@ -380,8 +386,10 @@ def test_a_residual_block_that_adds_nothing_lets_its_input_through() -> None:
 
 def test_colours_first_and_colours_last_are_the_same_picture() -> None:
     # given
-    last = ObservationSpec((36, 40, 3), "uint8", frame_stack=2)
-    first = ObservationSpec((3, 36, 40), "uint8", frame_stack=2)
+    scale = np.arange(1, 36 * 40 * 3 + 1).reshape(36, 40, 3)  # one for each number
+    last = ObservationSpec((36, 40, 3), "uint8", frame_stack=2, scale=tuple(scale.ravel().tolist()))
+    turned_scale = tuple(np.moveaxis(scale, -1, 0).ravel().tolist())
+    first = ObservationSpec((3, 36, 40), "uint8", frame_stack=2, scale=turned_scale)
     network, other = (lively_network(make_spec(seen, network="nature")) for seen in (last, first))
     pictures = some_observations(last, 3, 2)  # a row of history, and two
 

@@ -24,6 +24,28 @@ from impala_redis.workers.evaluator import from_checkpoint
 from support import Programs
 
 HERE = Path(__file__).parent
+# Flags in bytes: their bounds say 1 today, and release 0.1 divided them by 255.
+FLAGS = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Flags(gymnasium.Env):
+    observation_space = spaces.Box(0, 1, (6,), np.uint8)
+    action_space = spaces.Discrete(6)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.wanted = int(self.np_random.integers(6))
+        return np.eye(6, dtype=np.uint8)[self.wanted], {}
+
+    def step(self, action):
+        return np.zeros(6, np.uint8), float(action == self.wanted), True, False, {}
+
+
+gymnasium.register("Flags-v0", entry_point=Flags)
+"""
 
 
 @pytest.fixture(params=["run_of_0_1", "run_of_wire_2"])
@@ -141,3 +163,37 @@ def test_a_run_of_a_version_to_come_is_refused_by_file_and_version(
     assert said in output
     assert "install that version" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.processes
+def test_a_run_that_divided_bytes_by_255_does_so_for_ever(
+    programs: Programs, tmp_path: Path
+) -> None:
+    # given a short run whose checkpoint has the form of release 0.1
+    (programs.folder / "flags.py").write_text(FLAGS)
+    train = ("impala-train", "--run-dir", str(tmp_path / "run"), "--preset", "cartpole")
+    train += ("--env", "flags:Flags-v0", "--stop-at-return", "none", "--envs-per-actor", "8")
+    code, output = programs.run(*train, "--total-frames", "2000")
+    assert code == 0, output
+    first, _ = from_checkpoint(tmp_path / "run")
+    assert first.observation.scale == ()
+    for file in (tmp_path / "run" / "checkpoints").glob("*.json"):
+        facts = json.loads(file.read_text())
+        spec = json.loads(facts["spec"]) | {"wire_version": 3}
+        del spec["observation"]["scale"], facts["made_by"]
+        file.write_text(json.dumps(facts | {"spec": json.dumps(spec)}))
+
+    # when it is played, and resumed with actors of today
+    played, _ = from_checkpoint(tmp_path / "run")
+    code, output = programs.run(*train, "--resume", "--total-frames", "9000")
+
+    # then
+    assert played.observation.scale == (255,)
+    assert code == 0, output
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["frames"] >= 9000
+    resumed, _ = from_checkpoint(tmp_path / "run")
+    assert resumed.observation.scale == (255,)
+    code, output = programs.run(
+        *("impala-eval", "--checkpoint", str(tmp_path / "run"), "--env-module", "flags", "--json")
+    )
+    assert code == 0, output

@@ -83,6 +83,28 @@ def test_fields_that_came_later_get_what_was_done_before_them() -> None:
     assert found.observation == PARTS
 
 
+def test_bytes_were_divided_by_255_before_the_bounds_said_by_what() -> None:
+    # given an array of bytes, and parts of which one is bytes and one is categories in bytes
+    array = ObservationSpec((10,), "uint8", scale=(255,))
+    parts = ObservationSpec(
+        (24,),
+        "uint8",
+        parts=(
+            ObservationPart("flags", (8,), "uint8", scale=(255,)),
+            ObservationPart("cells", (8,), "uint8", (3,) * 8, start=8),
+            ObservationPart("codes", (8,), "int8", start=16),
+        ),
+    )
+    for observation in (array, parts, ObservationSpec((), "int64", 7)):
+        run = make_spec("mine", Config(), observation, discrete(2))
+        document = json.loads(run.to_json()) | {"wire_version": 3}
+        for one in (document["observation"], *document["observation"]["parts"]):
+            del one["scale"]
+
+        # when / then
+        assert read_saved_spec(saved(document), FILE) == run
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_an_action_was_one_choice_before_wire_version_3(version: int) -> None:
     # given

@@ -105,6 +105,8 @@ FITTING: dict[str, list[Any]] = {
         ObservationSpec((8,), "uint8", parts=(ObservationPart("a", (2,), "float32"),)),
         ObservationSpec((8,), "uint8", parts=(ObservationPart("b", (2,), "float32"),)),
         ObservationSpec((4,), "float32", frame_stack=4),
+        ObservationSpec((4,), "float32", scale=(255,)),
+        ObservationSpec((4,), "float32", scale=(1, 1, 1, 2)),
     ],
     "action": [
         discrete(3),
@@ -182,7 +184,7 @@ PICTURES = make_spec(
         (8648,),
         "uint8",
         parts=(
-            ObservationPart("image", (60, 48, 3), "uint8"),
+            ObservationPart("image", (60, 48, 3), "uint8", scale=(255,)),
             ObservationPart("mission", (2,), "int16", (5, 7), 8640),
         ),
         frame_stack=4,
@@ -200,9 +202,9 @@ PENDULUM = make_spec(
 @pytest.mark.parametrize(
     ("spec", "fingerprint"),
     [
-        (SPEC, "118d0275291e9fd0"),
-        (PICTURES, "c91d4c64116d49f4"),
-        (PENDULUM, "5e4101704669a8d9"),
+        (SPEC, "040a4dccfe07eae4"),
+        (PICTURES, "3a30441bb79508e5"),
+        (PENDULUM, "57c19bc0e9d07e53"),
     ],
     ids=["box", "pictures", "numbers"],
 )
@@ -216,8 +218,9 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
     assert PICTURES.to_json() == (
         '{"observation": {"shape": [8648], "dtype": "uint8", "num_values": null, '
         '"parts": [{"name": "image", "shape": [60, 48, 3], "dtype": "uint8", '
-        '"num_values": [], "start": 0}, {"name": "mission", "shape": [2], '
-        '"dtype": "int16", "num_values": [5, 7], "start": 8640}], "frame_stack": 4}, '
+        '"num_values": [], "start": 0, "scale": [255]}, {"name": "mission", "shape": [2], '
+        '"dtype": "int16", "num_values": [5, 7], "start": 8640, "scale": []}], '
+        '"frame_stack": 4, "scale": []}, '
         '"action": {"kind": "multi_discrete", "sizes": [3, 2], "bounded": false}, '
         '"hidden_sizes": [256], "activation": "relu", "network": "deep", "lstm_size": 256, '
         '"extra_inputs": "last_action_reward", "run": "pictures", "env": "Rooms-v0", '
@@ -321,7 +324,10 @@ def test_an_observation_must_have_all_its_fields(name: str) -> None:
 
 
 LONG = "x" * 257
-PART = {"name": "a", "shape": [2], "dtype": "int16", "num_values": [3, 3], "start": 4}
+PART = {
+    **{"name": "a", "shape": [2], "dtype": "int16", "num_values": [3, 3], "start": 4},
+    "scale": [],
+}
 WRONG: dict[str, list[Any]] = {
     "run": [None, 1, True, [], {}, LONG],
     "env": [None, 1, True, [], {}, LONG],
@@ -416,6 +422,32 @@ def test_an_index_that_is_an_array_or_a_fraction_is_refused(observation: dict[st
     assert refusal(json.dumps(document(observation=observation))).startswith("the run's spec has")
 
 
+@pytest.mark.parametrize(
+    "scale", [None, 255, [0], [-1], [1.5], [True], ["255"], [1, 2, 3], [2**64 + 1], [[1]]], ids=str
+)
+def test_a_scale_that_does_not_fit_its_numbers_is_refused(scale: Any) -> None:
+    for text in (
+        json.dumps(with_observation(shape=[2, 2], dtype="int16", scale=scale)),
+        of_parts(num_values=[], scale=scale),
+    ):
+        assert refusal(text).startswith("the run's spec has ")
+
+
+@pytest.mark.parametrize("scale", [[], [255], [1, 2**64]])
+def test_a_scale_comes_back_as_it_was(scale: list[int]) -> None:
+    spec = RunSpec.from_json(of_parts(num_values=[], scale=scale))
+    assert spec.observation.parts[0].scale == tuple(scale)
+    assert RunSpec.from_json(spec.to_json()) == spec
+
+
+def test_an_index_and_a_row_of_parts_have_no_scale() -> None:
+    for row in (
+        {"shape": [], "dtype": "int64", "num_values": 5},
+        {"shape": [8], "dtype": "uint8", "parts": [PART]},
+    ):
+        assert "scale" in refusal(json.dumps(with_observation(**row, scale=[2])))
+
+
 def of_parts(**changes: Any) -> str:
     """A document of eight bytes with one part, which is changed."""
     row = {"shape": [8], "dtype": "uint8", "parts": [PART | changes]}
@@ -445,6 +477,7 @@ def test_parts_come_back_as_they_were() -> None:
         ("start", 6),  # past the end of the row
         ("start", -2),
         ("start", 10**30),
+        ("scale", [3]),  # of categories
         ("color", 1),
     ],
 )
