@@ -14,6 +14,9 @@ from impala_redis.common.run.spaces import ActionSpec, ObservationPart, Observat
 
 Shapes = dict[str, tuple[int, ...]]
 
+# Beside others, numbers in the shape of a smaller picture are no picture (pixels).
+LEAST_PICTURE_SIDE = 5
+
 
 class Convolution(NamedTuple):
     """One convolution: its output channels, and the window it slides over the picture (pixels)."""
@@ -103,21 +106,40 @@ class Picture(NamedTuple):
     colours_last: bool  # the observation has its colours behind height and width
 
 
-def picture_of(part: ObservationPart, frame_stack: int) -> Picture:
-    """The part's measures; its colours are the shorter of its first and last axis."""
+def picture_of(part: ObservationPart, frame_stack: int = 1) -> Picture:
+    """The part's measures; its colours are the shorter of its first and last axis.
+
+    Before them a part of four dimensions has frames that the environment has stacked itself.
+    """
+    frames = frame_stack * prod(part.shape[:-3])
     if len(part.shape) == 2:
-        return Picture(frame_stack, *part.shape, colours_last=False)
-    first, middle, last = part.shape
+        return Picture(frames, *part.shape, colours_last=False)
+    first, middle, last = part.shape[-3:]
     if first < last:
-        return Picture(frame_stack * first, middle, last, colours_last=False)
-    return Picture(frame_stack * last, first, middle, colours_last=True)
+        return Picture(frames * first, middle, last, colours_last=False)
+    return Picture(frames * last, first, middle, colours_last=True)
 
 
 def convolved_parts(network: str, observation: ObservationSpec) -> tuple[ObservationPart, ...]:
-    """The parts that go to convolutions; all others are flattened."""
-    if not NETWORKS[network].convolutions:
+    """The parts that go to convolutions; all others are flattened.
+
+    They are the pictures of bytes. Only where there is none, all other numbers in the shape of a
+    picture are taken that are large enough: beside a picture, a matrix is seldom another one.
+    """
+    kind = NETWORKS[network]
+    if not kind.convolutions:
         return ()
-    return tuple(part for part in observation.leaves if part.is_picture)
+    if found := tuple(part for part in observation.leaves if part.is_picture):
+        return found
+    shaped = tuple(part for part in observation.leaves if part.has_picture_shape)
+    least = max(kind.least_side, LEAST_PICTURE_SIDE)
+    return tuple(part for part in shaped if least_side_of(part) >= least) or shaped
+
+
+def least_side_of(part: ObservationPart) -> int:
+    """The shorter of a picture's height and width, in pixels."""
+    picture = picture_of(part)
+    return min(picture.height, picture.width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +231,8 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
         width += size
     if pictures == 0:
         raise ConfigError(
-            f"--network {network} needs a picture (bytes of 2 or 3 dimensions), and the "
-            "observation has none; use --network mlp"
+            f"--network {network} needs a picture (numbers in 2 or 3 dimensions, or a stack of "
+            "such), and the observation has none; use --network mlp"
         )
     return shapes, width
 

@@ -63,8 +63,13 @@ class ObservationPart:
 
     @property
     def is_picture(self) -> bool:
-        """Whether it suits convolutions: bytes in two dimensions, or in three with colours."""
+        """Whether it is a picture as most are: bytes in two dimensions, or three with colours."""
         return self.dtype == "uint8" and not self.num_values and len(self.shape) in (2, 3)
+
+    @property
+    def has_picture_shape(self) -> bool:
+        """Whether it could be a picture: numbers in two dimensions, with colours, or stacked."""
+        return not self.num_values and len(self.shape) in (2, 3, 4)
 
 
 @dataclass(frozen=True)

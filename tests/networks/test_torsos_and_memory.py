@@ -15,7 +15,8 @@ from impala_redis.common.acting.torch_policy import NetworkPolicy
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.batch import stacked
 from impala_redis.common.networks.network import Network, NetworkInput, NetworkOutput, make_network
-from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.run.architecture import convolved_parts
+from impala_redis.common.run.spaces import ObservationPart, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from small_networks import (
     ACTIONS,
@@ -44,6 +45,12 @@ SIGHTS = {
     "colours, shallow": (ObservationSpec((21, 24, 3), "uint8", scale=(10,)), "shallow"),
     "bounds of each pixel, shallow": (
         ObservationSpec((20, 21, 3), "uint8", scale=BOUNDS),
+        "shallow",
+    ),
+    "floats up to 255, shallow": (ObservationSpec((3, 20, 21), "float32", scale=(255,)), "shallow"),
+    "a depth, shallow": (ObservationSpec((20, 21), "float64"), "shallow"),
+    "stacked colours, shallow": (
+        ObservationSpec((2, 20, 21, 3), "uint8", scale=BOUNDS * 2),
         "shallow",
     ),
     "grey, nature": (GREY, "nature"),
@@ -402,6 +409,69 @@ def test_colours_first_and_colours_last_are_the_same_picture() -> None:
     torch.testing.assert_close(output, turned)
 
 
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_frames_that_the_environment_stacks_are_seen_as_those_that_we_stack(
+    colours: tuple[int, ...],
+) -> None:
+    # given three pictures of one episode, stacked by the environment and by us
+    ours = ObservationSpec((20, 22, *colours), "uint8", frame_stack=3, scale=(255,))
+    given = ObservationSpec((3, 20, 22, *colours), "uint8", scale=(255,))
+    one, other = (lively_network(make_spec(seen, network="shallow")) for seen in (ours, given))
+    pictures = some_observations(ours, 3, 2)
+
+    # when
+    with torch.no_grad():
+        output = one(seen_by(make_spec(ours), pictures)).policy
+        stacks = np.moveaxis(pictures, 0, 1)[None].copy()
+        stacked_before = other(seen_by(make_spec(given), stacks)).policy
+
+    # then
+    torch.testing.assert_close(output, stacked_before)
+
+
+def test_pixels_are_the_same_picture_in_bytes_and_in_floats() -> None:
+    # given
+    specs = {
+        "uint8": ObservationSpec((20, 22, 3), "uint8", scale=(255,)),
+        "float32": ObservationSpec((20, 22, 3), "float32", scale=(255,)),
+        "float64": ObservationSpec((20, 22, 3), "float64"),
+        "int32": ObservationSpec((20, 22, 3), "int32", scale=(255,)),
+    }
+    pictures = some_observations(specs["uint8"], 2, 2)
+    kept = {dtype: pictures.astype(dtype) for dtype in specs}
+    kept["float64"] /= 255  # type: ignore[misc]
+    before = {dtype: numbers.copy() for dtype, numbers in kept.items()}
+
+    # when
+    with torch.no_grad():
+        outputs = {
+            dtype: lively_network(make_spec(seen, network="shallow"))(
+                seen_by(make_spec(seen), kept[dtype])
+            ).policy
+            for dtype, seen in specs.items()
+        }
+
+    # then, and what was observed is as it was
+    for dtype, output in outputs.items():
+        torch.testing.assert_close(output, outputs["uint8"])
+        assert np.array_equal(kept[dtype], before[dtype])
+
+
+def test_beside_a_picture_of_bytes_other_arrays_stay_flat() -> None:
+    # given what release 0.1 took, and the same without the bytes
+    depth = ObservationPart("depth", (20, 22), "float32", start=0)
+    small = ObservationPart("pose", (4, 4), "float32", start=1760)
+    screen = ObservationPart("screen", (20, 22, 3), "uint8", start=1824, scale=(255,))
+    both = ObservationSpec((3144,), "uint8", parts=(depth, small, screen))
+    without = ObservationSpec((1824,), "uint8", parts=(depth, small))
+
+    # when / then
+    for network in ("shallow", "deep"):
+        assert convolved_parts(network, both) == (screen,)
+        assert convolved_parts(network, without) == (depth,)
+    assert convolved_parts("mlp", both) == ()
+
+
 @pytest.mark.parametrize(
     ("observation", "network", "message"),
     [
@@ -416,6 +486,17 @@ def test_colours_first_and_colours_last_are_the_same_picture() -> None:
             "nature",
             "--network nature needs a picture of at least 36x36, the observation has 64x35; "
             "use --network mlp or deep",
+        ),
+        (
+            ObservationSpec((2, 12, 12), "float32"),
+            "shallow",
+            "--network shallow needs a picture of at least 20x20, the observation has 12x12; "
+            "use --network mlp or deep",
+        ),
+        (
+            ObservationSpec((4, 12, 12, 3), "uint8"),
+            "nature",
+            "needs a picture of at least 36x36, the observation has 12x12; use --network mlp",
         ),
         (FLOATS, "deep", "observation has none; use --network mlp"),
         (INDEX, "shallow", "observation has none; use --network mlp"),
