@@ -17,6 +17,8 @@ Actions = NDArray[np.int64] | Floats
 def sample(action: ActionSpec, outputs: Floats, rng: np.random.Generator) -> tuple[Actions, Floats]:
     """Drawn actions [N, ...], and their log-probabilities or log-densities [N].
 
+    Outputs that are not finite give the action 0, with a NaN by which the learner leaves it out.
+
     Args:
       action: the spec of one action.
       outputs: [N, P] of the network's policy head; overwritten.
@@ -29,7 +31,11 @@ def sample(action: ActionSpec, outputs: Floats, rng: np.random.Generator) -> tup
         noise = rng.standard_normal(means.shape, dtype=np.float32)
         densities = -0.5 * noise * noise - log_stds - np.float32(HALF_LOG_2_PI)
         drawn = cast(Floats, means + np.exp(log_stds) * noise)
-        return drawn, densities.sum(axis=-1, dtype=np.float32)
+        log_probs = densities.sum(axis=-1, dtype=np.float32)
+        finite = np.isfinite(drawn).all(axis=-1)
+        if not finite.all():  # an environment would keep what came of such an action
+            drawn[~finite], log_probs[~finite] = 0.0, np.nan
+        return drawn, log_probs
     groups = np.split(outputs, _boundaries(action), axis=-1)
     chosen, log_probs = zip(*(_choose(logits, rng) for logits in groups), strict=True)
     return np.stack(chosen, axis=-1), np.sum(log_probs, axis=0, dtype=np.float32)

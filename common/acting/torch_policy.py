@@ -27,6 +27,8 @@ class NetworkPolicy(Policy):
         last = action_features(self._spec.action, torch.from_numpy(np.ascontiguousarray(actions)))
         self.memory[:, self._spec.core_memory_size : -1] = last.numpy()
         self.memory[:, -1] = np.clip(rewards, -1.0, 1.0)
+        inputs = self.memory[:, self._spec.core_memory_size :]
+        inputs[~np.isfinite(inputs)] = 0.0  # only the column that holds them is left out
 
     def _load(self, weights: Weights) -> None:
         for name, parameter in self._parameters.items():
@@ -44,6 +46,9 @@ class NetworkPolicy(Policy):
                 memory=torch.from_numpy(self.memory),
             )
         )
-        self.memory[:, : self._spec.core_memory_size] = output.memory.numpy()
+        core = output.memory.numpy()
+        # One observation that is not finite must not last: a memory made of it begins again.
+        core[~np.isfinite(core).all(axis=1)] = 0.0
+        self.memory[:, : self._spec.core_memory_size] = core
         outputs: Floats = output.policy[0].numpy()
         return outputs

@@ -99,3 +99,20 @@ def test_what_figures_need_comes_with_it() -> None:
     assert (of_several.probabilities, of_several.stds) == (None, None)
     assert of_numbers.probabilities is None and of_numbers.stds is not None
     torch.testing.assert_close(of_numbers.stds, numbers[0][..., 3:].exp())
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.kind)
+def test_outputs_that_are_no_numbers_give_an_action_that_the_learner_leaves_out(
+    action: ActionSpec,
+) -> None:
+    # given the outputs of three environments, the second of which are not finite
+    outputs = np.zeros((3, action.num_outputs), np.float32)
+    outputs[1] = np.nan
+
+    # when
+    actions, log_probs = sample(action, outputs, np.random.default_rng(0))
+
+    # then its action is one that the environment can take
+    assert np.isfinite(actions).all()
+    assert (actions[1] == 0).all()
+    assert np.isfinite(log_probs).tolist() == [True, False, True]

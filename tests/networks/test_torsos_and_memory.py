@@ -202,24 +202,33 @@ def test_what_the_second_unroll_gives_depends_on_the_memory_sent_with_it() -> No
     assert (differs[~goes_on] == 0).all()
 
 
-def test_a_number_that_is_none_does_not_outlive_its_episode() -> None:
-    # given a policy with one NaN in its observation, and another in its last reward
-    spec = spec_of("numbers", "an LSTM and the last step")
-    policy = policy_of(lively_network(spec), spec)
-    policy.begin(2)
+@pytest.mark.parametrize("memory", ["an LSTM", "the last step", "an LSTM and the last step"])
+def test_a_number_that_is_none_does_not_outlive_its_row(memory: str) -> None:
+    # given two policies in the midst of episodes
+    spec = spec_of("numbers", memory)
+    network = lively_network(spec)
+    policy, other = policy_of(network, spec), policy_of(network, spec)
     begins, goes_on = np.array([True, True]), np.array([False, False])
-    policy.sample(np.full((2, 3), np.nan, np.float32), begins)
-    policy.remember(np.zeros(2, np.int64), np.full(2, np.nan, np.float32))
-    assert np.isnan(policy.memory).any()
+    for one in (policy, other):
+        one.begin(2)
+        one.outputs(np.ones((2, 3), np.float32), begins)
+        one.remember(np.ones(2, np.int64), np.ones(2, np.float32))
 
-    # when the next episode begins
-    outputs = policy.outputs(np.ones((2, 3), np.float32), begins)
-    policy.remember(np.zeros(2, np.int64), np.zeros(2, np.float32))
+    # when the first sees an observation and a reward that are none, in one of its environments
+    observations = np.ones((2, 3), np.float32)
+    other.outputs(observations.copy(), goes_on)
+    other.remember(np.zeros(2, np.int64), np.zeros(2, np.float32))
+    observations[0, 1] = np.nan
+    policy.outputs(observations, goes_on)
+    policy.remember(np.zeros(2, np.int64), np.array([np.nan, 0.0], np.float32))
 
-    # then nothing is left of it
-    assert np.isfinite(outputs).all()
+    # then that environment's memory begins again, and the other's is what it was
     assert np.isfinite(policy.memory).all()
+    assert (policy.memory[0, : spec.core_memory_size] == 0).all()
+    np.testing.assert_array_equal(policy.memory[1], other.memory[1])
+    # and it goes on within the episode
     assert np.isfinite(policy.outputs(np.ones((2, 3), np.float32), goes_on)).all()
+    assert np.isfinite(policy.memory).all()
 
 
 @pytest.mark.parametrize("memory", ["an LSTM", "an LSTM and the last step"])
