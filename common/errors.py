@@ -146,9 +146,10 @@ class DeviceFull(ImpalaError):
 class MessageRefused(ImpalaError):
     """Bytes are no message of this run. `reason` names their counter, such as "malformed"."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, kind: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.kind = kind or reason  # what is wrong with values, such as "observations"
 
 
 def printable(text: object) -> str:

@@ -209,14 +209,10 @@ class LearnerProgram:
                 transport.max_policy_lag,
                 learner_version=lambda: learner.version,
                 reopen=lambda: self._reopen(publisher),
+                refusals=logbook.refusals,
             )
-            feeder = Feeder(
-                intake,
-                spec,
-                self._config.training.batch_size,
-                device,
-                make_replay(spec, self._config),
-            )
+            batch_size, replay = self._config.training.batch_size, make_replay(spec, self._config)
+            feeder = Feeder(intake, spec, batch_size, device, replay)
             feeder.start()
         begun.callback(feeder.close)  # or the interpreter might end while it copies to a GPU
         log.info("ready on %s; waiting for the first batch", device)

@@ -12,10 +12,11 @@ from impala_redis import __version__
 from impala_redis.common.envs.atari import action_repeat
 from impala_redis.common.errors import Fenced, RunDirectoryError
 from impala_redis.common.learning.publisher import Publisher
-from impala_redis.common.learning.tally import Means, Tally
+from impala_redis.common.learning.tally import Means, Refusals, Tally
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.figures import in_status, shown_return
 from impala_redis.common.records.recorder import Recorder
+from impala_redis.common.records.refusals import in_words
 from impala_redis.common.run.saved_spec import MADE_BY
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers import pacing, process
@@ -42,6 +43,8 @@ QUOTIENTS = {
     "publish_share": ("publish_s", "elapsed_s"),
     "received_bytes_per_s": ("bytes_received", "elapsed_s"),
     "bytes_per_step": ("bytes_opened", "steps_opened"),
+    "refused_share": ("columns_refused", "columns_came"),
+    "stale_share": ("columns_stale", "columns_came"),
     "published_per_s": ("published", "elapsed_s"),
     "claim_s": ("claim_s", "updates"),
     "batch_s": ("batch_s", "updates"),
@@ -70,6 +73,7 @@ class Logbook:
                 "make room, or give another with --run-dir"
             ) from error
         self._means, self._tally = Means(), Tally()
+        self.refusals = Refusals(spec.envs_per_actor)
         self._tally.made(learner.version, time.monotonic())
         self._line_due = pacing.every(LOG_LINE_INTERVAL_S)
         self._last_record = time.monotonic()
@@ -119,6 +123,7 @@ class Logbook:
             "updates_skipped": learner.skipped,
             **_quotients(rises),
             **feeder.figures(),
+            **self.refusals.figures(),
             **publisher.figures(),
             **self._means.take(),
             **self._tally.take(),
@@ -142,6 +147,7 @@ class Logbook:
                 "waited_s": self._waited_s,
                 **self._learner.totals(),
                 **feeder.totals(),
+                **self.refusals.totals(),
                 **publisher.totals(),
             },
         )
@@ -179,6 +185,8 @@ class Logbook:
             "preset": self._plan.preset,
             "versions": _versions(),
         }
+        if refused := self.refusals.summary():
+            result["refused"] = refused
         if self._action_repeat > 1:
             result["game_frames"] = learner.frames * self._action_repeat
         try:
@@ -224,10 +232,12 @@ def _line(record: dict[str, Any]) -> str:
         record[name] for name in ("mean_return_100", "frames", "game_frames")
     )
     repeated = f" ({game_frames:,} of the game)" if game_frames != frames else ""
+    refused = in_words(record)
     return (
         f"{frames:,} frames{repeated}, {record['frames_per_s']:,.0f}/s, "
         f"return {shown_return(mean)}, "
         f"policy lag {record.get('policy_lag_mean', 0.0):.1f}, queue {record['queue_blocks']}"
+        f"{', ' if refused else ''}{refused}"
     )
 
 

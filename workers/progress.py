@@ -19,6 +19,7 @@ from rich.text import Text
 
 from impala_redis.common.errors import EXIT_INTERRUPTED
 from impala_redis.common.records.figures import shown_return
+from impala_redis.common.records.refusals import in_words
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import module_of
@@ -89,6 +90,8 @@ class Progress:
             f"{result['status']}: mean return {shown_return(mean)} over the "
             f"last 100 episodes; {result['frames']:,} frames in all, {result['wall_s']:.1f} s"
         )
+        if self._latest and (refused := in_words(self._latest)):
+            self.say(f"left out:      {refused}")
         self.say(f"run directory: {path}")
         if code == EXIT_INTERRUPTED:
             self.say(f"continue:      {_typed('impala-train')} --resume --run-dir {path}")
@@ -121,6 +124,8 @@ class Progress:
             "queue", f"{record.get('queue_blocks', 0)} of {self._config.transport.queue_blocks}"
         )
         table.add_row("learner waits", _figure(record, "wait_share", ".0%"))
+        if refused := in_words(record):
+            table.add_row("left out", Text(refused, style="yellow"))
         if goal is not None and mean is not None and goal > 0:
             bar = ProgressBar(total=goal, completed=max(0.0, mean), width=40)
         else:
@@ -161,12 +166,14 @@ def _typed(program: str) -> str:
 
 
 def _line(record: dict[str, Any]) -> str:
+    refused = in_words(record)
     return (
         f"{record['time_s']:7.1f} s  {record['frames']:>11,} frames  "
         f"{_figure(record, 'frames_per_s', ',.0f')}/s  "
         f"return {shown_return(record.get('mean_return_100'))}  "
         f"lag {_figure(record, 'policy_lag_mean', '.1f')}  "
         f"queue {_figure(record, 'queue_blocks', 'd')}"
+        f"{'  ' if refused else ''}{refused}"
     )
 
 

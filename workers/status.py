@@ -30,7 +30,7 @@ WORDED_FIGURES = {
     *("wait_share", "device_busy_share", "claim_share", "bytes_per_step"),
     *("policy_lag_mean", "policy_lag_p95", "policy_lag_max"),
     *("policy_lag_s_mean", "policy_lag_s_p95", "policy_lag_s_max"),
-    *("updates_skipped", "runs_lost", f"{EPISODE_INFO}*"),
+    *("updates_skipped", "runs_lost", "columns_refused", "refused_share", f"{EPISODE_INFO}*"),
 }
 MOST_INFOS = 8  # shown
 
@@ -164,6 +164,14 @@ def notices(status: RunStatus) -> list[Row]:
         )
     if books.get("foreign"):
         found.append(("notice", f"{books['foreign']} blocks came onto the list around the push"))
+    if refused := int(figures.get("columns_refused", 0)):
+        lately = f", {100 * figures.get('refused_share', 0.0):.1f} % of what came lately"
+        found.append(
+            (
+                "notice",
+                f"{refused:,} columns of blocks were refused{lately}; the learner's log says why",
+            )
+        )
     if skipped := int(figures.get("updates_skipped", 0)):
         found.append(("notice", f"{skipped} updates were skipped: their gradients were not finite"))
     return found

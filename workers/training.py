@@ -1,6 +1,7 @@
 """What a learner trains with once its run is open: its state, its threads, and its records."""
 
 import logging
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from impala_redis.common.learning.delay import Delay
 from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.learning.tally import Arrivals
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.spec import RunSpec, module_of
 from impala_redis.common.server.address import without_password
@@ -37,6 +39,7 @@ class Training:
     logbook: Logbook
     delay: Delay
     _last_batch_at: float = field(default_factory=time.monotonic)
+    _arrivals: Arrivals = field(default_factory=Arrivals)  # when the last batch came
     _notice_due: Callable[[], bool] = field(default_factory=lambda: pacing.every(NO_DATA_NOTICE_S))
 
     def next_batch(self) -> "Batch | None":
@@ -51,7 +54,7 @@ class Training:
         if self.publisher.failure:
             raise self.publisher.failure
         if batch is not None:
-            self._last_batch_at = now
+            self._last_batch_at, self._arrivals = now, self.logbook.refusals.arrivals
         elif not self.feeder.away:  # else the intake has said so
             self._say_that_none_comes(now - self._last_batch_at)
         return batch
@@ -88,6 +91,14 @@ class Training:
 
     def _say_that_none_comes(self, silent_s: float) -> None:
         if silent_s > NO_DATA_NOTICE_S and self._notice_due():
+            refusals = self.logbook.refusals
+            came, refused, stale = map(operator.sub, refusals.arrivals, self._arrivals)
+            if came:
+                log.warning(
+                    "no full batch for %.0f s, although %d columns came: %s",
+                    *(silent_s, came, what_became_of(refused, stale, refusals.last)),
+                )
+                return
             module = module_of(self.spec.env)
             log.info(
                 "no trajectories for %.0f s; start actors with: impala-actor --run %s "
@@ -97,3 +108,16 @@ class Training:
                 without_password(self.redis_url),
                 f" --env-module {module}" if module else "",
             )
+
+
+def what_became_of(refused: int, stale: int, why: str) -> str:
+    """Words for columns that came and filled no batch, with the remedy."""
+    said = []
+    if refused:
+        said.append(
+            f"{refused} were refused, the last because {ascii(why)[1:-1]}; look at the environment "
+            "and at which actors there are"
+        )
+    if stale:
+        said.append(f"{stale} were too old; raise --max-policy-lag, or lower --queue-blocks")
+    return ", and ".join(said) or "they are too few for a batch; add actors, or lower --batch-size"

@@ -91,7 +91,7 @@ class Actor:
         """Closes the environments."""
         self._environment.close()
 
-    @np.errstate(invalid="ignore")  # a reward may be infinite; the learner refuses such a block
+    @np.errstate(invalid="ignore")  # a reward may be infinite: the learner leaves its column out
     def _follow_episodes(
         self, trajectory: Trajectory, infos: Mapping[tuple[int, int], Mapping[str, float]]
     ) -> tuple[Episode, ...]:

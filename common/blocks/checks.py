@@ -1,58 +1,117 @@
-"""Checks of the values in a block. The lengths of its arrays have been checked before."""
+"""Checks of the values in a block, column by column: one bad number costs its column alone.
 
+The lengths of the block's arrays have been checked before.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.blocks.trajectory import Trajectory, taken_out
+from impala_redis.common.blocks.trajectory import Trajectory, Unfit, taken_out
 from impala_redis.common.errors import MessageRefused
 from impala_redis.common.run.spaces import ObservationPart
 from impala_redis.common.run.spec import RunSpec
 
+Flags = NDArray[np.bool_]
 
-def check_rows(rows: Trajectory, spec: RunSpec) -> None:
-    """Raises MessageRefused, "nonfinite" or "range": a value would do harm in the learner."""
-    floats = (rows.rewards, rows.discounts, rows.behaviour_log_probs, rows.memory)
-    if not all(np.isfinite(values).all() for values in floats):
-        raise MessageRefused(
-            "nonfinite", "rewards, discounts, log-probabilities or memory are not finite"
-        )
+
+def fit_part(rows: Trajectory, spec: RunSpec) -> tuple[Trajectory, Flags, tuple[Unfit, ...]]:
+    """The columns whose values do no harm in the learner, which of the N these are, and the others.
+
+    A column with several faults counts once, under the first. Raises MessageRefused, "nonfinite"
+    or "range": no column is fit.
+    """
+    fit = np.ones(rows.actions.shape[1], np.bool_)
+    unfit = []
+    for reason, kind, explanation, bad in _faults(rows, spec):
+        count = int(np.count_nonzero(fit & bad))
+        if count:
+            unfit.append(Unfit(reason, kind, explanation, count))
+            fit &= ~bad
+        if not fit.any():
+            raise MessageRefused(unfit[0].reason, unfit[0].explanation, unfit[0].kind)
+    if unfit:
+        kept: list[NDArray[Any]] = [values[:, fit] for values in rows]
+        rows = Trajectory(*kept)
+    return rows, fit, tuple(unfit)
+
+
+def _faults(rows: Trajectory, spec: RunSpec) -> Iterator[tuple[str, str, str, Flags]]:
+    """Reason, kind, explanation and columns [N] of each fault that there is."""
     for leaf in spec.observation.leaves:
-        _check_observations(rows.observations, leaf, bool(spec.observation.parts))
-    _check_actions(rows.actions, spec)
+        yield from _faults_of_observations(rows.observations, leaf, bool(spec.observation.parts))
+    for kind, words, values in (
+        ("rewards", "rewards", rows.rewards),
+        ("flags", "discounts", rows.discounts),
+        ("log_probs", "log-probabilities", rows.behaviour_log_probs),
+        ("memory", "memories of the network", rows.memory),
+    ):
+        if (bad := _not_finite(values)) is not None:
+            yield "nonfinite", kind, f"{words} are not finite", bad
+    yield from _faults_of_actions(rows.actions, spec)
     # A bool made of another byte than 0 and 1 is undefined behaviour where it is used.
     for flags in (rows.is_first, rows.mask):
-        if flags.view(np.uint8).max(initial=0) > 1:
-            raise MessageRefused("range", "a flag is neither 0 nor 1")
-    if not ((rows.discounts >= 0) & (rows.discounts <= 1)).all():
-        raise MessageRefused("range", "a discount is not in 0 .. 1")
-    if spec.action.kind != "continuous" and rows.behaviour_log_probs.max(initial=0) > 0:
-        raise MessageRefused("range", "a log-probability is above 0")
+        if (bad := _beyond(flags.view(np.uint8), 0, 1)) is not None:
+            yield "range", "flags", "a flag is neither 0 nor 1", bad
+    if (bad := _beyond(rows.discounts, 0, 1)) is not None:
+        yield "range", "flags", "a discount is not in 0 .. 1", bad
+    most = np.inf if spec.action.kind == "continuous" else 0
+    if (bad := _beyond(rows.behaviour_log_probs, -np.inf, most)) is not None:
+        yield "range", "log_probs", "a log-probability is above 0", bad
 
 
-def _check_observations(rows: NDArray[Any], leaf: ObservationPart, in_bytes: bool) -> None:
+def _faults_of_observations(
+    rows: NDArray[Any], leaf: ObservationPart, in_bytes: bool
+) -> Iterator[tuple[str, str, str, Flags]]:
     if leaf.dtype == "uint8" and not leaf.num_values:
         return  # every byte is allowed
     named = f" ({leaf.name})" if leaf.name else ""
     values = taken_out(leaf, rows) if in_bytes else rows
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise MessageRefused("nonfinite", f"observations{named} are not finite")
-    if leaf.num_values and not _within(values.reshape(-1, len(leaf.num_values)), leaf.num_values):
+    if values.dtype.kind == "f" and (bad := _not_finite(values)) is not None:
+        yield "nonfinite", "observations", f"observations{named} are not finite", bad
+    if leaf.num_values and (bad := _outside(values, leaf.num_values)) is not None:
         limits = sorted({limit - 1 for limit in leaf.num_values})
-        raise MessageRefused("range", f"an observation{named} is not in 0 .. {limits[-1]}")
+        words = f"an observation{named} is not in 0 .. {limits[-1]}"
+        yield "range", "observations", words, bad
 
 
-def _check_actions(actions: NDArray[Any], spec: RunSpec) -> None:
+def _faults_of_actions(
+    actions: NDArray[Any], spec: RunSpec
+) -> Iterator[tuple[str, str, str, Flags]]:
     if spec.action.kind == "continuous":
-        if not np.isfinite(actions).all():
-            raise MessageRefused("nonfinite", "actions are not finite")
-    elif not _within(actions.reshape(-1, len(spec.action.sizes)), spec.action.sizes):
-        raise MessageRefused("range", f"an action is not in 0 .. {max(spec.action.sizes) - 1}")
+        if (bad := _not_finite(actions)) is not None:
+            yield "nonfinite", "actions", "actions are not finite", bad
+    elif (bad := _outside(actions, spec.action.sizes)) is not None:
+        most = max(spec.action.sizes) - 1
+        yield "range", "actions", f"an action is not in 0 .. {most}", bad
 
 
-def _within(values: NDArray[Any], limits: tuple[int, ...]) -> bool:
-    """Whether all values [R, K] are in 0 .. limit - 1, by the limit of their column."""
+# Each of these gives the columns [N] of values [R, N, ...] that are at fault; None if none is.
+
+
+def _not_finite(values: NDArray[Any]) -> Flags | None:
+    finite = np.isfinite(values)
+    return None if finite.all() else _columns(~finite)
+
+
+def _beyond(values: NDArray[Any], least: float, most: float) -> Flags | None:
+    """Not in `least` .. `most`; a NaN is reported by `_not_finite`."""
+    if not values.size or (values.min() >= least and values.max() <= most):
+        return None
+    return _columns(~((values >= least) & (values <= most)))
+
+
+def _outside(values: NDArray[Any], limits: tuple[int, ...]) -> Flags | None:
+    """Not in 0 .. limit - 1, by the limit of each of the last K values."""
     if len(limits) == 1:  # twenty times as fast as a comparison with an array
-        return bool(values.min() >= 0 and values.max() < limits[0])
-    return bool((values >= 0).all() and (values < np.array(limits)).all())
+        return _beyond(values, 0, limits[0] - 1)
+    several = values.reshape(*values.shape[:2], -1, len(limits))
+    inside = (several >= 0) & (several < np.array(limits))
+    return None if inside.all() else _columns(~inside)
+
+
+def _columns(bad: Flags) -> Flags:
+    """Those with any value that is bad [R, N, ...]."""
+    return np.asarray(bad.any(axis=(0, *range(2, bad.ndim))))

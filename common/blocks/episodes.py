@@ -1,7 +1,7 @@
 """The episodes that ended in a block, as arrays: K of them, with I infos each."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,13 @@ def as_arrays(episodes: Sequence[Episode], names: Sequence[str]) -> list[NDArray
     An info is NaN where an episode has none of that name.
     """
     infos = [[e.infos.get(name, np.nan) for name in names] for e in episodes]
-    return [
-        np.array([e.episode_return for e in episodes], "<f4"),
-        np.array([e.length for e in episodes], "<i4"),
-        np.array([e.column for e in episodes], "<i4"),
-        np.array(infos, "<f4"),
-    ]
+    with np.errstate(over="ignore"):  # beyond float32 a return becomes infinite
+        return [
+            np.array([e.episode_return for e in episodes], "<f4"),
+            np.array([e.length for e in episodes], "<i4"),
+            np.array([e.column for e in episodes], "<i4"),
+            np.array(infos, "<f4"),
+        ]
 
 
 def layout(num_episodes: int, num_infos: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -59,23 +60,26 @@ def most_nbytes(num_steps: int) -> int:
 
 
 def from_arrays(
-    arrays: Sequence[NDArray[Any]], names: Sequence[str], num_envs: int
+    arrays: Sequence[NDArray[Any]], names: Sequence[str], fit: NDArray[np.bool_]
 ) -> tuple[Episode, ...]:
-    """The episodes in arrays of that layout.
+    """The episodes in arrays of that layout, of the columns that are `fit` [N].
 
-    Raises MessageRefused, "nonfinite" or "range": a value cannot be.
+    An episode whose return is not finite is left out, and an info that is not finite is absent.
+    Raises MessageRefused, "range": a length or a column cannot be.
     """
     returns, lengths, columns, infos = arrays
-    if not np.isfinite(returns).all() or np.isinf(infos).any():
-        raise MessageRefused("nonfinite", "an episode's return or info is not finite")
     if lengths.min(initial=1) < 1:
-        raise MessageRefused("range", "an episode's length is not above 0")
-    if columns.min(initial=0) < 0 or columns.max(initial=0) >= num_envs:
-        raise MessageRefused("range", f"an episode's column is not in 0 .. {num_envs - 1}")
+        raise MessageRefused("range", "an episode's length is not above 0", "episodes")
+    if columns.min(initial=0) < 0 or columns.max(initial=0) >= len(fit):
+        words = f"an episode's column is not in 0 .. {len(fit) - 1}"
+        raise MessageRefused("range", words, "episodes")
+    kept = fit[columns] & np.isfinite(returns)
+    if not kept.all():
+        returns, lengths, columns, infos = (array[kept] for array in arrays)
     by_name: list[Mapping[str, float]] = [NO_INFOS] * len(returns)
     if names:
         by_name = [
-            {name: value for name, value in zip(names, row, strict=True) if not isnan(value)}
+            {name: value for name, value in zip(names, row, strict=True) if isfinite(value)}
             for row in infos.tolist()
         ]
     return tuple(map(Episode, returns.tolist(), lengths.tolist(), columns.tolist(), by_name))

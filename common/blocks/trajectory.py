@@ -60,6 +60,15 @@ class Origin(NamedTuple):
     weights_version: int  # the behaviour policy's at the unroll's start
 
 
+class Unfit(NamedTuple):
+    """Columns of a block that are left out for one cause."""
+
+    reason: str  # "nonfinite" or "range", as in MessageRefused
+    kind: str  # what is wrong, such as "observations"
+    explanation: str
+    columns: int  # how many
+
+
 class Block(NamedTuple):
     """What an actor pushes at once: a trajectory, and what is known about it."""
 
@@ -67,6 +76,15 @@ class Block(NamedTuple):
     trajectory: Trajectory
     episodes: tuple[Episode, ...]
     unroll_s: float  # seconds the actor took for the unroll
+    # What its reader left out; an episode is also left out where its column is.
+    unfit: tuple[Unfit, ...] = ()
+    episodes_left_out: int = 0
+
+    @property
+    def num_envs(self) -> int:
+        """How many environments played it, those included whose columns were left out."""
+        columns: int = self.trajectory.actions.shape[1]
+        return columns + sum(unfit.columns for unfit in self.unfit)
 
 
 def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.blocks import compression, episodes
-from impala_redis.common.blocks.checks import check_rows
+from impala_redis.common.blocks.checks import fit_part
 from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory, layout
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import MessageRefused, NotFinite
@@ -85,11 +85,13 @@ def pack_block(block: Block, spec: RunSpec) -> bytes:
 
 
 def unpack_block(message: bytes, spec: RunSpec) -> Block:
-    """The block in `message`; its arrays are read-only views into it.
+    """The block in `message`, without the columns and episodes whose numbers are unfit.
+
+    Its arrays are read-only views into the message, or copies if columns were left out.
 
     Raises MessageRefused, with the reason that names its counter: "malformed" (no message, cut, or
     damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
-    "range" (an action, index, column or count out of range) or "nonfinite".
+    "range" (a count is out of range, or a number in each column) or "nonfinite" (in each column).
     """
     header, body = _unpack(message, BLOCK, spec)
     num_envs = _count(header, "num_envs", 1, MAX_ENVS)
@@ -102,8 +104,8 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
             raise MessageRefused("schema", f"a packed block of more than {spec.envs_per_actor}")
         body = compression.decompressed(body, header["codec"], _size(parts))
     arrays = _split(body, parts)
-    trajectory = Trajectory(*arrays[: len(rows_layout)])
-    check_rows(trajectory, spec)
+    trajectory, fit, unfit = fit_part(Trajectory(*arrays[: len(rows_layout)]), spec)
+    ended = episodes.from_arrays(arrays[len(rows_layout) :], names, fit)
     return Block(
         origin=Origin(
             actor=_text(header, "actor"),
@@ -112,8 +114,10 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
             weights_version=_count(header, "weights_version", 0, MAX_SEQUENCE),
         ),
         trajectory=trajectory,
-        episodes=episodes.from_arrays(arrays[len(rows_layout) :], names, num_envs),
+        episodes=ended,
         unroll_s=_seconds(header, "unroll_s"),
+        unfit=unfit,
+        episodes_left_out=num_episodes - len(ended),
     )
 
 

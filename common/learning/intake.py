@@ -14,6 +14,7 @@ from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
 from impala_redis.common.errors import MessageRefused, OutOfStep, RedisUnreachable, RunMissing
 from impala_redis.common.learning.sequences import Sequences
+from impala_redis.common.learning.tally import Refusals
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.learner_link import LearnerLink
@@ -44,10 +45,12 @@ class Intake:
         max_policy_lag: int | None,
         learner_version: Callable[[], int],
         reopen: Callable[[], None],
+        refusals: Refusals | None = None,
     ) -> None:
         """Blocks more than `max_policy_lag` versions behind `learner_version` count as stale.
 
-        `reopen` opens the run again after the server has lost it.
+        `reopen` opens the run again after the server has lost it. `refusals` counts what is not
+        trained on.
         """
         self._link, self._spec, self._reopen = link, spec, reopen
         self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
@@ -62,6 +65,7 @@ class Intake:
         self._lately_waited_s = 0.0  # for blocks, a mean over the last waits
         self.waited_s = 0.0  # for blocks: in commands, and between them
         self.refused: Counter[str] = Counter()  # blocks, by reason
+        self._refusals = refusals or Refusals(spec.envs_per_actor)
         self._reopened = 0  # times the server had lost the run, or a part of it
         self._queued = 0  # blocks that were found in the list, when it was last asked
         self._asked = self._queued_in_all = 0  # times, and the sum of the blocks found
@@ -117,9 +121,11 @@ class Intake:
                 claimed.outcome = Dead(error.reason, str(error), message)
                 self._count_refusal(error)
                 continue
-            self._steps_opened += block.trajectory.mask.size
+            self._steps_opened += block.num_envs * self._spec.unroll_length
             self._bytes_opened += len(message)
-            if self.is_stale(block.origin.weights_version):
+            stale = self.is_stale(block.origin.weights_version)
+            self._count_columns(block, stale)
+            if stale:
                 claimed.outcome = "stale"
                 continue
             return PendingBlock(block, claimed, 0)
@@ -136,13 +142,27 @@ class Intake:
             self._settle_and_claim(0)
 
     def _count_refusal(self, error: MessageRefused) -> None:
-        """Counts it, and logs it, but not each one of a flood."""
         self.refused[error.reason] += 1
+        self._refusals.note_refusal(error)
+        words = ascii(str(error))[1:-1]  # they may quote the block
+        self._log_refusal(
+            f"refused a block ({error.reason}, number {self.refused[error.reason]}): {words}"
+        )
+
+    def _count_columns(self, block: Block, stale: bool) -> None:
+        self._refusals.note_block(block, stale)
+        for unfit in block.unfit:
+            self._log_refusal(
+                f"left out {unfit.columns} of {block.num_envs} columns of a block of "
+                f"{block.origin.actor} ({unfit.reason}, {self._refusals.arrivals.refused} columns "
+                f"refused up to now): {unfit.explanation}"
+            )
+
+    def _log_refusal(self, words: str) -> None:
+        """Logs it, but not each one of a flood."""
         if time.monotonic() >= self._refusal_logged_from:
             self._refusal_logged_from = time.monotonic() + REFUSED_LINE_INTERVAL_S
-            count = self.refused[error.reason]
-            words = ascii(str(error))[1:-1]  # they may quote the block
-            log.warning("refused a block (%s, number %d): %s", error.reason, count, words)
+            log.warning(words)
 
     def _wait_for_blocks(self, most: int) -> None:
         """Claims blocks, and waits for some if there are none."""

@@ -4,13 +4,15 @@ import math
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from impala_redis.common.blocks.trajectory import Episode
+from impala_redis.common.blocks.trajectory import Block, Episode
+from impala_redis.common.errors import MessageRefused, printable
 from impala_redis.common.records.figures import EPISODE_INFO, Reduction, reduction_of
+from impala_redis.common.records.refusals import REFUSALS
 
 if TYPE_CHECKING:
     from impala_redis.common.learning.batch import Batch
@@ -57,6 +59,76 @@ class Means:
         }
         self._values, self._counts = {}, {}
         return means
+
+
+class Arrivals(NamedTuple):
+    """Columns of the blocks that were claimed, since the start."""
+
+    came: int = 0
+    refused: int = 0
+    stale: int = 0
+
+
+class Refusals:
+    """Counts what comes and is not trained on: whole blocks in columns, and single columns.
+
+    The columns of a block that cannot be read are taken to be as many as an actor's environments.
+    """
+
+    def __init__(self, envs_per_actor: int) -> None:
+        self._envs_per_actor = envs_per_actor
+        self._came = self._stale = self.episodes = 0
+        # All kinds from the start: another thread reads while this one counts.
+        self._refused = dict.fromkeys(REFUSALS, 0)
+        self.last = ""  # why the last one was refused
+
+    def note_block(self, block: Block, stale: bool) -> None:
+        """Counts a block that could be read, and what was left out of it."""
+        self._came += block.num_envs
+        self._stale += block.num_envs - sum(u.columns for u in block.unfit) if stale else 0
+        self.episodes += block.episodes_left_out
+        for unfit in block.unfit:
+            self._refused[f"refused_{unfit.kind}"] += unfit.columns
+            self.last = unfit.explanation
+
+    def note_refusal(self, error: MessageRefused) -> None:
+        """Counts a block that was refused as a whole."""
+        self._came += self._envs_per_actor
+        self._refused[f"refused_{error.kind}"] += self._envs_per_actor
+        self.last = str(error)
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """The counts up to now."""
+        return Arrivals(self._came, sum(self._refused.values()), self._stale)
+
+    def figures(self) -> dict[str, float]:
+        """The figures of a record that are counters."""
+        return {
+            "columns_refused": sum(self._refused.values()),
+            "columns_stale": self._stale,
+            "episodes_left_out": self.episodes,
+            **self._refused,
+        }
+
+    def totals(self) -> dict[str, float]:
+        """Sums since the start, from whose growth figures are made."""
+        return {f"columns_{name}": count for name, count in self.arrivals._asdict().items()}
+
+    def summary(self) -> dict[str, Any] | None:
+        """What a run's result says of them; None when everything was fit and new enough."""
+        came, refused, stale = self.arrivals
+        if not (refused or stale):
+            return None
+        return {
+            "columns_came": came,
+            "columns_refused": refused,
+            "columns_stale": stale,
+            "refused_share": round(refused / came, 6),
+            "stale_share": round(stale / came, 6),
+            "why": {name: count for name, count in self._refused.items() if count},
+            "last": printable(self.last),
+        }
 
 
 class EpisodeWindow:

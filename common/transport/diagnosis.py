@@ -37,7 +37,7 @@ class Situation:
     wait_share: float | None = None  # of the learner's time: waiting for a batch
     dropped_share: float | None = None  # of the blocks pushed: dropped because the list was full
     growth_share: float | None = None  # of the blocks pushed: those by which the list has grown
-    refused_share: float | None = None  # of the blocks pushed: too old or unfit to train on
+    refused_share: float | None = None  # of what was pushed: too old or unfit to train on
     shed_share: float | None = None  # of the blocks played: not pushed, the actor's ring was full
     claim_share: float | None = None  # of the feeder's time: waiting for Redis's replies
     memory_share: float | None = None  # used, of the server's maxmemory
@@ -109,7 +109,8 @@ def _lack_of_blocks(wait: float, situation: Situation) -> str:
     if refused is not None and refused >= TOO_MANY_REFUSED:
         return (
             f"the learner waits {_percent(wait)} and refuses {_percent(refused)} of the blocks; "
-            "raise --max-policy-lag if they are too old, else stop the actors that do not fit"
+            "raise --max-policy-lag if they are too old, else look at the environment's numbers "
+            "and stop the actors that do not fit"
         )
     if shed is not None and shed >= TOO_MANY_SHED:
         return (

@@ -57,7 +57,10 @@ def situation(readings: Sequence[Reading]) -> Situation:
         wait_share=1.0 if idle else _mean_figure(readings, "wait_share"),
         dropped_share=min(more["dropped_oldest"] / pushed, 1.0),
         growth_share=min(grown / pushed, 1.0),
-        refused_share=min((more["stale_rejected"] + more["dead_lettered"]) / pushed, 1.0),
+        refused_share=max(
+            min((more["stale_rejected"] + more["dead_lettered"]) / pushed, 1.0),
+            _mean_figure(readings, "refused_share") or 0.0,  # single columns of blocks, too
+        ),
         shed_share=_shed_share(first["actors"], last["actors"]),
         claim_share=_mean_figure(readings, "claim_share"),
     )

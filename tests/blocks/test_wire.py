@@ -35,6 +35,7 @@ from impala_redis.common.blocks.wire import (
     weights_nbytes,
 )
 from impala_redis.common.errors import MessageRefused, NotFinite
+from impala_redis.common.records.refusals import REFUSALS
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
@@ -141,6 +142,28 @@ def refusal(message: bytes, spec: RunSpec = SPEC) -> str:
         unpack_block(message, spec)
     assert len(str(caught.value)) < 300
     return caught.value.reason
+
+
+def assert_costs_its_column(block: Block, column: int, reason: str, spec: RunSpec = SPEC) -> None:
+    """The block is read without that column and its episodes; alone, the column is refused."""
+    # given an episode in each column
+    n = block.trajectory.actions.shape[1]
+    block = block._replace(episodes=tuple(Episode(float(i), 3, i) for i in range(n)))
+    alone = Trajectory(*(rows[:, column : column + 1] for rows in block.trajectory))
+    others = [i for i in range(n) if i != column]
+
+    # when
+    found = unpack_block(pack_block(block, spec), spec)
+
+    # then
+    ((found_reason, _, explanation, columns),) = found.unfit
+    assert (found_reason, columns, found.episodes_left_out) == (reason, 1, 1)
+    assert len(explanation) < 300
+    assert found.num_envs == n
+    assert [(e.episode_return, e.column) for e in found.episodes] == [(i, i) for i in others]
+    for rows, expected in zip(found.trajectory, block.trajectory, strict=True):
+        np.testing.assert_array_equal(rows, expected[:, others], strict=True)
+    assert refusal(pack_block(block._replace(trajectory=alone, episodes=()), spec), spec) == reason
 
 
 def assert_same_block(found: Block, expected: Block) -> None:
@@ -725,37 +748,116 @@ def test_fields_that_a_header_has_beyond_ours_are_not_looked_at() -> None:
         ("observations", np.inf, "nonfinite"),
     ],
 )
-@pytest.mark.parametrize("place", [(0, 0), (1, 1)])
-def test_a_number_that_cannot_be_is_refused_wherever_it_stands(
+@pytest.mark.parametrize("place", [(0, 0), (1, 1), (1, 2)])
+def test_a_number_that_cannot_be_costs_its_column_wherever_it_stands(
     name: str, value: float, reason: str, place: tuple[int, int]
 ) -> None:
     # given
-    block = make_block(SPEC)
+    block = make_block(SPEC, num_envs=3)
     getattr(block.trajectory, name)[place] = value
 
     # when / then
-    assert refusal(pack_block(block, SPEC)) == reason
+    assert_costs_its_column(block, place[1], reason)
+
+
+def test_columns_with_different_faults_are_counted_each_under_its_first() -> None:
+    # given four columns, of which three are unfit and one of them for two causes
+    block = make_block(SPEC, num_envs=4)
+    rows = block.trajectory
+    rows.observations[0, 0] = np.nan
+    rows.rewards[0, 0] = rows.rewards[1, 2] = np.inf
+    rows.actions[1, 3] = 99
+
+    # when
+    found = unpack_block(pack_block(block, SPEC), SPEC)
+
+    # then
+    assert [(u.reason, u.kind, u.columns) for u in found.unfit] == [
+        ("nonfinite", "observations", 1),
+        ("nonfinite", "rewards", 1),
+        ("range", "actions", 1),
+    ]
+    np.testing.assert_array_equal(found.trajectory.rewards, rows.rewards[:, 1:2])
+
+
+def test_a_block_without_a_fit_column_is_refused_for_its_first_fault() -> None:
+    # given
+    block = make_block(SPEC, num_envs=2)
+    block.trajectory.rewards[0, 0] = np.nan
+    block.trajectory.actions[0, 1] = 99
+
+    # when
+    with pytest.raises(MessageRefused) as caught:
+        unpack_block(pack_block(block, SPEC), SPEC)
+
+    # then
+    assert (caught.value.reason, caught.value.kind) == ("nonfinite", "rewards")
+
+
+def test_each_cause_has_words_on_the_screens() -> None:
+    # given a block for each field, with a NaN or a number out of range in it
+    spec = dataclasses.replace(SPEC, lstm_size=1)
+    for name, kind in (
+        ("observations", "observations"),
+        ("is_first", "flags"),
+        ("actions", "actions"),
+        ("rewards", "rewards"),
+        ("discounts", "flags"),
+        ("behaviour_log_probs", "log_probs"),
+        ("mask", "flags"),
+        ("memory", "memory"),
+    ):
+        block = make_block(spec)
+        values = getattr(block.trajectory, name)
+        values[...] = 0
+        if values.dtype == bool:
+            values.view(np.uint8)[0, 1] = 7
+        else:
+            values[0, 1] = np.nan if values.dtype.kind == "f" else 99
+
+        # when
+        (unfit,) = unpack_block(pack_block(block, spec), spec).unfit
+
+        # then
+        assert unfit.kind == kind
+        assert f"refused_{kind}" in REFUSALS
+
+
+def test_a_hostile_block_of_many_columns_costs_one_pass() -> None:
+    # given a block of the most columns, all of them unfit but for one
+    block = make_block(SPEC, num_envs=MAX_ENVS)
+    block.trajectory.rewards[0, 1:] = np.nan
+    message = pack_block(block, SPEC)
+
+    # when
+    started = time.perf_counter()
+    found = unpack_block(message, SPEC)
+    elapsed_s = time.perf_counter() - started
+
+    # then
+    assert found.trajectory.actions.shape[1] == 1
+    assert elapsed_s < 0.2
 
 
 @pytest.mark.parametrize("value", [2, 128, 255])
 @pytest.mark.parametrize("name", ["is_first", "mask"])
-def test_a_flag_that_is_neither_zero_nor_one_is_refused(name: str, value: int) -> None:
+def test_a_flag_that_is_neither_zero_nor_one_costs_its_column(name: str, value: int) -> None:
     # given
     block = make_block(SPEC)
     getattr(block.trajectory, name).view(np.uint8)[1, 1] = value
 
     # when / then
-    assert refusal(pack_block(block, SPEC)) == "range"
+    assert_costs_its_column(block, 1, "range")
 
 
 @pytest.mark.parametrize("value", [-1, 5, 2**62])
-def test_an_index_that_the_environment_cannot_give_is_refused(value: int) -> None:
+def test_an_index_that_the_environment_cannot_give_costs_its_column(value: int) -> None:
     # given
     block = make_block(INDEX)
     block.trajectory.observations[2, 1] = value
 
     # when / then
-    assert refusal(pack_block(block, INDEX), INDEX) == "range"
+    assert_costs_its_column(block, 1, "range", INDEX)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -766,19 +868,35 @@ def test_an_observation_in_float64_must_be_finite_too(value: float) -> None:
     block.trajectory.observations[2, 1, 1] = value
 
     # when / then
-    assert refusal(pack_block(block, spec), spec) == "nonfinite"
+    assert_costs_its_column(block, 1, "nonfinite", spec)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_episodes_return_must_be_finite(value: float) -> None:
-    block = make_block(SPEC)._replace(episodes=(Episode(value, 3, 0),))
-    assert refusal(pack_block(block, SPEC)) == "nonfinite"
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_return_that_is_not_finite_costs_its_episode_alone(value: float) -> None:
+    # given
+    episodes = (Episode(1.0, 2, 0), Episode(value, 3, 0), Episode(2.0, 4, 1))
+    block = make_block(SPEC)._replace(episodes=episodes)
+
+    # when
+    found = unpack_block(pack_block(block, SPEC), SPEC)
+
+    # then
+    assert found.episodes == (episodes[0], episodes[2])
+    assert (found.episodes_left_out, found.unfit) == (1, ())
+    np.testing.assert_array_equal(found.trajectory.rewards, block.trajectory.rewards)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
-def test_an_episodes_info_must_be_finite(value: float) -> None:
-    block = make_block(SPEC)._replace(episodes=(Episode(1.0, 3, 0, {"success": value}),))
-    assert refusal(pack_block(block, SPEC)) == "nonfinite"
+def test_an_info_that_is_not_finite_is_absent(value: float) -> None:
+    # given
+    infos = {"success": value, "distance": 2.0}
+    block = make_block(SPEC)._replace(episodes=(Episode(1.0, 3, 0, infos),))
+
+    # when
+    (episode,) = unpack_block(pack_block(block, SPEC), SPEC).episodes
+
+    # then
+    assert dict(episode.infos) == {"distance": 2.0}
 
 
 @pytest.mark.parametrize("column", [-1, 2, 2**31 - 1, -(2**31)])
@@ -925,7 +1043,8 @@ def test_thousands_of_damaged_messages_are_refused_or_valid_and_nothing_else() -
         assert rows.actions.min() >= 0
         assert rows.actions.max() < SPEC.action.sizes[0]
         assert all(np.isfinite(array).all() for array in rows)
-        assert_same_block(unpack_block(pack_block(block, SPEC), SPEC), block)
+        if not block.unfit:
+            assert_same_block(unpack_block(pack_block(block, SPEC), SPEC), block)
 
     assert set(seen) == REASONS | {"taken"}
 

@@ -128,21 +128,32 @@ def test_each_frame_of_a_stack_travels_once() -> None:
         ("memory", "memory", (0, 1, 4), np.nan, "nonfinite"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused(
+def test_a_value_that_cannot_be_costs_its_column(
     kind: str, field: str, place: Any, value: Any, reason: str
 ) -> None:
     # given
     spec = KINDS[kind]
     block = make_block(spec)
     getattr(block.trajectory, field)[place] = value
+    column = place[1]
 
-    # when / then
-    assert refusal(pack_block(block, spec), spec).reason == reason
+    # when
+    read = unpack_block(pack_block(block, spec), spec)
+
+    # then the other column is left
+    (unfit,) = read.unfit
+    assert (unfit.reason, unfit.kind, unfit.columns) == (
+        reason,
+        {"behaviour_log_probs": "log_probs"}.get(field, field),
+        1,
+    )
+    for mine, theirs in zip(block.trajectory, read.trajectory, strict=True):
+        np.testing.assert_array_equal(mine[:, 1 - column : 2 - column], theirs)
 
 
 def test_a_refusal_names_the_part() -> None:
     # given
-    block = make_block(KINDS["parts"])
+    block = make_block(KINDS["parts"], num_envs=1)
     block.trajectory.observations[0, 0, 0] = 3
 
     # when / then

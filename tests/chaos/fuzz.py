@@ -365,7 +365,8 @@ def read(case: Case) -> str:
         if case.kind == "block":
             block = unpack_block(case.data, case.spec)
             _check_block(block, case.spec)
-            if b"zstd" not in case.data:  # or its bytes are fewer
+            whole = not (block.unfit or block.episodes_left_out)
+            if whole and b"zstd" not in case.data:  # or its bytes are fewer
                 infos = len(case_infos(case.data))
                 episodes = np.empty((3 + infos) * len(block.episodes), "f4")
                 _check_size(case.data, [*block.trajectory, episodes])
@@ -405,8 +406,8 @@ def _check_block(block: Block, spec: RunSpec) -> None:
         assert rows.observations.max() < spec.observation.num_values
     assert max(rows.mask.view(np.uint8).max(), rows.is_first.view(np.uint8).max()) <= 1
     assert all(abs(e.episode_return) < 4e38 and e.length > 0 for e in block.episodes)
-    assert len(block.episodes) <= n * t
-    assert all(0 <= e.column < n and len(e.infos) <= 32 for e in block.episodes)
+    assert len(block.episodes) + block.episodes_left_out <= block.num_envs * t
+    assert all(0 <= e.column < block.num_envs and len(e.infos) <= 32 for e in block.episodes)
     for name, value in (item for e in block.episodes for item in e.infos.items()):
         assert name.isprintable() and 1 <= len(name) <= 64 and np.isfinite(value)
     assert 0 <= block.unroll_s < float("inf")

@@ -158,9 +158,10 @@ def kinds(spec: RunSpec) -> list[Kind]:
         packed: bytes = msgpack.packb(header | (changes or {}))
         return fuzz.seal(1, packed, raw, version)
 
-    def with_value(name: str, value: float, place: Any = (1, 1)) -> bytes:
+    def with_value(name: str, value: float) -> bytes:
+        """In every column: one bad number costs a column, and not the block."""
         block = fuzz.make_block(spec, n)
-        getattr(block.trajectory, name)[place] = value
+        getattr(block.trajectory, name)[1] = value
         return wire.pack_block(block, spec)
 
     def of(**changes: Any) -> RunSpec:
@@ -213,7 +214,10 @@ def kinds(spec: RunSpec) -> list[Kind]:
         Kind(28, "a probability above 1", "range", with_value("behaviour_log_probs", 0.1)),
         Kind(28, "a discount above 1", "range", with_value("discounts", 1.5)),
         Kind(
-            28, "a flag of 2", "range", sealed(raw=body[:episodes] + b"\2" + body[episodes + 1 :])
+            28,
+            "flags of 2",
+            "range",
+            sealed(raw=body[:episodes] + b"\2" * n + body[episodes + n :]),
         ),
         *(Kind(30, f"version {v}", "version", sealed(version=v)) for v in OTHER_VERSIONS),
         Kind(31, "another environment", "spec", of_another(of(env="Acrobot-v1"))),

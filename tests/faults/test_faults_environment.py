@@ -1,6 +1,7 @@
 """Environments that fail, hang or crash: the actor goes on or ends in order, and pushes no half."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,85 @@ def test_train_puts_another_actor_in_the_place_of_one_that_hung_or_crashed(
     assert "actor-0.1 takes its place" in output
     result = json.loads((programs.folder / "run" / "result.json").read_text())
     assert result["status"] == "finished"
+
+
+ODD = """
+import gymnasium, numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+class Odd(CartPoleEnv):
+    made = 0
+    def __init__(self, reward=None, noise=0.0, only=None, **options):
+        super().__init__(**options)
+        self.reward, self.noise = reward, noise
+        self.odd = only is None or Odd.made % 8 == only
+        Odd.made += 1
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        if self.odd and self.np_random.random() < self.noise:
+            observation = observation * np.nan
+        return observation, self.reward if self.odd and self.reward else reward, *rest
+
+def register(name, **options):
+    gymnasium.register(name, lambda **more: Odd(**options, **more), max_episode_steps=500)
+
+register("Beyond-v0", reward=1e39)
+register("Noise-v0", noise=0.001)
+register("OneOfEight-v0", reward=1e39, only=3)
+"""
+
+
+@pytest.mark.fault(28)
+@pytest.mark.parametrize(
+    ("env", "least", "most", "cause"),
+    [
+        # A thousandth of the observations, of which a column has 11: about 1.1 % of the columns.
+        ("Noise-v0", 0.003, 0.03, "refused_observations"),
+        ("OneOfEight-v0", 0.1, 0.15, "refused_rewards"),
+    ],
+)
+def test_numbers_that_are_none_cost_the_columns_that_hold_them(
+    programs: Programs, env: str, least: float, most: float, cause: str
+) -> None:
+    # when an environment gives some is trained on
+    (programs.folder / "odd.py").write_text(ODD)
+    code, output = programs.run(
+        *("impala-train", "--env", f"odd:{env}", "--run-dir", "run", "--unroll-length", "10"),
+        *("--total-frames", "20000", "--envs-per-actor", "8", "--reward-clipping", "none"),
+        PYTHONPATH=str(programs.folder),
+    )
+
+    # then the training goes to its end, and what was refused is known by share and cause
+    assert code == 0, output
+    result = json.loads((programs.folder / "run" / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["frames"] >= 20000
+    assert least < result["refused"]["refused_share"] < most
+    assert list(result["refused"]["why"]) == [cause]
+    assert "left out: " in output
+    last = json.loads((programs.folder / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["blocks_refused"] == 0
+    assert last["updates_skipped"] == 0
+
+
+@pytest.mark.fault(28)
+def test_a_run_that_refuses_all_says_why_on_the_terminal(programs: Programs) -> None:
+    # given an environment whose every reward is beyond float32
+    (programs.folder / "odd.py").write_text(ODD)
+    train = programs.start(
+        *("impala-train", "--env", "odd:Beyond-v0", "--run-dir", "run", "--envs-per-actor", "2"),
+        PYTHONPATH=str(programs.folder),
+    )
+
+    # when it has run for some seconds
+    train.says("columns refused, 100.0 % of the last ones: rewards are not finite")
+    train.send(signal.SIGINT)
+
+    # then it is also in the result
+    assert train.code() == 130
+    result = json.loads((programs.folder / "run" / "result.json").read_text())
+    assert (result["frames"], result["refused"]["refused_share"]) == (0, 1.0)
+    assert list(result["refused"]["why"]) == ["refused_rewards"]
 
 
 def test_a_module_that_only_the_run_names_is_not_imported(

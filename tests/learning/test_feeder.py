@@ -20,6 +20,7 @@ from impala_redis.common.learning.batch import Batch, UnrollTiming
 from impala_redis.common.learning.feeder import Feeder
 from impala_redis.common.learning.intake import Intake
 from impala_redis.common.learning.replay import Replay
+from impala_redis.common.learning.tally import Arrivals, Refusals
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.actor_link import ActorLink
@@ -92,6 +93,7 @@ class Run:
         link: LearnerLink | None = None,
         reopen: Callable[[], None] | None = None,
         replay: Replay | None = None,
+        refusals: Refusals | None = None,
     ) -> Feeder:
         self.intake = Intake(
             link or self.learner,
@@ -99,6 +101,7 @@ class Run:
             max_policy_lag,
             lambda: self.version,
             reopen or self.reopen,
+            refusals,
         )
         made = Feeder(self.intake, SPEC, batch_size, torch.device("cpu"), replay)
         self.feeders.append(made)
@@ -298,9 +301,9 @@ def test_garbage_is_buried_with_its_reason_and_the_loop_goes_on(
         Block(Origin("a", 1, 1, 0), random_block(run.rng, 2, other), (), 0.1), other
     )
     nan = random_block(run.rng, 2)
-    nan.rewards[0, 0] = np.nan
+    nan.rewards[0] = np.nan
     wild = random_block(run.rng, 2)
-    wild.actions[0, 0] = 4
+    wild.actions[0] = 4
     bad = [
         ("malformed", b""),
         ("malformed", b"not a frame at all"),
@@ -337,6 +340,93 @@ def test_garbage_is_buried_with_its_reason_and_the_loop_goes_on(
     # and the log names the first, but not each one of a flood
     assert caplog.text.count("refused a block (malformed, number 1)") == 1
     assert caplog.text.count("refused a block") == 1
+
+
+def test_a_bad_number_costs_its_column_and_the_block_is_consumed(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+
+    # given ten blocks of eight environments, the third of which gives a reward beyond float32
+    good = [column for column in range(8) if column != 2]
+    expected = []
+    for number in range(1, 11):
+        rows = random_block(run.rng, 8)
+        rows.rewards[1, 2] = np.inf
+        expected.append(Trajectory(*(values[:, good] for values in rows)))
+        episodes = tuple(Episode(float(column), 1, column) for column in range(8))
+        run.push_raw(wire.pack_block(Block(Origin("a", 1, number, 0), rows, episodes, 0.1), SPEC))
+
+    # when they are trained on
+    refusals = Refusals(SPEC.envs_per_actor)
+    feeder = run.feeder(10, refusals=refusals)
+    seen, returns = [], []
+    for _ in range(7):
+        batch = take(feeder)
+        seen.append(copied(batch))
+        returns += [episode.episode_return for episode in batch.episodes]
+        feeder.trained(batch)
+    feeder.close()
+
+    # then the other columns have all arrived, with their episodes
+    assert same(joined(seen), joined(expected))
+    assert returns == good * 10
+    # and the books count every block as consumed
+    books = run.books()
+    assert (books["consumed"], books["dead_lettered"], residual(books)) == (10, 0, 0)
+    # and the columns are counted by cause, and named once
+    assert refusals.arrivals == Arrivals(came=80, refused=10, stale=0)
+    figures = refusals.figures()
+    assert (figures["columns_refused"], figures["refused_rewards"]) == (10, 10)
+    assert figures["episodes_left_out"] == 10
+    assert refusals.summary() == {
+        "columns_came": 80,
+        "columns_refused": 10,
+        "columns_stale": 0,
+        "refused_share": 0.125,
+        "stale_share": 0.0,
+        "why": {"refused_rewards": 10},
+        "last": "rewards are not finite",
+    }
+    assert caplog.text.count("left out 1 of 8 columns of a block of a (nonfinite") == 1
+
+
+def test_a_thousandth_of_bad_observations_costs_about_the_columns_that_hold_them(run: Run) -> None:
+    # given 400 blocks of two columns of three observations, of which 0.1 % hold a NaN
+    bad_columns = 0
+    for number in range(1, 401):
+        rows = random_block(run.rng, 2)
+        bad = run.rng.random((T + 1, 2)) < 0.001
+        rows.observations[bad] = np.nan
+        bad_columns += int(bad.any(axis=0).sum())
+        run.push_raw(wire.pack_block(Block(Origin("a", 1, number, 0), rows, (), 0.1), SPEC))
+    assert 0 < bad_columns < 10
+
+    # when
+    refusals = Refusals(SPEC.envs_per_actor)
+    feeder = run.feeder(2, refusals=refusals)
+    train(feeder, (800 - bad_columns) // 2)
+    feeder.close()
+
+    # then no other column was lost
+    assert refusals.arrivals == Arrivals(came=800, refused=bad_columns, stale=0)
+    assert run.books()["consumed"] >= 398
+
+
+def test_what_is_too_old_is_counted_in_columns_too(run: Run) -> None:
+    # given
+    run.version = 10
+    for version in (1, 10, 2):
+        run.push(2, version=version)
+
+    # when
+    refusals = Refusals(SPEC.envs_per_actor)
+    train(run.feeder(2, max_policy_lag=2, refusals=refusals), 1)
+    eventually(lambda: refusals.arrivals.came == 6)
+
+    # then
+    assert refusals.arrivals == Arrivals(came=6, refused=0, stale=4)
+    assert refusals.figures()["columns_stale"] == 4
 
 
 def test_a_block_that_came_around_the_push_function_is_trained_on_once(

@@ -484,6 +484,56 @@ def test_steps_that_are_left_out_are_drawn_and_told(
     assert text.count("A longer --unroll-length leaves out fewer") == advised
 
 
+def test_what_was_refused_is_told_with_its_share_and_cause(tmp_path: Path) -> None:
+    # given a run that began again: its counters too
+    refused = [(6, 0), (90, 10), (20, 0)]
+    records: list[dict[str, Any]] = [
+        {
+            "frames": number,
+            "updates": number,
+            "time_s": float(number),
+            "columns_refused": sum(counts),
+            "refused_observations": counts[0],
+            "refused_rewards": counts[1],
+            "refused_share": 0.25,
+            "columns_stale": 3,
+        }
+        for number, counts in enumerate(refused, 1)
+    ]
+
+    # when / then by its records while it runs
+    sentence = (
+        "120 columns (trajectories of one environment) were refused, {share} % of those that came, "
+        "most of them because observations are not finite or out of range."
+    )
+    text = str(Text(page_of(write(tmp_path / "runs", records))))
+    assert sentence.format(share="25.0") in text
+    assert "3 columns came too late for --max-policy-lag" in text
+
+    # and by its result once it has ended
+    result = RESULT | {"refused": {"refused_share": 0.5}}
+    text = str(Text(page_of(write(tmp_path / "ended", records, result))))
+    assert sentence.format(share="50.0") in text
+    assert "columns refused 50.0 %" in text
+
+
+def test_a_run_that_refused_all_is_not_advised_to_add_actors(tmp_path: Path) -> None:
+    records = [
+        {
+            "frames": 0,
+            "updates": 0,
+            "time_s": 5.0 * number,
+            "wait_share": 1.0,
+            "dropped_share": 0.0,
+            "refused_share": 1.0,
+            "actors": 1,
+        }
+        for number in (1, 2)
+    ]
+    limits = findings.what_held_it_up(read_run(write(tmp_path / "run", records)))
+    assert limits[0].startswith("The learner waits 100 % and refuses 100 % of the blocks; ")
+
+
 @pytest.mark.parametrize("correction", ["vtrace", "none"])
 def test_only_v_trace_is_said_to_clip(tmp_path: Path, correction: str) -> None:
     record = {"frames": 5, "rho_clipped_share": 0.5}

@@ -82,7 +82,8 @@ def verdict(**changes: Any) -> str:
         (
             {"wait_share": 0.62, "refused_share": 0.4},
             "the learner waits 62 % and refuses 40 % of the blocks; raise --max-policy-lag if they "
-            "are too old, else stop the actors that do not fit",
+            "are too old, else look at the environment's numbers and stop the actors that do not "
+            "fit",
         ),
         (
             {"memory_share": 0.8},

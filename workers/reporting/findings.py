@@ -11,6 +11,7 @@ import numpy as np
 
 from impala_redis.common.records import history
 from impala_redis.common.records.history import Run, RunRecords
+from impala_redis.common.records.refusals import REFUSALS, why_refused
 from impala_redis.common.transport.diagnosis import NOT_ENOUGH_FIGURES, Situation, bottleneck
 
 # On the learner's main thread, in this order.
@@ -69,6 +70,7 @@ def what_held_it_up(run: Run) -> list[str]:
             wait_share=wait,
             dropped_share=dropped,
             claim_share=history.mean(records, "claim_share", "time_s"),
+            refused_share=history.mean(records, "refused_share", "time_s"),
         )
     )
     said = [] if sentence == NOT_ENOUGH_FIGURES else [_sentence(sentence)]
@@ -101,12 +103,38 @@ def dropped_share(run: Run) -> float | None:
     return history.mean(run.records, "dropped_share", "time_s")
 
 
+def _count(records: RunRecords, name: str) -> float:
+    """What a counter came to that each session of the run begins at 0."""
+    values = records.column(name)
+    values = values[np.isfinite(values)]
+    rises = np.diff(values, prepend=0.0)
+    return float(np.where(rises < 0, values, rises).sum())
+
+
 def _rise(records: RunRecords, name: str) -> float:
     values = records.column(name)
     return float(np.maximum(np.diff(values[np.isfinite(values)]), 0.0).sum())
 
 
+def refused_share(run: Run) -> float | None:
+    """The share refused of the columns that came: by the result, else by the records."""
+    refused = run.result.get("refused")
+    share = refused.get("refused_share") if isinstance(refused, dict) else None
+    known = history.number_or_nan(share)
+    return history.mean(run.records, "refused_share", "time_s") if math.isnan(known) else known
+
+
 def _what_was_left_out(run: Run) -> Iterator[str]:
+    counts = {name: _count(run.records, name) for name in REFUSALS}
+    if why := why_refused(counts):
+        share = refused_share(run)
+        of_all = "" if share is None else f", {100 * share:.1f} % of those that came"
+        yield (
+            f"{sum(counts.values()):,.0f} columns (trajectories of one environment) were refused"
+            f"{of_all}, most of them because {why}."
+        )
+    if stale := _count(run.records, "columns_stale"):
+        yield f"{stale:,.0f} columns came too late for --max-policy-lag and were not trained on."
     learned = history.mean(run.records, "learned_share", "updates")
     if learned is not None and learned < LITTLE_LEARNED:
         yield (

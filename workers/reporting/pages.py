@@ -165,6 +165,7 @@ def _keys(run: Run) -> Iterator[tuple[str, str]]:
         ("policy lag", _mean(run, "policy_lag_mean", "updates"), "{:.1f} versions"),
         ("steps clipped", 100 * _clipped(run), "{:.1f} %"),
         ("learner waits", 100 * _mean(run, "wait_share", "time_s"), "{:.1f} %"),
+        ("columns refused", 100 * (_or_nan(findings.refused_share(run)) or math.nan), "{:.1f} %"),
         ("blocks dropped", 100 * _or_nan(findings.dropped_share(run)), "{:.1f} %"),
     ):
         if not math.isnan(value):

@@ -1,0 +1,43 @@
+"""The causes for which columns are refused, in words."""
+
+from collections.abc import Mapping
+
+# The figures that count columns refused for one cause, alone or with their block, and the cause in
+# words.
+REFUSALS = {
+    "refused_observations": "observations are not finite or out of range",
+    "refused_rewards": "rewards are not finite",
+    "refused_actions": "actions are not finite or out of range",
+    "refused_log_probs": "log-probabilities are not finite or above 0",
+    "refused_memory": "memories of the network are not finite",
+    "refused_flags": "discounts or flags are out of range",
+    "refused_episodes": "lengths or columns of episodes are out of range",
+    "refused_malformed": "blocks are damaged",
+    "refused_version": "blocks are of another release",
+    "refused_spec": "blocks are of another environment or network",
+    "refused_schema": "blocks have other shapes",
+    "refused_duplicate": "blocks came twice",
+}
+
+
+def why_refused(figures: Mapping[str, float]) -> str:
+    """The most frequent cause among the counts `refused_...` of a record; empty without any."""
+    count, words = max((figures.get(name, 0), words) for name, words in REFUSALS.items())
+    return words if count > 0 else ""
+
+
+def in_words(figures: Mapping[str, float]) -> str:
+    """What a record says of columns that were refused or too old; empty when there were none."""
+    said = []
+    if why := why_refused(figures):
+        share = _percent(figures.get("refused_share"))
+        said.append(f"{figures.get('columns_refused', 0):,.0f} columns refused{share}: {why}")
+    if stale := figures.get("columns_stale", 0):
+        share = _percent(figures.get("stale_share"))
+        said.append(f"{stale:,.0f} columns too old{share}: see --max-policy-lag")
+    return "; ".join(said)
+
+
+def _percent(share: float | None) -> str:
+    """The share since the last record; nothing when no column came since."""
+    return "" if share is None else f", {100 * share:.1f} % of the last ones"

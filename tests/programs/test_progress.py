@@ -1,0 +1,169 @@
+"""What impala-train shows of a run: lines, the panel, and how it ends."""
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from impala_redis.common.blocks.trajectory import Block, Unfit
+from impala_redis.common.errors import MessageRefused
+from impala_redis.common.learning.tally import Refusals
+from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.run.config import Config
+from impala_redis.workers import training as training_module
+from impala_redis.workers.progress import Progress
+from impala_redis.workers.training import Training
+
+# A learner that has refused everything for the first five seconds.
+ALL_REFUSED = {
+    "time_s": 5.0,
+    "frames": 0,
+    "frames_per_s": 0.0,
+    "queue_blocks": 3,
+    "columns_refused": 3375,
+    "refused_share": 1.0,
+    "refused_rewards": 3300,
+    "refused_spec": 75,
+}
+WORDS = "3,375 columns refused, 100.0 % of the last ones: rewards are not finite"
+
+
+class View:
+    """A progress of a run directory whose learner is the test."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+        self.directory = RunDirectory(path)
+        self.progress = Progress(self.directory, Config())
+
+    def write(self, *records: dict[str, Any]) -> None:
+        with self.directory.metrics.open("a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+        self.progress.update()
+
+    def panel(self) -> str:
+        console = Console(width=150)
+        with console.capture() as capture:
+            console.print(self.progress._panel())
+        return capture.get()
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> View:
+    return View(tmp_path / "run")
+
+
+def test_what_is_refused_stands_in_lines_and_panel_with_share_and_cause(
+    view: View, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view.write(ALL_REFUSED)
+    assert WORDS in capsys.readouterr().out
+    assert WORDS in view.panel()
+
+
+def test_what_is_too_old_stands_there_too(view: View, capsys: pytest.CaptureFixture[str]) -> None:
+    stale = {"columns_refused": 0, "columns_stale": 64, "stale_share": 0.5}
+    view.write(ALL_REFUSED | {"refused_rewards": 0, "refused_spec": 0} | stale)
+    words = "64 columns too old, 50.0 % of the last ones: see --max-policy-lag"
+    assert words in capsys.readouterr().out
+    assert words in view.panel()
+
+
+def test_without_refusals_nothing_is_said_of_them(
+    view: View, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = dict.fromkeys(("columns_refused", "refused_rewards", "columns_stale"), 0)
+    view.write(ALL_REFUSED | {"refused_spec": 0} | nothing)
+    shown = capsys.readouterr().out + view.panel()
+    assert "0 frames" in shown
+    assert "columns" not in shown
+
+
+# The learner's own notice when no batch comes.
+
+
+class Waiting:
+    """A training in which no batch comes, on a clock that the test moves on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(training_module, "time", clock)
+        monkeypatch.setattr(training_module.pacing, "time", clock)
+        self.refusals = Refusals(envs_per_actor=8)
+        self.batch: Any = None
+        made = Training(
+            spec=cast(Any, SimpleNamespace(env="CartPole-v1", run="mine")),
+            redis_url="redis://here/0",
+            learner=cast(Any, None),
+            feeder=cast(Any, SimpleNamespace(next_batch=lambda _: self.batch, away=False)),
+            publisher=cast(Any, SimpleNamespace(failure=None)),
+            logbook=cast(Any, SimpleNamespace(note_wait=lambda *_: None, refusals=self.refusals)),
+        )
+        made._last_batch_at = 0.0
+        self.training = made
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.training.next_batch()
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Waiting:
+    caplog.set_level(logging.INFO)
+    return Waiting(monkeypatch)
+
+
+def test_a_learner_that_refuses_all_says_why_and_asks_for_no_actors(
+    waiting: Waiting, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        waiting.refusals.note_refusal(
+            MessageRefused("nonfinite", "rewards are not finite", "rewards")
+        )
+    waiting.wait(30.0)
+    assert caplog.messages == [
+        "no full batch for 30 s, although 24 columns came: 24 were refused, the last because "
+        "rewards are not finite; look at the environment and at which actors there are"
+    ]
+
+
+def test_a_learner_that_rejects_all_as_too_old_says_so(
+    waiting: Waiting, caplog: pytest.LogCaptureFixture
+) -> None:
+    block = cast(Block, SimpleNamespace(num_envs=8, unfit=(), episodes_left_out=0))
+    waiting.refusals.note_block(block, stale=True)
+    waiting.wait(30.0)
+    assert caplog.messages == [
+        "no full batch for 30 s, although 8 columns came: 8 were too old; raise --max-policy-lag, "
+        "or lower --queue-blocks"
+    ]
+
+
+def test_only_what_came_since_the_last_batch_is_counted(
+    waiting: Waiting, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given columns that were refused before a batch came
+    unfit = (Unfit("nonfinite", "observations", "observations are not finite", 3),)
+    block = cast(Block, SimpleNamespace(num_envs=8, unfit=unfit, episodes_left_out=0))
+    waiting.refusals.note_block(block, stale=False)
+    waiting.batch = object()
+    waiting.wait(1.0)
+
+    # when none comes any more
+    waiting.batch = None
+    waiting.wait(30.0)
+
+    # then it is the actors that are missing
+    (said,) = caplog.messages
+    assert said.startswith("no trajectories for 30 s; start actors with: impala-actor --run mine")
+
+    # and where too few come, that is said
+    few = cast(Block, SimpleNamespace(num_envs=8, unfit=(), episodes_left_out=0))
+    waiting.refusals.note_block(few, stale=False)
+    waiting.wait(30.0)
+    assert "although 8 columns came: they are too few for a batch" in caplog.messages[-1]
