@@ -10,6 +10,7 @@ from impala_redis.common.blocks.trajectory import Episode, Trajectory, empty_tra
 from impala_redis.common.learning.device import enough_memory, pinned_if_possible
 from impala_redis.common.loss.impala import LossInput
 from impala_redis.common.networks.network import NetworkInput
+from impala_redis.common.records.window import Played
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -36,6 +37,7 @@ class Batch:
     versions: list[int] = field(default_factory=list)  # behaviour policy's version, by column
     replayed: int = 0  # this many columns, the first ones, come from the replay memory
     played: list[UnrollTiming] = field(default_factory=list)  # one for each block that ends here
+    blocks: list[Played] = field(default_factory=list)  # the same blocks, for the mean return
     # On a GPU: the copy that `stage` began, and the stream it is made on.
     _copy: dict[str, Tensor] | None = None
     _stream: torch.cuda.Stream | None = None
@@ -49,7 +51,7 @@ class Batch:
         """Empties it. A GPU must have used what was copied to it."""
         self._copy = None
         self.filled = self.frames = self.replayed = 0
-        self.episodes, self.versions, self.played = [], [], []
+        self.episodes, self.versions, self.played, self.blocks = [], [], [], []
 
     def take(self, trajectory: Trajectory, start: int, version: int) -> int:
         """Copies the columns from `start` on that fit; returns their number."""

@@ -12,10 +12,11 @@ import time
 
 import torch
 
-from impala_redis.common.blocks.trajectory import Origin
+from impala_redis.common.blocks.trajectory import Block, Origin
 from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
 from impala_redis.common.learning.intake import Intake, PendingBlock
 from impala_redis.common.learning.replay import Replay
+from impala_redis.common.records.window import Played
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.ledger import Claimed
 
@@ -130,6 +131,7 @@ class Feeder:
             else:
                 self._pending = None
                 batch.episodes += pending.block.episodes
+                batch.blocks.append(_as_played(pending.block))
                 batch.played.append(
                     UnrollTiming(origin.actor, trajectory.frames, pending.block.unroll_s)
                 )
@@ -141,3 +143,9 @@ class Feeder:
         self._batching_s += time.perf_counter() - started - waited_s
         self._cpu_s = time.thread_time()
         return True
+
+
+def _as_played(block: Block) -> Played:
+    origin = block.origin
+    actor = (origin.actor, origin.incarnation)
+    return Played(actor, block.num_envs, origin.sequence == 1, block.episodes)

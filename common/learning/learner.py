@@ -4,6 +4,7 @@ The loss is in `common.loss.impala`, the network in `common.networks.network`, t
 `common.learning.optimizers`.
 """
 
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,10 +18,10 @@ from impala_redis.common.errors import CheckpointError, NotFinite
 from impala_redis.common.learning.batch import Batch
 from impala_redis.common.learning.device import Stages, enough_memory
 from impala_redis.common.learning.optimizers import Optimizer, scheduled
-from impala_redis.common.learning.tally import EpisodeWindow
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
+from impala_redis.common.records.window import EpisodeWindow
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
@@ -122,7 +123,7 @@ class Learner:
             "updates": self.updates,
             "frames": self.frames,
             "episodes": self.window.episodes,
-            "returns": list(self.window.returns),
+            "returns": list(self.window.returns),  # those of the mean; none while it is unknown
             "optimizer_steps": self._optimizer.steps,
         }
         return tensors, facts
@@ -163,7 +164,7 @@ class Learner:
         self.version += 1
         self.updates += 1
         self.frames += batch.frames
-        self.window.add(batch.episodes)
+        self.window.add(batch.blocks, time.monotonic())
 
 
 def _as_numbers(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, float]:

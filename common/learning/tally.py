@@ -2,8 +2,7 @@
 
 import math
 import operator
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,8 +22,6 @@ VERSIONS = 65_536
 MOST_RETURNS = 20
 # A learner makes figures of at most this many infos: their names come from environments.
 MOST_INFOS = 64
-# The mean return is over this many episodes.
-EPISODE_WINDOW = 100
 
 _JOINTS: dict[Reduction, Callable[[float, float], float]] = {
     "mean": operator.add,
@@ -129,27 +126,6 @@ class Refusals:
             "why": {name: count for name, count in self._refused.items() if count},
             "last": printable(self.last),
         }
-
-
-class EpisodeWindow:
-    """The last 100 training episodes."""
-
-    def __init__(self, returns: Iterable[float] = (), episodes: int = 0) -> None:
-        self.returns: deque[float] = deque(returns, maxlen=EPISODE_WINDOW)
-        self.episodes = episodes
-
-    def add(self, episodes: Iterable[Episode]) -> None:
-        """Counts episodes in the order in which they were trained on."""
-        for episode in episodes:
-            self.returns.append(episode.episode_return)
-            self.episodes += 1
-
-    @property
-    def mean_return(self) -> float | None:
-        """The mean over the window once it is full, None before."""
-        if len(self.returns) < EPISODE_WINDOW:
-            return None
-        return sum(self.returns) / EPISODE_WINDOW
 
 
 class Tally:

@@ -234,44 +234,17 @@ _GROUPS: dict[str, list[Figure]] = {
             "share dropped of what was pushed between the last two readings of the books, a second "
             "apart or less",
         ),
-        Figure(
-            "blocks_refused",
-            "blocks",
-            "blocks that were damaged, of another run, or without a column that was fit",
-        ),
-        Figure(
-            "columns_refused",
-            "",
-            "columns (trajectories of one environment) that were unfit, alone or with their block; "
-            "a block that cannot be read counts as `envs_per_actor` of them",
-            in_status=True,
-        ),
-        Figure(
-            "refused_share",
-            SHARE,
-            "share refused of the columns that came since the last record",
-            in_status=True,
-        ),
+        Figure("blocks_refused", "blocks", "blocks that were damaged, unfit or of another run"),
+        Figure("columns_refused", "", "columns refused, alone or with their block", in_status=True),
+        Figure("refused_share", SHARE, "share refused of the columns that came", in_status=True),
         *_alike(
             dict.fromkeys(REFUSALS, "mean"),
             "",
             "columns refused for that cause; a column with several causes counts under the first",
         ),
-        Figure(
-            "columns_stale",
-            "",
-            "columns of blocks whose policy was older than `--max-policy-lag`",
-        ),
-        Figure(
-            "stale_share",
-            SHARE,
-            "share of such columns among those that came since the last record",
-        ),
-        Figure(
-            "episodes_left_out",
-            "",
-            "episodes whose return was not finite, or that ended in a column that was refused",
-        ),
+        Figure("columns_stale", "", "columns of blocks that were older than `--max-policy-lag`"),
+        Figure("stale_share", SHARE, "share of them among the columns that came"),
+        Figure("episodes_left_out", "", "episodes of refused columns, or of a return not finite"),
         Figure(
             "runs_lost",
             "",

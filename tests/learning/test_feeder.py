@@ -21,6 +21,7 @@ from impala_redis.common.learning.feeder import Feeder
 from impala_redis.common.learning.intake import Intake
 from impala_redis.common.learning.replay import Replay
 from impala_redis.common.learning.tally import Arrivals, Refusals
+from impala_redis.common.records.window import Played
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.actor_link import ActorLink
@@ -204,6 +205,11 @@ def test_a_batch_knows_frames_versions_and_episodes(run: Run) -> None:
     assert batch.versions == [4, 4, 5, 5]
     assert batch.episodes == [Episode(1.5, 7, 0), Episode(-2.0, 9, 0), Episode(3.0, 11, 0)]
     assert batch.frames == sum(rows.frames for rows in run.pushed)
+    assert batch.blocks == [
+        Played(("a", 1), 2, True, batch.blocks[0].episodes),
+        Played(("a", 1), 2, False, batch.blocks[1].episodes),
+    ]
+    assert [len(block.episodes) for block in batch.blocks] == [2, 1]
 
 
 def test_a_used_batch_carries_nothing_into_its_next_use(run: Run) -> None:
@@ -218,6 +224,7 @@ def test_a_used_batch_carries_nothing_into_its_next_use(run: Run) -> None:
         assert batch.versions == [version, version]
         assert batch.episodes == [Episode(float(version), 1, 0)]
         assert batch.frames == run.pushed[version].frames
+        assert len(batch.blocks) == 1
         feeder.trained(batch)
 
 
@@ -365,6 +372,7 @@ def test_a_bad_number_costs_its_column_and_the_block_is_consumed(
         batch = take(feeder)
         seen.append(copied(batch))
         returns += [episode.episode_return for episode in batch.episodes]
+        assert all(block.num_envs == 8 for block in batch.blocks)
         feeder.trained(batch)
     feeder.close()
 

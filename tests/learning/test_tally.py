@@ -8,10 +8,8 @@ import pytest
 from impala_redis.common.blocks.trajectory import Episode
 from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
 from impala_redis.common.learning.tally import (
-    EPISODE_WINDOW,
     MOST_RETURNS,
     VERSIONS,
-    EpisodeWindow,
     Means,
     Tally,
 )
@@ -264,50 +262,3 @@ def test_a_figure_that_is_not_finite_is_left_out_of_the_mean() -> None:
     means.add({"loss": math.nan, "entropy": math.nan})
     means.add({"loss": 3.0})
     assert means.take() == {"loss": 2.0}
-
-
-def test_there_is_no_mean_return_before_100_episodes() -> None:
-    # given
-    window = EpisodeWindow()
-
-    # when
-    window.add(Episode(2.0, 1, 0) for _ in range(EPISODE_WINDOW - 1))
-
-    # then
-    assert EPISODE_WINDOW == 100
-    assert window.mean_return is None
-    window.add([Episode(102.0, 1, 0)])
-    assert window.mean_return == 3.0
-    assert window.episodes == 100
-
-
-def test_the_mean_return_is_of_the_last_100_episodes() -> None:
-    # given
-    window = EpisodeWindow()
-
-    # when
-    window.add(Episode(float(i), 1, 0) for i in range(250))
-
-    # then
-    assert window.mean_return == sum(range(150, 250)) / 100
-    assert list(window.returns) == [float(i) for i in range(150, 250)]
-    assert window.episodes == 250
-
-
-def test_a_window_of_zero_returns_has_a_mean_of_zero() -> None:
-    assert EpisodeWindow([0.0] * 100, 100).mean_return == 0.0
-
-
-def test_a_restored_window_goes_on_where_it_was() -> None:
-    # given
-    window = EpisodeWindow()
-    window.add(Episode(float(i), 1, 0) for i in range(130))
-
-    # when
-    restored = EpisodeWindow(list(window.returns), window.episodes)
-    for each in (window, restored):
-        each.add([Episode(-5.0, 1, 0)])
-
-    # then
-    assert restored.mean_return == window.mean_return
-    assert restored.episodes == window.episodes == 131
