@@ -149,7 +149,8 @@ class ActorProgram:
         """Makes the environments and starts the courier."""
         spec, incarnation = run.spec, secrets.randbits(62)
         with self._watchdog.watching():
-            actor = Actor(spec, self._make_environment(spec), self._name, incarnation)
+            environment = self._make_environment(spec)
+            actor = Actor(spec, environment, self._name, incarnation, run.join)
         courier = Courier(
             self._link,
             spec,
@@ -161,11 +162,12 @@ class ActorProgram:
         courier.start(run.weights)
         actor.policy.load(*run.weights)
         log.info(
-            "joined %s: %d x %s, weights version %d",
+            "joined %s: %d x %s, weights version %d, the environments' seeds begin at %d",
             self._link.run,
             spec.envs_per_actor,
             spec.env,
             run.weights.version,
+            environment.seed,
         )
         return actor, courier
 

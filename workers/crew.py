@@ -98,7 +98,7 @@ class Crew:
             why = self._last_error(name)
             if not self._restarts.spend():
                 raise ActorsLost(f"the actors keep ending ({code}): {why}")
-            # With a new name: the same one would play the same episodes again.
+            # With a new name: for some seconds impala-status still lists the old one.
             root, _, count = name.partition(".")
             successor = f"{root}.{int(count or 0) + 1}"
             log.warning("%s ended (%d): %s; %s takes its place", name, code, why, successor)

@@ -277,8 +277,8 @@ def report_in_words(report: dict[str, Any]) -> str:
     )
     cut = f", {report['cut']} cut at the step limit" if report["cut"] else ""
     return (
-        f"{report['env']}, {report['episodes']} episodes, {how}, weights version "
-        f"{report['weights_version']}{cut}\n"
+        f"{report['env']}, {report['episodes']} episodes, {how}, seed {report['seed']}, "
+        f"weights version {report['weights_version']}{cut}\n"
         f"return: mean {mean}, std {std}, from {least} to {greatest}; "
         f"mean length {report['mean_length']:.1f}"
     ) + "".join(f"\nvideo: {path}" for path in report.get("videos", ()))

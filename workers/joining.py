@@ -1,6 +1,7 @@
 """What an actor does before it plays: it waits for a run and its weights."""
 
 import logging
+import secrets
 import time
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class OpenRun(NamedTuple):
     spec: RunSpec
     digest: str  # of the spec as it stands in Redis
     weights: VersionedWeights
+    join: int  # how often an actor of this name has joined before
 
 
 def wait_for_run(
@@ -77,11 +79,14 @@ def _look_for_run(link: ActorLink, actor: str) -> tuple[OpenRun | None, str]:
         return None, "the learner has published no weights that fit"
     if link.is_listed(actor):
         log.warning(
-            "another actor calls itself %s: both play the same episodes; give each its own "
-            "--actor-id",
+            "another actor calls itself %s, or did some seconds ago: impala-status shows one of "
+            "them; give each its own --actor-id",
             actor,
         )
-    return OpenRun(spec, reply.digest, weights), ""
+    join = link.count_join(actor)
+    if join is None:  # then only chance keeps its episodes from being played again
+        join = secrets.randbits(32) + 1
+    return OpenRun(spec, reply.digest, weights, join), ""
 
 
 def _read_weights(link: ActorLink, spec: RunSpec) -> VersionedWeights | None:

@@ -196,9 +196,9 @@ class LearnerProgram:
         if saved:
             learner.restore(saved)
             log.info("resumed from %s: %d updates", saved.path.name, learner.updates)
-        published = self._with_retries(self._link.weights_version)
-        learner.version = max(learner.version, published) + 1
-        spec = dataclasses.replace(spec, start_frames=learner.frames)
+        learner.version = max(learner.version, self._with_retries(self._link.weights_version)) + 1
+        resumes = saved.resumes + 1 if saved else 0
+        spec = dataclasses.replace(spec, start_frames=learner.frames, resumes=resumes)
         self._with_retries(lambda: self._introduce(publisher, spec, learner))
         logbook = Logbook(job.plan, spec, learner)
         with logbook.noting_failure():
@@ -231,6 +231,7 @@ class LearnerProgram:
 
     def _introduce(self, publisher: Publisher, spec: RunSpec, learner: "Learner") -> None:
         """Lets actors join; opens the run again if the server lost it while torch was imported."""
+        self._link.forget_joins()
         try:
             publisher.introduce(spec, learner.versioned_weights())
         except (RunMissing, OutOfStep):

@@ -159,6 +159,7 @@ class Logbook:
         """Saves the state of training; a full disk is logged loudly and training goes on."""
         tensors, facts = self._learner.state()
         facts |= {"spec": self._spec.to_json(), "epoch": epoch, "made_by": MADE_BY}
+        facts["resumes"] = self._spec.resumes
         keep = self._plan.config.training.keep_checkpoints
         try:
             checkpoint.save(

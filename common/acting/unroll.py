@@ -23,13 +23,21 @@ class Actor:
     """N environments and the behaviour policy: plays unrolls, and knows nothing of Redis."""
 
     def __init__(
-        self, spec: RunSpec, environment: VectorEnvironment, actor: str, incarnation: int
+        self,
+        spec: RunSpec,
+        environment: VectorEnvironment,
+        actor: str,
+        incarnation: int,
+        join: int = 0,
     ) -> None:
+        """Starts the first episodes; each `join` of a name plays other ones."""
         self._spec = spec
         self._actor, self._incarnation = actor, incarnation
         # Seeded by name, the actors of a run play different episodes, each the same ones each time.
-        name = zlib.crc32(actor.encode())
-        seeds = np.random.SeedSequence([spec.seed, name, spec.start_frames])
+        sources = [spec.seed, zlib.crc32(actor.encode()), spec.start_frames]
+        if spec.resumes or join:
+            sources += [spec.resumes, join]
+        seeds = np.random.SeedSequence(sources)
         self._environment_seeds, policy_seed = seeds.spawn(2)
         self.policy = make_policy(spec, np.random.Generator(np.random.SFC64(policy_seed)))
         self.frames = 0

@@ -57,6 +57,8 @@ class StepResult(NamedTuple):
 class VectorEnvironment:
     """N environments stepped together; observations and actions are as in the run's spec."""
 
+    seed: int  # of the last reset, as the first environment got it
+
     def __init__(
         self,
         env_id: str,
@@ -91,8 +93,9 @@ class VectorEnvironment:
 
     def reset(self, seed: int) -> NDArray[np.generic]:
         """First observations [N, ...]; each environment gets a seed derived from `seed`."""
+        self.seed = usable_seed(seed, self.num_envs)
         with failures.named(self._env_id, "reset"):
-            return self._encoder.encode(self._env.reset(seed=seed)[0])
+            return self._encoder.encode(self._env.reset(seed=self.seed)[0])
 
     def step(self, actions: Array) -> StepResult:
         """Plays actions [N, ...] that fit the spec's `action`. Raises EnvironmentFailed."""
@@ -130,6 +133,14 @@ class VectorEnvironment:
             self._env.close()
         except Exception as error:
             log.debug("%s failed in close: %s", self._env_id, error)
+
+
+def usable_seed(seed: int, num_envs: int) -> int:
+    """The seed for N environments: the given one if it is below 2**31 - 1 - N, else one that is.
+
+    Environment i gets this seed + i, and code in C takes a seed as an int of 32 bits with a sign.
+    """
+    return seed % (2**31 - 1 - num_envs)
 
 
 def _make(

@@ -37,6 +37,12 @@ class Checkpoint(NamedTuple):
     facts: dict[str, Any]
     path: Path  # of the JSON
 
+    @property
+    def resumes(self) -> int:
+        """How often the run had been resumed when this was saved."""
+        found = self.facts.get("resumes")  # since 0.2
+        return found if isinstance(found, int) and found >= 0 else 0
+
 
 def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any], keep: int) -> Path:
     """Writes a checkpoint whole or not at all, and removes older ones beyond `keep` in all.

@@ -50,6 +50,7 @@ class RunSpec(NetworkSpec):
     compression: str = "none"  # of blocks on the wire
     info_keys: tuple[str, ...] = ()  # of an episode's last info
     start_frames: int = 0  # before this part of the run: a resumed part plays other episodes
+    resumes: int = 0  # of the run: a part that is resumed twice plays other episodes each time
     wire_version: int = field(default=WIRE_VERSION, metadata=_FITS)
 
     @cached_property  # every message asks for it, and hashing takes longer than packing
@@ -129,6 +130,7 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
         observation=observation_from(document["observation"]),
         action=action_from(document["action"]),
         start_frames=whole_number_from("start_frames", document["start_frames"], 0, 2**63),
+        resumes=whole_number_from("resumes", document["resumes"], 0, 2**63),
         **{key: _setting_from(key, document[key]) for key in _SETTINGS},
     )
 

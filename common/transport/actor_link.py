@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from impala_redis.common.errors import RunMissing
+from impala_redis.common.errors import RedisDenied, RunMissing
 from impala_redis.common.server.resp import round_trip
 from impala_redis.common.transport.functions import fcall
 from impala_redis.common.transport.keys import Keys
@@ -14,6 +14,9 @@ from impala_redis.common.transport.replies import (
     push_reply,
     without_errors,
 )
+
+# With more names than this the counts of their joins begin again.
+MOST_JOINED = 65_536
 
 
 class ActorLink(Link):
@@ -56,6 +59,24 @@ class ActorLink(Link):
         """Whether an actor of that name lives, or did until some seconds ago."""
         with self._asking():
             return bool(self.client.exists(self.keys.actor(actor)))
+
+    def count_join(self, actor: str) -> int | None:
+        """Counts that an actor of this name joins; how often one had joined before.
+
+        None for a user of the server who may not count.
+        """
+        joins = self.keys.joins
+        try:
+            with self._asking():
+                pipe = self.client.pipeline(transaction=False)
+                pipe.hincrby(joins, actor, 1)
+                pipe.hlen(joins)
+                count, names = pipeline_replies(pipe)
+                if names > MOST_JOINED:
+                    self.client.unlink(joins)
+        except RedisDenied:
+            return None
+        return int(count) - 1
 
     def leave(self, actor: str) -> None:
         """Takes the heartbeat away at a clean end."""

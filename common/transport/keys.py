@@ -14,6 +14,7 @@ run's keys share a slot.
                                  stale_rejected, abandoned, dup_push, foreign (came around push),
                                  generation, and dead_lettered:<reason>
     seq           hash           last sequence number of each producer (actor#incarnation)
+    joins         hash           how often an actor of each name has joined since the learner began
     epoch         hash           number, holder, token: fencing; committed: the learner's cursor;
                                  learner:<figure>: the learner's latest figures of its own
     lock          string, TTL    the holder of the learner's lease
@@ -38,6 +39,7 @@ class Keys:
         self.spec = prefix + "spec"
         self.stats = prefix + "stats"
         self.seq = prefix + "seq"
+        self.joins = prefix + "joins"
         self.epoch = prefix + "epoch"
         self.lock = prefix + "lock"
         self.dead = prefix + "dead"

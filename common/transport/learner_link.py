@@ -79,6 +79,11 @@ class LearnerLink(Link):
         with self._asking():
             return whole_number(self.client.hget(self.keys.weights, "version"), -1)
 
+    def forget_joins(self) -> None:
+        """Lets the next join of each actor's name count as its first."""
+        with self._asking():
+            self.client.unlink(self.keys.joins)
+
     def open(self, take_over: bool = False) -> int:
         """Takes the run: a new epoch, the lease, and the books if there are none.
 

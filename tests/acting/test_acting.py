@@ -1,6 +1,7 @@
 """The actor's rows, held against a plain replay of each environment by itself."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -71,16 +72,6 @@ class OneBuffer(VectorEnv[Any, Any, Any]):
         return self.buffer, np.ones(self.num_envs), no, no.copy(), {}
 
 
-class Recorded(VectorEnvironment):
-    """Remembers the seed it was given."""
-
-    seed = -1
-
-    def reset(self, seed: int) -> NDArray[np.generic]:
-        self.seed = seed
-        return super().reset(seed)
-
-
 class Scripted:
     """A policy that follows a rule."""
 
@@ -149,11 +140,19 @@ def random_weights(spec: RunSpec, scale: float = 1.0) -> Weights:
 class Acting:
     """An actor in an environment, and all it has played."""
 
-    def __init__(self, env_id: str, num_envs: int, name: str = "host-7", seed: int = 5) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        name: str = "host-7",
+        seed: int = 5,
+        join: int = 0,
+        **spec: Any,
+    ) -> None:
         self.env_id = env_id
-        self.environment = Recorded(env_id, num_envs)
-        self.spec = make_spec(self.environment, env_id, seed)
-        self.actor = Actor(self.spec, self.environment, name, 99)
+        self.environment = VectorEnvironment(env_id, num_envs)
+        self.spec = replace(make_spec(self.environment, env_id, seed), **spec)
+        self.actor = Actor(self.spec, self.environment, name, 99, join)
         self.actor.policy.load(1, random_weights(self.spec))
         self.blocks: list[Block] = []
 
@@ -539,6 +538,39 @@ def test_the_same_actor_plays_the_same_and_others_play_something_else(acting: Ma
         found = other.play(3)
         assert not np.array_equal(rows.observations[0], found.observations[0])
         assert not np.array_equal(rows.actions, found.actions)
+
+
+def test_each_join_of_a_name_and_each_resumed_part_plays_other_episodes(acting: Make) -> None:
+    # given an actor that joins again, also after its run was resumed twice from one checkpoint
+    parts = [
+        {"join": join, "start_frames": frames, "resumes": resumes}
+        for frames, resumes in ((0, 0), (640, 1), (640, 2))
+        for join in (0, 1, 2)
+    ]
+
+    # then it never begins as it did before, and the same part always begins the same
+    begins = [acting("CartPole-v1", 4, **part).play(1) for part in parts]
+    assert len({begin.observations[0].tobytes() for begin in begins}) == len(parts)
+    assert len({begin.actions.tobytes() for begin in begins}) == len(parts)
+    assert all(
+        same(begin, acting("CartPole-v1", 4, **part).play(1))
+        for begin, part in zip(begins, parts, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "seed_of_0_1"),
+    [("actor-0", 521_296_915), ("actor-1", 2_417_925_512), ("actor-2", 4_083_200_440)],
+)
+def test_an_actors_seeds_fit_an_int_of_c_and_are_those_of_0_1_where_they_fitted(
+    acting: Make, name: str, seed_of_0_1: int
+) -> None:
+    for num_envs in (1, 7):
+        seed = acting("CartPole-v1", num_envs, name=name, seed=0).environment.seed
+        largest = 2**31 - 1 - num_envs
+        assert 0 <= seed < largest
+        assert seed % largest == seed_of_0_1 % largest
+        assert seed == seed_of_0_1 or seed_of_0_1 >= largest
 
 
 def test_the_environments_of_one_actor_play_differently(acting: Make) -> None:

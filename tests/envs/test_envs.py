@@ -1,9 +1,10 @@
 """Environments by their Gymnasium ids: one rule of resets, all counted from 0, clear refusals."""
 
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -157,6 +158,50 @@ def test_the_same_seed_gives_the_same_play_and_another_seed_another(
     if env_id != "FrozenLake-v1":
         one = observe(1)[0]
         assert len(np.unique(one, axis=0)) == 4
+
+
+class TakesAnInt(Counting):
+    """Hands its seed to code that takes an int of C."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            struct.pack("i", seed)
+            np.random.RandomState(np.int32(seed))
+        return super().reset(seed=seed)
+
+
+class TakesInts(VectorEnv[Any, Any, Any]):
+    """The same in a vector form of its own, which hands each environment's seed on as 32 bits."""
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(self, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.single_observation_space = spaces.Box(0, 1, (1,), np.float32)
+        self.single_action_space = spaces.Discrete(2)
+        self.action_space = spaces.MultiDiscrete([2] * num_envs)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        np.array([seed + i for i in range(self.num_envs)], np.int32)
+        return np.zeros((self.num_envs, 1), np.float32), {}
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 4096])
+@pytest.mark.parametrize("kind", [TakesAnInt, TakesInts])
+def test_every_seed_of_an_environment_fits_an_int_of_c(
+    kind: Any, num_envs: int, register: Register
+) -> None:
+    # given seeds around the limit, those that actors had in 0.1, and what may be typed to eval
+    form = "vector_entry_point" if issubclass(kind, VectorEnv) else "entry_point"
+    environment = VectorEnvironment(register(**{form: kind}), num_envs)
+    largest = 2**31 - 1 - num_envs
+    for seed in (0, 7, largest - 1, largest, 2**31 - 1, 2**31, 2_417_925_512, 2**32 - 1, 2**63):
+        # when
+        environment.reset(seed)
+
+        # then it was taken, as it is where it fits
+        assert environment.seed == (seed if seed < largest else seed % largest)
+    environment.close()
 
 
 class Drawn(Counting):

@@ -5,6 +5,7 @@ Rows 1 to 8, 32, 33 and 46 to 48 of the fault matrix.
 
 import ast
 import json
+import re
 import signal
 import socket
 import time
@@ -163,9 +164,15 @@ def test_an_actor_of_the_same_name_begins_anew_and_nothing_of_it_is_refused(
     (old,) = sequences(raw, crew.run, "same").items()
 
     # when it is started again under the same name
-    crew.actor("--actor-id", "same").says("joined")
+    again = crew.actor("--actor-id", "same")
+    again.says("joined")
 
-    # then it is another incarnation, counting from 1, of which nothing is taken for a repeat
+    # then it plays other episodes, and says the seeds
+    seeds = [re.findall(r"seeds begin at (\d+)", actor.output) for actor in (first, again)]
+    assert [len(found) for found in seeds] == [1, 1]
+    assert seeds[0] != seeds[1]
+
+    # and it is another incarnation, counting from 1, of which nothing is taken for a repeat
     crew.goes_on()
     now = sequences(raw, crew.run, "same")
     assert len(now) == 2

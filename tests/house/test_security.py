@@ -54,6 +54,9 @@ ALLOWED: dict[str, list[str]] = {
         f"PEXPIRE {K}actor:a 10000",
         f"EXISTS {K}actor:a",
         f"UNLINK {K}actor:a",
+        f"HINCRBY {K}joins a 1",
+        f"HLEN {K}joins",
+        f"UNLINK {K}joins",
     ],
     "actor": [
         "PING",
@@ -70,6 +73,9 @@ ALLOWED: dict[str, list[str]] = {
         f"PEXPIRE {K}actor:a 10000",
         f"EXISTS {K}actor:a",
         f"UNLINK {K}actor:a",
+        f"HINCRBY {K}joins a 1",
+        f"HLEN {K}joins",
+        f"UNLINK {K}joins",
     ],
     "learner": [
         "PING",
@@ -79,6 +85,7 @@ ALLOWED: dict[str, list[str]] = {
         "FUNCTION LIST LIBRARYNAME impala2 WITHCODE",
         f"GET {K}lock",
         f"HGET {K}weights version",
+        f"UNLINK {K}joins",
         f"LLEN {K}trajectories",
         f"FCALL impala2_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 new",
         f"FCALL impala2_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1",
@@ -188,6 +195,7 @@ NO_ACTOR = [
     f"LRANGE {K}dead 0 -1",
     f"HGETALL {K}actor:other",
     f"HGET {K}actor:other host",
+    f"HGETALL {K}joins",
     f"FCALL impala2_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1",
     f"FCALL impala2_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 g",
     f"FCALL impala2_publish 2 {K}weights {K}epoch 1:me 2 x y",
@@ -229,6 +237,9 @@ DENIED: dict[str, list[str]] = {
         f"DEL {K}lock",
         f"LTRIM {K}dead 1 0",
         f"UNLINK {K}actor:a",
+        f"HINCRBY {K}joins a 1",
+        f"HLEN {K}joins",
+        f"UNLINK {K}joins",
     ],
 }
 

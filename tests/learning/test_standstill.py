@@ -53,7 +53,7 @@ class Simulation:
         transport = config.transport
         self.learner: Any = SimpleNamespace(version=1, versioned_weights=self.weights)
         link: Any = SimpleNamespace(publish=self.store, announce=lambda *_: None)
-        spec: Any = SimpleNamespace(to_json=str, fingerprint="")
+        spec: Any = SimpleNamespace(to_json=str, fingerprint="", envs_per_actor=1)
         behind = most_behind(transport.max_policy_lag, transport.force_lag)
         self.publisher = Publisher(link, spec, transport.publish_interval_s, 10.0, behind)
         self.publisher.introduce(spec, self.weights())

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from impala_redis.common.records import checkpoint
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually, is_running
@@ -242,6 +243,12 @@ def test_a_killed_learner_is_resumed_and_the_books_balance(
     # and a new learner goes on from the checkpoint, with newer versions only
     again = programs.start(*options, "--resume", **variables)
     again.says("resumed from")
+
+    # in a part of the run that is told from others of the same checkpoint, so that actors play new
+    # episodes in it
+    again.says("ready")
+    assert checkpoint.load(programs.folder / "run").resumes == 1
+    assert json.loads(raw.hget(f"impala:{{{run_name}}}:spec", "json"))["resumes"] == 1  # type: ignore[arg-type]
     versions = [version]
     consumed = books(redis_url, run_name)["consumed"]
 

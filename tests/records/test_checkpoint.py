@@ -328,6 +328,17 @@ def test_what_is_no_checkpoint_leads_to_the_run_directory(
         load(Path(name))
 
 
+@pytest.mark.parametrize(
+    ("facts", "resumes"),
+    [({}, 0), ({"resumes": 3}, 3), ({"resumes": "x"}, 0), ({"resumes": -1}, 0)],
+)
+def test_a_checkpoint_knows_how_often_its_run_was_resumed(
+    facts: dict[str, Any], resumes: int, tmp_path: Path
+) -> None:
+    save(tmp_path, 1, {}, facts, keep=1)
+    assert load(tmp_path).resumes == resumes
+
+
 def test_a_copy_of_a_checkpoint_may_have_any_name(tmp_path: Path) -> None:
     save_at(tmp_path, 7).rename(tmp_path / "best.json")
     assert load(tmp_path / "best.json").facts["updates"] == 7

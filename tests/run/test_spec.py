@@ -129,6 +129,7 @@ FREE: dict[str, Any] = {
     "envs_per_actor": 7,
     "queue_blocks": 9,
     "start_frames": 9,
+    "resumes": 2,
     "max_policy_age_s": 1.0,
     "seed": 5,
     "compression": "zstd",
@@ -226,7 +227,8 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
         '"extra_inputs": "last_action_reward", "run": "pictures", "env": "Rooms-v0", '
         '"unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
         '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", '
-        '"compression": "zstd", "info_keys": [], "start_frames": 0, "wire_version": 4}'
+        '"compression": "zstd", "info_keys": [], "start_frames": 0, "resumes": 0, '
+        '"wire_version": 4}'
     )
 
 
@@ -343,6 +345,7 @@ WRONG: dict[str, list[Any]] = {
     "envs_per_actor": [None, "1", 1.0, True, [], {}, 0, -1, 4097, 10**30],
     "queue_blocks": [None, "1", 1.0, True, [], {}, 0, -1],
     "start_frames": [None, "1", 1.0, True, [], {}, -1],
+    "resumes": [None, "1", 1.0, True, [], {}, -1],
     "max_policy_age_s": [None, "1", True, [], {}, 0, -1.0, float("nan"), float("inf"), 10**30],
     "seed": [None, "1", 1.0, True, [], {}, -1, 2**63, 10**30],
     "weights_dtype": [None, 1, True, [], {}, "float16", "", LONG],

@@ -9,6 +9,7 @@ from parties import Learners, claim, push, settle
 
 from impala_redis.common.errors import RunMissing
 from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.transport import actor_link
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
@@ -220,3 +221,46 @@ def test_an_actor_is_listed_under_the_name_it_beats_with(
     assert list(monitor.read_actors()) == [name]
     actor.leave(name)
     assert monitor.read_actors() == {}
+
+
+# Joins.
+
+
+def test_each_join_of_a_name_has_a_number_until_a_learner_begins(
+    learner: LearnerLink, actor: ActorLink
+) -> None:
+    # given joins of two names
+    assert [actor.count_join("a") for _ in range(3)] == [0, 1, 2]
+    assert actor.count_join("b") == 0
+
+    # when a learner begins, then they count from 0 again
+    learner.forget_joins()
+    assert [actor.count_join("a"), actor.count_join("b"), actor.count_join("a")] == [0, 0, 1]
+
+
+def test_the_names_that_have_joined_are_bounded(
+    learner: LearnerLink,
+    actor: ActorLink,
+    operator: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given containers of which each has a name of its own
+    monkeypatch.setattr(actor_link, "MOST_JOINED", 10)
+    for number in range(35):
+        assert actor.count_join(f"pod-{number}") == 0
+        assert operator.hlen(actor.keys.joins) <= 10
+
+
+def test_a_user_who_may_not_count_joins_still_joins(
+    any_server: EmbeddedServer, learner: LearnerLink, operator: redis.Redis, run_name: str
+) -> None:
+    # given the rights that an actor needed in release 0.1
+    operator.acl_setuser(
+        "old", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-hincrby", "-hlen"]
+    )
+    link = ActorLink(any_server.tcp_url.replace("//", "//old:x@", 1), run_name, "actor")
+
+    # then its episodes are drawn by chance
+    assert link.count_join("a") is None
+    link.close()
+    operator.acl_deluser("old")
