@@ -13,6 +13,7 @@ from pathlib import Path
 
 from impala_redis.common.records import figures
 from impala_redis.common.run.config import settings
+from impala_redis.common.transport.functions import NEEDS, commands_inside
 from impala_redis.workers.options import shown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,10 +45,22 @@ def settings_tables() -> str:
     return "\n".join(lines)
 
 
+def commands_table() -> str:
+    """A row for each program: the commands that it sends, and those inside of the functions."""
+    lines = ["| program | sends | inside of the functions that it calls |", "|---|---|---|"]
+    for program, needs in NEEDS.items():
+        sends = ["CLIENT SETNAME", *(name.partition(" ")[0] for name in needs.sends)]
+        inside = sorted({name for function in needs.calls for name in commands_inside(function)})
+        cells = [", ".join(f"`{name}`" for name in names) for names in (sends, inside)]
+        lines.append(f"| `{program}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 # The generated parts: page, name of the part, and what writes it.
 PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/metrics.md", "figures", figures_tables),
     ("docs/reference.md", "settings", settings_tables),
+    ("SECURITY.md", "commands", commands_table),
 )
 
 

@@ -106,7 +106,9 @@ class ActorProgram:
     def run(self, wait_redis_s: float, wait_learner_s: float) -> None:
         """Plays until stopped. Raises WaitedTooLong, RedisUnreachable, RedisDenied and the like."""
         try:
-            pacing.wait_for_redis(self._link.ping, self._link.url, wait_redis_s, self._stop)
+            pacing.wait_for_redis(
+                lambda: self._link.require("impala-actor"), self._link.url, wait_redis_s, self._stop
+            )
         except RedisUnreachable:
             if not self._stop():
                 raise

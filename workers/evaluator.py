@@ -145,6 +145,7 @@ def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, VersionedWeights]:
     """
     link = MonitorLink(redis_url, run, "eval")
     try:
+        link.require("impala-eval")
         spec_reply, weights_reply = link.read_spec(), link.read_weights()
     finally:
         link.close()

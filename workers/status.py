@@ -60,6 +60,7 @@ def main(
         if not (run or preset):
             raise ConfigError("which run? give --run NAME")
         link = MonitorLink(redis_url, run_name(run, preset), "status")
+        link.require("impala-status")
         first = link.read()
         if not watch:
             stop.wait(SAMPLE_S)

@@ -23,8 +23,8 @@ import click
 from impala_redis.common.errors import ServerNotStarted
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.server import children
-from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.transport.link import Link
 from impala_redis.workers import pacing, stopping
 from impala_redis.workers.actor_options import options_for_actors
 from impala_redis.workers.crew import Crew, program_command
@@ -36,7 +36,7 @@ from impala_redis.workers.options import (
     redis_options,
     shared,
 )
-from impala_redis.workers.plan import make_plan
+from impala_redis.workers.plan import Plan, make_plan
 from impala_redis.workers.progress import Progress
 from impala_redis.workers.terms import Terms, terms_options
 
@@ -105,7 +105,7 @@ def main(
         options += ["--preset", plan.preset] if plan.preset else []
         options += ["--resume"] if resume else []
         options += terms.as_arguments()
-        with _server(redis_url, plan.directory, wait_redis_s or 0.0, stop) as server:
+        with _server(redis_url, plan, wait_redis_s or 0.0, stop) as server:
             progress = Progress(plan.directory, plan.config)
             progress.introduce(plan.run, server.public_url)
             with Crew(plan, server.url, options, actor_arguments) as crew:
@@ -177,21 +177,20 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def _server(
-    redis_url: str | None, directory: RunDirectory, wait_redis_s: float, stop: stopping.StopFlag
+    redis_url: str | None, plan: Plan, wait_redis_s: float, stop: stopping.StopFlag
 ) -> Iterator[Server]:
     """The given server, or our own while the `with` lasts."""
     if redis_url is None:
-        with EmbeddedServer(directory.path) as embedded:
+        with EmbeddedServer(plan.directory.path) as embedded:
             yield Server(embedded.url, embedded.tcp_url, embedded)
         return
-    client = connect(redis_url, "impala-train")
+    link = Link(redis_url, plan.run, "train")
 
-    def ping() -> None:
-        with translated(client):
-            client.ping()
+    def require() -> None:
+        link.require("impala-learner", "impala-actor")  # both will be this user
 
-    pacing.wait_for_redis(ping, redis_url, wait_redis_s, stop)
-    client.close()
+    pacing.wait_for_redis(require, redis_url, wait_redis_s, stop)
+    link.close()
     yield Server(redis_url, redis_url, None)
 
 

@@ -12,7 +12,8 @@ from typing import Any, cast
 import redis
 from redis.backoff import NoBackoff
 
-# Both are for `transport.functions`, which tells these errors of a command apart.
+# They are for `transport.functions`, which tells these errors of a command apart.
+from redis.exceptions import ExecAbortError as ExecAbortError
 from redis.exceptions import NoPermissionError as NoPermissionError
 from redis.exceptions import ResponseError as ResponseError
 from redis.retry import Retry
@@ -21,6 +22,7 @@ from impala_redis.common.errors import RedisDenied, RedisUnreachable
 from impala_redis.common.server import resp, tls
 from impala_redis.common.server.address import without_password
 from impala_redis.common.server.translation import as_ours
+from impala_redis.common.server.translation import is_unknown_command as is_unknown_command
 
 # A frozen server is noticed after this time. A read may take longer as long as something comes; a
 # write must end by then, so 5 s of a link's bandwidth bound the messages of blocks and weights.

@@ -41,6 +41,11 @@ def as_ours(error: Exception, url: str, has_answered: bool) -> ImpalaError:
     return row.error(message)
 
 
+def is_unknown_command(reply: object) -> bool:
+    """Whether a reply is the error of a server that has no such command, or does not offer it."""
+    return isinstance(reply, redis.ResponseError) and bool(re.search(_UNKNOWN, str(reply)))
+
+
 def _run_held(rest: str, where: str) -> ImpalaError:
     left_ms, _, holder = rest.partition(" ")
     return RunHeld(
@@ -79,6 +84,11 @@ class _Row(NamedTuple):
         return isinstance(error, self.raised) and bool(re.search(self.pattern, text))
 
 
+# Redis itself, a command within a function, and what managed servers answer.
+_UNKNOWN = (
+    "(?i)unknown (redis )?(sub)?command|unsupported command|command (.* )?is (disabled|"
+    "not (available|allowed|supported))"
+)
 _NOT_LET_IN = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 _NO_PERMISSION = (redis.exceptions.NoPermissionError,)
 _NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
@@ -143,13 +153,14 @@ _TABLE = (
         "^NOPERM( |$)|ACL failure in script|executing the script can't",
         RedisDenied,
         "Redis at {where} lacks a permission: {text}; as an admin, bring its users up to "
-        "docker/users.acl",
+        "docker/users.acl, or allow them what SECURITY.md lists",
     ),
     _Row(
         _REPLY,
-        "(?i)unknown command",
+        _UNKNOWN,
         UnsuitableServer,
-        "the server at {where} is too old ({text}); Redis 7.0 is needed",
+        "the server at {where} does not know a command that is needed ({text}): it is switched off "
+        "there, or that is a Sentinel, or no Redis 7.0 or Valkey 7.2; SECURITY.md lists them all",
     ),
     _Row(
         _REPLY,

@@ -55,6 +55,7 @@ class LearnerLink(Link):
         self._token = ""
         self._opening = threading.Lock()
         self._cursor = Cursor()
+        self._books = (self.keys.stats, self.keys.trajectories, self.keys.inflight)
 
     def close(self) -> None:
         """Ends both connections."""
@@ -62,10 +63,14 @@ class LearnerLink(Link):
         super().close()
 
     def check_server(self, allow_eviction: bool = False) -> ServerLimits:
-        """How much the server takes. Raises UnsuitableServer.
+        """How much the server takes. Raises UnsuitableServer, or RedisDenied: a command is lacking.
 
         One that may evict the run's keys is unsuitable unless `allow_eviction`.
         """
+        keys, books = self.keys, self._books
+        with self._asking():
+            load = () if functions.are_there(self.client, *books) else ("FUNCTION LOAD",)
+            functions.require(self.client, self.url, keys, ["impala-learner"], *load)
         return check_server(self.client, self.url, allow_eviction)
 
     def current_holder(self) -> str | None:
@@ -91,7 +96,7 @@ class LearnerLink(Link):
         """
         keys = self.keys
         with self._opening, self._asking():
-            functions.provide(self.client, self.url, keys.stats, keys.trajectories, keys.inflight)
+            functions.provide(self.client, self.url, *self._books)
             epoch, abandoned, _ = self._call(
                 self.client,
                 "open",

@@ -11,6 +11,7 @@ from typing import Any
 
 from impala_redis.common.errors import ServerDemoted
 from impala_redis.common.server.connection import connect, translated
+from impala_redis.common.transport import functions
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.replies import SpecReply, WeightsReply, whole_number
 
@@ -31,6 +32,14 @@ class Link:
         """Asks for an answer, no more."""
         with self._asking():
             self.client.ping()
+
+    def require(self, *programs: str) -> None:
+        """Asks whether the server offers all commands that the programs need.
+
+        Raises UnsuitableServer or RedisDenied with every one that is missing.
+        """
+        with self._asking():
+            functions.require(self.client, self.url, self.keys, programs)
 
     def read_spec(self) -> SpecReply | None:
         """The run's spec; None before a learner has written one."""

@@ -19,6 +19,10 @@ WAIT_FOR_ROOM_S = 1.0
 class PlainActorLink(ActorLink):
     """What an actor may do whose user has no right to call functions."""
 
+    def require(self, *programs: str) -> None:
+        """Asks for an answer only: a user of so few rights may not ask what else it may do."""
+        self.ping()
+
     def push(self, producer: str, sequence: int, message: bytes, queue_blocks: int) -> PushReply:
         """Pushes a block's message once there is room for it; only then is it `stored`.
 

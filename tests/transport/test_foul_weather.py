@@ -155,6 +155,7 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
     """Every public method of every side, with a call of it."""
     every: dict[str, Callable[[Any], Any]] = {
         "ping": lambda link: link.ping(),
+        "require": lambda link: link.require("impala-actor", "impala-status"),
         "read_spec": lambda link: link.read_spec(),
         "read_weights": lambda link: link.read_weights(),
     }
