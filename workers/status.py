@@ -11,6 +11,7 @@ import click
 
 from impala_redis.common.errors import ConfigError, printable
 from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE, shown_return
+from impala_redis.common.transport.diagnosis import eviction_notice
 from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
 from impala_redis.common.transport.replies import whole_number
 from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
@@ -163,6 +164,8 @@ def notices(status: RunStatus) -> list[Row]:
                 "blocks that were there are gone",
             )
         )
+    if eviction := eviction_notice(status["memory"]):
+        found.append(("notice", eviction))
     if books.get("foreign"):
         found.append(("notice", f"{books['foreign']} blocks came onto the list around the push"))
     if refused := int(figures.get("columns_refused", 0)):

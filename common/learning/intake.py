@@ -203,7 +203,8 @@ class Intake:
                     return []
                 self._backoff.pause()
             except (RunMissing, OutOfStep) as error:
-                log.error("OPENING THE RUN AGAIN, what was in flight is lost: %s", error)
+                cause = "; ".join(filter(None, [str(error), self._link.evictions()]))
+                log.error("OPENING THE RUN AGAIN, what was in flight is lost: %s", cause)
                 self._reopened += 1
                 self._forget()
                 lost = True

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.2
 # Without an update for this long, weights and spec are written again: someone may have lost them.
 REPUBLISH_S = 5.0
+# The server is asked this often whether it evicts keys.
+EVICTIONS_S = 10.0
 # At the end, a server that does not answer gets this long for the last weights.
 LAST_WORD_S = 2.0
 
@@ -45,6 +47,7 @@ class Publisher:
         self._published = 0  # versions
         self._busy_s = 0.0  # from packing new weights until they are in Redis
         self._cpu_s = 0.0  # processor time of this thread, whatever it does
+        self._evictions_due = 0.0
         self._flow: dict[str, float] = {}  # figures of the books, as last read by `_keep_lease`
         self.status_figures: dict[str, float] = {}  # the learner leaves these in Redis
         self.failure: Exception | None = None
@@ -151,6 +154,10 @@ class Publisher:
     def _keep_lease(self) -> None:
         """Renews it, leaves the learner's figures in Redis, and reads what became of the blocks."""
         self._link.renew(self.status_figures)
+        if time.monotonic() >= self._evictions_due:
+            self._evictions_due = time.monotonic() + EVICTIONS_S
+            if news := self._link.news_of_evictions():
+                log.warning("%s; set maxmemory-policy noeviction and raise its maxmemory", news)
         produced, dropped = self._link.read_flow()
         before, self._flow = self._flow, {"blocks_produced": produced, "blocks_dropped": dropped}
         if not before:

@@ -52,6 +52,11 @@ class Eviction(NamedTuple):
         return self.policy not in ("", "noeviction") and not self.spares_lasting_keys
 
     @property
+    def hits_runs(self) -> bool:
+        """Whether a run's keys may be among those that went."""
+        return self.endangers_runs and self.evicted_keys > 0
+
+    @property
     def spares_lasting_keys(self) -> bool:
         """Whether only keys with an expiry may go: a run's lease and heartbeats."""
         return self.policy.startswith("volatile-")

@@ -4,7 +4,11 @@ A run is as fast as the slower of two sides: actors that play, and a learner tha
 them lies the server. Which side waits, and where blocks pile up, shows which one is slower.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from impala_redis.common.server.suitability import Eviction
 
 # A learner that computes while its feeder fetches still waits for some of its batches. Below this
 # share more data would hardly speed it up.
@@ -41,23 +45,46 @@ class Situation:
     shed_share: float | None = None  # of the blocks played: not pushed, the actor's ring was full
     claim_share: float | None = None  # of the feeder's time: waiting for Redis's replies
     memory_share: float | None = None  # used, of the server's maxmemory
+    eviction: Eviction | None = None  # the server's policy, and the keys that it evicted
 
 
 def bottleneck(situation: Situation) -> str:
     """What limits the run and what to do about it; the gravest cause that the figures show."""
     return (
         _what_stops_it(situation)
-        or _short_memory(situation.memory_share, MEMORY_IS_SHORT)
+        or _short_memory(situation, MEMORY_IS_SHORT)
         or _slower_side(situation)
         or NOT_ENOUGH_FIGURES
     )
+
+
+def eviction_notice(memory: Mapping[str, Any] | None) -> str | None:
+    """What the server evicts when it is full, from a reading of its memory; None for nothing."""
+    if memory is None:
+        return None
+    eviction = Eviction(memory.get("policy", ""), memory.get("evicted_keys", 0))
+    what = f"(maxmemory-policy {eviction.policy}; {eviction.evicted_keys:,} keys since its start)"
+    if eviction.endangers_runs:
+        return f"the server may evict the run's keys {what}; set maxmemory-policy noeviction"
+    if eviction.spares_lasting_keys and eviction.evicted_keys:
+        return (
+            f"the server evicts keys that expire {what}: the run's lease and actors may be missing "
+            "here for a second"
+        )
+    return None
 
 
 def _what_stops_it(situation: Situation) -> str | None:
     """Why nothing is learned at all."""
     if situation.finished and not situation.learner_present:
         return "the run is finished: nothing holds it up; impala-eval shows how well it plays"
-    if full := _short_memory(situation.memory_share, MEMORY_IS_FULL):
+    if situation.eviction and situation.eviction.hits_runs:
+        return (
+            f"the server has just evicted {situation.eviction.evicted_keys:,} keys "
+            f"(maxmemory-policy {situation.eviction.policy}), and the run's may be among them; set "
+            "maxmemory-policy noeviction, and give the server more memory"
+        )
+    if full := _short_memory(situation, MEMORY_IS_FULL):
         return full
     if situation.learner_present is False:
         return "no learner holds the run: start one with impala-learner, with --resume to go on"
@@ -66,12 +93,15 @@ def _what_stops_it(situation: Situation) -> str | None:
     return None
 
 
-def _short_memory(share: float | None, threshold: float) -> str | None:
+def _short_memory(situation: Situation, threshold: float) -> str | None:
+    share, eviction = situation.memory_share, situation.eviction
     if share is None or share < threshold:
         return None
+    evicts = eviction is not None and eviction.endangers_runs
+    then = "it evicts keys" if evicts else "it refuses blocks and weights"
     return (
         f"the server is at {_percent(share)} of its memory; raise its maxmemory or take other data "
-        "off it: once full, it refuses blocks and weights"
+        f"off it: once full, {then}"
     )
 
 

@@ -11,15 +11,21 @@ the other.
 
 import contextlib
 import hashlib
+import re
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from impala_redis.common.errors import Fenced, OutOfStep
+from impala_redis.common.errors import Fenced, ImpalaError, OutOfStep
 from impala_redis.common.server.connection import connect
 from impala_redis.common.server.resp import round_trip
-from impala_redis.common.server.suitability import ServerLimits, check_server
+from impala_redis.common.server.suitability import (
+    Eviction,
+    ServerLimits,
+    check_server,
+    eviction_in,
+)
 from impala_redis.common.transport import functions
 from impala_redis.common.transport.functions import fcall
 from impala_redis.common.transport.ledger import Settled
@@ -35,6 +41,37 @@ class Cursor(NamedTuple):
 
     received: int = 0
     committed: int = 0
+
+
+class EvictionWatch:
+    """What a server evicts after the first look at it."""
+
+    def __init__(self, first: Eviction | None) -> None:
+        self._first = first or Eviction("noeviction", 0)
+        self._said = ""
+
+    def words(self, now: Eviction | None) -> str:
+        """What has become of it, without a full stop; empty for nothing, or if it is not known."""
+        if now is None:
+            return ""
+        # A server that has started again counts from 0.
+        started_again = now.evicted_keys < self._first.evicted_keys
+        more = now.evicted_keys - (0 if started_again else self._first.evicted_keys)
+        policy = f"(maxmemory-policy {now.policy or 'not told'})"
+        if more > 0:
+            return f"the server has evicted {more:,} keys since this learner began {policy}"
+        if now.endangers_runs and now.policy != self._first.policy:
+            return f"the server may evict the run's keys now {policy}"
+        return ""
+
+    def news(self, now: Eviction | None) -> str:
+        """The same, unless it only counts more keys than the last time."""
+        words = self.words(now)
+        kind = re.sub(r"[\d,]+ keys", "keys", words)
+        if now is None or kind == self._said:
+            return ""
+        self._said = kind
+        return words
 
 
 class LearnerLink(Link):
@@ -55,6 +92,7 @@ class LearnerLink(Link):
         self._token = ""
         self._opening = threading.Lock()
         self._cursor = Cursor()
+        self._evictions = EvictionWatch(None)
         self._books = (self.keys.stats, self.keys.trajectories, self.keys.inflight)
 
     def close(self) -> None:
@@ -71,7 +109,22 @@ class LearnerLink(Link):
         with self._asking():
             load = () if functions.are_there(self.client, *books) else ("FUNCTION LOAD",)
             functions.require(self.client, self.url, keys, ["impala-learner"], *load)
-        return check_server(self.client, self.url, allow_eviction)
+        limits = check_server(self.client, self.url, allow_eviction)
+        self._evictions = EvictionWatch(self._look_at_evictions(self.client))
+        return limits
+
+    def evictions(self) -> str:
+        """What the server evicted, or may evict now, since `check_server`; empty for nothing."""
+        return self._evictions.words(self._look_at_evictions(self.client))
+
+    def news_of_evictions(self) -> str:
+        """The same on the publisher's connection, and only when it has not been said."""
+        return self._evictions.news(self._look_at_evictions(self._publisher_client))
+
+    def _look_at_evictions(self, client: Any) -> Eviction | None:
+        with contextlib.suppress(ImpalaError), self._asking(client):
+            return eviction_in(client.info())
+        return None
 
     def current_holder(self) -> str | None:
         """The holder of the run's lease now; None if there is none."""

@@ -5,9 +5,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from impala_redis.common.errors import RedisDenied, RunMissing, SpecMismatch, printable
+from impala_redis.common.errors import (
+    ImpalaError,
+    RedisUnreachable,
+    RunMissing,
+    SpecMismatch,
+    printable,
+)
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
+from impala_redis.common.server.suitability import eviction_in, whole
 from impala_redis.common.transport.functions import LIBRARY
 from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.replies import SpecReply, pipeline_replies, whole_number
@@ -98,21 +105,27 @@ class MonitorLink(Link):
     def read_memory(self) -> dict[str, Any] | None:
         """The server's `used_bytes`, `maxmemory_bytes` (0: no limit) and the `share` in use.
 
-        None for a user who may not ask; the server is then not asked again.
+        Also its `policy` when it is full ("": not told), and the keys it evicted since its start.
+        None for a user who may not ask, or a server that does not tell; it is not asked again.
         """
         if not self._may_ask_for_memory:
             return None
         try:
             with self._asking():
-                info = self.client.info("memory")
-        except RedisDenied:
+                info = self.client.info("memory", "stats")
+        except RedisUnreachable:
+            raise
+        except ImpalaError:
+            info = {}
+        used, limit = whole(info.get("used_memory"), None), whole(info.get("maxmemory"), 0)
+        if used is None:
             self._may_ask_for_memory = False
             return None
-        used, limit = int(info["used_memory"]), int(info.get("maxmemory", 0))
         return {
             "used_bytes": used,
             "maxmemory_bytes": limit,
             "share": used / limit if limit else None,
+            **eviction_in(info)._asdict(),
         }
 
     def read_actors(self) -> dict[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.diagnosis import Situation, bottleneck
 from impala_redis.common.transport.monitor import WHEREABOUTS, Reading
 from impala_redis.common.transport.replies import whole_number
@@ -43,6 +44,7 @@ def situation(readings: Sequence[Reading]) -> Situation:
         finished=last["state"] == "finished",
         actors=len(last["actors"]),
         memory_share=memory["share"] if memory else None,
+        eviction=Eviction(memory.get("policy", ""), _evicted(readings)) if memory else None,
     )
     if len(readings) < 2:
         return known
@@ -64,6 +66,13 @@ def situation(readings: Sequence[Reading]) -> Situation:
         shed_share=_shed_share(first["actors"], last["actors"]),
         claim_share=_mean_figure(readings, "claim_share"),
     )
+
+
+def _evicted(readings: Sequence[Reading]) -> int:
+    """Keys that the server has evicted between the first reading and the last."""
+    known = [reading["memory"] for reading in (readings[0], readings[-1]) if reading["memory"]]
+    counts: list[int] = [memory.get("evicted_keys", 0) for memory in known]
+    return max(0, counts[-1] - counts[0])
 
 
 def figures_are_current(learner: Mapping[str, Any]) -> bool:

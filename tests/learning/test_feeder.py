@@ -682,8 +682,12 @@ def test_lost_requests_and_replies_change_nothing(run: Run) -> None:
     assert residual(run.books()) == 0
 
 
-def test_a_run_that_the_server_lost_is_opened_again(run: Run) -> None:
+def test_a_run_that_the_server_lost_is_opened_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     # given a learner with one batch in hand
+    evicted = "the server has evicted 9 keys since this learner began"
+    monkeypatch.setattr(run.learner, "evictions", lambda: evicted)
     feeder = run.feeder(2)
     run.push(2)
     batch = take(feeder)
@@ -693,7 +697,11 @@ def test_a_run_that_the_server_lost_is_opened_again(run: Run) -> None:
     eventually(lambda: run.reopened == 1)
     eventually(lambda: run.actor.read_news() is not None)
 
-    # then the feeder goes on with what is pushed since
+    # then the line says why the server has lost it, as far as that is known
+    (line,) = [text for text in caplog.messages if text.startswith("OPENING THE RUN AGAIN")]
+    assert line.endswith(f"; {evicted}")
+
+    # and the feeder goes on with what is pushed since
     feeder.trained(batch)
     run.push(2)
     assert same(copied(take(feeder)), run.pushed[-1])

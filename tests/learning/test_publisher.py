@@ -341,6 +341,28 @@ def test_books_that_begin_anew_have_no_share_and_no_share_is_above_one(
     assert shares == [None, None, pytest.approx(1 / 7), None, 1.0]
 
 
+def test_evictions_are_told_once_and_asked_for_seldom(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a server that begins to evict
+    news = iter(["", "the server has evicted 3 keys (maxmemory-policy allkeys-lru)", ""])
+    monkeypatch.setattr(run.link, "news_of_evictions", lambda: next(news))
+    publisher = Publisher(run.link, SPEC, 0.0, LEASE_S)
+
+    # when the lease is kept often, and then for a longer time
+    for _ in range(5):
+        publisher._keep_lease()
+    monkeypatch.setattr(publisher_module, "EVICTIONS_S", 0.0)
+    publisher._evictions_due = 0.0
+    publisher._keep_lease()
+    publisher._keep_lease()
+
+    # then the news were asked for three times in all, and told
+    assert list(news) == []
+    (line,) = [text for text in caplog.messages if "evicted" in text]
+    assert line.startswith("the server has evicted 3 keys (maxmemory-policy allkeys-lru); set max")
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_a_publisher_that_is_fenced_says_so(redis_url: str, run_name: str, busy: bool) -> None:
     # given a publisher whose run is taken over

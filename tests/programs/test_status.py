@@ -75,6 +75,26 @@ def test_what_was_lost_skipped_or_came_another_way_is_told() -> None:
     assert "5 updates were skipped" in skipped[1]
 
 
+@pytest.mark.parametrize(
+    ("policy", "evicted", "notice"),
+    [
+        ("allkeys-lru", 0, "the server may evict the run's keys (maxmemory-policy allkeys-lru; 0"),
+        ("random", 9000, "the server may evict the run's keys (maxmemory-policy random; 9,000"),
+        ("volatile-lfu", 3, "the server evicts keys that expire (maxmemory-policy volatile-lfu; 3"),
+        ("volatile-lfu", 0, None),
+        ("noeviction", 3, None),
+        ("", 3, None),
+    ],
+)
+def test_a_server_that_evicts_is_told_of_even_by_a_single_look(
+    policy: str, evicted: int, notice: str | None
+) -> None:
+    memory = {"used_bytes": 1, "maxmemory_bytes": 8, "share": 0.1}
+    found = notices(reading(memory=memory | {"policy": policy, "evicted_keys": evicted}))
+    assert len(found) == (notice is not None)
+    assert notice is None or found[0][1].startswith(notice + " keys since its start)")
+
+
 # Out of readings: rates and shares.
 
 

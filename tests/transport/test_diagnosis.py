@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.diagnosis import (
     INTAKE_IS_SLOW,
     LEARNER_WAITS,
@@ -95,6 +96,25 @@ def verdict(**changes: Any) -> str:
             "no learner holds the run: start one with impala-learner, with --resume to go on",
         ),
         ({"actors": 0}, "no actors: start some with impala-actor"),
+        (
+            {"eviction": Eviction("allkeys-lru", 4365), "actors": 0, "memory_share": 0.99},
+            "the server has just evicted 4,365 keys (maxmemory-policy allkeys-lru), and the run's "
+            "may be among them; set maxmemory-policy noeviction, and give the server more memory",
+        ),
+        (
+            {"eviction": Eviction("allkeys-lru", 0), "memory_share": 0.99},
+            "the server is at 99 % of its memory; raise its maxmemory or take other data off it: "
+            "once full, it evicts keys",
+        ),
+        (
+            {"eviction": Eviction("volatile-ttl", 7), "memory_share": 0.99},
+            "the server is at 99 % of its memory; raise its maxmemory or take other data off it: "
+            "once full, it refuses blocks and weights",
+        ),
+        (
+            {"eviction": Eviction("volatile-ttl", 7), "actors": 0},
+            "no actors: start some with impala-actor",
+        ),
         (
             {"finished": True, "learner_present": False},
             "the run is finished: nothing holds it up; impala-eval shows how well it plays",
@@ -195,6 +215,7 @@ def test_whatever_is_known_makes_one_sentence_on_one_line() -> None:
     }
     values |= {"learner_present": (None, False, True), "finished": (None, False, True)}
     values |= {"actors": (None, 0, 3), "claim_share": (None, 1.0)}
+    values["eviction"] = (None, Eviction("allkeys-lru", 0), Eviction("allkeys-lru", 9))
 
     # when / then
     for mixture in product(*values.values()):

@@ -1,6 +1,7 @@
 """How a learner holds a run: opening, the lease, and fencing."""
 
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ import redis
 from parties import COUNTERS, LEASE_S, Learners, claim, push, settle
 
 from impala_redis.common.errors import Fenced, OutOfStep, RunHeld, RunMissing
+from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.actor_link import ActorLink
-from impala_redis.common.transport.learner_link import LearnerLink
+from impala_redis.common.transport.learner_link import EvictionWatch, LearnerLink
 from impala_redis.common.transport.ledger import Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import eventually
@@ -247,3 +250,58 @@ def test_the_lock_always_expires(learner: LearnerLink, operator: redis.Redis) ->
     assert 0 < operator.pttl(learner.keys.lock) <= LEASE_S * 1000
     learner.renew({})
     assert 0 < operator.pttl(learner.keys.lock) <= LEASE_S * 1000
+
+
+# What the server evicts.
+
+
+def fill(operator: redis.Redis, kilobytes: int) -> None:
+    """Another application's keys."""
+    pipe = operator.pipeline(transaction=False)
+    for number in range(kilobytes):
+        pipe.set(f"other:{number}", b"x" * 1000)
+    pipe.execute(raise_on_error=False)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-random", "volatile-lru"])
+def test_keys_that_are_evicted_are_told_with_the_policy(
+    own_server: EmbeddedServer, policy: str
+) -> None:
+    # given a learner whose server keeps everything
+    link = LearnerLink(own_server.url, "run", "holder", LEASE_S)
+    monitor = MonitorLink(own_server.url, "run", "monitor")
+    with redis.Redis.from_url(own_server.url) as operator, closing(link), closing(monitor):
+        link.check_server()
+        link.open()
+        assert (link.evictions(), link.news_of_evictions()) == ("", "")
+
+        # when the policy is changed under way
+        operator.config_set("maxmemory-policy", policy)
+        may_go = policy.startswith("allkeys")
+        words = f"the server may evict the run's keys now (maxmemory-policy {policy})"
+        assert link.evictions() == (words if may_go else "")
+        assert [link.news_of_evictions(), link.news_of_evictions()] == [link.evictions(), ""]
+
+        # and another application fills the memory
+        operator.config_set("maxmemory", operator.info("memory")["used_memory"] + 500_000)
+        fill(operator, 2000)
+        operator.config_set("maxmemory", 1_000_000_000)
+        evicted = operator.info("stats")["evicted_keys"]
+
+        # then
+        assert evicted > 0
+        more = f"the server has evicted {evicted:,} keys since this learner began"
+        assert link.evictions() == f"{more} (maxmemory-policy {policy})"
+        assert [bool(link.news_of_evictions()), bool(link.news_of_evictions())] == [True, False]
+        memory = monitor.read_memory()
+        assert memory is not None
+        assert (memory["policy"], memory["evicted_keys"]) == (policy, evicted)
+
+
+def test_a_server_that_counts_from_the_start_again_and_one_that_does_not_tell() -> None:
+    watch = EvictionWatch(Eviction("allkeys-lru", 500))
+    assert watch.words(Eviction("allkeys-lru", 500)) == ""
+    assert "evicted 1,200 keys" in watch.words(Eviction("allkeys-lru", 1700))
+    assert "evicted 20 keys" in watch.words(Eviction("allkeys-lru", 20))
+    assert watch.words(None) == watch.news(None) == ""
+    assert EvictionWatch(None).words(Eviction("", 0)) == ""

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.monitor import Reading
 from impala_redis.common.transport.situation import (
     LEAST_GROWTH_BLOCKS,
@@ -48,6 +49,19 @@ def reading(
         "memory": None,
         **changes,
     }
+
+
+@pytest.mark.parametrize(("counts", "evicted"), [((5, 12), 7), ((9, 2), 0), ((4, 4), 0)])
+def test_keys_are_counted_that_were_evicted_between_two_looks(
+    counts: tuple[int, int], evicted: int
+) -> None:
+    # given counters of a server, which begin anew when it is started again
+    memory = {"used_bytes": 1, "maxmemory_bytes": 8, "share": 0.1, "policy": "allkeys-lru"}
+    readings = [reading(at, memory=memory | {"evicted_keys": n}) for at, n in enumerate(counts)]
+
+    # then
+    assert situation(readings).eviction == Eviction("allkeys-lru", evicted)
+    assert situation(readings[-1:]).eviction == Eviction("allkeys-lru", 0)
 
 
 @pytest.mark.parametrize(("more", "share"), [(7, 0.0), (8, 0.08)])
