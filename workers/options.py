@@ -138,8 +138,9 @@ def redis_options(
             default=default,
             show_default=show_default,
             callback=_complete_url,
-            help=f"{what}redis://[user@]host:port/db, rediss://... for TLS, or unix:///path. One "
-            "with a password is taken from the environment variable only.",
+            help=f"{what}redis://[user@]host:port/db, rediss://... for TLS, unix:///path, or "
+            "redis+sentinel://host:port,host:port/name. One with a password is taken from the "
+            "environment variable only.",
         )(function)
 
     return decorate

@@ -191,7 +191,9 @@ def _server(
 
     pacing.wait_for_redis(require, redis_url, wait_redis_s, stop)
     link.close()
-    yield Server(redis_url, redis_url, None)
+    # Sentinels are asked again by whoever types what is shown.
+    shown = redis_url if link.client.given.master else link.url
+    yield Server(redis_url, shown, None)
 
 
 if __name__ == "__main__":

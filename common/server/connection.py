@@ -19,8 +19,9 @@ from redis.exceptions import ResponseError as ResponseError
 from redis.retry import Retry
 
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
-from impala_redis.common.server import resp, tls
-from impala_redis.common.server.address import without_password
+from impala_redis.common.server import address, resp, tls
+from impala_redis.common.server.address import Address, Place, without_password
+from impala_redis.common.server.cluster import Client as Client
 from impala_redis.common.server.translation import as_ours
 from impala_redis.common.server.translation import is_unknown_command as is_unknown_command
 
@@ -32,48 +33,28 @@ LEAST_REDIS = (7, 0)
 LEAST_VALKEY = (7, 2)
 
 
-class Client(redis.Redis):
-    """A client of one server, which knows its address and whether it ever got an answer there."""
-
-    address = ""
-    # A connection that breaks where one has worked is no question of TLS.
-    has_answered = False
-
-
 def connect(url: str, name: str) -> Client:
     """A client of the server at `url`; nothing is sent before its first command.
 
     Raises RedisUnreachable for a URL that is none, RedisDenied for TLS options that are refused.
     """
     try:
-        options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
-        options |= {"ssl_min_version": tls.LEAST_VERSION} if url.startswith("rediss:") else {}
-        made = Client.from_url(
-            url,
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            parser_class=resp.LargeReplies,
-            command_packer=resp.PACKER,
-            client_name=re.sub(r"[^!-~]", "-", name),
-            driver_info=None,  # a user without that permission would fill the server's ACL LOG
-            **options,
-        )
-        client = cast(Client, made)  # redis-py declares its own class, and makes one of this
-        client.address = url
-        settings = client.connection_pool.connection_kwargs
-        str(settings.get("host", "")).encode("idna")  # raises what connecting would
-        objection = tls.objection(settings)
+        given = address.parse(url)
+    except ValueError as error:
+        raise _no_url(url, str(error)) from error
+    try:
+        pool = _make_pool(given, name)
+        objection = tls.objection(pool.connection_kwargs)
         if objection is None:
-            client.connection_pool.make_connection()  # checks the options, connects to nothing
-            return client
+            pool.make_connection()  # checks the options, connects to nothing
     except (ValueError, TypeError, redis.RedisError) as error:
-        raise RedisUnreachable(
-            f"{without_password(url)!r} is not a Redis URL; write redis://host:port/0, "
-            "rediss://host:port/0 or unix:///path/to/redis.sock"
-        ) from error
-    raise RedisDenied(f"the address {without_password(url)} will not do: {objection}")
+        raise _no_url(url, "one of its options has a value that will not do") from error
+    if objection is not None:
+        raise RedisDenied(f"the address {without_password(url)} will not do: {objection}")
+    client = cast(Client, Client.from_pool(pool))  # redis-py declares its own class
+    client.given = given
+    client.make_pool = lambda place: _make_pool(given, name, place)
+    return client
 
 
 @contextlib.contextmanager
@@ -83,4 +64,29 @@ def translated(client: Client) -> Iterator[None]:
         yield
         client.has_answered = True
     except redis.RedisError as error:
-        raise as_ours(error, client.address, client.has_answered) from error
+        raised = as_ours(error, client.address, client.has_answered)
+        client.look_elsewhere(error)
+        raise raised from error
+
+
+def _make_pool(given: Address, name: str, place: Place | None = None) -> redis.ConnectionPool:
+    """Connections to the server of an address, or to another one with the same login."""
+    options: dict[str, Any] = {
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "parser_class": resp.LargeReplies,
+        "command_packer": resp.PACKER,
+        "client_name": re.sub(r"[^!-~]", "-", name),
+        "driver_info": None,  # a user without that permission would fill the server's ACL LOG
+    }
+    options |= {} if given.path and not place else {"socket_keepalive": True}
+    options |= {"ssl_min_version": tls.LEAST_VERSION} if given.encrypted else {}
+    return redis.ConnectionPool.from_url(given.server_url(place), **options)
+
+
+def _no_url(url: str, why: str) -> RedisUnreachable:
+    return RedisUnreachable(
+        f"{without_password(url)!r} is not a Redis URL: {why}; write {address.FORMS}"
+    )

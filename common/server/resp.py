@@ -14,6 +14,8 @@ from redis._parsers.socket import SERVER_CLOSED_CONNECTION_ERROR, SocketBuffer
 from redis.connection import PythonRespSerializer
 from redis.utils import SENTINEL
 
+from impala_redis.common.server.cluster import MOST_MOVES, Client
+
 # A shorter message comes in one piece with what is around it; Redis has no longer ones.
 LEAST_LARGE_BYTES: Final = 32 * 1024
 MOST_LARGE_BYTES: Final = 512 * 1024 * 1024
@@ -56,13 +58,21 @@ class LargeReplies(_RESP2Parser):
         self._buffer = _Buffer(sock, self.socket_read_size, connection.socket_timeout)
 
 
-def round_trip(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+def round_trip(client: Client, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Sends the commands at once and returns their replies, in which errors stand as they came.
 
-    A pipeline of redis-py does the same with more work: this saves a quarter of the time of a push
-    of 64 KiB.
+    All of them are sent again where the replies name another node of a cluster. A pipeline of
+    redis-py does the same with more work: this saves a quarter of the time of a push of 64 KiB.
     """
-    pool = client.connection_pool
+    replies = _replies(client.connection_pool, commands)
+    for _ in range(MOST_MOVES):
+        if not client.follow(replies):
+            break
+        replies = _replies(client.connection_pool, commands)
+    return replies
+
+
+def _replies(pool: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     connection = pool.get_connection()
     try:
         connection.send_packed_command(packed(commands))

@@ -10,10 +10,9 @@ import logging
 import re
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 from impala_redis.common.errors import ImpalaError, RedisUnreachable, UnsuitableServer
-from impala_redis.common.server.address import cli_command, has_password, without_password
+from impala_redis.common.server.address import cli_command, has_password, parse, without_password
 from impala_redis.common.server.connection import LEAST_REDIS, LEAST_VALKEY, Client, translated
 
 log = logging.getLogger(__name__)
@@ -243,12 +242,11 @@ def _warn_of_snapshots(settings: Mapping[str, str], url: str) -> None:
 
 def _authenticates(url: str) -> bool:
     """Whether the address holds a password or names a client's certificate."""
-    return has_password(url) or "ssl_certfile" in parse_qs(urlsplit(url).query)
+    return has_password(url) or "ssl_certfile" in parse(url).options
 
 
 def _is_remote(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme != "unix" and not _is_loopback(parts.hostname or "localhost")
+    return not all(_is_loopback(place.host) for place in parse(url).places)
 
 
 def _listens_to_the_network(settings: Mapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ from impala_redis.common.errors import (
     UnsuitableServer,
 )
 from impala_redis.common.server import tls
-from impala_redis.common.server.address import cli_command, without_password
+from impala_redis.common.server.address import cli_command, parse, without_password
 
 
 def as_ours(error: Exception, url: str, has_answered: bool) -> ImpalaError:
@@ -91,7 +91,9 @@ _UNKNOWN = (
 )
 _NOT_LET_IN = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 _NO_PERMISSION = (redis.exceptions.NoPermissionError,)
+_NO_MASTER = (redis.sentinel.MasterNotFoundError,)
 _NO_ANSWER = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+_NOT_TAKEN = (*_NO_ANSWER, redis.exceptions.ResponseError)  # the latter by nodes of a cluster
 _REPLICA = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 _BUSY = (
     redis.exceptions.OutOfMemoryError,
@@ -101,8 +103,17 @@ _BUSY = (
 _REPLY = (redis.exceptions.ResponseError,)
 _ANY = (redis.exceptions.RedisError,)
 
+_MOVING = (redis.exceptions.AskError,)  # a MovedError is one, too
+
 # The first row that fits counts. Classes stand above those that they are derived from.
 _TABLE = (
+    _Row(
+        _NOT_LET_IN,
+        "^the sentinel at ",
+        RedisDenied,
+        "{error}; put the sentinels' own password into the address, as "
+        "redis+sentinel://...?sentinel_password=...",
+    ),
     _Row(
         _NOT_LET_IN,
         "",
@@ -120,8 +131,21 @@ _TABLE = (
     ),
     _Row(_NO_PERMISSION, "", RedisDenied, "Redis at {where} lacks a permission: {error}"),
     _Row(
+        _NO_MASTER,
+        "",
+        RedisUnreachable,
+        "no sentinel tells where the master is ({error}); start them with: redis-sentinel, or "
+        "give another address with --redis-url",
+    ),
+    _Row(
         _NO_ANSWER,
-        "max number of clients",
+        "previous master is now a",
+        ServerDemoted,
+        "Redis at {where} is a replica now, and the sentinels are asked for the master",
+    ),
+    _Row(
+        _NOT_TAKEN,
+        "^max number of clients",
         RedisUnreachable,
         "Redis at {where} takes no more clients (max number of clients reached); as an "
         "operator, run: {cli} CONFIG SET maxclients 10000",
@@ -134,6 +158,12 @@ _TABLE = (
         "or give another address with --redis-url",
     ),
     _Row(_REPLICA, "", ServerDemoted, "Redis at {where} is a replica now: {error}"),
+    _Row(
+        _MOVING,
+        "",
+        RedisUnreachable,
+        "the Redis Cluster at {where} is moving the run's keys from node to node now ({text})",
+    ),
     _Row(_BUSY, "", RedisUnreachable, "Redis at {where} cannot take commands now: {error}"),
     _Row(
         _REPLY,
@@ -157,6 +187,20 @@ _TABLE = (
     ),
     _Row(
         _REPLY,
+        "SELECT is not allowed|DB index is out of range",
+        UnsuitableServer,
+        "Redis at {where} has no such database ({text}); a Redis Cluster has number 0 alone, so "
+        "write /0, and another server those that its setting `databases` allows",
+    ),
+    # Inside a function the words of a cluster are these.
+    _Row(
+        _REPLY,
+        "non local key in a cluster|keys while the cluster is",
+        RedisUnreachable,
+        "the Redis Cluster at {where} is moving the run's keys or is not whole now ({text})",
+    ),
+    _Row(
+        _REPLY,
         _UNKNOWN,
         UnsuitableServer,
         "the server at {where} does not know a command that is needed ({text}): it is switched off "
@@ -170,7 +214,7 @@ _TABLE = (
     ),
     _Row(
         _REPLY,
-        "^(OOM|BUSY|LOADING|MISCONF|UNBLOCKED)( |$)",
+        "^(OOM|BUSY|LOADING|MISCONF|NOREPLICAS|UNBLOCKED)( |$)",
         RedisUnreachable,
         "Redis at {where} cannot take commands now: {text}",
     ),
@@ -185,14 +229,16 @@ def _tls_refusal(error: Exception, url: str, has_answered: bool) -> str | None:
         return _cause(error)
     if isinstance(error.__cause__ or error.__context__, ConnectionRefusedError):
         return None  # where nobody listens, nobody speaks
-    encrypted = url.startswith("rediss:")
+    address = parse(url)
+    if address.master:
+        return None  # not known yet; what sentinels refuse is said by them
     # redis-py's classes for what a server answered in clear are derived from these two.
     hung_up = type(error) is redis.ConnectionError
     silent = type(error) is redis.TimeoutError
-    if has_answered or not (hung_up or (silent and encrypted)):
+    if has_answered or not (hung_up or (silent and address.encrypted)):
         return None
-    options = redis.Redis.from_url(url).connection_pool.connection_kwargs
-    return tls.diagnosis(options, encrypted)
+    options = redis.ConnectionPool.from_url(address.server_url()).connection_kwargs
+    return tls.diagnosis(options, address.encrypted)
 
 
 def _cause(error: Exception) -> str:

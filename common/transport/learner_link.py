@@ -105,6 +105,7 @@ class LearnerLink(Link):
 
         One that may evict the run's keys is unsuitable unless `allow_eviction`.
         """
+        self._find_node()
         keys, books = self.keys, self._books
         with self._asking():
             load = () if functions.are_there(self.client, *books) else ("FUNCTION LOAD",)
@@ -149,6 +150,7 @@ class LearnerLink(Link):
         """
         keys = self.keys
         with self._opening, self._asking():
+            self.client.get(keys.lock)  # leads to the node that needs the functions
             functions.provide(self.client, self.url, *self._books)
             epoch, abandoned, _ = self._call(
                 self.client,

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from impala_redis.common.errors import ServerDemoted
+from impala_redis.common.errors import RedisDenied, ServerDemoted, UnsuitableServer
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.transport import functions
 from impala_redis.common.transport.keys import Keys
@@ -20,9 +20,14 @@ class Link:
     """A connection and a run's keys."""
 
     def __init__(self, url: str, run: str, name: str) -> None:
-        self.url, self.run, self.keys = url, run, Keys(run)
+        self.run, self.keys = run, Keys(run)
         # Any: redis-py's types allow text replies, ours are always bytes.
         self.client: Any = connect(url, f"impala-{name}")
+
+    @property
+    def url(self) -> str:
+        """The address of the server that is spoken to, which a cluster or sentinels may change."""
+        return str(self.client.address)
 
     def close(self) -> None:
         """Ends the connection."""
@@ -38,6 +43,7 @@ class Link:
 
         Raises UnsuitableServer or RedisDenied with every one that is missing.
         """
+        self._find_node()
         with self._asking():
             functions.require(self.client, self.url, self.keys, programs)
 
@@ -58,6 +64,11 @@ class Link:
         if version is None or message is None or digest is None:
             return None
         return WeightsReply(whole_number(version, -1), message, digest.decode(errors="replace"))
+
+    def _find_node(self) -> None:
+        """Goes to the node of a cluster that has the run: a read with a key leads there."""
+        with contextlib.suppress(RedisDenied, UnsuitableServer):  # whoever asks next tells all
+            self.read_spec()
 
     @contextlib.contextmanager
     def _asking(self, client: Any = None) -> Iterator[None]:
