@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError as ResponseError
 from redis.retry import Retry
 
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
-from impala_redis.common.server import address, resp, tls
+from impala_redis.common.server import address, resp, sentinel, tls
 from impala_redis.common.server.address import Address, Place, without_password
 from impala_redis.common.server.cluster import Client as Client
 from impala_redis.common.server.translation import as_ours
@@ -83,6 +83,8 @@ def _make_pool(given: Address, name: str, place: Place | None = None) -> redis.C
     }
     options |= {} if given.path and not place else {"socket_keepalive": True}
     options |= {"ssl_min_version": tls.LEAST_VERSION} if given.encrypted else {}
+    if given.master and not place:
+        return sentinel.make_pool(given, options)
     return redis.ConnectionPool.from_url(given.server_url(place), **options)
 
 
