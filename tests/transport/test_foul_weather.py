@@ -165,6 +165,7 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
             every
             | {
                 "push": lambda link: link.push("a#1", 1, b"x", 4),
+                "count_join": lambda link: link.count_join("a"),
                 "read_news": lambda link: link.read_news(),
                 "beat": lambda link: link.beat("a", {"frames": 1}, 1.0),
                 "is_listed": lambda link: link.is_listed("a"),
