@@ -1,6 +1,7 @@
 """impala-actor: joins a run and plays. It needs the server's address and the run's name, no more.
 
-Its loop is `ActorProgram._act`. The environments never wait for Redis or for the learner:
+Its loop is `ActorProgram._act`. The environments never wait for Redis. They wait for the learner in
+a run whose queue policy is to block:
 
     main thread                        courier (common.acting.courier)    watchdog
     -----------                        -------------------------------    --------
@@ -49,6 +50,8 @@ log = logging.getLogger(__name__)
 
 # For what the ring holds when the actor stops.
 FLUSH_S = 2.0
+# How often an actor that does not play looks whether it may.
+LOOK_S = 0.2
 # Environments that fail are replaced, at most this often within this time.
 ENVIRONMENT_FAILURES, FAILURES_WITHIN_S = 3, 60.0
 
@@ -133,12 +136,14 @@ class ActorProgram:
     def _act(self, actor: Actor, courier: Courier, spec: RunSpec) -> None:
         """The loop: the newest weights, an unroll, hand it over."""
         while not self._stop() and not courier.over:
-            weights = courier.take_weights()
-            if weights is not None:
-                actor.policy.load(*weights)
             if courier.silent_s > spec.max_policy_age_s:
                 self._pause(courier, spec.max_policy_age_s)
                 continue
+            if not courier.wait_for_room(LOOK_S):
+                continue
+            weights = courier.take_weights()
+            if weights is not None:
+                actor.policy.load(*weights)
             try:
                 with self._watchdog.watching():
                     block = actor.unroll()
@@ -191,7 +196,7 @@ class ActorProgram:
         """Waits for Redis: the policy is too old to act with."""
         log.warning("paused: nothing from Redis for %.0f s", courier.silent_s)
         while not (courier.over or courier.silent_s < max_policy_age_s):
-            if self._stop.wait(0.2):
+            if self._stop.wait(LOOK_S):
                 break
 
     def _make_environment(self, spec: RunSpec) -> VectorEnvironment:
@@ -226,6 +231,7 @@ class ActorProgram:
             "episodes": actor.episodes,
             "weights_version": actor.policy.version,
             **courier.books(),
+            "waited_s": round(courier.waited_s, 1),
             "weights_refused": courier.weights_refused,
         }
 

@@ -13,7 +13,7 @@ from impala_redis.common.errors import ConfigError, printable
 from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE, shown_return
 from impala_redis.common.transport.diagnosis import eviction_notice
 from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
-from impala_redis.common.transport.replies import whole_number
+from impala_redis.common.transport.replies import finite_number, whole_number
 from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
 from impala_redis.workers import stopping
 from impala_redis.workers.command import Program
@@ -123,8 +123,15 @@ def as_text(run: str, status: RunStatus) -> str:
             f"  {name:<24} {actor.get('host', '?')}:{actor.get('pid', '?')}  "
             f"{whole_number(actor.get('frames_per_s'), 0):>9,} frames/s  version "
             f"{actor.get('weights_version', '?')} ({lag} behind)  shed {actor.get('shed_local', 0)}"
+            f"{_waited(actor)}"
         )
     return "\n".join(lines)
+
+
+def _waited(actor: dict[str, str]) -> str:
+    """How long an actor has waited for room in the list, if it has."""
+    waited_s = finite_number(actor.get("waited_s")) or 0.0
+    return f"  waited {waited_s:,.0f} s for room" if waited_s else ""
 
 
 def rows(run: str, status: RunStatus) -> list[Row]:

@@ -2,7 +2,7 @@
 
 The environment thread only puts a finished block into a small ring and takes the newest weights if
 there are any: it never waits for the network. While Redis is away the ring sheds its oldest block
-and counts it.
+and counts it. In a run whose policy is to block, it also waits here until the list has room.
 """
 
 import logging
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from impala_redis.common.acting.signs import LearnerSigns
 from impala_redis.common.acting.weights import unpack_reply
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
@@ -21,7 +22,7 @@ from impala_redis.common.errors import ImpalaError, MessageRefused, RedisUnreach
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.actor_link import ActorLink
-from impala_redis.common.transport.replies import PushReply
+from impala_redis.common.transport.replies import News, PushReply
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ Reply = TypeVar("Reply")
 
 # At most this many blocks wait in the actor while Redis is away.
 RING_BLOCKS = 8
+# While the list is full, it is looked at again after pauses from the first to the last.
+FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.05
 BEAT_INTERVAL_S = 1.0
 # An actor silent for this long is no longer listed.
 BEAT_EXPIRES_S = 10.0
@@ -60,6 +63,8 @@ class Courier:
         self._figures = figures
         self._ring: deque[Block] = deque()
         self._being_sent = 0  # blocks: 0 or 1
+        self._blocks = spec.queue_policy == "block"  # rather than let a block be dropped
+        self._redis_away = False  # whether the last attempt had no answer
         self._changed = threading.Condition()
         self._closing = False
         self._flush_until = 0.0  # by time.monotonic, once it closes
@@ -70,7 +75,11 @@ class Courier:
         self._next_beat = 0.0
         self.generated = self.accepted = self.shed_local = self.weights_refused = 0
         self.push_unknown = 0  # pushes given up at the end, without an answer
+        self.left_over = 0  # blocks that the end of the run or of the actor kept out of the list
+        self.waited_s = 0.0  # that the environments stood still for room in the list
         self.over = False  # whether the thread has ended, or the run has
+        self.run_finished = False  # whether the run is over for good
+        self._learner = LearnerSigns(time.monotonic())
         self.failure: Exception | None = None  # what ended the thread, if nothing can repair it
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
 
@@ -80,7 +89,10 @@ class Courier:
         self._thread.start()
 
     def hand_over(self, block: Block) -> None:
-        """Takes a block to push; sheds the oldest when the ring is full. Never blocks on Redis."""
+        """Takes a block to push; sheds the oldest when the ring is full. Never waits.
+
+        Under the policy to block none is shed if `wait_for_room` was asked before.
+        """
         with self._changed:
             self.generated += 1
             if len(self._ring) >= RING_BLOCKS:
@@ -88,6 +100,22 @@ class Courier:
                 self.shed_local += 1
             self._ring.append(block)
             self._changed.notify()
+
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Whether a block is wanted; under the policy to block, waits for that as long as allowed.
+
+        It is wanted once the blocks before are on their way, and while Redis does not answer.
+        """
+        if not self._blocks:
+            return True
+        began = time.monotonic()
+        with self._changed:
+            wanted = self._changed.wait_for(self._wants_a_block, timeout_s)
+        self.waited_s += time.monotonic() - began
+        return wanted
+
+    def _wants_a_block(self) -> bool:
+        return not self._ring or self._redis_away or self.over
 
     def take_weights(self) -> VersionedWeights | None:
         """The newest weights if they have not been taken yet."""
@@ -100,10 +128,15 @@ class Courier:
         """Seconds since Redis last answered."""
         return time.monotonic() - self._last_contact
 
+    @property
+    def learner_away_s(self) -> float:
+        """Seconds for which no learner has renewed the run's lease, as long as Redis answered."""
+        return self._learner.away_s
+
     def books(self) -> dict[str, int]:
         """The fates of all blocks handed over, at one instant.
 
-        generated = accepted + shed_local + pending_local + push_unknown.
+        generated = accepted + shed_local + pending_local + push_unknown + left_over.
         """
         with self._changed:
             return {
@@ -112,6 +145,7 @@ class Courier:
                 "shed_local": self.shed_local,
                 "pending_local": len(self._ring) + self._being_sent,
                 "push_unknown": self.push_unknown,
+                "left_over": self.left_over,
             }
 
     def close(self, flush_s: float) -> None:
@@ -135,13 +169,14 @@ class Courier:
                     self._deliver(block, self._sequence)
                 elif self._closing:
                     break
-                if time.monotonic() >= self._next_beat:
-                    self._repeat(self._beat)
+                self._repeat(self._beat_if_due)
             self._leave()
         except Exception as error:
             self.failure = error
         finally:
             self.over = True
+            with self._changed:
+                self._changed.notify_all()
 
     def _next_block(self) -> Block | None:
         """The oldest block of the ring; None when a heartbeat is due or the ring stays empty."""
@@ -151,42 +186,68 @@ class Courier:
             if not self._ring:
                 return None
             self._being_sent = 1
-            return self._ring.popleft()
+            block = self._ring.popleft()
+            self._changed.notify_all()  # the ring has room
+            return block
 
     def _deliver(self, block: Block, sequence: int) -> None:
         """Pushes a block until its fate is known, then acts on the reply."""
         origin = block.origin._replace(sequence=sequence)
         message = wire.pack_block(block._replace(origin=origin), self._spec)
+        queue = (self._spec.queue_blocks, self._spec.queue_policy)
 
         def push() -> PushReply:
-            if time.monotonic() >= self._next_beat:  # a plain push may wait long for room
-                self._beat()
-            return self._link.push(self._producer, sequence, message, self._spec.queue_blocks)
+            self._beat_if_due()  # what is repeated may take long
+            return self._link.push(self._producer, sequence, message, *queue)
 
         reply = self._repeat(push)
+        while reply is not None and reply.fate == "full" and self._room_comes():
+            reply = self._repeat(push)
         with self._changed:
             self._being_sent = 0
-            if reply is not None:
-                self.accepted += 1
-            else:
+            if reply is None:
                 self.push_unknown += 1
-        if reply is not None:
-            self._repeat(partial(self._follow, reply))
+            elif reply.fate in ("full", "over"):
+                self.left_over += 1
+            else:
+                self.accepted += 1
+        if reply is not None and reply.fate != "full":
+            self._repeat(partial(self._follow, reply.news))
 
-    def _beat(self) -> None:
+    def _room_comes(self) -> bool:
+        """Waits until the list has room; False when the run or the actor ends before that."""
+        pauses = Backoff(first_s=FIRST_LOOK_S, longest_s=LAST_LOOK_S)
+        while not (self.over or self._gives_up):
+            pauses.pause()
+            self._repeat(self._beat_if_due)
+            if self._repeat(partial(self._link.has_room, self._spec.queue_blocks)):
+                return True
+        return False
+
+    @property
+    def _gives_up(self) -> bool:
+        """Whether the actor closes, and the time to push what is left is over."""
+        return self._closing and time.monotonic() > self._flush_until
+
+    def _beat_if_due(self) -> None:
+        if time.monotonic() < self._next_beat:
+            return
         self._next_beat = time.monotonic() + BEAT_INTERVAL_S
         self._link.beat(self._actor, self._figures(), BEAT_EXPIRES_S)
-        reply = self._link.read_news()
-        if reply is None:
+        news = self._link.read_news()
+        if news is None:
             raise RunMissing("the run has no spec any more")
-        self._follow(reply)
+        self._follow(news)
 
-    def _follow(self, reply: PushReply) -> None:
-        """Acts on what a reply says of the run: its end, its replacement, its newer weights."""
+    def _follow(self, news: News) -> None:
+        """Acts on the news of the run: its end, its replacement, its newer weights, its learner."""
         self._last_contact = time.monotonic()
-        if reply.spec_digest != self._spec_digest or reply.state != "running":
+        self._learner.note(news.renewed_at, self._last_contact)
+        if news.state != "running":
+            self.over = self.run_finished = True
+        elif news.spec_digest != self._spec_digest:
             self.over = True
-        elif reply.weights_version not in (-1, self._version):
+        elif news.weights_version not in (-1, self._version):
             # Lower ones too: after a wipe a learner may go on from an older checkpoint.
             self._fetch_weights()
 
@@ -211,13 +272,22 @@ class Courier:
             try:
                 reply = attempt()
             except (RedisUnreachable, RunMissing) as error:
-                if self._closing and time.monotonic() > self._flush_until:
+                self._note_redis(away=isinstance(error, RedisUnreachable))
+                if self._gives_up:
                     return None
                 backoff.failed(error)
                 backoff.pause()
             else:
+                self._note_redis(away=False)
                 backoff.succeeded()
                 return reply
+
+    def _note_redis(self, away: bool) -> None:
+        """Lets an actor that waits for room go on when Redis is away."""
+        if away != self._redis_away:
+            with self._changed:
+                self._redis_away = away
+                self._changed.notify_all()
 
     def _leave(self) -> None:
         """Takes the heartbeat away, so that status no longer lists the actor."""

@@ -162,6 +162,10 @@ class TransportSettings:
         at_least=1,
         at_most=1_000_000_000,
     )
+    queue_policy: Literal["drop-oldest", "block"] = setting(
+        "drop-oldest",
+        "at a full list; block: actors wait for room, and their environments stand still",
+    )
     publish_interval_s: float = setting(
         0.0,
         "least seconds between two published weights; cut short when half of max_policy_lag is "

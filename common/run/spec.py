@@ -49,6 +49,7 @@ class RunSpec(NetworkSpec):
     weights_dtype: str = field(default="float32", metadata=_FITS)  # on the wire
     compression: str = "none"  # of blocks on the wire
     info_keys: tuple[str, ...] = ()  # of an episode's last info
+    queue_policy: str = "drop-oldest"  # what a push does at a full list
     start_frames: int = 0  # before this part of the run: a resumed part plays other episodes
     resumes: int = 0  # of the run: a part that is resumed twice plays other episodes each time
     wire_version: int = field(default=WIRE_VERSION, metadata=_FITS)
@@ -102,6 +103,8 @@ _FITTING = (
     *(item.name for item in dataclasses.fields(RunSpec) if item.metadata == _FITS),
     *(item.name for item in dataclasses.fields(NetworkSpec)),
 )
+# Fields that specs of release 0.1 lack, with what they mean there.
+_SINCE_0_1 = {"queue_policy": "drop-oldest"}
 _SETTINGS = tuple(
     item.name
     for item in dataclasses.fields(RunSpec)
@@ -122,6 +125,7 @@ def make_spec(
 def _spec_from(document: dict[str, Any]) -> RunSpec:
     """Builds the spec after checking each field's type and range. Raises SpecMismatch."""
     expected = {item.name for item in dataclasses.fields(RunSpec)}
+    document = _SINCE_0_1 | document
     if set(document) != expected:
         odd = ", ".join(sorted(str(name)[:40] for name in set(document) ^ expected)[:5])
         raise SpecMismatch(f"the run's spec has missing or unknown fields: {odd}")

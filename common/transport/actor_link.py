@@ -9,9 +9,11 @@ from impala_redis.common.transport.functions import fcall
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.replies import (
+    NEWS_OF_SPEC,
+    News,
     PushReply,
+    news_from,
     pipeline_replies,
-    push_reply,
     without_errors,
 )
 
@@ -22,29 +24,43 @@ MOST_JOINED = 65_536
 class ActorLink(Link):
     """What an actor may do."""
 
-    def push(self, producer: str, sequence: int, message: bytes, queue_blocks: int) -> PushReply:
+    def push(
+        self,
+        producer: str,
+        sequence: int,
+        message: bytes,
+        queue_blocks: int,
+        queue_policy: str = "drop-oldest",
+    ) -> PushReply:
         """Pushes a block's message and reads what is new, in one round trip.
 
-        A block of the same sequence is stored once however often it is pushed.
+        A block of the same sequence is stored once however often it is pushed. At a full list the
+        oldest is dropped, or with the policy "block" this one is not stored.
         Raises RunMissing when no learner has opened the run (or the server lost it).
         """
-        commands = push_commands(self.keys, producer, sequence, message, queue_blocks)
+        push = (producer, sequence, queue_blocks, queue_policy)
         with self._asking():
+            commands = push_commands(self.keys, message, *push)
             *_, executed = without_errors(round_trip(self.client, commands))
-            *_, stored, version, spec = without_errors(executed)
-        reply = push_reply(bool(stored), version, spec)
-        if reply is None:
+            begun, _, stored, version, spec = without_errors(executed)
+        news = news_from(version, spec)
+        if news is None:
             raise RunMissing(f"the run {self.run!r} has no spec any more")
-        return reply
+        return PushReply("stored" if stored else "full" if begun == -1 else "duplicate", news)
 
-    def read_news(self) -> PushReply | None:
+    def has_room(self, queue_blocks: int) -> bool:
+        """Whether the list is shorter than that: the cheap question before a block is sent."""
+        with self._asking():
+            return bool(self.client.llen(self.keys.trajectories) < queue_blocks)
+
+    def read_news(self) -> News | None:
         """What a push would bring back, without one; None when there is no run."""
         with self._asking():
             pipe = self.client.pipeline(transaction=False)
             pipe.hget(self.keys.weights, "version")
-            pipe.hmget(self.keys.spec, ["digest", "state"])
+            pipe.hmget(self.keys.spec, NEWS_OF_SPEC)
             version, spec = pipeline_replies(pipe)
-        return push_reply(False, version, spec)
+        return news_from(version, spec)
 
     def beat(self, actor: str, figures: Mapping[str, Any], expires_s: float) -> None:
         """Says that the actor lives, with its figures; the record goes after `expires_s`."""
@@ -85,16 +101,22 @@ class ActorLink(Link):
 
 
 def push_commands(
-    keys: Keys, producer: str, sequence: int, message: bytes, queue_blocks: int
+    keys: Keys,
+    message: bytes,
+    producer: str,
+    sequence: int,
+    queue_blocks: int,
+    queue_policy: str,
 ) -> list[tuple[Any, ...]]:
     """The transaction of a push, which also reads what is new."""
     books = [keys.trajectories, keys.pushing, keys.stats, keys.seq]
+    push = (producer, sequence, queue_blocks, queue_policy)
     return [
         ("MULTI",),
-        fcall("push_begin", books, producer, sequence),
+        fcall("push_begin", books, *push),
         ("RPUSHX", keys.pushing, message),
-        fcall("push_end", books, producer, sequence, queue_blocks),
+        fcall("push_end", books, *push),
         ("HGET", keys.weights, "version"),
-        ("HMGET", keys.spec, "digest", "state"),
+        ("HMGET", keys.spec, *NEWS_OF_SPEC),
         ("EXEC",),
     ]

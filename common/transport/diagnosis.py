@@ -19,6 +19,8 @@ INTAKE_IS_SLOW = 0.5
 TOO_MANY_DROPPED = 0.05
 # An actor's ring bridges a short pause of the server; blocks are shed after a longer one.
 TOO_MANY_SHED = 0.05
+# An actor whose blocks wait for room plays one ahead: a short pause of the learner is no wait.
+TOO_LONG_BLOCKED = 0.05
 # A few unfit blocks are no reason to wait; a policy that lags too far shows in many.
 TOO_MANY_REFUSED = 0.05
 # If the intake waits for replies for half its time, the link is slow, not the work on blocks.
@@ -43,6 +45,7 @@ class Situation:
     growth_share: float | None = None  # of the blocks pushed: those by which the list has grown
     refused_share: float | None = None  # of what was pushed: too old or unfit to train on
     shed_share: float | None = None  # of the blocks played: not pushed, the actor's ring was full
+    blocked_share: float | None = None  # of the actors' time: waiting for room in the list
     claim_share: float | None = None  # of the feeder's time: waiting for Redis's replies
     memory_share: float | None = None  # used, of the server's maxmemory
     eviction: Eviction | None = None  # the server's policy, and the keys that it evicted
@@ -110,9 +113,10 @@ def _slower_side(situation: Situation) -> str | None:
     wait, dropped = situation.wait_share, situation.dropped_share
     if wait is None or dropped is None:
         return None
-    if dropped >= TOO_MANY_DROPPED and wait >= INTAKE_IS_SLOW:
-        return _slow_intake(wait, dropped, situation.claim_share)
-    if dropped < TOO_MANY_DROPPED and wait >= LEARNER_WAITS:
+    piles_up = dropped >= TOO_MANY_DROPPED or _is_blocked(situation)
+    if piles_up and wait >= INTAKE_IS_SLOW:
+        return _slow_intake(wait, situation)
+    if not piles_up and wait >= LEARNER_WAITS:
         return _lack_of_blocks(wait, situation)
     return _surplus(dropped, situation) or (
         f"balanced: the learner waits {_percent(wait)} and actors are dropping "
@@ -120,16 +124,21 @@ def _slower_side(situation: Situation) -> str | None:
     )
 
 
-def _slow_intake(wait: float, dropped: float, claim: float | None) -> str:
+def _is_blocked(situation: Situation) -> bool:
+    return (situation.blocked_share or 0.0) >= TOO_LONG_BLOCKED
+
+
+def _slow_intake(wait: float, situation: Situation) -> str:
     """Why the learner waits although blocks lie ready."""
+    claim = situation.claim_share
     if claim is not None and claim >= REPLIES_ARE_SLOW:
         return (
             f"link-bound: the learner waits {_percent(wait)} while the list is full, and its "
             f"intake waits {_percent(claim)} for Redis; use a faster network or a nearer server"
         )
     return (
-        f"intake-bound: the learner waits {_percent(wait)} while actors are dropping "
-        f"{_percent(dropped)}; give it a free processor, or larger blocks with --envs-per-actor"
+        f"intake-bound: the learner waits {_percent(wait)} while {_what_piles_up(situation)}; "
+        "give it a free processor, or larger blocks with --envs-per-actor"
     )
 
 
@@ -150,11 +159,17 @@ def _lack_of_blocks(wait: float, situation: Situation) -> str:
     return f"actor-bound: the learner waits {_percent(wait)}; add actors or environments"
 
 
+def _what_piles_up(situation: Situation) -> str:
+    if _is_blocked(situation):
+        return f"actors wait {_percent(situation.blocked_share or 0.0)} for room in the list"
+    return f"actors are dropping {_percent(situation.dropped_share or 0.0)}"
+
+
 def _surplus(dropped: float, situation: Situation) -> str | None:
     """Where blocks pile up that a busy learner does not take; None if they do not."""
     growth, shed = situation.growth_share, situation.shed_share
-    if dropped >= TOO_MANY_DROPPED:
-        what = f"actors are dropping {_percent(dropped)}"
+    if dropped >= TOO_MANY_DROPPED or _is_blocked(situation):
+        what = _what_piles_up(situation)
     elif growth is not None and growth >= TOO_MANY_DROPPED:
         what = f"the list grows by {_percent(growth)} of what actors push"
     elif shed is not None and shed >= TOO_MANY_SHED:

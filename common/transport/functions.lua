@@ -1,4 +1,4 @@
-#!lua name=impala2
+#!lua name=impala3
 
 -- The atomic steps of the transport, run inside the server. Each leaves the books balanced:
 --   produced = consumed + dropped_oldest + dead_lettered + stale_rejected + abandoned
@@ -9,7 +9,7 @@
 -- The number in the names is the protocol's: raised by one whenever a function's meaning changes,
 -- so that two versions of the programs can share a server.
 --
--- Errors start with a word that common/connection.py knows: HELD, FENCED, NORUN, CURSOR.
+-- Errors start with a word that common/server/translation.py knows: HELD, FENCED, NORUN, CURSOR.
 
 local COUNTERS = {
   'produced', 'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
@@ -18,6 +18,9 @@ local COUNTERS = {
 local ENDS = {
   'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
 }
+
+-- A producer that has been silent for this long is forgotten.
+local SILENT_S = 86400
 
 local function norun()
   return redis.error_reply('NORUN no learner has opened this run')
@@ -35,6 +38,12 @@ end
 
 local function has_books(stats)
   return redis.call('HEXISTS', stats, 'generation') == 1
+end
+
+-- The server's clock, in seconds with six decimals.
+local function now()
+  local time = redis.call('TIME')
+  return time[1] .. '.' .. string.format('%06d', time[2])
 end
 
 local function count(stats, name, amount)
@@ -64,13 +73,16 @@ local function open(keys, args)
   return { number, abandoned, redis.call('HGET', stats, 'generation') }
 end
 
--- renew: keeps the lease, and leaves the learner's figures beside its epoch.
--- KEYS lock epoch   ARGV token holder lease_ms [name figure]...
+-- renew: keeps the lease, and leaves the learner's figures beside its epoch. Actors, who may not
+-- read the lease, see by `renewed_at` in the spec that a learner is there.
+-- KEYS lock spec epoch   ARGV token holder lease_ms [name figure]...
 local function renew(keys, args)
-  local over = fenced(keys[2], args[1])
+  local lock, spec, epoch = unpack(keys)
+  local over = fenced(epoch, args[1])
   if over then return over end
-  redis.call('SET', keys[1], args[2], 'PX', args[3])
-  for i = 4, #args, 2 do redis.call('HSET', keys[2], 'learner:' .. args[i], args[i + 1]) end
+  redis.call('SET', lock, args[2], 'PX', args[3])
+  redis.call('HSET', spec, 'renewed_at', now())
+  for i = 4, #args, 2 do redis.call('HSET', epoch, 'learner:' .. args[i], args[i + 1]) end
   return 1
 end
 
@@ -95,26 +107,45 @@ end
 -- Only push_begin gives the list the name that RPUSHX, which makes no list, pushes to. So a block
 -- that must not be stored is not, even where these functions are missing.
 
+-- Forgets the producers that have been silent for long. What release 0.1 left has no time yet.
+local function forget_silent(seq)
+  local seconds = tonumber(redis.call('TIME')[1])
+  local all = redis.call('HGETALL', seq)
+  for i = 1, #all, 2 do
+    local last = tonumber(string.match(all[i + 1], ' (%d+)$') or '')
+    if not last then
+      redis.call('HSET', seq, all[i], all[i + 1] .. ' ' .. seconds)
+    elseif seconds - last > SILENT_S then
+      redis.call('HDEL', seq, all[i])
+    end
+  end
+end
+
 -- push_begin: lets a block in. One sent again (sequence not above the producer's last) is counted,
--- and kept out.
--- KEYS trajectories pushing stats seq   ARGV producer sequence
+-- and kept out; so is one that finds the list full, if its producer waits for room.
+-- KEYS trajectories pushing stats seq   ARGV producer sequence queue_blocks queue_policy
+-- Returns 1 when it may come in, 0 when it had been stored before, -1 when the list is full.
 local function push_begin(keys, args)
   local trajectories, pushing, stats, seq = unpack(keys)
-  local producer, sequence = unpack(args)
+  local producer, sequence, queue_blocks, queue_policy = unpack(args)
   if not has_books(stats) then return norun() end
-  local last = tonumber(redis.call('HGET', seq, producer) or '0')
+  local known = redis.call('HGET', seq, producer)
+  if not known then forget_silent(seq) end
+  local last = tonumber(string.match(known or '', '^%d+') or '0')
   if tonumber(sequence) <= last then
     redis.call('HINCRBY', stats, 'dup_push', 1)
     return 0
   end
-  if redis.call('LLEN', trajectories) > 0 then redis.call('RENAME', trajectories, pushing) end
+  local blocks = redis.call('LLEN', trajectories)
+  if queue_policy == 'block' and blocks >= tonumber(queue_blocks) then return -1 end
+  if blocks > 0 then redis.call('RENAME', trajectories, pushing) end
   redis.call('LPUSH', pushing, '') -- or there would be no list to push to when none waits
   return 1
 end
 
 -- push_end: gives the list its name back and counts the block. Bounded: the oldest goes.
--- KEYS as push_begin   ARGV producer sequence queue_blocks
--- Returns 1 when stored, 0 when it had been stored before.
+-- KEYS and ARGV as push_begin
+-- Returns 1 when stored, 0 when push_begin has kept it out.
 local function push_end(keys, args)
   local trajectories, pushing, stats, seq = unpack(keys)
   local producer, sequence, queue_blocks = unpack(args)
@@ -127,7 +158,7 @@ local function push_end(keys, args)
   local excess = math.max(blocks - tonumber(queue_blocks), 0)
   redis.call('LTRIM', trajectories, 1 + excess, -1)
   count(stats, 'dropped_oldest', excess)
-  redis.call('HSET', seq, producer, sequence)
+  redis.call('HSET', seq, producer, sequence .. ' ' .. redis.call('TIME')[1])
   redis.call('HINCRBY', stats, 'produced', 1)
   return 1
 end
@@ -230,9 +261,8 @@ local function publish(keys, args)
   if over then return over end
   local current = tonumber(redis.call('HGET', weights, 'version') or '-1')
   if tonumber(args[2]) < current then return 0 end
-  local now = redis.call('TIME')
   redis.call('HSET', weights, 'version', args[2], 'payload', args[3], 'digest', args[4],
-    'published_at', now[1] .. '.' .. string.format('%06d', now[2]))
+    'published_at', now())
   return 1
 end
 
@@ -247,16 +277,16 @@ local function learner_only(name, callback)
   redis.register_function { function_name = name, callback = callback, flags = { 'allow-oom' } }
 end
 
-redis.register_function('impala2_push_begin', push_begin)
-redis.register_function('impala2_push_end', push_end)
+redis.register_function('impala3_push_begin', push_begin)
+redis.register_function('impala3_push_end', push_end)
 redis.register_function {
-  function_name = 'impala2_read_books', callback = read_books, flags = { 'no-writes' },
+  function_name = 'impala3_read_books', callback = read_books, flags = { 'no-writes' },
 }
-learner_only('impala2_open', open)
-learner_only('impala2_renew', renew)
-learner_only('impala2_release', release)
-learner_only('impala2_announce', announce)
-learner_only('impala2_claim', claim)
-learner_only('impala2_confirm', confirm)
-learner_only('impala2_commit', commit)
-learner_only('impala2_publish', publish)
+learner_only('impala3_open', open)
+learner_only('impala3_renew', renew)
+learner_only('impala3_release', release)
+learner_only('impala3_announce', announce)
+learner_only('impala3_claim', claim)
+learner_only('impala3_confirm', confirm)
+learner_only('impala3_commit', commit)
+learner_only('impala3_publish', publish)

@@ -24,9 +24,7 @@ from impala_redis.common.server.resp import round_trip
 from impala_redis.common.server.suitability import check_kind, version_in
 from impala_redis.common.transport.keys import Keys
 
-LIBRARY = "impala2"
-# The server compares the whole text, and only an admin may load another: so its comments stay, too
-# (where it names common/connection.py, that is common/server/translation.py).
+LIBRARY = "impala3"
 FILE = importlib.resources.files("impala_redis.common.transport").joinpath("functions.lua")
 
 

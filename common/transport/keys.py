@@ -9,11 +9,15 @@ run's keys share a slot.
     inflight      list           a mark for each block taken by the learner, not yet committed
     claimed       list           the last of these blocks, until the next claim says they arrived
     weights       hash           version, payload, digest, published_at
-    spec          hash           json, digest, fingerprint, state: all an actor needs to join
+    spec          hash           json, digest, fingerprint, state: all an actor needs to join;
+                                 renewed_at: when a learner has last renewed its lease, by the
+                                 server's clock
     stats         hash           the books: produced, consumed, dropped_oldest, dead_lettered,
                                  stale_rejected, abandoned, dup_push, foreign (came around push),
                                  generation, and dead_lettered:<reason>
-    seq           hash           last sequence number of each producer (actor#incarnation)
+    seq           hash           for each producer (actor#incarnation) its last sequence number and,
+                                 after a space, the time of that push in seconds; one that has been
+                                 silent for a day is forgotten when another joins
     joins         hash           how often an actor of each name has joined since the learner began
     epoch         hash           number, holder, token: fencing; committed: the learner's cursor;
                                  learner:<figure>: the learner's latest figures of its own

@@ -200,7 +200,8 @@ class LearnerLink(Link):
         # By the epoch a reader knows them from those that an earlier learner has left.
         stamped = {**figures, "epoch": self.epoch} if figures else figures
         pairs = [part for pair in stamped.items() for part in pair]
-        self._call_fenced("renew", [self.keys.lock], self.holder, self._lease_ms, *pairs)
+        keys = [self.keys.lock, self.keys.spec]
+        self._call_fenced("renew", keys, self.holder, self._lease_ms, *pairs)
 
     def read_flow(self) -> tuple[int, int]:
         """From the books: blocks produced, and blocks dropped because the list was full."""

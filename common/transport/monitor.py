@@ -1,6 +1,5 @@
 """Reads a run without touching it: books, learner, actors (for status, tests and operators)."""
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,12 @@ from impala_redis.common.server.address import without_password
 from impala_redis.common.server.suitability import eviction_in, whole
 from impala_redis.common.transport.functions import LIBRARY
 from impala_redis.common.transport.link import Link
-from impala_redis.common.transport.replies import SpecReply, pipeline_replies, whole_number
+from impala_redis.common.transport.replies import (
+    SpecReply,
+    finite_number,
+    pipeline_replies,
+    whole_number,
+)
 
 # Where a produced block can be: in exactly one of these.
 WHEREABOUTS = (
@@ -92,13 +96,13 @@ class MonitorLink(Link):
         figures = {
             _text(name).removeprefix("learner:"): figure
             for name, value in epoch.items()
-            if name.startswith(b"learner:") and (figure := _finite(value)) is not None
+            if name.startswith(b"learner:") and (figure := finite_number(value)) is not None
         }
         return {
             "holder": _text(holder) if holder else None,
             "epoch": whole_number(epoch.get(b"number"), 0),
             "weights_version": whole_number(version, -1),
-            "published_unix_s": _finite(published_at),
+            "published_unix_s": finite_number(published_at),
             "figures": figures,
         }
 
@@ -151,15 +155,6 @@ def _bound_of_the_list(spec: SpecReply | None) -> int | None:
         return RunSpec.from_json(spec.json).queue_blocks if spec else None
     except SpecMismatch:
         return None
-
-
-def _finite(reply: bytes | None) -> float | None:
-    """A reply that is a finite number; None when it is none."""
-    try:
-        figure = float(reply or b"")
-    except ValueError:
-        return None
-    return figure if math.isfinite(figure) else None
 
 
 def _text(raw: bytes) -> str:

@@ -1,19 +1,20 @@
 """Pushing without functions, for a user of the server who may do no more than RPUSH and LLEN.
 
 Such a user can neither trim the list nor touch the books. What the push functions do at the server
-is then done around it: the actor keeps the bound by waiting for room (each actor may pass it by one
-block), and the learner counts such blocks as `foreign` and refuses those that came twice.
+is then done around it: whatever the run's policy, the actor keeps the bound by waiting for room
+(each may pass it by one block), and the learner counts such blocks as `foreign` and refuses those
+that came twice.
 """
 
-import time
-
-from impala_redis.common.errors import RedisUnreachable, RunMissing
+from impala_redis.common.errors import RunMissing
 from impala_redis.common.transport.actor_link import ActorLink
-from impala_redis.common.transport.replies import PushReply, pipeline_replies, push_reply
-
-POLL_S = 0.005
-# Without room for this long, a push fails; the courier repeats it without end.
-WAIT_FOR_ROOM_S = 1.0
+from impala_redis.common.transport.replies import (
+    NEWS_OF_SPEC,
+    News,
+    PushReply,
+    news_from,
+    pipeline_replies,
+)
 
 
 class PlainActorLink(ActorLink):
@@ -23,34 +24,36 @@ class PlainActorLink(ActorLink):
         """Asks for an answer only: a user of so few rights may not ask what else it may do."""
         self.ping()
 
-    def push(self, producer: str, sequence: int, message: bytes, queue_blocks: int) -> PushReply:
-        """Pushes a block's message once there is room for it; only then is it `stored`.
+    def push(
+        self,
+        producer: str,
+        sequence: int,
+        message: bytes,
+        queue_blocks: int,
+        queue_policy: str = "block",
+    ) -> PushReply:
+        """Pushes a block's message if the run goes on and there is room for it.
 
-        Raises RunMissing when there is no run, RedisUnreachable when there is no room.
+        Raises RunMissing when there is no run.
         """
-        deadline = time.monotonic() + WAIT_FOR_ROOM_S
-        while True:
-            length, news = self._length_and_news()
-            if news.state != "running":
-                return news
-            if length < queue_blocks:
-                break
-            if time.monotonic() > deadline:
-                raise RedisUnreachable("the list is full: the learner takes no blocks")
-            time.sleep(POLL_S)
+        length, news = self._length_and_news()
+        if news.state != "running":
+            return PushReply("over", news)
+        if length >= queue_blocks:
+            return PushReply("full", news)
         with self._asking():
             self.client.rpush(self.keys.trajectories, message)
-        return news._replace(stored=True)
+        return PushReply("stored", news)
 
-    def _length_and_news(self) -> tuple[int, PushReply]:
+    def _length_and_news(self) -> tuple[int, News]:
         """The list's length in blocks, and the news that a push brings back."""
         with self._asking():
             pipe = self.client.pipeline(transaction=False)
             pipe.llen(self.keys.trajectories)
             pipe.hget(self.keys.weights, "version")
-            pipe.hmget(self.keys.spec, ["digest", "state"])
+            pipe.hmget(self.keys.spec, NEWS_OF_SPEC)
             length, version, spec = pipeline_replies(pipe)
-        news = push_reply(False, version, spec)
+        news = news_from(version, spec)
         if news is None:
             raise RunMissing(f"there is no run {self.run!r}")
         return int(length), news

@@ -1,6 +1,7 @@
-"""What Redis replies, read: a run's spec, its weights, the news after a push, whole numbers."""
+"""What Redis replies, read: a run's spec, its weights, the news after a push, numbers."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -31,26 +32,40 @@ class WeightsReply(NamedTuple):
         return hashlib.sha256(self.message).hexdigest() == self.digest
 
 
-class PushReply(NamedTuple):
-    """What an actor learns in the round trip of a push."""
+# What became of a block: `duplicate` had been stored before; the others are not in the list.
+BlockFate = Literal["stored", "duplicate", "full", "over"]
 
-    stored: bool  # False: it had been stored before
+# What every round trip reads of a spec.
+NEWS_OF_SPEC = ("digest", "state", "renewed_at")
+
+
+class News(NamedTuple):
+    """What is new of a run."""
+
     weights_version: int  # -1: none published
     spec_digest: str
     state: str
+    renewed_at: str  # another text each time the learner renews its lease; empty: never
 
 
-def push_reply(
-    stored: bool, version: bytes | None, spec: Sequence[bytes | None]
-) -> PushReply | None:
-    """The reply to a push from the weights' version and the spec's digest and state.
+class PushReply(NamedTuple):
+    """What an actor learns in the round trip of a push."""
 
-    None when there is no spec.
-    """
-    digest, state = spec
+    fate: BlockFate
+    news: News
+
+    @property
+    def stored(self) -> bool:
+        """Whether the block came into the list by this push."""
+        return self.fate == "stored"
+
+
+def news_from(version: bytes | None, spec: Sequence[bytes | None]) -> News | None:
+    """The news in the weights' version and the fields NEWS_OF_SPEC; None when there is no spec."""
+    digest, state, renewed_at = (None if f is None else f.decode(errors="replace") for f in spec)
     if digest is None or state is None:
         return None
-    return PushReply(stored, whole_number(version, -1), digest.decode(), state.decode())
+    return News(whole_number(version, -1), digest, state, renewed_at or "")
 
 
 def pipeline_replies(pipe: Any) -> list[Any]:
@@ -72,3 +87,12 @@ def whole_number(reply: bytes | str | None, default: int) -> int:
         return default if reply is None or len(reply) > LONGEST_NUMBER else int(reply)
     except ValueError:
         return default
+
+
+def finite_number(reply: bytes | str | None) -> float | None:
+    """A reply that is a finite number; None when it is none."""
+    try:
+        figure = float(reply or "")
+    except ValueError:
+        return None
+    return figure if math.isfinite(figure) else None

@@ -7,7 +7,7 @@ from typing import Any
 from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.diagnosis import Situation, bottleneck
 from impala_redis.common.transport.monitor import WHEREABOUTS, Reading
-from impala_redis.common.transport.replies import whole_number
+from impala_redis.common.transport.replies import finite_number, whole_number
 
 # A list that is longer by fewer blocks has not grown: it goes up and down.
 LEAST_GROWTH_BLOCKS = 8
@@ -64,6 +64,7 @@ def situation(readings: Sequence[Reading]) -> Situation:
             _mean_figure(readings, "refused_share") or 0.0,  # single columns of blocks, too
         ),
         shed_share=_shed_share(first["actors"], last["actors"]),
+        blocked_share=_blocked_share(first, last),
         claim_share=_mean_figure(readings, "claim_share"),
     )
 
@@ -90,6 +91,25 @@ def _mean_figure(readings: Sequence[Reading], name: str) -> float | None:
         if learner["epoch"] == epoch and figures_are_current(learner) and name in learner["figures"]
     ]
     return sum(values) / len(values) if values else None
+
+
+def _blocked_share(first: Reading, last: Reading) -> float | None:
+    """The share of the actors' time in which they waited for room; None if there are none."""
+    before, now = first["actors"], last["actors"]
+    elapsed_s: float = last["at"] - first["at"]
+    waits_s = [
+        more
+        for name in before.keys() & now.keys()
+        if (more := _seconds(now[name]) - _seconds(before[name])) >= 0  # else it has restarted
+    ]
+    if not waits_s or elapsed_s <= 0:
+        return None
+    return min(sum(waits_s) / (elapsed_s * len(waits_s)), 1.0)
+
+
+def _seconds(actor: Mapping[str, str]) -> float:
+    """How long an actor says that it has waited; 0 if it says nothing that is a number."""
+    return finite_number(actor.get("waited_s")) or 0.0
 
 
 def _shed_share(before: Mapping[str, Any], now: Mapping[str, Any]) -> float | None:

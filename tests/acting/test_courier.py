@@ -26,7 +26,9 @@ from impala_redis.common.server import connection
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
+from impala_redis.common.transport.ledger import Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
+from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.common.transport.replies import PushReply, WeightsReply
 from support import eventually
 
@@ -87,13 +89,17 @@ class Run:
         self.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
 
     def courier(
-        self, kind: type[ActorLink] = ActorLink, url: str = "", producer: str = PRODUCER
+        self,
+        kind: type[ActorLink] = ActorLink,
+        url: str = "",
+        producer: str = PRODUCER,
+        spec: RunSpec = SPEC,
     ) -> Courier:
         """A courier at work, with version 1 of the weights."""
         link = kind(url or self.url, self.name, "actor")
         spec_reply = self.learner.read_spec()
         assert spec_reply is not None
-        made = Courier(link, SPEC, spec_reply.digest, producer, lambda: {"frames": 42})
+        made = Courier(link, spec, spec_reply.digest, producer, lambda: {"frames": 42})
         self.links.append(link)
         self.couriers.append(made)
         made.start(VersionedWeights(1, weights(1.0)))
@@ -338,6 +344,177 @@ def test_a_block_given_up_at_the_end_does_not_swallow_the_next(run: Run) -> None
     # then a block that counts as accepted is in the list
     assert carrier.accepted == 1
     assert rewards(run.stored()) == [1, 2]
+
+
+# A run whose actors wait for room.
+
+BLOCKING = dataclasses.replace(SPEC, queue_blocks=2, queue_policy="block")
+LINKS = [ActorLink, PlainActorLink]
+
+
+def played(carrier: Courier, first: int, last: int) -> list[int]:
+    """Hands blocks over as an actor does, until none is wanted; which they were."""
+    done = []
+    for number in range(first, last + 1):
+        if not carrier.wait_for_room(0.3):
+            break
+        carrier.hand_over(numbered(number))
+        done.append(number)
+    return done
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_an_actor_waits_for_room_and_sheds_nothing(run: Run, link: type[ActorLink]) -> None:
+    # given room for two blocks, and nobody who takes them
+    carrier = run.courier(link, spec=BLOCKING)
+
+    # when an actor plays as long as its blocks are wanted
+    done = played(carrier, 1, 20)
+
+    # then two are in the list, one waits to get in, and one is ready: it stands still
+    assert done == [1, 2, 3, 4]
+    eventually(lambda: carrier.accepted == 2)
+    assert carrier.books() == {
+        "generated": 4, "accepted": 2, "pending_local": 2,
+        "shed_local": 0, "push_unknown": 0, "left_over": 0,
+    }  # fmt: skip
+    assert 0.25 < carrier.waited_s < 5.0
+
+    # and it is heard of all the time
+    assert carrier.silent_s < 1.0
+    assert run.monitor.read_actors()
+
+    # when the learner takes blocks, then it goes on, and all arrive in their order
+    taken: list[bytes] = []
+    while len(taken) < 20:
+        taken += run.learner.settle_and_claim(Settled(), 1)[0]
+        done += played(carrier, done[-1] + 1, min(done[-1] + 1, 20))
+    assert rewards([wire.unpack_block(m, SPEC) for m in taken]) == list(range(1, 21))
+    eventually(lambda: carrier.accepted == 20)
+    books = run.monitor.read_books()
+    assert (books["dropped_oldest"], residual(books)) == (0, 0)
+
+
+def test_without_that_policy_no_actor_waits(run: Run) -> None:
+    carrier = run.courier(spec=dataclasses.replace(BLOCKING, queue_policy="drop-oldest"))
+    assert played(carrier, 1, 50) == list(range(1, 51))
+    eventually(lambda: carrier.accepted + carrier.shed_local == 50)
+    assert carrier.waited_s == 0.0
+    assert run.monitor.read_books()["dropped_oldest"] == carrier.accepted - 2
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_an_actor_that_waits_for_room_can_be_closed(run: Run, link: type[ActorLink]) -> None:
+    # given one that waits
+    carrier = run.courier(link, spec=BLOCKING)
+    assert played(carrier, 1, 20) == [1, 2, 3, 4]
+
+    # when it closes, then it has its time and little more
+    began = time.monotonic()
+    carrier.close(0.3)
+    assert 0.25 < time.monotonic() - began < 1.0
+    assert carrier.over
+
+    # and what did not come in is known not to be there
+    assert carrier.books() == {
+        "generated": 4, "accepted": 2, "left_over": 2,
+        "pending_local": 0, "shed_local": 0, "push_unknown": 0,
+    }  # fmt: skip
+    assert rewards(run.stored()) == [1, 2]
+    assert run.monitor.read_actors() == {}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_what_waits_when_the_run_ends_was_not_accepted(run: Run, link: type[ActorLink]) -> None:
+    # given an actor that waits
+    carrier = run.courier(link, spec=BLOCKING)
+    assert played(carrier, 1, 20) == [1, 2, 3, 4]
+
+    # when the run is finished
+    run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "finished")
+    eventually(lambda: carrier.over and carrier.left_over == 1)
+
+    # then the actor may play no more, and the books hold
+    assert carrier.wait_for_room(20.0)
+    assert carrier.run_finished
+    books = carrier.books()
+    assert books["accepted"] == len(run.stored()) == 2
+    assert books["generated"] == sum(n for name, n in books.items() if name != "generated")
+
+
+def test_a_plain_push_into_a_run_that_is_over_is_not_accepted(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given an actor that hears of the end by its push
+    carrier = run.courier(PlainActorLink)
+    eventually(run.monitor.read_actors)
+    monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 1000.0)
+    carrier._next_beat = time.monotonic() + 1000.0
+    run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "finished")
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.over)
+
+    # then the block is where it is: nowhere
+    assert run.stored() == []
+    assert (carrier.books()["accepted"], carrier.books()["left_over"]) == (0, 1)
+
+
+def test_while_redis_is_away_a_waiting_actor_plays_on_and_sheds(
+    own_run: Run, frozen: Callable[[bool], None]
+) -> None:
+    # given an actor that waits for room
+    carrier = own_run.courier(spec=BLOCKING)
+    assert played(carrier, 1, 20) == [1, 2, 3, 4]
+
+    # when the server freezes, then its environments go on, as without that policy
+    frozen(True)
+    assert carrier.wait_for_room(20.0)
+    for number in range(5, 25):
+        assert carrier.wait_for_room(0.0)
+        carrier.hand_over(numbered(number))
+    assert (len(carrier._ring), carrier.shed_local) == (RING_BLOCKS, 21 - RING_BLOCKS)
+
+    # and when it thaws, they stand still again, and nothing was lost twice
+    frozen(False)
+    eventually(lambda: not carrier.wait_for_room(0.1))
+    taken: list[bytes] = []
+    while len(taken) < 3 + RING_BLOCKS:
+        taken += own_run.learner.settle_and_claim(Settled(), 1)[0]
+    assert rewards([wire.unpack_block(m, SPEC) for m in taken]) == [1, 2, 3, *range(17, 25)]
+    assert residual(own_run.monitor.read_books()) == 0
+
+
+def test_an_actor_that_waits_outlives_a_wipe_and_its_block_arrives(own_run: Run) -> None:
+    # given an actor that waits
+    carrier = own_run.courier(spec=BLOCKING)
+    assert played(carrier, 1, 20) == [1, 2, 3, 4]
+
+    # when the server loses everything, and the learner opens the run again
+    own_run.operator.flushall()
+    assert not carrier.wait_for_room(0.3)  # the server answers: nothing is shed
+    own_run.learner.open()
+    own_run.learner.publish(1, message(1))
+    own_run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+
+    # then what waited comes in
+    eventually(lambda: carrier.accepted == 4)
+    assert rewards(own_run.stored()) == [3, 4]
+    assert carrier.shed_local == 0
+
+
+def test_a_learner_that_renews_its_lease_is_not_away(run: Run) -> None:
+    # given a learner that renews its lease now and then
+    carrier = run.courier()
+    for _ in range(5):
+        run.learner.renew({})
+        eventually(lambda: carrier.learner_away_s > 0.06)
+        run.learner.renew({})
+        eventually(lambda: carrier.learner_away_s < 0.06)
+
+    # when it does so no more, whatever it publishes
+    run.learner.publish(2, message(2))
+    eventually(carrier.take_weights)
+    eventually(lambda: carrier.learner_away_s > 0.5)
 
 
 # Weights.

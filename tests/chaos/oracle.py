@@ -18,7 +18,7 @@ SAMPLE_EVERY_S = 2.0
 # Memory is judged once a process has been up for this long, and has this much behind it.
 WARM_UP_S, LEAST_LIFE_S = 30.0, 120.0
 # Where a block can be that an actor made.
-ACTOR_PARTS = ("accepted", "shed_local", "pending_local", "push_unknown")
+ACTOR_PARTS = ("accepted", "shed_local", "pending_local", "push_unknown", "left_over")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 

@@ -224,7 +224,7 @@ def executed_pushes(noted: list[dict[str, Any]]) -> Counter[tuple[bytes, bytes]]
     """How often each (producer, sequence) was executed, from the server's own record."""
     commands = [entry["command"].split(b" ", 9) for entry in noted]
     return Counter(
-        (words[7], words[8]) for words in commands if words[:2] == [b"FCALL", b"impala2_push_begin"]
+        (words[7], words[8]) for words in commands if words[:2] == [b"FCALL", b"impala3_push_begin"]
     )
 
 
@@ -247,7 +247,7 @@ def test_after_a_partition_an_actor_sends_no_more_than_its_ring_of_old_blocks(
     proxy.blackhole = True
     time.sleep(seconds)
     with own_server.client() as operator:
-        (sent,) = (int(sequence) for sequence in operator.hvals(crew.keys.seq))
+        (sent,) = (int(last.split()[0]) for last in operator.hvals(crew.keys.seq))
     proxy.heal()
     after = next_beat(crew).figures
 

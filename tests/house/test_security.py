@@ -33,7 +33,7 @@ from support import ROOT, Program, Programs, eventually
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 RUN = "mine"
 # A function of ours that does something else.
-OTHER_PUSH = "redis.register_function('impala2_push_begin', function() return 1 end)"
+OTHER_PUSH = "redis.register_function('impala3_push_begin', function() return 1 end)"
 K = f"impala:{{{RUN}}}:"
 OTHER = "impala:{other}:"
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")
@@ -48,6 +48,7 @@ ALLOWED: dict[str, list[str]] = {
         f"RPUSH {K}trajectories block",
         f"LLEN {K}trajectories",
         f"HMGET {K}spec json digest state",
+        f"HMGET {K}spec digest state renewed_at",
         f"HMGET {K}weights version payload digest",
         f"HGET {K}weights version",
         f"HSET {K}actor:a host here",
@@ -62,11 +63,12 @@ ALLOWED: dict[str, list[str]] = {
         "PING",
         "CLIENT SETNAME impala-actor",
         "MULTI",
-        f"FCALL impala2_push_begin {PUSH_KEYS} a#1 1",
+        f"FCALL impala3_push_begin {PUSH_KEYS} a#1 1 4 block",
         f"RPUSHX {K}pushing block",
-        f"FCALL impala2_push_end {PUSH_KEYS} a#1 1 4",
+        f"FCALL impala3_push_end {PUSH_KEYS} a#1 1 4 block",
         "EXEC",
         f"HMGET {K}spec json digest state",
+        f"HMGET {K}spec digest state renewed_at",
         f"HMGET {K}weights version payload digest",
         f"HGET {K}weights version",
         f"HSET {K}actor:a host here",
@@ -82,26 +84,26 @@ ALLOWED: dict[str, list[str]] = {
         "CLIENT SETNAME impala-learner",
         "INFO",
         "CONFIG GET proto-max-bulk-len",
-        "FUNCTION LIST LIBRARYNAME impala2 WITHCODE",
+        "FUNCTION LIST LIBRARYNAME impala3 WITHCODE",
         f"GET {K}lock",
         f"HGET {K}weights version",
         f"UNLINK {K}joins",
         f"LLEN {K}trajectories",
-        f"FCALL impala2_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 new",
-        f"FCALL impala2_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1",
+        f"FCALL impala3_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 new",
+        f"FCALL impala3_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1",
         f"LRANGE {K}claimed 0 0",
-        f"FCALL impala2_confirm 2 {K}trajectories {K}epoch 1:me",
-        f"FCALL impala2_commit 4 {K}inflight {K}stats {K}epoch {K}dead 1:me 0 0 0 r x",
-        f"FCALL impala2_publish 2 {K}weights {K}epoch 1:me 1 payload digest",
-        f"FCALL impala2_announce 2 {K}spec {K}epoch 1:me json digest fingerprint running",
-        f"FCALL impala2_renew 2 {K}lock {K}epoch 1:me me 10000 frames 5",
-        f"FCALL impala2_read_books 3 {K}stats {K}trajectories {K}inflight",
-        f"FCALL impala2_release 2 {K}lock {K}epoch 1:me",
+        f"FCALL impala3_confirm 2 {K}trajectories {K}epoch 1:me",
+        f"FCALL impala3_commit 4 {K}inflight {K}stats {K}epoch {K}dead 1:me 0 0 0 r x",
+        f"FCALL impala3_publish 2 {K}weights {K}epoch 1:me 1 payload digest",
+        f"FCALL impala3_announce 2 {K}spec {K}epoch 1:me json digest fingerprint running",
+        f"FCALL impala3_renew 3 {K}lock {K}spec {K}epoch 1:me me 10000 frames 5",
+        f"FCALL impala3_read_books 3 {K}stats {K}trajectories {K}inflight",
+        f"FCALL impala3_release 2 {K}lock {K}epoch 1:me",
     ],
     "monitor": [
         "PING",
         "CLIENT SETNAME impala-status",
-        f"FCALL_RO impala2_read_books 3 {K}stats {K}trajectories {K}inflight",
+        f"FCALL_RO impala3_read_books 3 {K}stats {K}trajectories {K}inflight",
         f"GET {K}lock",
         f"HGETALL {K}epoch",
         f"HGETALL {K}stats",
@@ -132,7 +134,7 @@ NOBODY = [
     "EVALSHA 0000 0",
     "SCRIPT LOAD return(1)",
     "FUNCTION LOAD code",
-    "FUNCTION DELETE impala2",
+    "FUNCTION DELETE impala3",
     "FUNCTION FLUSH",
     "CONFIG SET maxmemory 1",
     "CONFIG SET requirepass x",
@@ -162,8 +164,8 @@ NOBODY = [
     f"HGETALL {OTHER}weights",
     f"HGET {OTHER}weights version",
     f"RPUSH {OTHER}trajectories x",
-    f"FCALL impala2_push_begin 4 {OTHER}trajectories {OTHER}pushing {OTHER}stats {OTHER}seq a#1 1",
-    f"FCALL impala2_release 2 {OTHER}lock {OTHER}epoch 1:me",
+    f"FCALL impala3_push_begin 4 {OTHER}trajectories {OTHER}pushing {OTHER}stats {OTHER}seq a#1 1",
+    f"FCALL impala3_release 2 {OTHER}lock {OTHER}epoch 1:me",
 ]
 
 # What no actor may, of either kind.
@@ -196,18 +198,18 @@ NO_ACTOR = [
     f"HGETALL {K}actor:other",
     f"HGET {K}actor:other host",
     f"HGETALL {K}joins",
-    f"FCALL impala2_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1",
-    f"FCALL impala2_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 g",
-    f"FCALL impala2_publish 2 {K}weights {K}epoch 1:me 2 x y",
-    f"FCALL impala2_push_begin 4 {K}weights {K}pushing {K}stats {K}seq a#1 1",
-    f"FCALL_RO impala2_read_books 3 {K}stats {K}trajectories {K}inflight",
+    f"FCALL impala3_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1",
+    f"FCALL impala3_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 g",
+    f"FCALL impala3_publish 2 {K}weights {K}epoch 1:me 2 x y",
+    f"FCALL impala3_push_begin 4 {K}weights {K}pushing {K}stats {K}seq a#1 1",
+    f"FCALL_RO impala3_read_books 3 {K}stats {K}trajectories {K}inflight",
 ]
 
 DENIED: dict[str, list[str]] = {
     "strict-actor": [
         *NOBODY,
         *NO_ACTOR,
-        f"FCALL impala2_push_begin {PUSH_KEYS} a#1 1",
+        f"FCALL impala3_push_begin {PUSH_KEYS} a#1 1 4 block",
         "MULTI",
         f"RPUSHX {K}pushing block",
         f"RENAME {K}trajectories {K}pushing",
@@ -220,14 +222,14 @@ DENIED: dict[str, list[str]] = {
         *NOBODY,
         *NO_ACTOR,
         # A learner's function under the actor's own keys: refused inside.
-        f"FCALL impala2_open 5 {K}seq {K}stats {K}trajectories {K}pushing {K}stats me 10000 1 0 g",
+        f"FCALL impala3_open 5 {K}seq {K}stats {K}trajectories {K}pushing {K}stats me 10000 1 0 g",
     ],
     "learner": [*NOBODY, "SCAN 0", "CLIENT NO-EVICT on", f"LPOP {K}trajectories"],
     "monitor": [
         *NOBODY,
         "CONFIG GET *",
-        f"FCALL impala2_push_begin {PUSH_KEYS} a#1 1",
-        f"FCALL_RO impala2_read_books 3 {OTHER}stats {OTHER}trajectories {OTHER}inflight",
+        f"FCALL impala3_push_begin {PUSH_KEYS} a#1 1 4 block",
+        f"FCALL_RO impala3_read_books 3 {OTHER}stats {OTHER}trajectories {OTHER}inflight",
         f"RPUSH {K}trajectories x",
         f"LPOP {K}trajectories",
         f"LRANGE {K}trajectories 0 -1",
@@ -260,7 +262,7 @@ def hardened(
         running.load_functions()
         with running.client("learner") as learner:
             keys = [K + name for name in ("lock", "epoch", "inflight", "claimed", "stats")]
-            learner.fcall("impala2_open", 5, *keys, "me", 10_000, 0, 0, "generation")
+            learner.fcall("impala3_open", 5, *keys, "me", 10_000, 0, 0, "generation")
         yield running
 
 
@@ -518,7 +520,7 @@ def test_a_learner_that_misses_the_functions_says_who_loads_them_and_how(
         admin.function_flush()
         code, output = programs.run(*learner, **guarded.login("learner"))
         assert code == 5, output
-        admin.function_load("#!lua name=impala2\n" + OTHER_PUSH)
+        admin.function_load("#!lua name=impala3\n" + OTHER_PUSH)
         code, output = programs.run(*learner, **guarded.login("learner"))
         assert code == 5, output
 
@@ -952,7 +954,7 @@ def test_the_steps_of_security_md_work_as_they_stand(programs: Programs) -> None
     running.says("Ready to accept connections")
     loading = typed(functions)
     assert loading.code() == 0
-    assert loading.output.split() == ["impala2", "OK"]
+    assert loading.output.split() == ["impala3", "OK"]
     learner, actor = typed(learn), typed(act)
 
     # then the run is learned, and seen

@@ -185,6 +185,14 @@ def test_the_words_hold_all_that_is_known() -> None:
     ]
 
 
+def test_an_actor_that_waits_for_room_is_seen_to() -> None:
+    actors = {"a": {"waited_s": "1234.5"}, "b": {"waited_s": "0.0"}, "c": {"waited_s": "nan"}}
+    *_, first, second, third = as_text("cart", summary([reading(actors=actors)])).splitlines()
+    assert first.endswith("shed 0  waited 1,234 s for room")
+    assert second.endswith("shed 0")
+    assert third.endswith("shed 0")
+
+
 def test_what_is_not_known_is_left_out() -> None:
     status = summary([reading(memory=None, state=None, queue_blocks=None, actors={})])
     text = as_text("cart", status)

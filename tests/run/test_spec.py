@@ -134,6 +134,7 @@ FREE: dict[str, Any] = {
     "seed": 5,
     "compression": "zstd",
     "info_keys": ("success",),
+    "queue_policy": "block",
 }
 
 
@@ -227,8 +228,8 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
         '"extra_inputs": "last_action_reward", "run": "pictures", "env": "Rooms-v0", '
         '"unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
         '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", '
-        '"compression": "zstd", "info_keys": [], "start_frames": 0, "resumes": 0, '
-        '"wire_version": 4}'
+        '"compression": "zstd", "info_keys": [], "queue_policy": "drop-oldest", '
+        '"start_frames": 0, "resumes": 0, "wire_version": 4}'
     )
 
 
@@ -297,7 +298,20 @@ def test_another_wire_version_is_told_before_fields_that_only_it_has() -> None:
     assert message.startswith(said)
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name != "wire_version"])
+# Release 0.1 knew them not.
+SINCE = {"queue_policy": "drop-oldest"}
+
+
+@pytest.mark.parametrize("name", SINCE)
+def test_a_field_that_release_0_1_lacks_has_the_meaning_that_it_had_there(name: str) -> None:
+    without = document()
+    del without[name]
+    assert getattr(RunSpec.from_json(json.dumps(without)), name) == SINCE[name]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FIELDS if name not in SINCE and name != "wire_version"]
+)
 def test_a_missing_field_is_refused_by_name(name: str) -> None:
     # given
     without = document()
@@ -338,6 +352,7 @@ WRONG: dict[str, list[Any]] = {
     "lstm_size": [None, "1", 1.0, True, [], {}, -1, 65_537],
     "extra_inputs": [None, 1, True, [], {}, "last", "", LONG],
     "compression": [None, 1, True, [], {}, "zip", "", LONG],
+    "queue_policy": [None, 1, True, [], {}, "wait", "", LONG],
     "hidden_sizes": [None, 64, "64", {}, [0], [-1], [65_537], [1.0], [True], [None], [[1]]],
     "activation": [None, 1, True, [], {}, "gelu", "", LONG],
     "info_keys": [None, "a", {}, [1], [None], [""], [" a"], ["a,b"], ["a\nb"], ["x" * 65], [["a"]]],

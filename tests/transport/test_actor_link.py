@@ -33,8 +33,8 @@ def test_a_push_stores_the_block_counts_it_and_brings_the_news(
     assert monitor.read_books()["produced"] == 1
     # and the reply tells of weights and spec
     digest = hashlib.sha256(b'{"a": 1}').hexdigest()
-    assert reply == (True, 7, digest, "running")
-    assert actor.read_news() == (False, 7, digest, "running")
+    assert reply == ("stored", (7, digest, "running", ""))
+    assert actor.read_news() == reply.news
 
 
 def test_the_bound_drops_the_oldest_and_counts_them(
@@ -110,7 +110,7 @@ def test_a_block_sent_again_is_stored_once(
     older = actor.push("a#1", 1, b"a#1/1", 1000)
 
     # then they are counted, and not stored
-    assert (again.stored, older.stored) == (False, False)
+    assert (again.fate, older.fate) == ("duplicate", "duplicate")
     books = monitor.read_books()
     assert (books["produced"], books["queued"], books["dup_push"]) == (3, 3, 2)
 
@@ -139,6 +139,122 @@ def test_a_block_sent_again_is_not_stored_after_it_was_claimed_and_settled(
     settle(learner, Settled(1))
     assert not actor.push("a#1", 1, b"a#1/1", 1000).stored
     assert monitor.read_books()["queued"] == 0
+
+
+@pytest.mark.parametrize("bound", [1, 4])
+def test_a_producer_that_waits_for_room_drops_nobody_s_block(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis, bound: int
+) -> None:
+    # given a full list
+    blocks = push(actor, bound)
+    before = monitor.read_books(), operator.hgetall(actor.keys.seq)
+
+    # when one more comes, then it is kept out, and neither list nor books have changed
+    assert not actor.has_room(bound)
+    assert actor.push("b#1", 1, b"late", bound, "block").fate == "full"
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == blocks
+    assert (monitor.read_books(), operator.hgetall(actor.keys.seq)) == before
+    assert not operator.exists(actor.keys.pushing)
+
+    # and one that is in the list already is known, full or not
+    assert actor.push("a#1", bound, blocks[-1], bound, "block").fate == "duplicate"
+
+    # and when one was taken, it comes in under the same number
+    claim(learner, 1)
+    assert actor.has_room(bound)
+    assert actor.push("b#1", 1, b"late", bound, "block").stored
+    assert claim(learner, 9) == [*blocks[1:], b"late"]
+    books = monitor.read_books()
+    assert (books["produced"], books["dropped_oldest"]) == (bound + 1, 0)
+    assert residual(books) == 0
+
+
+def test_producers_that_wait_for_room_lose_no_block_however_many_there_are(
+    any_server: EmbeddedServer, learner: LearnerLink, monitor: MonitorLink, run_name: str
+) -> None:
+    producers, blocks_each, bound = 3, 40, 2
+
+    def produce(number: int) -> None:
+        link = ActorLink(any_server.url, run_name, f"actor-{number}")
+        for sequence in range(1, blocks_each + 1):
+            block = f"{number}/{sequence}".encode()
+            while not link.push(f"{number}#1", sequence, block, bound, "block").stored:
+                eventually(lambda: link.has_room(bound))
+        link.close()
+
+    # when they push at once, and a learner takes one block at a time
+    threads = [threading.Thread(target=produce, args=(i,)) for i in range(producers)]
+    for thread in threads:
+        thread.start()
+    taken: list[bytes] = []
+    while len(taken) < producers * blocks_each:
+        new, left = learner.settle_and_claim(Settled(), 1)
+        assert left <= bound
+        taken += new
+    for thread in threads:
+        thread.join(20)
+
+    # then each block came once, those of one producer in their order
+    for number in range(producers):
+        mine = [block for block in taken if block.startswith(b"%d/" % number)]
+        assert mine == [b"%d/%d" % (number, i) for i in range(1, blocks_each + 1)]
+    books = monitor.read_books()
+    assert (books["dropped_oldest"], books["dup_push"], residual(books)) == (0, 0, 0)
+
+
+def test_producers_that_were_silent_for_a_day_are_forgotten_when_another_joins(
+    learner: LearnerLink, actor: ActorLink, operator: redis.Redis
+) -> None:
+    # given one that pushes, and what others have left; release 0.1 wrote no times
+    push(actor, 3)
+    seconds = int(operator.time()[0])
+    left = {
+        "dead#1": f"7 {seconds - 86_500}",
+        "quiet#1": f"8 {seconds - 86_000}",
+        "release-0.1#1": "9",
+        "damaged#1": "what",
+    }
+    operator.hset(actor.keys.seq, mapping=left)
+
+    # when nobody joins, then all are known
+    push(actor, 1, start=4)
+    assert operator.hlen(actor.keys.seq) == 5
+
+    # when another one joins
+    assert actor.push("new#1", 1, b"x", 1000).stored
+
+    # then the dead one is forgotten, and what has no time has one from now on
+    known = {k.decode(): v.decode().split(" ") for k, v in operator.hgetall(actor.keys.seq).items()}
+    expected = {"a#1": "4", "quiet#1": "8", "release-0.1#1": "9", "damaged#1": "what", "new#1": "1"}
+    assert {name: parts[0] for name, parts in known.items()} == expected
+    assert all(int(parts[1]) >= seconds - 86_000 for parts in known.values())
+
+    # and a block that was sent again is known by what release 0.1 left, too
+    assert actor.push("release-0.1#1", 9, b"x", 1000).fate == "duplicate"
+    assert actor.push("release-0.1#1", 10, b"x", 1000).stored
+
+
+def test_the_news_show_each_renewal_of_the_lease(
+    learner: LearnerLink, actor: ActorLink, operator: redis.Redis
+) -> None:
+    # given a learner that has not renewed its lease yet
+    first = actor.read_news()
+    assert first is not None
+    assert first.renewed_at == ""
+
+    # when it renews it
+    learner.renew({})
+    second = actor.push("a#1", 1, b"x", 4).news
+    learner.renew({"frames": 1})
+    third = actor.read_news()
+
+    # then it is another text each time, the server's time
+    assert third is not None
+    assert third.renewed_at != second.renewed_at != ""
+    assert abs(float(third.renewed_at) - float(operator.time()[0])) < 60
+
+    # and no news about the run itself
+    assert third._replace(renewed_at="") == first
 
 
 def test_a_new_incarnation_begins_at_1_again(

@@ -83,23 +83,29 @@ class TransportModel(RuleBasedStateMachine):
         producer=st.sampled_from(["p#1", "p#2", "q#1"]),
         step=st.integers(1, 2),
         cap=st.sampled_from([1, 3, 5, 8]),
+        policy=st.sampled_from(["drop-oldest", "block"]),
     )
-    def push(self, producer: str, step: int, cap: int) -> None:
-        self.last[producer] += step
+    def push(self, producer: str, step: int, cap: int, policy: str) -> None:
         self.pushed += 1
         block = f"{producer}/{self.pushed}".encode()
-        assert self.actor.push(producer, self.last[producer], block, cap).stored
+        fate = self.actor.push(producer, self.last[producer] + step, block, cap, policy).fate
+        if policy == "block" and len(self.queue) >= cap:
+            assert fate == "full"
+            return  # neither list nor books know of it
+        assert fate == "stored"
+        self.last[producer] += step
         excess = max(len(self.queue) + 1 - cap, 0)
         self.queue = [*self.queue[excess:], block]
         self.counts["dropped_oldest"] += excess
         self.counts["produced"] += 1
 
-    @precondition(lambda self: self.last)
+    @precondition(lambda self: any(self.last.values()))
     @rule(data=st.data(), back=COUNTS)
     def push_again(self, data: st.DataObject, back: int) -> None:
-        producer = data.draw(st.sampled_from(sorted(self.last)))
+        producer = data.draw(st.sampled_from(sorted(+self.last)))
         sequence = max(self.last[producer] - back, 1)
-        assert not self.actor.push(producer, sequence, b"again", 1).stored
+        policy = data.draw(st.sampled_from(["drop-oldest", "block"]))
+        assert self.actor.push(producer, sequence, b"again", 1, policy).fate == "duplicate"
         self.counts["dup_push"] += 1
 
     @rule()

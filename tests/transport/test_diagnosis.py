@@ -14,6 +14,7 @@ from impala_redis.common.transport.diagnosis import (
     MEMORY_IS_SHORT,
     NOT_ENOUGH_FIGURES,
     REPLIES_ARE_SLOW,
+    TOO_LONG_BLOCKED,
     TOO_MANY_DROPPED,
     TOO_MANY_REFUSED,
     TOO_MANY_SHED,
@@ -31,6 +32,7 @@ BALANCED = Situation(
     growth_share=0.0,
     refused_share=0.0,
     shed_share=0.0,
+    blocked_share=0.0,
     claim_share=0.1,
     memory_share=0.02,
 )
@@ -60,6 +62,15 @@ def verdict(**changes: Any) -> str:
         (
             {"shed_share": 0.38},
             "learner-bound: actors shed 38 % themselves; use a GPU or fewer actors",
+        ),
+        (
+            {"blocked_share": 0.38},
+            "learner-bound: actors wait 38 % for room in the list; use a GPU or fewer actors",
+        ),
+        (
+            {"wait_share": 0.62, "blocked_share": 0.38},
+            "intake-bound: the learner waits 62 % while actors wait 38 % for room in the list; "
+            "give it a free processor, or larger blocks with --envs-per-actor",
         ),
         (
             {"wait_share": 0.62},
@@ -132,6 +143,7 @@ def test_each_situation_has_its_sentence(changes: dict[str, Any], sentence: str)
         ("dropped_share", TOO_MANY_DROPPED, {}, "learner-bound: actors are dropping"),
         ("growth_share", TOO_MANY_DROPPED, {}, "learner-bound: the list grows"),
         ("shed_share", TOO_MANY_SHED, {}, "learner-bound: actors shed"),
+        ("blocked_share", TOO_LONG_BLOCKED, {}, "learner-bound: actors wait"),
         ("shed_share", TOO_MANY_SHED, {"wait_share": 0.5}, "link-bound: actors shed"),
         ("refused_share", TOO_MANY_REFUSED, {"wait_share": 0.5}, "the learner waits 50 % and re"),
         ("wait_share", INTAKE_IS_SLOW, {"dropped_share": 0.3}, "intake-bound"),
@@ -214,7 +226,7 @@ def test_whatever_is_known_makes_one_sentence_on_one_line() -> None:
         field.name: (None, 0.0, 1.0) for field in fields(Situation)
     }
     values |= {"learner_present": (None, False, True), "finished": (None, False, True)}
-    values |= {"actors": (None, 0, 3), "claim_share": (None, 1.0)}
+    values |= {"actors": (None, 0, 3), "claim_share": (None, 1.0), "blocked_share": (None, 1.0)}
     values["eviction"] = (None, Eviction("allkeys-lru", 0), Eviction("allkeys-lru", 9))
 
     # when / then

@@ -210,3 +210,25 @@ def test_rates_are_by_the_second_and_of_one_generation_only() -> None:
     begun_anew = summary([first, last | {"books": last["books"] | another}])
     assert not {"blocks_per_s", "updates_per_s"} & set(begun_anew)
     assert begun_anew["bottleneck"].startswith("not enough figures")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "share"),
+    [
+        ({"a": "10.0"}, {"a": "11.5"}, 0.75),
+        ({"a": "10.0", "b": "0.0"}, {"a": "12.0", "b": "0.5", "new": "9.0"}, 0.625),
+        ({"a": "10.0"}, {"a": "0.5"}, None),
+        ({"a": "1.0"}, {"a": "99.0"}, 1.0),
+        ({"a": "inf"}, {"a": "what"}, 0.0),
+        ({}, {"a": "1.0"}, None),
+    ],
+    ids=["one", "several", "begun anew", "more than all", "no numbers", "new"],
+)
+def test_the_time_that_actors_wait_for_room_is_a_share_of_theirs(
+    before: dict[str, str], now: dict[str, str], share: float | None
+) -> None:
+    readings = [
+        reading(at, actors={name: {"waited_s": waited_s} for name, waited_s in actors.items()})
+        for at, actors in ((0.0, before), (2.0, now))
+    ]
+    assert situation(readings).blocked_share == share

@@ -1,14 +1,12 @@
 """Pushing without functions: bounded, counted, and never trained on twice."""
 
 import secrets
-import threading
 from collections.abc import Iterator
 
 import pytest
 import redis
 
-from impala_redis.common.errors import RedisUnreachable, RunMissing
-from impala_redis.common.transport import plain_push as plain
+from impala_redis.common.errors import RunMissing
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
@@ -45,39 +43,39 @@ def test_a_plain_push_stores_the_block_and_brings_the_news(
     learner: LearnerLink, actor: PlainActorLink, monitor: MonitorLink
 ) -> None:
     learner.publish(3, b"weights")
-    news = actor.push("a#1", 1, b"block", queue_blocks=4)
-    assert (news.stored, news.weights_version, news.state) == (True, 3, "running")
+    reply = actor.push("a#1", 1, b"block", queue_blocks=4)
+    assert (reply.fate, reply.news.weights_version, reply.news.state) == ("stored", 3, "running")
     assert learner.settle_and_claim(Settled(), 5)[0] == [b"block"]
     books = monitor.read_books()
     assert (books["produced"], books["foreign"], residual(books)) == (1, 1, 0)
 
 
-def test_the_bound_is_kept_by_waiting_for_room(
-    learner: LearnerLink, actor: PlainActorLink, monkeypatch: pytest.MonkeyPatch
+def test_the_bound_is_kept_by_refusing_what_has_no_room(
+    learner: LearnerLink, actor: PlainActorLink
 ) -> None:
     # given a full list
-    monkeypatch.setattr(plain, "WAIT_FOR_ROOM_S", 0.1)
     for sequence in (1, 2):
-        actor.push("a#1", sequence, b"block", queue_blocks=2)
+        assert actor.push("a#1", sequence, b"block", queue_blocks=2).stored
+    assert not actor.has_room(2)
 
-    # when one more is pushed and nobody takes any, then the caller is told
-    with pytest.raises(RedisUnreachable, match="the list is full"):
-        actor.push("a#1", 3, b"late", queue_blocks=2)
+    # when one more is pushed, then it is not stored
+    assert actor.push("a#1", 3, b"late", queue_blocks=2).fate == "full"
 
-    # and when one is taken meanwhile, it goes in
-    monkeypatch.setattr(plain, "WAIT_FOR_ROOM_S", 20.0)
-    pushing = threading.Thread(target=actor.push, args=("a#1", 3, b"late", 2))
-    pushing.start()
+    # and when one was taken, it goes in
     assert learner.settle_and_claim(Settled(), 1)[0] == [b"block"]
-    pushing.join(20)
+    assert actor.has_room(2)
+    assert actor.push("a#1", 3, b"late", queue_blocks=2).stored
     assert learner.settle_and_claim(Settled(), 5)[0] == [b"block", b"late"]
 
 
-def test_waiting_for_room_ends_with_the_run(learner: LearnerLink, actor: PlainActorLink) -> None:
-    actor.push("a#1", 1, b"block", queue_blocks=1)
+@pytest.mark.parametrize("queue_blocks", [1, 9])
+def test_a_run_that_is_over_takes_no_block(
+    learner: LearnerLink, actor: PlainActorLink, queue_blocks: int
+) -> None:
+    actor.push("a#1", 1, b"block", queue_blocks)
     learner.announce("{}", FINGERPRINT, "finished")
-    news = actor.push("a#1", 2, b"late", queue_blocks=1)
-    assert (news.stored, news.state) == (False, "finished")
+    reply = actor.push("a#1", 2, b"late", queue_blocks)
+    assert (reply.fate, reply.news.state) == ("over", "finished")
 
 
 def test_a_plain_push_into_a_run_that_nobody_opened_is_refused(actor: PlainActorLink) -> None:

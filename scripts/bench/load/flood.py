@@ -31,8 +31,8 @@ LONGEST_WAIT_S = 0.02
 CREDIT_PAUSE_S = 0.0005
 # This much of an answer is kept: more than the answer to a push.
 HEAD_NBYTES = 4096
-# A push's answer ends with the version of the weights, and the spec's digest and state.
-NEWS_LINES = 7
+# A push's answer ends with the version of the weights in two lines, and three fields of the spec.
+SPEC_FIELDS = b"*3"
 
 
 def flood(
@@ -211,10 +211,16 @@ class FloodActor:
         self.push_ms.append(taken_ms)
         if news is None:
             answer = self._answer.head
-            news = self._known[answer] = b"".join(answer.splitlines()[-NEWS_LINES:])
+            news = self._known[answer] = _news_in(answer)
         self.is_behind = self._fetches and self._news not in (None, news)
         self._news = news
         return True
+
+
+def _news_in(answer: bytes) -> bytes:
+    """The version of the weights, and the spec's digest and state, not the lease's renewal."""
+    before, _, fields = answer.rpartition(SPEC_FIELDS)
+    return b"".join([*before.splitlines()[-2:], *fields.split(b"\r\n")[1:5]])
 
 
 class Answer:

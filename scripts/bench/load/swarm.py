@@ -18,6 +18,7 @@ from impala_redis.common.server.connection import CONNECT_TIMEOUT_S, SOCKET_TIME
 from impala_redis.common.server.translation import as_ours
 from impala_redis.common.transport import actor_link
 from impala_redis.common.transport.keys import Keys
+from impala_redis.common.transport.replies import NEWS_OF_SPEC
 
 
 def swarm(
@@ -152,14 +153,15 @@ PACKER = redis.Connection()  # never connected
 def news_commands() -> list[tuple[Any, ...]]:
     """What `ActorLink.read_news` sends."""
     keys = Keys(RUN)
-    return [("HGET", keys.weights, "version"), ("HMGET", keys.spec, "digest", "state")]
+    return [("HGET", keys.weights, "version"), ("HMGET", keys.spec, *NEWS_OF_SPEC)]
 
 
 def push_commands(
     spec: RunSpec, producer: str, sequence: int, message: bytes
 ) -> list[tuple[Any, ...]]:
     """What `ActorLink.push` sends."""
-    return actor_link.push_commands(Keys(RUN), producer, sequence, message, spec.queue_blocks)
+    push = (producer, sequence, spec.queue_blocks, spec.queue_policy)
+    return actor_link.push_commands(Keys(RUN), message, *push)
 
 
 def beat_commands(
