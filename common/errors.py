@@ -95,7 +95,7 @@ class CheckpointError(ImpalaError):
 
 
 class WaitedTooLong(ImpalaError):
-    """A wait took longer than the user allowed."""
+    """A wait, for a run or for its learner, took longer than the user allowed."""
 
     exit_code = 12
 

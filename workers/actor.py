@@ -1,7 +1,7 @@
 """impala-actor: joins a run and plays. It needs the server's address and the run's name, no more.
 
 Its loop is `ActorProgram._act`. The environments never wait for Redis. They wait for the learner in
-a run whose queue policy is to block:
+a run whose queue policy is to block, and when there has been none for long:
 
     main thread                        courier (common.acting.courier)    watchdog
     -----------                        -------------------------------    --------
@@ -39,6 +39,7 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers import pacing, process, stopping
+from impala_redis.workers.absence import LearnerAbsence
 from impala_redis.workers.actor_options import actor_options
 from impala_redis.workers.command import Program
 from impala_redis.workers.joining import OpenRun, wait_for_run
@@ -64,6 +65,9 @@ def main(
     run: str | None,
     actor_id: str | None,
     wait_learner_s: float | None,
+    max_learner_away_s: float,
+    when_learner_away: str,
+    exit_with_run: bool,
     env_module: tuple[str, ...],
     unroll_timeout_s: float,
     plain_push: bool,
@@ -85,8 +89,10 @@ def main(
             )
         link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_to_join(run), "actor")
         watchdog = Watchdog(unroll_timeout_s, "an environment hangs: an unroll is not done after")
-        program = ActorProgram(link, name, env_module, watchdog, stop)
-        program.run(wait_redis_s, float("inf") if wait_learner_s is None else wait_learner_s)
+        absence = LearnerAbsence(link.run, max_learner_away_s, when_learner_away == "end")
+        program = ActorProgram(link, name, env_module, watchdog, absence, stop)
+        wait_s = float("inf") if wait_learner_s is None else wait_learner_s
+        program.run(wait_redis_s, wait_s, exit_with_run)
 
 
 class ActorProgram:
@@ -98,16 +104,21 @@ class ActorProgram:
         name: str,
         trusted_modules: tuple[str, ...],
         watchdog: Watchdog,
+        absence: LearnerAbsence,
         stop: stopping.StopFlag,
     ) -> None:
         self._link, self._name = link, name
         self._trusted_modules, self._watchdog, self._stop = trusted_modules, watchdog, stop
+        self._absence = absence
         self._failures = pacing.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
         self._started_unix_s = time.time()
         self._last_beat = (time.monotonic(), 0)  # its time, and the frames until then
 
-    def run(self, wait_redis_s: float, wait_learner_s: float) -> None:
-        """Plays until stopped. Raises WaitedTooLong, RedisUnreachable, RedisDenied and the like."""
+    def run(self, wait_redis_s: float, wait_learner_s: float, exit_with_run: bool) -> None:
+        """Plays until stopped, or until a run that was joined is finished if `exit_with_run`.
+
+        Raises WaitedTooLong, RedisUnreachable, RedisDenied and the like.
+        """
         try:
             pacing.wait_for_redis(
                 lambda: self._link.require("impala-actor"), self._link.url, wait_redis_s, self._stop
@@ -115,14 +126,17 @@ class ActorProgram:
         except RedisUnreachable:
             if not self._stop():
                 raise
+        has_joined = False
         while not self._stop():
-            run = wait_for_run(self._link, self._name, wait_learner_s, self._stop)
-            if run is not None:
-                self._play(run)
+            until_finished = exit_with_run and has_joined
+            run = wait_for_run(self._link, self._name, wait_learner_s, self._stop, until_finished)
+            has_joined = True
+            if run is None or (self._play(run) and exit_with_run):
+                break
         self._link.close()
 
-    def _play(self, run: OpenRun) -> None:
-        """Joins, and acts until the run is over or the actor is stopped."""
+    def _play(self, run: OpenRun) -> bool:
+        """Joins, and acts until the run is over or the actor is stopped; whether it is finished."""
         actor, courier = self._join(run)
         try:
             self._act(actor, courier, run.spec)
@@ -132,12 +146,18 @@ class ActorProgram:
                 actor.close()
         if courier.failure:
             raise courier.failure
+        if courier.run_finished:
+            log.info("the run %s is finished", self._link.run)
+        return courier.run_finished
 
     def _act(self, actor: Actor, courier: Courier, spec: RunSpec) -> None:
         """The loop: the newest weights, an unroll, hand it over."""
         while not self._stop() and not courier.over:
             if courier.silent_s > spec.max_policy_age_s:
                 self._pause(courier, spec.max_policy_age_s)
+                continue
+            if self._absence.keeps_from_playing(courier.learner_away_s):
+                self._stop.wait(LOOK_S)
                 continue
             if not courier.wait_for_room(LOOK_S):
                 continue

@@ -37,6 +37,32 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
             help="An actor gives up when no learner opens the run for this long.",
         )
     ),
+    "max-learner-away-s": ActorOption(
+        option(
+            "max-learner-away-s",
+            type=click.FloatRange(min=0),
+            default=600.0,
+            help="What an actor does when no learner has held its run for this long, is said by "
+            "--when-learner-away; inf: it plays on.",
+        )
+    ),
+    "when-learner-away": ActorOption(
+        option(
+            "when-learner-away",
+            type=click.Choice(["pause", "end"]),
+            default="pause",
+            help="pause: an actor waits for a learner to come back; end: it ends with code 12.",
+        )
+    ),
+    "exit-with-run": ActorOption(
+        option(
+            "exit-with-run",
+            is_flag=True,
+            help="End with code 0 when the run that was joined is solved or finished, instead of "
+            "waiting for another one.",
+        ),
+        not_for_train="it ends its actors with the run",
+    ),
     "env-module": ActorOption(
         shared("env-module"), not_for_train="its actors may import what --env names, no more"
     ),

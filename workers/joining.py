@@ -35,9 +35,15 @@ class OpenRun(NamedTuple):
 
 
 def wait_for_run(
-    link: ActorLink, actor: str, give_up_after_s: float, stop: StopFlag
+    link: ActorLink,
+    actor: str,
+    give_up_after_s: float,
+    stop: StopFlag,
+    until_finished: bool = False,
 ) -> OpenRun | None:
     """The run, once a learner has published its spec and weights; None if stopped.
+
+    None also for a finished run if `until_finished`, else it waits for the next one.
 
     Raises WaitedTooLong, or SpecMismatch: this version cannot join the run.
     """
@@ -54,6 +60,8 @@ def wait_for_run(
             run, why = None, str(error)
         if run is not None:
             return run
+        if until_finished and why == _finished(link.run):
+            return None
         waited_s = time.monotonic() - began
         if waited_s >= give_up_after_s:
             raise WaitedTooLong(f"{why}, and --wait-learner-s is over")
@@ -70,7 +78,7 @@ def _look_for_run(link: ActorLink, actor: str) -> tuple[OpenRun | None, str]:
     if reply is None:
         return None, f"no learner has opened the run {link.run!r}"
     if reply.state != "running":
-        return None, f"the run {link.run!r} is finished"
+        return None, _finished(link.run)
     spec = RunSpec.from_json(reply.json)
     if spec.compression != "none":
         compression.check_installed()
@@ -87,6 +95,10 @@ def _look_for_run(link: ActorLink, actor: str) -> tuple[OpenRun | None, str]:
     if join is None:  # then only chance keeps its episodes from being played again
         join = secrets.randbits(32) + 1
     return OpenRun(spec, reply.digest, weights, join), ""
+
+
+def _finished(run: str) -> str:
+    return f"the run {run!r} is finished"
 
 
 def _read_weights(link: ActorLink, spec: RunSpec) -> VersionedWeights | None:

@@ -45,7 +45,16 @@ NEEDS = {
         "pushing",
     ),
     "impala-actor": Needs(
-        ("MULTI", "EXEC", "FCALL pushing", "RPUSHX pushing", "HGET weights", "HMGET spec", *_BEATS),
+        (
+            "MULTI",
+            "EXEC",
+            "FCALL pushing",
+            "RPUSHX pushing",
+            "LLEN trajectories",
+            "HGET weights",
+            "HMGET spec",
+            *_BEATS,
+        ),
         ("push_begin", "push_end"),
         "pushing",
     ),
@@ -62,7 +71,9 @@ NEEDS = {
 # A command's arguments when it is asked for, KEY in place of a key. What writes is only queued.
 QUESTIONS = {
     **dict.fromkeys(("DEL", "EXISTS", "GET", "HGETALL", "LLEN", "PTTL", "UNLINK"), "KEY"),
-    **dict.fromkeys(("HEXISTS", "HGET", "HMGET", "LPUSH", "RPUSH", "RPUSHX", "SET"), "KEY x"),
+    **dict.fromkeys(
+        ("HDEL", "HEXISTS", "HGET", "HMGET", "LPUSH", "RPUSH", "RPUSHX", "SET"), "KEY x"
+    ),
     **dict.fromkeys(("HSET", "HSETNX"), "KEY x x"),
     **dict.fromkeys(("FCALL", "FCALL_RO"), "impala_question 1 KEY"),
     **dict.fromkeys(("LRANGE", "LTRIM"), "KEY 0 -1"),

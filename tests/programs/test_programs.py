@@ -456,6 +456,70 @@ def test_an_actor_waits_for_the_next_run_when_one_is_finished(
     assert actor.output.count("joined") == 2
 
 
+def test_an_actor_may_end_with_the_run_that_it_joined(
+    programs: Programs, redis_url: str, run_name: str
+) -> None:
+    # given an actor that shall, started first, and one that shall not
+    variables = {"IMPALA_REDIS_URL": redis_url, "IMPALA_RUN": run_name}
+    leaves = programs.start("impala-actor", "--exit-with-run", **variables)
+    waits = programs.start("impala-actor", **variables)
+
+    # when its learner is interrupted, then the run is not over: the actor plays on
+    learner = programs.start("impala-learner", *ENDLESS, "--run-dir", "run", **variables)
+    leaves.says("joined")
+    learner.says("first batch is here")
+    learner.send(signal.SIGTERM)
+    assert learner.code() == 130
+    assert leaves.process.poll() is None
+
+    # when another learner finishes it
+    learner = programs.start(
+        *("impala-learner", "--resume", "--run-dir", "run", "--total-frames", "1"), **variables
+    )
+    assert learner.code() == 0, learner.output
+
+    # then it ends, and the other one waits for the next run
+    assert leaves.code() == 0, leaves.output
+    waits.says(f"waiting: the run '{run_name}' is finished")
+    assert waits.process.poll() is None
+
+
+def test_an_actor_without_a_learner_pauses_or_ends_as_it_was_told(
+    programs: Programs, redis_url: str, run_name: str, raw: redis.Redis
+) -> None:
+    # given a learner, and actors that will not play for long without
+    variables = {"IMPALA_REDIS_URL": redis_url, "IMPALA_RUN": run_name}
+    resumed = ("impala-learner", "--run-dir", "run", "--resume", *ENDLESS)
+    learner = programs.start(*resumed, **variables)
+    command = ("impala-actor", "--max-learner-away-s", "1.5")
+    pauses = programs.start(*command, "--actor-id", "pauses", **variables)
+    ends = programs.start(*command, "--when-learner-away", "end", **variables)
+    learner.says("first batch is here")
+    for actor in (pauses, ends):
+        actor.says("joined")
+
+    # when the learner is killed
+    learner.send(signal.SIGKILL)
+
+    # then one ends with the code of a wait that was too long
+    assert ends.code() == 12, ends.output
+    assert "--max-learner-away-s is over" in ends.output
+    assert "Traceback" not in ends.output
+
+    # and the other one stands still, and says so
+    pauses.says("paused: no learner has held the run")
+    key = f"impala:{{{run_name}}}:actor:pauses"
+    eventually(lambda: raw.hget(key, "frames_per_s") == b"0")
+    frames = int(raw.hget(key, "frames") or 0)
+
+    # until a learner is back
+    assert int(raw.hget(key, "frames") or 0) == frames > 0
+    programs.start(*resumed, "--take-over", **variables).says("first batch is here")
+    eventually(lambda: raw.hget(key, "frames_per_s") not in (None, b"0"))
+    pauses.send(signal.SIGTERM)
+    assert pauses.code() == 0
+
+
 def test_a_resume_with_another_network_is_refused(
     programs: Programs, redis_url: str, run_name: str
 ) -> None:

@@ -152,6 +152,10 @@ def test_a_full_server_still_says_how_the_run_is(parties: Parties) -> None:
     assert monitor.read_actors() == {"a": {"frames": "1"}}
 
 
+# What asks nothing, or gives no news when there is no answer.
+SILENT = {"close", "url", "evictions", "news_of_evictions"}
+
+
 def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any]]]]:
     """Every public method of every side, with a call of it."""
     every: dict[str, Callable[[Any], Any]] = {
@@ -186,6 +190,7 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
                 "release": lambda link: link.release(),
                 "announce": lambda link: link.announce("{}", "f", "running"),
                 "weights_version": lambda link: link.weights_version(),
+                "forget_joins": lambda link: link.forget_joins(),
                 "publish": lambda link: link.publish(1, b"w"),
                 "settle_and_claim": lambda link: link.settle_and_claim(Settled(1), 1),
             },
@@ -217,7 +222,7 @@ def test_every_method_says_soon_that_the_server_is_gone(
 
     for kind, (link, calls) in everything.items():
         # when any method is called (the list below is complete)
-        public = {name for name in dir(kind) if not name.startswith("_")} - {"close", "url"}
+        public = {name for name in dir(kind) if not name.startswith("_")} - SILENT
         assert set(calls) == public
         for name, call in calls.items():
             # then it says so, at once

@@ -57,6 +57,7 @@ def test_the_keys_are_those_of_the_design(
         "digest",
         "fingerprint",
         "state",
+        "renewed_at",
     }
 
 
