@@ -3,8 +3,8 @@
 A Box or a Discrete is taken as it is. The parts of a Dict or a Tuple (also nested), MultiDiscrete,
 MultiBinary and Text go into one row of bytes, in the space's own order, each at a multiple of 8.
 Categories count from 0, in uint8 or int32. Bits are the numbers 0 and 1. Types that do not travel
-are kept exactly in others that do: bool in int8, uint16 in int32, uint32 in int64, float16 in
-float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS.
+are kept exactly in others that do: bool in int8, uint16 in int32, uint32 and uint64 in int64,
+float16 in float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS.
 """
 
 import logging
@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from impala_redis.common.envs.bounds import scales_of
+from impala_redis.common.envs.fitting import Array, Space, column_of, in_a_line
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import (
     MAX_CHOICES,
@@ -32,9 +32,6 @@ from impala_redis.common.run.spaces import (
 )
 
 log = logging.getLogger(__name__)
-
-Space = spaces.Space[Any]
-Array = NDArray[Any]
 
 TEXT_WORDS = 16  # later words are left out
 TEXT_BUCKETS = 128  # bucket 0: no word
@@ -48,7 +45,13 @@ MAX_SCALE_TEXT = 20_000
 MAX_NAME_LENGTH = 256
 
 _ALIGNMENT_BYTES = 8
-_KEPT_IN = {"bool": "int8", "uint16": "int32", "uint32": "int64", "float16": "float32"}
+_KEPT_IN = {
+    "bool": "int8",
+    "uint16": "int32",
+    "uint32": "int64",
+    "uint64": "int64",
+    "float16": "float32",
+}
 _SUPPORTED_OBSERVATIONS = (
     "supported are Box, Discrete, MultiDiscrete, MultiBinary, Text, and Dict or Tuple of these"
 )
@@ -84,7 +87,7 @@ def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> Observa
         end = _aligned(end + part.num_bytes)
     flaw = ""
     if not parts:
-        flaw = ", which has no parts"
+        flaw = ", which holds nothing"
     elif len(parts) > MAX_PARTS:
         flaw = f" of {len(parts)} parts, which is more than {MAX_PARTS}"
     elif end > MAX_OBSERVATION_SIZE:
@@ -103,12 +106,9 @@ class Encoder:
 
     def __init__(self, space: Space, spec: ObservationSpec, num_envs: int) -> None:
         """Takes one environment's space, its `observation_spec`, and N."""
+        self._space, self._dtype = space, np.dtype(spec.dtype)
         self._shape = (num_envs, *spec.shape)
-        self._dtype = np.dtype(spec.dtype)
         self._leaves = tuple(_leaves(space)) if spec.parts else ()
-        self._given_dtype = self._dtype if self._leaves else np.dtype(space.dtype)
-        self._first_value = int(space.start) if isinstance(space, spaces.Discrete) else 0
-        self._is_plain = self._given_dtype == self._dtype and not self._first_value
         self._num_envs = num_envs
         self._columns = [str(index) for index in range(len(spec.parts))]
         self._row = np.dtype(
@@ -121,19 +121,11 @@ class Encoder:
         )
 
     def encode(self, observations: Any) -> Array:
-        """Observations as in the spec [N, ...].
-
-        Raises ValueError where numpy would broadcast or cast without a word.
-        """
+        """Observations as in the spec [N, ...]. Raises ValueError: they are not of the space."""
         if self._leaves:
             return self._packed_rows(observations)
-        array = np.asarray(observations)
-        if array.shape != self._shape or array.dtype != self._given_dtype:
-            raise ValueError(_mismatch("observations are", array, self._given_dtype, self._shape))
-        if self._is_plain:
-            return array
-        kept = array.astype(self._dtype)
-        return kept - self._first_value if self._first_value else kept
+        found = column_of(self._space, observations, self._num_envs, self._dtype)
+        return found.astype(self._dtype, copy=False)
 
     def _packed_rows(self, observations: Any) -> Array:
         """Rows of bytes [N, bytes] that hold all parts."""
@@ -143,13 +135,12 @@ class Encoder:
             found = observations
             for key in leaf.path:
                 found = found[key]
-            columns[column] = _values(leaf, found, self._num_envs)
+            if isinstance(leaf.space, spaces.Text):
+                columns[column] = _encoded_texts(leaf, found, self._num_envs)
+            else:
+                kept = columns[column].dtype
+                columns[column] = column_of(leaf.space, found, self._num_envs, kept, leaf.name)
         return rows
-
-
-def in_a_line(space: Space) -> str:
-    """A space on one line, for messages."""
-    return " ".join(str(space).split())[:200]
 
 
 @lru_cache(maxsize=4096)  # missions repeat
@@ -165,6 +156,13 @@ def encoded_text(text: str) -> NDArray[np.uint8]:
     return buckets
 
 
+def _encoded_texts(leaf: _Leaf, found: Any, num_envs: int) -> NDArray[np.uint8]:
+    """The buckets of N texts [N, TEXT_WORDS]. Raises ValueError: they are none."""
+    if len(found) != num_envs or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"part {leaf.name!r} is not {num_envs} texts")
+    return np.stack([encoded_text(text) for text in found])
+
+
 def _leaves(space: Space, path: tuple[Any, ...] = ()) -> Iterator[_Leaf]:
     if isinstance(space, spaces.Dict):
         for key, inner in space.spaces.items():
@@ -172,7 +170,7 @@ def _leaves(space: Space, path: tuple[Any, ...] = ()) -> Iterator[_Leaf]:
     elif isinstance(space, spaces.Tuple):
         for index, inner in enumerate(space.spaces):
             yield from _leaves(inner, (*path, index))
-    else:
+    elif 0 not in (space.shape or ()):  # an empty part is nothing to see
         yield _Leaf(path, space)
 
 
@@ -208,7 +206,7 @@ def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
 
 def _scale(env_id: str, box: spaces.Box, room: int, name: str = "") -> tuple[int, ...]:
     """What a Box's numbers are divided by, in at most `room` characters, or one for all."""
-    found = scales_of(box)
+    found = _scales_of(box)
     # Looked at before they become texts, which takes a second for a large array.
     scale = tuple(map(int, found)) if len(found) == 1 or 3 * len(found) <= room else ()
     if not scale or _length(scale) > room:
@@ -226,32 +224,25 @@ def _length(scale: tuple[int, ...]) -> int:
     return sum(len(str(number)) + 2 for number in scale) if len(scale) > 1 else 0
 
 
-def _values(leaf: _Leaf, found: Any, num_envs: int) -> Array:
-    """The leaf's column [N, ...]: checked, categories from 0. Raises ValueError."""
-    space = leaf.space
-    if isinstance(space, spaces.Text):
-        if len(found) != num_envs or not all(isinstance(text, str) for text in found):
-            raise ValueError(f"part {leaf.name!r} is not {num_envs} texts")
-        return np.stack([encoded_text(text) for text in found])
-    array = np.asarray(found)
-    shape = (num_envs, *(space.shape or ()))
-    is_box = isinstance(space, spaces.Box)
-    is_of_type = array.dtype == space.dtype if is_box else array.dtype.kind in "biu"
-    if array.shape != shape or not is_of_type:
-        raise ValueError(_mismatch(f"part {leaf.name!r} is", array, space.dtype, shape))
-    if is_box:
-        return array
-    sizes: Any = 2
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
-        array = np.subtract(array, space.start, dtype=np.int64)
-    if (array < 0).any() or (array >= sizes).any():
-        raise ValueError(f"part {leaf.name!r} has values that are not in its space")
-    return array
+def _scales_of(box: spaces.Box) -> NDArray[np.float64]:
+    """What each of a Box's numbers is divided by, flattened [E]; one number [1] if all agree.
 
-
-def _mismatch(what: str, array: Array, dtype: Any, shape: tuple[int, ...]) -> str:
-    return f"{what} {array.dtype}{list(array.shape)}, not {dtype}{list(shape)}"
+    Whole numbers are divided by the largest magnitude that their bounds allow. A bound that is the
+    end of what the dtype can hold says nothing, and leaves them as they are; only bytes up to 255
+    are taken for pixels. Other numbers stay as they are, but for pixels that are kept in floats.
+    """
+    low, high = np.ravel(box.low), np.ravel(box.high)
+    if box.dtype is None or box.dtype.kind not in "iu":
+        are_pixels = len(box.shape) > 1 and (low == 0).all() and (high == 255).all()
+        return np.array([255.0 if are_pixels else 1.0])
+    if (low == low[0]).all() and (high == high[0]).all():
+        low, high = low[:1], high[:1]
+    scales = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
+    if box.dtype != np.uint8:
+        ends = np.iinfo(np.dtype(box.dtype).name)
+        scales[(high == ends.max) | ((low == ends.min) & (ends.min < 0))] = 1.0
+    scales = np.maximum(scales, 1.0)
+    return scales[:1] if (scales == scales[0]).all() else scales
 
 
 def _refusal(env_id: str, space: Space, flaw: str) -> UnsupportedEnvironment:

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from impala_redis.common.envs.fitting import fitted
 from impala_redis.common.errors import UnsupportedEnvironment, printable
 
 # An environment puts numbers for its user under this key; others are asked for by --info-keys.
@@ -29,7 +30,7 @@ Info = Mapping[str, float]
 
 
 class Single(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """One environment whose infos are empty, and whose rewards are numbers."""
+    """One environment whose infos are empty, rewards numbers, and observations of its space."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], env_id: str, info_keys: Iterable[str]) -> None:
         super().__init__(env)
@@ -47,7 +48,7 @@ class Single(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise
         if not isinstance(found, tuple) or len(found) != 2:
             raise self._old_api("its reset returns an observation alone")
-        return found[0], {}
+        return fitted(self.observation_space, found[0]), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Plays an action. Raises UnsupportedEnvironment: what it returns has another form."""
@@ -68,7 +69,7 @@ class Single(gymnasium.Wrapper[Any, Any, Any, Any]):
             reward = _number_or_none(reward)
             if reward is None:
                 raise UnsupportedEnvironment(reward_refusal(self._env_id, result[1]))
-        return observation, reward, terminated, truncated, {}
+        return fitted(self.observation_space, observation), reward, terminated, truncated, {}
 
     def _old_api(self, why: str) -> UnsupportedEnvironment:
         return UnsupportedEnvironment(

@@ -27,7 +27,8 @@ from impala_redis.common.envs import (
     user_module,
 )
 from impala_redis.common.envs.actions import ActionDecoder, action_spec
-from impala_redis.common.envs.observations import Array, Encoder, observation_spec
+from impala_redis.common.envs.fitting import Array
+from impala_redis.common.envs.observations import Encoder, observation_spec
 from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spec import module_of

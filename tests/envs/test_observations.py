@@ -191,10 +191,8 @@ def test_a_spec_of_a_random_space_is_one_that_others_accept(space: Space) -> Non
 @pytest.mark.parametrize(
     ("space", "observed"),
     [
-        (spaces.Box(-1, 1, (2,)), np.zeros((N, 2))),
         (spaces.Box(-1, 1, (2,)), np.zeros((N, 1), np.float32)),
         (spaces.Discrete(4), np.zeros((N, 1), np.int64)),
-        (spaces.Dict(a=spaces.Box(-1, 1, (2,))), {"a": np.zeros((N, 2))}),
         (spaces.Dict(a=spaces.Box(-1, 1, (2,))), {"a": np.zeros((1, 2), np.float32)}),
         (spaces.Dict(a=spaces.Discrete(4)), {"a": np.full(N, 4)}),
         (spaces.Dict(a=spaces.Discrete(4)), {"a": np.full(N, 1.5)}),
@@ -208,7 +206,7 @@ def test_what_is_not_of_the_space_is_refused_and_not_stretched_or_cut(
     space: Space, observed: Any
 ) -> None:
     encoder = Encoder(space, observation_spec("MyEnv-v0", space), N)
-    with pytest.raises(ValueError, match=r"observations are .*, not |part '.*' (is|has) "):
+    with pytest.raises(ValueError, match=r"(observation (is|has) |part '.*' (is|has|of) ).*"):
         encoder.encode(observed)
 
 
@@ -224,13 +222,14 @@ def test_a_box_of_our_own_types_is_not_copied() -> None:
         (spaces.Dict(a=spaces.Dict(b=spaces.Sequence(spaces.Discrete(2)))), "in part 'a.b'; supp"),
         (spaces.Tuple([spaces.Discrete(2), spaces.OneOf([spaces.Discrete(2)])]), "in part '1'; "),
         (spaces.Dict(a=spaces.Graph(spaces.Box(-1, 1, (2,)), None)), "Graph.* in part 'a'; "),
-        (spaces.Dict(a=spaces.Box(0, 9, (2,), np.uint64)), "in part 'a', whose numbers are none"),
-        (spaces.Dict(a=spaces.Box(-1, 1, (0,))), "in part 'a', which is empty or too large; "),
+        (spaces.Dict(a=spaces.Box(-1, 1, (0,))), r"Dict.*\), which holds nothing; "),
+        (spaces.Tuple([spaces.Dict(), spaces.Box(-1, 1, (2, 0))]), ", which holds nothing; "),
+        (spaces.Box(-1, 1, (0,)), "which is empty or too large; "),
         (spaces.Box(-1, 1, (1,) * 9), "which is empty or too large; "),
         (spaces.Dict(a=spaces.Discrete(70_000)), "in part 'a', which has more than 65,536 values"),
         (spaces.Discrete(70_000), "which has more than 65,536 values; "),
         (spaces.Dict({"a" * 300: spaces.Discrete(2)}), "whose name is longer than 256; "),
-        (spaces.Dict(), "which has no parts; "),
+        (spaces.Dict(), "which holds nothing; "),
         (spaces.Tuple([spaces.Discrete(2)] * 65), "of 65 parts, which is more than 64; "),
         (spaces.MultiDiscrete([2] * 5000), "of more than 4096 categories in all; "),
         (spaces.MultiDiscrete([60_000] * 2), "more than 65,536 values in all; "),
