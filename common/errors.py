@@ -57,7 +57,7 @@ class UnsuitableServer(ImpalaError):
 
 
 class RunHeld(ImpalaError):
-    """Another learner holds the run's lease."""
+    """Another learner holds the run's lease, or a run that is to be deleted is worked on."""
 
     exit_code = 7
 

@@ -17,6 +17,7 @@ from impala_redis.common.transport.replies import finite_number, whole_number
 from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
 from impala_redis.workers import stopping
 from impala_redis.workers.command import Program
+from impala_redis.workers.deleting import may_delete
 from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.watching import SAMPLE_S, Trouble, Watcher
@@ -51,6 +52,7 @@ MOST_INFOS = 8  # shown
     help="Print one JSON object (a line each second).",
 )
 @shared("log-level")
+@may_delete
 def main(
     redis_url: str, run: str | None, preset: str | None, watch: bool, as_json: bool, log_level: str
 ) -> None:

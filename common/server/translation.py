@@ -157,6 +157,12 @@ _TABLE = (
         "no answer from Redis at {where} ({cause}); start one with: redis-server, "
         "or give another address with --redis-url",
     ),
+    _Row(
+        (redis.exceptions.WatchError,),
+        "",
+        RunHeld,
+        "a learner has taken the run up just now on Redis at {where}: nothing was deleted",
+    ),
     _Row(_REPLICA, "", ServerDemoted, "Redis at {where} is a replica now: {error}"),
     _Row(
         _MOVING,

@@ -34,7 +34,7 @@ class Keys:
     """The names of one run's keys."""
 
     def __init__(self, run: str) -> None:
-        prefix = f"impala:{{{run}}}:"
+        prefix = self.prefix = f"impala:{{{run}}}:"
         self.trajectories = prefix + "trajectories"
         self.pushing = prefix + "pushing"
         self.inflight = prefix + "inflight"

@@ -1,4 +1,7 @@
-"""Reads a run without touching it: books, learner, actors (for status, tests and operators)."""
+"""Reads a run without touching it: books, learner, actors (for status, tests and operators).
+
+An operator may also delete one.
+"""
 
 import time
 from collections.abc import Mapping
@@ -7,6 +10,7 @@ from typing import Any
 from impala_redis.common.errors import (
     ImpalaError,
     RedisUnreachable,
+    RunHeld,
     RunMissing,
     SpecMismatch,
     printable,
@@ -67,10 +71,7 @@ class MonitorLink(Link):
         except RunMissing:  # not even the functions are there
             stats = []
         if not stats:
-            raise RunMissing(
-                f"there is no run {self.run!r} on {without_password(self.url)}; start one with: "
-                f"impala-learner --run {self.run}"
-            )
+            raise self._missing()
         pairs = zip(stats[::2], stats[1::2], strict=True)
         found = {_text(name): value for name, value in pairs}
         generation = _text(found.pop("generation", b""))
@@ -84,6 +85,12 @@ class MonitorLink(Link):
         for name in ("produced", "foreign"):
             books[name] += uncounted
         return books
+
+    def _missing(self) -> RunMissing:
+        return RunMissing(
+            f"there is no run {self.run!r} on {without_password(self.url)}; start one with: "
+            f"impala-learner --run {self.run}"
+        )
 
     def read_learner(self) -> dict[str, Any]:
         """The lease's holder (None: no learner), epoch, published version, learner's figures."""
@@ -142,6 +149,40 @@ class MonitorLink(Link):
                     name = _text(key).removeprefix(prefix)
                     actors[name] = {_text(k): _text(v) for k, v in figures.items()}
         return dict(sorted(actors.items()))
+
+
+class OperatorLink(MonitorLink):
+    """What an operator may do: it reads, and deletes the keys of a run that nobody works on."""
+
+    def delete_run(self) -> int:
+        """Deletes all of the run's keys at one instant; returns how many there were.
+
+        A finished run and one that was interrupted are deleted alike. Raises RunMissing, and
+        RunHeld while a learner holds the run or an actor lives.
+        """
+        with self._asking(), self.client.pipeline() as pipe:
+            pipe.watch(self.keys.lock)  # a learner that opens the run from here on is noticed
+            holder, left_ms = pipe.get(self.keys.lock), pipe.pttl(self.keys.lock)
+            if holder:
+                raise RunHeld(
+                    f"the learner {_text(holder)} holds the run {self.run!r}; stop it first (once "
+                    f"it is dead, its lease lapses, in {left_ms / 1000:.1f} s at most)"
+                )
+            actors = self.read_actors()
+            if actors:
+                some = ", ".join([*list(actors)[:3], *(["..."] if len(actors) > 3 else [])])
+                raise RunHeld(
+                    f"the run {self.run!r} has live actors, {len(actors)} in all ({some}); stop "
+                    "them first (one that was killed is forgotten after 10 s)"
+                )
+            pattern = _escaped(self.keys.prefix) + "*"
+            keys = sorted(set(self.client.scan_iter(match=pattern, count=1000)))
+            if not keys:
+                raise self._missing()
+            pipe.multi()
+            pipe.unlink(*keys)
+            (deleted,) = pipe.execute()
+        return int(deleted)
 
 
 def residual(books: Mapping[str, Any]) -> int:

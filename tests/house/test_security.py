@@ -25,6 +25,7 @@ from impala_redis.common.server.connection import connect
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.server.suitability import check_server
 from impala_redis.common.transport.actor_link import ActorLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from impala_redis.workers.status import main as status_command
 from impala_redis.workers.train import main as train_command
@@ -449,6 +450,31 @@ def test_the_programs_train_under_their_own_users_without_one_refusal(
     assert actor.code() == 0, actor.output
     assert guarded.refusals() == []
     assert '"foreign": 0' in status(programs, guarded)
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"), [("monitor", 5), ("learner", 5), ("actor", 5), ("admin", 0)]
+)
+@pytest.mark.processes
+def test_only_an_admin_deletes_a_run(
+    programs: Programs, guarded: HardenedServer, user: str, expected: int
+) -> None:
+    # given a finished run
+    address = with_password(guarded.url("learner"), guarded.password("learner"))
+    link = LearnerLink(address, guarded.run, "me", 60.0)
+    link.open()
+    link.release()
+    link.close()
+
+    # when
+    code, output = programs.run(
+        "impala-status", "--delete", "--run", guarded.run, **guarded.login(user)
+    )
+
+    # then
+    assert code == expected, output
+    with guarded.client("admin") as admin:
+        assert bool(admin.exists(link.keys.stats)) == (expected != 0)
 
 
 @pytest.mark.processes
