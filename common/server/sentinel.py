@@ -1,14 +1,17 @@
 """Sentinels: of several servers they know the master, and are asked for it by each connection.
 
 A connection that breaks, or that finds a replica, is made again: so a fail-over is followed as a
-restart is. redis-py keeps the connections; the questions are ours, so that they end in time, and so
-that their failure is one sentence.
+restart is. All sentinels are asked, because one that is late or cut off names the master of before,
+which may have come back and take what is written to it: the latest of their answers counts. For the
+same reason one of them is asked every 2 s while a connection stands.
+
+redis-py keeps the connections; the questions are ours, so that they end in time, and so that their
+failure is one sentence.
 """
 
 import time
-from collections import deque
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -21,6 +24,16 @@ from impala_redis.common.server.address import Address, Place
 # One sentinel gets this long for an answer, and all of them together that long.
 ASK_TIMEOUT_S = 1.0
 ASK_ALL_S = 3.0
+# While connections stand, one sentinel is asked after each interval.
+ASK_AGAIN_S = 2.0
+
+
+class _Master(NamedTuple):
+    """Who is the master, as one sentinel says; each fail-over has a higher epoch."""
+
+    epoch: int
+    host: str
+    port: int
 
 
 class Sentinels:
@@ -28,7 +41,9 @@ class Sentinels:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._places = deque(address.places)
+        self._answering: list[Place] = []  # the last time
+        self._ask_again_at = 0.0
+        self._epoch = -1  # of the master that was named last
         server = parse_url(address.server_url())  # type: ignore[no-untyped-call]
         self._tls = {name: value for name, value in server.items() if name.startswith("ssl_")}
         if address.encrypted:
@@ -40,29 +55,47 @@ class Sentinels:
         self._logins = [own] if own["password"] else [{}, servers] if servers["password"] else [{}]
 
     def discover_master(self, name: str) -> tuple[str, int]:
-        """Host and port of the present master, by the first sentinel that answers.
+        """Host and port of the present master, by the latest of all answers.
 
         Raises MasterNotFoundError, and AuthenticationError when a password is what is missing.
         """
         deadline = time.monotonic() + ASK_ALL_S
-        asked = list(self._places)
-        # The next question begins with another one: the first may be cut off from the others.
-        self._places.rotate(-1)
-        failures: list[tuple[Place, redis.RedisError]] = []
-        for place in asked:
+        answers: dict[Place, _Master] = {}
+        failures: dict[Place, redis.RedisError] = {}
+        for place in self._address.places:
             if time.monotonic() > deadline:
                 break
             try:
-                return self._ask(place, name)
+                answers[place] = self._ask(place, name)
             except redis.RedisError as error:
-                failures.append((place, error))
-        for place, failure in failures:
+                failures[place] = error
+        self._answering = list(answers)
+        self._ask_again_at = time.monotonic() + ASK_AGAIN_S
+        if answers:
+            latest = max(answers.values())
+            self._epoch = latest.epoch
+            return latest.host, latest.port
+        for place, failure in failures.items():
             if isinstance(failure, redis.AuthenticationError):
                 raise redis.AuthenticationError(f"the sentinel at {place}: {failure}")
-        why = "; ".join(f"{place}: {_in_words(failure)}" for place, failure in failures)
+        why = "; ".join(f"{place}: {_in_words(failure)}" for place, failure in failures.items())
         raise MasterNotFoundError(why)
 
-    def _ask(self, place: Place, name: str) -> tuple[str, int]:
+    def have_another(self, name: str) -> bool:
+        """Whether there was a fail-over since the last answer; asks one sentinel, now and then."""
+        if time.monotonic() < self._ask_again_at or not self._answering:
+            return False
+        self._ask_again_at = time.monotonic() + ASK_AGAIN_S
+        place, *others = self._answering
+        try:
+            found = self._ask(place, name)
+        except redis.RedisError:
+            self._answering = others
+            return False
+        self._answering = [*others, place]
+        return found.epoch > self._epoch
+
+    def _ask(self, place: Place, name: str) -> _Master:
         *before, last = self._logins
         for login in before:
             try:
@@ -71,7 +104,7 @@ class Sentinels:
                 pass  # it wants a password
         return self._ask_as(last, place, name)
 
-    def _ask_as(self, login: dict[str, Any], place: Place, name: str) -> tuple[str, int]:
+    def _ask_as(self, login: dict[str, Any], place: Place, name: str) -> _Master:
         client = redis.Redis(
             place.host,
             place.port,
@@ -83,12 +116,27 @@ class Sentinels:
             **login,
             **self._tls,
         )
-        with client:
-            found: Any = client.sentinel_get_master_addr_by_name(name)
+        with client, client.pipeline(transaction=False) as questions:
+            questions.sentinel_get_master_addr_by_name(name)
+            questions.sentinel_master(name)
+            found, state = questions.execute(raise_on_error=False)
+        if isinstance(found, redis.RedisError):
+            raise found
         if found is None:
             raise redis.ResponseError(f"it knows no master named {name!r}")
         host, port = found
-        return host.decode() if isinstance(host, bytes) else host, port
+        epoch = state.get("config-epoch", 0) if isinstance(state, dict) else 0
+        return _Master(int(epoch), host.decode() if isinstance(host, bytes) else host, port)
+
+
+class _Pool(SentinelConnectionPool):
+    """Connections that are made anew when there is another master."""
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        """A connection to the master."""
+        if self.sentinel_manager.have_another(self.service_name):
+            self.disconnect(inuse_connections=False)
+        return super().get_connection(*arguments, **options)
 
 
 def make_pool(address: Address, options: Mapping[str, Any]) -> SentinelConnectionPool:
@@ -97,7 +145,7 @@ def make_pool(address: Address, options: Mapping[str, Any]) -> SentinelConnectio
     settings = {**options, **server, "ssl": address.encrypted}
     for name in ("connection_class", "host", "port"):
         settings.pop(name, None)
-    pool: Any = SentinelConnectionPool
+    pool: Any = _Pool
     return cast(SentinelConnectionPool, pool(address.master, Sentinels(address), **settings))
 
 

@@ -16,9 +16,9 @@ from impala_redis.common.errors import (
     RedisUnreachable,
     ServerDemoted,
 )
-from impala_redis.common.server.address import parse
+from impala_redis.common.server.address import Place, parse
 from impala_redis.common.server.connection import connect, translated
-from impala_redis.common.server.sentinel import ASK_ALL_S, Sentinels
+from impala_redis.common.server.sentinel import ASK_AGAIN_S, ASK_ALL_S, Sentinels, _Master
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
@@ -112,13 +112,60 @@ def test_a_replica_that_a_sentinel_still_calls_the_master_is_said_to_be_one(
 ) -> None:
     # given sentinels that are behind
     eventually(sentinels.in_step, 30.0)
-    place = ("127.0.0.1", sentinels.other().port)
-    monkeypatch.setattr(Sentinels, "_ask", lambda *_: place)
+    late = _Master(9, "127.0.0.1", sentinels.other().port)
+    monkeypatch.setattr(Sentinels, "_ask", lambda *_: late)
     client = connect(sentinels.url, "test")
 
     # when, then
     with pytest.raises(ServerDemoted, match="is a replica now"), translated(client):
         client.set("key", "value")
+    client.close()
+
+
+def test_the_latest_answer_counts_and_not_the_first(
+    sentinels: OwnSentinels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given sentinels of which one and then another is behind
+    asked = Sentinels(parse(sentinels.url))
+    epochs = [4, 6, 5]
+
+    def answer(_: Sentinels, place: Place, name: str) -> _Master:
+        epoch = epochs[sentinels.ports.index(place.port)]
+        return _Master(epoch, f"host-{epoch}", 1)
+
+    monkeypatch.setattr(Sentinels, "_ask", answer)
+
+    # then
+    assert asked.discover_master(MASTER) == ("host-6", 1)
+    epochs[0] = 7
+    assert asked.discover_master(MASTER) == ("host-7", 1)
+
+
+def test_a_master_that_still_answers_is_left_soon_after_it_was_replaced(
+    sentinels: OwnSentinels,
+) -> None:
+    # given a connection to the master
+    eventually(sentinels.in_step, 30.0)
+    master = sentinels.master()
+    client = connect(sentinels.url, "test")
+    with translated(client):
+        client.ping()
+
+    # when it is replaced, while nobody tells it so for some seconds
+    with redis.Redis(port=sentinels.ports[0]) as operator:
+        operator.execute_command("SENTINEL FAILOVER", MASTER)
+
+    # then connections leave it as soon as a sentinel says so
+    def has_left() -> bool:
+        with translated(client):
+            client.ping()
+        return not client.address.endswith(f":{master.port}/0")
+
+    with master.client() as operator:
+        eventually(has_left, 3 * ASK_AGAIN_S)
+        assert operator.role()[0] == b"master"
+        sentinels.wait_for_another(master)
+        operator.replicaof("127.0.0.1", sentinels.master().port)
     client.close()
 
 
