@@ -93,6 +93,8 @@ def parse(url: str) -> Address:
             "it names several servers; of a Redis Cluster any one will do, and several sentinels "
             "stand in redis+sentinel://"
         )
+    if re.search("^,|,,|,$", hosts):
+        raise ValueError("there is a comma too many in its list of hosts")
     port = DEFAULT_SENTINEL_PORT if with_sentinels else DEFAULT_PORT
     places = tuple(_place(text, port) for text in hosts.split(","))
     number = _number(options.get("db", database))
@@ -117,7 +119,7 @@ def _options(query: str, encrypted: bool, with_sentinels: bool) -> dict[str, str
         if name in _TLS_OPTIONS and not encrypted:
             raise ValueError(f"the option {name} is one of rediss://, where TLS is spoken")
         if name not in known:
-            shown = repr(name) if re.fullmatch(r"\w{1,40}", name) else "in it"
+            shown = repr(name) if re.fullmatch(r"\w{1,40}", name) else "of that name"
             raise ValueError(f"there is no option {shown} here; there are {', '.join(known)}")
     return found
 
@@ -134,9 +136,9 @@ def _socket(before: str) -> tuple[str, str]:
 
 def _place(text: str, default_port: int) -> Place:
     found = re.fullmatch(r"(?:\[([^\[\]@/]+)\]|([^:\[\]\s]*))(?::([0-9]{1,5}))?", text)
-    if found is None or int(found[3] or 0) > 65535:
+    if found is None or not 0 < int(found[3] or default_port) <= 65535:
         raise ValueError(
-            "a host and a port up to 65535 were expected, as in host:6379 or [::1]:6379"
+            "a host and a port of 1 to 65535 were expected, as in host:6379 or [::1]:6379"
         )
     host = unquote(found[1] or found[2] or "localhost")
     try:

@@ -6,6 +6,7 @@ is on its way (ASK, TRYAGAIN), the users of `transport` wait as for a server tha
 function may need keys that are on both nodes.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ class Client(redis.Redis):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._going = threading.Lock()
         self._known: deque[Place | None] = deque([None])  # None: where the address says
 
     @property
@@ -76,10 +78,11 @@ class Client(redis.Redis):
             self._go(self._known[1])
 
     def _go(self, place: Place | None) -> None:
-        if place not in self._known:
-            self._known.append(place)
-        self._known.rotate(-self._known.index(place))
-        left, self.connection_pool = self.connection_pool, self.make_pool(place)
+        with self._going:
+            if place not in self._known:
+                self._known.append(place)
+            self._known.rotate(-self._known.index(place))
+            left, self.connection_pool = self.connection_pool, self.make_pool(place)
         left.disconnect(inuse_connections=False)
 
 
