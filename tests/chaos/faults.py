@@ -8,6 +8,7 @@ from collections.abc import Callable
 from chaos.proxy import Proxy
 from chaos.schedule import Fault
 from chaos.system import System
+from support import eventually
 
 # What a squeezed server is left with: less than it holds, so that nothing may be added.
 SQUEEZED = "1mb"
@@ -87,6 +88,17 @@ class Faults:
         self.garbage += 1  # before the oracle can see it
         with self._system.server.client() as client:
             client.rpush(self._system.keys.trajectories, rng.choice(GARBAGE))
+
+    def _fail_over(self, for_s: float, rng: random.Random) -> None:
+        sentinels = self._system.sentinels
+        assert sentinels is not None
+        # The master killed last is a replica again only after some 10 s.
+        eventually(sentinels.in_step, 60.0, "the replica to be in step")
+        self.wipes += 1  # what the replica had not yet got is lost
+        master = sentinels.master()
+        master.stop()
+        sentinels.wait_for_another(master)
+        master.start()
 
     # The network.
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from chaos.faults import Faults
 from chaos.oracle import BooksWatch, Growth, MemoryWatch, audit
-from chaos.schedule import KINDS, faults
+from chaos.schedule import KINDS, KINDS_WITH_SENTINELS, faults
 from chaos.system import System
 from impala_redis.common.transport.monitor import WHEREABOUTS
 from support import eventually
@@ -36,23 +36,24 @@ LOST_SIGHT_BLOCKS = 500
 class ChaosRun:
     """One run, from the first program to the verdict."""
 
-    def __init__(self, folder: Path, seed: int, broken: str | None) -> None:
-        self.system = System(folder, seed, broken)
+    def __init__(self, folder: Path, seed: int, broken: str | None, with_sentinels: bool) -> None:
+        self.system = System(folder, seed, broken, with_sentinels)
+        self.kinds = KINDS_WITH_SENTINELS if with_sentinels else KINDS
         self.faults = Faults(self.system)
-        self.books = BooksWatch(self.system.server.url, lambda: self.faults.garbage)
+        self.books = BooksWatch(self.system.url, lambda: self.faults.garbage)
         self.memory = MemoryWatch()
         self.counts: Counter[str] = Counter()
         self.recoveries: list[tuple[float, str]] = []
         self.offences: list[str] = []
         self.solved_after_s: float | None = None
 
-    def storm(self, seed: int, minutes: float, kinds: tuple[str, ...]) -> None:
+    def storm(self, seed: int, minutes: float, chosen: tuple[str, ...]) -> None:
         """Faults, one after the other, until the time is over or training has stopped."""
         if not self._wait_for_progress("the start"):
             return
         self.recoveries.clear()  # that was no fault
         until = time.monotonic() + minutes * 60
-        for fault in faults(seed, kinds):
+        for fault in faults(seed, chosen, self.kinds):
             self._go_on_for(fault.calm_s)
             if time.monotonic() > until:
                 return
@@ -128,7 +129,7 @@ class ChaosRun:
         worst_s, worst = max(self.recoveries, default=(0.0, "-"))
         return {
             "faults": sum(self.counts.values()),
-            **{kind: self.counts[kind] for kind in KINDS if self.counts[kind]},
+            **{kind: self.counts[kind] for kind in self.kinds if self.counts[kind]},
             "replies dropped": self.system.to_actors.dropped + self.system.to_learner.dropped,
             "learners in all": len(self.system.learners),
             "trainings begun": self.system.trainings,
@@ -204,22 +205,37 @@ def _median(values: list[float]) -> float:
     help="Switch a mechanism off, to see that the verdict finds it.",
 )
 @click.option(
+    "--sentinels",
+    "with_sentinels",
+    is_flag=True,
+    help="A master, a replica and three sentinels: fail-overs, and no faults of the network.",
+)
+@click.option(
     "--keep", type=click.Path(path_type=Path, file_okay=False), help="Leave the logs there."
 )
 def main(
-    minutes: float, seed: int, kinds: str | None, broken: str | None, keep: Path | None
+    minutes: float,
+    seed: int,
+    kinds: str | None,
+    broken: str | None,
+    with_sentinels: bool,
+    keep: Path | None,
 ) -> None:
     """Trains CartPole while things break, and says whether anything was lost unseen."""
     chosen = tuple(kinds.split(",")) if kinds else ()
-    if unknown := set(chosen) - set(KINDS):
+    if unknown := set(chosen) - set(KINDS_WITH_SENTINELS if with_sentinels else KINDS):
         raise click.BadParameter(f"there is no fault {', '.join(sorted(unknown))}")
-    click.echo(f"chaos for {minutes:g} min, seed {seed}" + (f", {broken} broken" * bool(broken)))
+    click.echo(
+        f"chaos for {minutes:g} min, seed {seed}"
+        + ", behind sentinels" * with_sentinels
+        + f", {broken} broken" * bool(broken)
+    )
     if keep and keep.exists() and any(keep.iterdir()):
         raise click.BadParameter(f"{keep} is not empty")
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run = ChaosRun(folder, seed, broken)
+        run = ChaosRun(folder, seed, broken, with_sentinels)
         try:
             run.storm(seed, minutes, chosen)
             run.finish()

@@ -1,7 +1,7 @@
 """What will go wrong, and when: drawn from a seed before anything runs. Pure."""
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 
@@ -36,6 +36,19 @@ KINDS = {
     "drop_replies_to_learner": Kind(3, 1.0, 4.0),
     "push_garbage": Kind(1),
 }
+# Behind sentinels programs go to the servers themselves, past the proxies that break the network.
+# And a master that only falls silent is used by whoever does not connect anew: what it takes then
+# is lost with it.
+KINDS_WITH_SENTINELS = {
+    "fail_over": Kind(4),
+    **{
+        name: KINDS[name]
+        for name in (
+            *("kill_actor", "stop_actor", "kill_learner", "stop_learner", "second_learner"),
+            *("take_over", "squeeze_memory", "push_garbage"),
+        )
+    },
+}
 SHORTEST_CALM_S, LONGEST_CALM_S = 0.5, 4.0
 
 
@@ -48,18 +61,20 @@ class Fault(NamedTuple):
     draw: int  # a seed for whatever the fault itself must choose
 
 
-def faults(seed: int, kinds: Collection[str] = ()) -> Iterator[Fault]:
-    """The faults of that seed, without end; of these kinds alone if any are named.
+def faults(
+    seed: int, chosen: Collection[str] = (), kinds: Mapping[str, Kind] = KINDS
+) -> Iterator[Fault]:
+    """The faults of that seed, without end; those chosen alone if any are named.
 
     Each kind comes once before any comes twice, so that a short run has them all.
     """
     rng = random.Random(seed)
-    names = [name for name in KINDS if not kinds or name in kinds]
+    names = [name for name in kinds if not chosen or name in chosen]
     first = rng.sample(names, len(names))
-    weights = [KINDS[name].weight for name in names]
+    weights = [kinds[name].weight for name in names]
     while True:
         name = first.pop() if first else rng.choices(names, weights)[0]
-        kind = KINDS[name]
+        kind = kinds[name]
         yield Fault(
             calm_s=rng.uniform(SHORTEST_CALM_S, LONGEST_CALM_S),
             kind=name,

@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+from chaos.clusters import OwnSentinels
 from chaos.proxy import Proxy
 from chaos.servers import DURABLE, OwnServer
 from impala_redis.common.transport.keys import Keys
@@ -34,10 +35,14 @@ ACTORS = (STEADY, "mortal-a", "mortal-b")
 class System:
     """Starts everything, and starts again what a fault has ended; `end` stops it."""
 
-    def __init__(self, folder: Path, seed: int, broken: str | None) -> None:
+    def __init__(
+        self, folder: Path, seed: int, broken: str | None, with_sentinels: bool = False
+    ) -> None:
         self.folder, self._seed, self._broken = folder, seed, broken
         self.keys = Keys(RUN)
-        self.server = OwnServer(folder, *DURABLE, "--maxmemory", MAXMEMORY)
+        options = (*DURABLE, "--maxmemory", MAXMEMORY)
+        self.sentinels = OwnSentinels(folder, *options) if with_sentinels else None
+        self._server = None if self.sentinels else OwnServer(folder, *options)
         self.to_actors = Proxy(self.server.port, seed)
         self.to_learner = Proxy(self.server.port, seed + 1)
         self._programs = Programs(folder)
@@ -54,6 +59,19 @@ class System:
         for name in ACTORS:
             self._start_actor(name)
 
+    @property
+    def server(self) -> OwnServer:
+        """The server, or the master of the moment."""
+        if self._server is not None:
+            return self._server
+        assert self.sentinels is not None
+        return self.sentinels.master()
+
+    @property
+    def url(self) -> str:
+        """The server's address, past the proxies."""
+        return self.sentinels.url if self.sentinels else self.server.url
+
     # Starting.
 
     def start_learner(self, *options: str, goal: str = "none") -> Program:
@@ -63,7 +81,7 @@ class System:
         learner = self._programs.start(
             *(*command, *SETTINGS, "--run-dir", str(self.run_dir), "--resume"),
             *("--seed", str(self._seed), "--stop-at-return", goal, *options),
-            IMPALA_REDIS_URL=self.to_learner.url,
+            IMPALA_REDIS_URL=self.url if self.sentinels else self.to_learner.url,
         )
         self.learners.append(learner)
         return learner
@@ -99,7 +117,7 @@ class System:
         actor_id = f"{name}-{next(self._incarnations)}"
         self.actors[name] = self._programs.start(
             *("impala-actor", "--run", RUN, "--actor-id", actor_id),
-            IMPALA_REDIS_URL=self.to_actors.url,
+            IMPALA_REDIS_URL=self.url if self.sentinels else self.to_actors.url,
         )
 
     # Ending.
@@ -166,11 +184,15 @@ class System:
 
     def end(self) -> None:
         """Ends whatever still runs."""
-        self.server.thaw()
+        if self._server is not None:
+            self._server.thaw()
         self._programs.end()
         for proxy in (self.to_actors, self.to_learner):
             proxy.close()
-        self.server.stop()
+        if self._server is not None:
+            self._server.stop()
+        if self.sentinels is not None:
+            self.sentinels.close()
 
     @property
     def outputs(self) -> list[tuple[str, str]]:

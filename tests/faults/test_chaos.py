@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from chaos.faults import Faults
 from chaos.oracle import audit
-from chaos.schedule import KINDS, faults
+from chaos.schedule import KINDS, KINDS_WITH_SENTINELS, faults
 from support import ROOT
 
 
@@ -41,6 +42,14 @@ def test_every_kind_of_fault_comes_before_any_comes_twice() -> None:
     assert sorted(drawn) == sorted(KINDS)
 
 
+def test_behind_sentinels_there_are_fail_overs_and_each_kind_can_be_done() -> None:
+    drawn = [fault.kind for fault in itertools.islice(faults(3, (), KINDS_WITH_SENTINELS), 9)]
+    assert sorted(drawn) == sorted(KINDS_WITH_SENTINELS)
+    assert "fail_over" in drawn
+    for kind in KINDS | KINDS_WITH_SENTINELS:
+        assert callable(getattr(Faults, f"_{kind}"))
+
+
 def test_faults_can_be_chosen() -> None:
     drawn = {fault.kind for fault in itertools.islice(faults(3, ["kill_actor", "cut_network"]), 50)}
     assert drawn == {"kill_actor", "cut_network"}
@@ -65,6 +74,18 @@ def test_a_storm_loses_nothing_unseen(chaos_seed: int) -> None:
     assert figures["faults"] >= 3
     assert figures["consumed"] > 100
     assert figures["solved after the storm, s"] is not None
+
+
+@pytest.mark.processes
+@pytest.mark.full
+@pytest.mark.fault(53)
+@pytest.mark.timeout(400)
+def test_a_storm_with_fail_overs_loses_nothing_unseen(chaos_seed: int) -> None:
+    options = ("--minutes", "1.5", "--seed", str(chaos_seed), "--sentinels")
+    code, words, figures = storm(*options, timeout_s=390)
+    assert code == 0, words
+    assert figures["residual"] == figures["trained on twice"] == 0
+    assert figures["fail_over"] > 0
 
 
 @pytest.mark.processes
