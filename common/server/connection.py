@@ -64,7 +64,9 @@ def translated(client: Client) -> Iterator[None]:
         yield
         client.has_answered = True
     except redis.RedisError as error:
-        raised = as_ours(error, client.address, client.has_answered)
+        here, given = client.address, client.given.text
+        named_by = given if here != given else ""
+        raised = as_ours(error, here, client.has_answered, named_by)
         client.look_elsewhere(error)
         raise raised from error
 

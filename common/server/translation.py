@@ -20,13 +20,15 @@ from impala_redis.common.server import tls
 from impala_redis.common.server.address import cli_command, parse, without_password
 
 
-def as_ours(error: Exception, url: str, has_answered: bool) -> ImpalaError:
+def as_ours(error: Exception, url: str, has_answered: bool, named_by: str = "") -> ImpalaError:
     """Our error for one of redis-py's that came from the server at `url`.
+
+    `named_by` is the address that led there: of another node of a cluster, or of sentinels.
 
     Until that server has answered for the first time (`has_answered`), one that hangs up or stays
     silent is asked whether TLS is the reason: that opens connections of its own.
     """
-    where = without_password(url)
+    where = without_password(url) + f" (named by {without_password(named_by)})" * bool(named_by)
     text = str(error).rpartition("Transaction discarded because of: ")[2]
     word, _, rest = text.partition(" ")
     row = next(row for row in _TABLE if row.fits(error, text))

@@ -220,7 +220,8 @@ def test_a_node_that_is_gone_is_not_asked_for_ever(cluster: OwnCluster, sides: S
 
     # when it is killed
     owner.stop()
-    with pytest.raises(RedisUnreachable, match=str(owner.port)):
+    there = rf"{owner.port}/0 \(named by {named.url}\) \("
+    with pytest.raises(RedisUnreachable, match=there):
         sides.actor.read_news()
 
     # then the node that they were given is asked again
