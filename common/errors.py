@@ -61,6 +61,11 @@ class RunHeld(ImpalaError):
 
     exit_code = 7
 
+    def __init__(self, message: str, holder: str = "", left_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.holder = holder
+        self.left_s = left_s  # until the lease ends; negative if it has no end
+
 
 class Fenced(ImpalaError):
     """Another learner has taken over the run that this one was working on."""

@@ -124,7 +124,8 @@ class LearnerProgram:
         # After an error, `begun` ends what was begun, the last first.
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
             spec, saved = opening.prepare(self._job.plan, self._job.resume)
-            opening.take(self._link, spec, self._config, self._job.terms, self._with_retries)
+            take = (self._link, spec, self._config, self._job.terms, self._with_retries)
+            opening.take(*take, self._stop)
             begun.callback(self._release)
             training = self._start_learning(spec, saved, begun)
             # Inside of it: the result is written before a thread is waited for.

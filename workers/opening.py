@@ -2,12 +2,19 @@
 
 import dataclasses
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 from impala_redis.common.blocks import compression, wire
 from impala_redis.common.envs.vector import VectorEnvironment
-from impala_redis.common.errors import SpecMismatch, UnsupportedEnvironment
+from impala_redis.common.errors import (
+    EXIT_INTERRUPTED,
+    RunHeld,
+    SpecMismatch,
+    UnsupportedEnvironment,
+)
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.records.rundir import RunDirectory
@@ -19,9 +26,13 @@ from impala_redis.common.server.suitability import check_room
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import process
 from impala_redis.workers.plan import Plan
+from impala_redis.workers.stopping import StopFlag
 from impala_redis.workers.terms import Terms
 
 log = logging.getLogger(__name__)
+
+# A lease that another learner holds is looked at again after this time.
+LEASE_POLL_S = 0.2
 
 
 def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
@@ -50,10 +61,11 @@ def take(
     config: Config,
     terms: Terms,
     with_retries: Callable[[Callable[[], Any]], Any],
+    stop: StopFlag,
 ) -> None:
     """Checks the server and opens the run, each request with retries.
 
-    Raises UnsuitableServer, RunHeld, RedisUnreachable or RedisDenied.
+    Raises UnsuitableServer, RunHeld, RedisUnreachable or RedisDenied, and SystemExit if stopped.
     """
     # The blocks of the last claim, and those of the next while they are copied: no more than are
     # claimed and not committed, which is two batches and a block across both.
@@ -76,11 +88,40 @@ def take(
     gone = holder is not None and process.is_dead_here(holder)
     if gone:
         log.warning("taking the run over from %s, which is gone", holder)
-    abandoned = with_retries(lambda: link.open(take_over=terms.take_over or gone))
+    terms = terms._replace(take_over=terms.take_over or gone)
+    abandoned = open_when_free(
+        lambda: with_retries(lambda: link.open(terms.take_over)), terms, stop
+    )
     queue = f"{cli_command(link.url)} LLEN '{link.keys.trajectories}'"
     log.info("run %s, epoch %d; queue: %s", link.run, link.epoch, queue)
     if abandoned:
         log.warning("%d blocks that the last learner had claimed are abandoned", abandoned)
+
+
+def open_when_free(opened: Callable[[], int], terms: Terms, stop: StopFlag) -> int:
+    """What `opened` returns, once no other learner holds the run.
+
+    After a crash in another container, or on another machine, the lease of the one before lies
+    there until it ends. A learner that lives is known by its renewals: about one a second.
+
+    Raises the last RunHeld: the lease is renewed, or --wait-lease-s is over.
+    """
+    began, least_left_s = time.monotonic(), math.inf
+    while True:
+        try:
+            return opened()
+        except RunHeld as held:
+            if terms.wait_lease_s is not None:
+                given_up = time.monotonic() - began >= terms.wait_lease_s
+            else:  # what is left of a lease only grows when it is renewed
+                given_up = held.left_s > least_left_s or held.left_s < 0
+            if given_up:
+                raise
+            if least_left_s == math.inf:
+                log.warning("waiting for the lease of %s, %.1f s left", held.holder, held.left_s)
+            least_left_s = min(least_left_s, held.left_s)
+        if stop.wait(LEASE_POLL_S):
+            raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _resumed(spec: RunSpec, directory: RunDirectory) -> tuple[RunSpec, Checkpoint | None]:

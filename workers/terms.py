@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import click
+
 from impala_redis.workers.options import Function, option
 
 
@@ -11,12 +13,16 @@ class Terms(NamedTuple):
     """What a learner may do to get a run, and what it accepts."""
 
     take_over: bool = False  # the run is taken from a learner that holds it
+    # Seconds to wait for the lease of another learner; None: as long as nobody renews it.
+    wait_lease_s: float | None = None
     allow_eviction: bool = False  # the server may evict the run's keys
 
     def as_arguments(self) -> list[str]:
         """The options as they would be typed."""
         arguments = ["--take-over"] if self.take_over else []
         arguments += ["--allow-eviction"] if self.allow_eviction else []
+        if self.wait_lease_s is not None:
+            arguments.append(f"--wait-lease-s={self.wait_lease_s}")
         return arguments
 
 
@@ -36,6 +42,12 @@ def terms_options(function: Function) -> Function:
 
 _OPTIONS = (
     option("take-over", is_flag=True, help="Take the run from a learner that holds it."),
+    option(
+        "wait-lease-s",
+        type=click.FloatRange(min=0),
+        show_default="until it ends, but only while nobody renews it",
+        help="Seconds to wait for the lease of another learner, even of one that renews it.",
+    ),
     option(
         "allow-eviction",
         is_flag=True,

@@ -50,9 +50,11 @@ def is_unknown_command(reply: object) -> bool:
 
 def _run_held(rest: str, where: str) -> ImpalaError:
     left_ms, _, holder = rest.partition(" ")
+    left_s = int(left_ms) / 1000
     return RunHeld(
         f"another learner holds this run: {holder} (lease renewed within the last seconds, "
-        f"{int(left_ms) / 1000:.1f} s left); stop it, choose another --run, or pass --take-over"
+        f"{left_s:.1f} s left); stop it, choose another --run, or pass --take-over",
+        *(holder, left_s),
     )
 
 
