@@ -7,9 +7,9 @@ a run whose queue policy is to block, and when there has been none for long:
     -----------                        -------------------------------    --------
     waits for a run, starts courier
     loads the newest weights  <------  reads new versions from Redis      ends the process if
-    plays an unroll                    sends a heartbeat every second     the environments take
-    hands the block over  -- ring -->  pushes the oldest block            longer than
-    stops, closes the courier          flushes the ring, leaves           --unroll-timeout-s
+    plays an unroll                    sends a heartbeat every second     a step takes longer than
+    hands the block over  -- ring -->  pushes the oldest block            --step-timeout-s; says how
+    stops, closes the courier          flushes the ring, leaves           long a block takes
 
 The main thread owns environments and policy. It talks to Redis only while no courier runs.
 """
@@ -44,8 +44,9 @@ from impala_redis.workers.actor_options import actor_options
 from impala_redis.workers.command import Program
 from impala_redis.workers.joining import OpenRun, wait_for_run
 from impala_redis.workers.options import CONTEXT, shared
+from impala_redis.workers.pace import UnrollPace, closing, making
 from impala_redis.workers.plan import run_to_join
-from impala_redis.workers.watchdog import Watchdog
+from impala_redis.workers.watchdog import STEP_TIMEOUT_S, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def main(
     when_learner_away: str,
     exit_with_run: bool,
     env_module: tuple[str, ...],
-    unroll_timeout_s: float,
+    step_timeout_s: float | None,
+    unroll_timeout_s: float | None,
     plain_push: bool,
     wait_redis_s: float,
     log_level: str,
@@ -88,11 +90,19 @@ def main(
                 "digits, '.', '_' or '-'"
             )
         link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_to_join(run), "actor")
-        watchdog = Watchdog(unroll_timeout_s, "an environment hangs: an unroll is not done after")
+        watchdog = Watchdog(_step_timeout_s(step_timeout_s, unroll_timeout_s))
         absence = LearnerAbsence(link.run, max_learner_away_s, when_learner_away == "end")
         program = ActorProgram(link, name, env_module, watchdog, absence, stop)
         wait_s = float("inf") if wait_learner_s is None else wait_learner_s
         program.run(wait_redis_s, wait_s, exit_with_run)
+
+
+def _step_timeout_s(step_timeout_s: float | None, unroll_timeout_s: float | None) -> float:
+    """The bound of a step, in seconds, by its present name or by that of release 0.1."""
+    if unroll_timeout_s is None:
+        return STEP_TIMEOUT_S if step_timeout_s is None else step_timeout_s
+    log.warning("--unroll-timeout-s is now --step-timeout-s: it bounds a step, not an unroll")
+    return unroll_timeout_s if step_timeout_s is None else step_timeout_s
 
 
 class ActorProgram:
@@ -142,7 +152,7 @@ class ActorProgram:
             self._act(actor, courier, run.spec)
         finally:
             courier.close(FLUSH_S)
-            with self._watchdog.watching():
+            with self._watchdog.watching(closing(run.spec.envs_per_actor)):
                 actor.close()
         if courier.failure:
             raise courier.failure
@@ -152,6 +162,7 @@ class ActorProgram:
 
     def _act(self, actor: Actor, courier: Courier, spec: RunSpec) -> None:
         """The loop: the newest weights, an unroll, hand it over."""
+        pace = UnrollPace(spec, lambda: actor.progress)
         while not self._stop() and not courier.over:
             if courier.silent_s > spec.max_policy_age_s:
                 self._pause(courier, spec.max_policy_age_s)
@@ -165,7 +176,7 @@ class ActorProgram:
             if weights is not None:
                 actor.policy.load(*weights)
             try:
-                with self._watchdog.watching():
+                with self._watchdog.watching(pace):
                     block = actor.unroll()
             except EnvironmentFailed as error:
                 self._repair(actor, spec, error)
@@ -175,7 +186,7 @@ class ActorProgram:
     def _join(self, run: OpenRun) -> tuple[Actor, Courier]:
         """Makes the environments and starts the courier."""
         spec, incarnation = run.spec, secrets.randbits(62)
-        with self._watchdog.watching():
+        with self._watchdog.watching(making(spec.envs_per_actor)):
             environment = self._make_environment(spec)
             actor = Actor(spec, environment, self._name, incarnation, run.join)
         courier = Courier(
@@ -203,7 +214,7 @@ class ActorProgram:
         while self._failures.spend():
             log.warning("%s; made anew, the unroll is lost", error)
             try:
-                with self._watchdog.watching():
+                with self._watchdog.watching(making(spec.envs_per_actor)):
                     actor.close()
                     actor.begin(self._make_environment(spec))
             except EnvironmentFailed as again:

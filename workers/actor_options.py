@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from impala_redis.workers.options import option, shared
+from impala_redis.workers.watchdog import STEP_TIMEOUT_S
 
 Function = Callable[..., Any]
 
@@ -66,13 +67,22 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
     "env-module": ActorOption(
         shared("env-module"), not_for_train="its actors may import what --env names, no more"
     ),
+    "step-timeout-s": ActorOption(
+        option(
+            "step-timeout-s",
+            type=click.FloatRange(min=0, min_open=True),
+            show_default=f"{STEP_TIMEOUT_S:g}",
+            help="A step of all an actor's environments that takes longer hangs, and so does "
+            "their making with its first reset: the actor ends, for its supervisor to start "
+            "another.",
+        )
+    ),
     "unroll-timeout-s": ActorOption(
         option(
             "unroll-timeout-s",
             type=click.FloatRange(min=0, min_open=True),
-            default=300.0,
-            help="An unroll that takes longer hangs: the actor ends, for its supervisor to start "
-            "another.",
+            hidden=True,
+            help="What --step-timeout-s was called in release 0.1.",
         )
     ),
     "plain-push": ActorOption(

@@ -2,15 +2,18 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
-from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost
+from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost, printable
 from impala_redis.common.run.spec import module_of
 from impala_redis.common.server import children
 from impala_redis.workers import pacing, process
 from impala_redis.workers.options import as_arguments
+from impala_redis.workers.pace import NOTICE
 from impala_redis.workers.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 # Time for the learner to commit, save and write its result when it is asked to stop.
 LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
+# How often the actors' logs are looked at.
+LOOK_S = 1.0
 # Actors that end by themselves are replaced, at most this often within this time.
 ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
@@ -46,6 +51,9 @@ class Crew:
         self._logs = plan.directory.path / "logs"
         self._logs.mkdir(exist_ok=True)
         self._log_starts: dict[str, int] = {}  # bytes of earlier sessions
+        self._read: dict[str, int] = {}  # bytes of logs in which notices were looked for
+        self._noticed: set[str] = set()
+        self._look_due = pacing.every(LOOK_S)
         self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
         self._learner = self._spawn(
             "learner",
@@ -104,6 +112,23 @@ class Crew:
             log.warning("%s ended (%d): %s; %s takes its place", name, code, why, successor)
             del self._actors[name]
             self._actors[successor] = self._spawn_actor(successor)
+
+    def notices(self) -> Iterator[str]:
+        """What actors want the user to know, once; actors of one kind differ in figures only."""
+        if not self._look_due():
+            return
+        for name in self._actors:
+            path = self._logs / f"{name}.log"
+            with path.open("rb") as file:
+                file.seek(self._read.get(name, self._log_starts[name]))
+                *lines, rest = file.read().split(b"\n")
+                self._read[name] = file.tell() - len(rest)
+            for line in lines:
+                words = line.decode(errors="replace")
+                kind = re.sub(r"[\d.,]+", "", words)
+                if words.startswith(NOTICE) and kind not in self._noticed:
+                    self._noticed.add(kind)
+                    yield printable(words.removeprefix(NOTICE))
 
     def last_words(self, code: int) -> str | None:
         """The learner's own words about its failure; None if it did not fail."""

@@ -155,6 +155,8 @@ def _watch(crew: Crew, server: "Server", progress: Progress, stop: stopping.Stop
                 return crew.stop_learner()
             server.check()
             crew.replace_lost_actors()
+            for words in crew.notices():
+                progress.say(words)
             progress.update()
     return crew.stop_learner()
 

@@ -18,6 +18,9 @@ from impala_redis.common.blocks.trajectory import (
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.run.spec import RunSpec
 
+# Of the unroll under way: steps done, and the seconds that they have taken.
+Progress = tuple[int, float]
+
 
 class Actor:
     """N environments and the behaviour policy: plays unrolls, and knows nothing of Redis."""
@@ -42,6 +45,7 @@ class Actor:
         self.policy = make_policy(spec, np.random.Generator(np.random.SFC64(policy_seed)))
         self.frames = 0
         self.episodes = 0
+        self.progress: Progress = (0, 0.0)  # other threads may read it
         self.begin(environment)
 
     def begin(self, environment: VectorEnvironment) -> None:
@@ -72,6 +76,7 @@ class Actor:
         trajectory.is_first[0] = self._is_first
         infos: dict[tuple[int, int], Mapping[str, float]] = {}  # by row and column
         for t in range(spec.unroll_length):
+            self.progress = t, time.perf_counter() - started
             # Copied before the step, which may reuse the array.
             trajectory.observations[history + t] = self._observations
             actions, log_probs = policy.sample(self._observations, trajectory.is_first[t])

@@ -1,0 +1,111 @@
+"""How fast a call of the environments goes on, as another thread sees it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from impala_redis.common.run.spec import RunSpec
+
+if TYPE_CHECKING:
+    from impala_redis.common.acting.unroll import Progress
+
+# A block that takes longer is worth a word: until it is there, the run has no frames.
+LONG_BLOCK_S = 10.0
+# impala-train shows lines of an actor's log that begin so.
+NOTICE = "notice: "
+
+
+class Pace:
+    """One call of N environments, such as their making: it is done, or it is not."""
+
+    so_far = ""  # what a complaint adds
+
+    def __init__(self, what: str) -> None:
+        """`what` is the call, in words."""
+        self.what = what
+        self._times = 0  # how often it has begun
+
+    def begin(self) -> None:
+        """Notes that the call begins, on the thread that makes it."""
+        self._times += 1
+
+    def look(self) -> Any:
+        """A value that changes whenever something has come back."""
+        return self, self._times
+
+
+class UnrollPace(Pace):
+    """The steps of an actor's unrolls; says once how long a block takes, if that is long."""
+
+    def __init__(self, spec: RunSpec, progress: Callable[[], "Progress"]) -> None:
+        """Prepares.
+
+        Args:
+          spec: of the run that is played for.
+          progress: of the unroll under way; called on another thread than the actor's.
+        """
+        super().__init__(f"a step of {_environments(spec.envs_per_actor)}")
+        self._spec, self._progress = spec, progress
+        self._first: Progress | None = None  # of this unroll, as it was first seen
+        self._step_s: float | None = None
+        self._has_said = False
+
+    def look(self) -> Any:
+        """A value that changes with each step; a long block is told as soon as it is known."""
+        done, took_s = now = self._progress()
+        self._measure(now)
+        block_s = (self._step_s or 0.0) * self._spec.unroll_length
+        if block_s > LONG_BLOCK_S and not self._has_said:
+            self._has_said = True
+            click.echo(f"{NOTICE}{self._words(block_s)}", err=True)
+        return self, self._times, done, took_s
+
+    @property
+    def so_far(self) -> str:  # type: ignore[override]
+        """What is known of the steps before, in words."""
+        if self._step_s is None:
+            return ""
+        return f" (those before took {_seconds(self._step_s)} each, a block has {self._size()})"
+
+    def _measure(self, now: "Progress") -> None:
+        """Sets the time of a step, without that of the first: it may be much longer."""
+        done, took_s = now
+        if not done:
+            return
+        first = self._first
+        if first is None or first[0] > done:  # another unroll
+            self._first = now
+            if took_s > LONG_BLOCK_S and self._step_s is None:
+                self._step_s = took_s / done
+        elif done > first[0]:
+            self._step_s = (took_s - first[1]) / (done - first[0])
+
+    def _words(self, block_s: float) -> str:
+        assert self._step_s is not None
+        return (
+            f"{self.what} takes {_seconds(self._step_s)}, so a block of {self._size()} steps takes "
+            f"{_seconds(block_s)}; for sooner blocks lower --envs-per-actor or --unroll-length, or "
+            "start more actors"
+        )
+
+    def _size(self) -> str:
+        return f"{self._spec.envs_per_actor} x {self._spec.unroll_length}"
+
+
+def making(num_envs: int) -> Pace:
+    """The making of N environments and their first reset, which share one bound."""
+    return Pace(f"the making and first reset of {_environments(num_envs)}")
+
+
+def closing(num_envs: int) -> Pace:
+    """The end of N environments."""
+    return Pace(f"the closing of {_environments(num_envs)}")
+
+
+def _environments(number: int) -> str:
+    return f"{number} environment{'s' * (number != 1)}"
+
+
+def _seconds(time_s: float) -> str:
+    return f"{time_s:,.0f} s" if time_s >= 10 else f"{time_s:.2g} s"
