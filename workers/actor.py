@@ -83,7 +83,7 @@ def main(
     process.share_the_interpreter()
     process.keep_memory()
     stop = stopping.StopFlag()
-    with stopping.exit_codes(stop), process.one_computing_thread():
+    with stopping.ending_in_time(), stopping.exit_codes(stop), process.one_computing_thread():
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
             raise ConfigError(
                 f"{ascii(name)[:80]} cannot name an actor: give --actor-id with 1 to 64 letters, "
@@ -121,6 +121,7 @@ class ActorProgram:
         self._trusted_modules, self._watchdog, self._stop = trusted_modules, watchdog, stop
         self._absence = absence
         self._failures = pacing.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
+        self._shown_frames: set[tuple[str, ...]] = set()  # the places in them
         self._started_unix_s = time.time()
         self._last_beat = (time.monotonic(), 0)  # its time, and the frames until then
 
@@ -182,6 +183,7 @@ class ActorProgram:
                 self._repair(actor, spec, error)
             else:
                 courier.hand_over(block)
+            self._stop.take_signals()
 
     def _join(self, run: OpenRun) -> tuple[Actor, Courier]:
         """Makes the environments and starts the courier."""
@@ -189,6 +191,7 @@ class ActorProgram:
         with self._watchdog.watching(making(spec.envs_per_actor)):
             environment = self._make_environment(spec)
             actor = Actor(spec, environment, self._name, incarnation, run.join)
+        self._stop.take_signals()
         courier = Courier(
             self._link,
             spec,
@@ -212,6 +215,7 @@ class ActorProgram:
     def _repair(self, actor: Actor, spec: RunSpec, error: EnvironmentFailed) -> None:
         """Replaces the environments; the begun unroll is lost. Raises the last error."""
         while self._failures.spend():
+            self._show_frames(error)
             log.warning("%s; made anew, the unroll is lost", error)
             try:
                 with self._watchdog.watching(making(spec.envs_per_actor)):
@@ -221,7 +225,16 @@ class ActorProgram:
                 error = again
             else:
                 return
+        self._show_frames(error)
         raise error
+
+    def _show_frames(self, error: EnvironmentFailed) -> None:
+        """Leaves the frames of each different error in the log once; the error keeps none."""
+        places = tuple(line for line in error.frames.splitlines() if line.startswith("  File "))
+        if error.frames and places not in self._shown_frames:
+            self._shown_frames.add(places)
+            log.warning("an error of the environment's own code:\n%s", error.frames)
+        error.frames = ""
 
     def _pause(self, courier: Courier, max_policy_age_s: float) -> None:
         """Waits for Redis: the policy is too old to act with."""

@@ -108,7 +108,8 @@ def main(
     """Plays episodes with a run's weights (--run) or a checkpoint's (--checkpoint)."""
     stopping.set_up_logging(log_level, "eval")
     stop = stopping.StopFlag()
-    with stopping.exit_codes(stop), process.one_computing_thread():
+    write = process.take_output()
+    with stopping.ending_in_time(), stopping.exit_codes(stop), process.one_computing_thread():
         if checkpoint_path is not None and (
             context.get_parameter_source("run") is ParameterSource.ENVIRONMENT
         ):
@@ -135,7 +136,7 @@ def main(
         report = make_report(spec, weights.version, results, settings)
         if video_directory is not None:
             report["videos"] = [str(path) for path in videos]
-        click.echo(json.dumps(report) if as_json else report_in_words(report))
+        write(json.dumps(report) if as_json else report_in_words(report))
 
 
 def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, VersionedWeights]:
@@ -197,6 +198,7 @@ def play(
     playing = np.ones(num_envs, np.bool_)
     is_first, ended = np.ones(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
     for _ in range(settings.max_steps):
+        stop.take_signals()
         if not playing.any() or stop():
             break
         if settings.greedy:
@@ -232,15 +234,16 @@ def record(
     results: list[EpisodeResult] = []
     videos: list[Path] = []
     run = re.sub(r"[^A-Za-z0-9._-]", "-", spec.run)[:64]
+    folder = directory.absolute()  # an environment may change the working directory
     for seed in range(settings.seed, settings.seed + episodes):
-        with video.recording(directory) as recording:
+        with video.recording(folder) as recording:
             environment = VectorEnvironment(
                 spec.env, 1, recording.wrap, spec.observation.frame_stack
             )
             (result,) = play(policy, environment, replace(settings, seed=seed), stop)
             if not stop():
                 name = f"{run}_v{policy.version}_seed{seed}_return{result.episode_return:g}"
-                videos.append(recording.keep(name))
+                videos.append(directory / recording.keep(name).name)
                 results.append(result)
             environment.close()
         if stop():

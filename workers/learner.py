@@ -123,7 +123,7 @@ class LearnerProgram:
         """Trains until solved, finished or stopped; the run directory then holds the result."""
         # After an error, `begun` ends what was begun, the last first.
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
-            spec, saved = opening.prepare(self._job.plan, self._job.resume)
+            spec, saved = opening.prepare(self._job.plan, self._job.resume, self._stop)
             take = (self._link, spec, self._config, self._job.terms, self._with_retries)
             opening.take(*take, self._stop)
             begun.callback(self._release)

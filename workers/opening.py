@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from impala_redis.common.blocks import compression, wire
-from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     RunHeld,
@@ -24,7 +23,7 @@ from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.suitability import check_room
 from impala_redis.common.transport.learner_link import LearnerLink
-from impala_redis.workers import process
+from impala_redis.workers import probing, process
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.stopping import StopFlag
 from impala_redis.workers.terms import Terms
@@ -35,16 +34,15 @@ log = logging.getLogger(__name__)
 LEASE_POLL_S = 0.2
 
 
-def prepare(plan: Plan, resume: bool) -> tuple[RunSpec, Checkpoint | None]:
+def prepare(plan: Plan, resume: bool, stop: StopFlag) -> tuple[RunSpec, Checkpoint | None]:
     """Takes the run directory and tries the environment; returns the spec, and what to resume.
 
     Raises RunDirectoryError, UnsupportedEnvironment, CheckpointError or SpecMismatch.
     """
     plan.directory.prepare("learner", resume)
     wanted = plan.config.environment
-    environment = VectorEnvironment(wanted.env, 1, frame_stack=wanted.frame_stack)
-    spec = make_spec(plan.run, plan.config, environment.observation, environment.action)
-    environment.close()
+    observation, action = probing.spaces_of(wanted.env, wanted.frame_stack, stop)
+    spec = make_spec(plan.run, plan.config, observation, action)
     try:
         RunSpec.from_json(spec.to_json())  # this is how actors read it
         spec.parameter_shapes()

@@ -8,7 +8,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -102,6 +102,27 @@ def one_computing_thread() -> Iterator[None]:
     os.environ["OMP_NUM_THREADS"] = "1"  # read when a library is loaded
     with threadpool_limits(limits=1):  # for libraries that are loaded already
         yield
+
+
+def take_output() -> Callable[[str], None]:
+    """Returns what writes lines to standard output; all that others print goes to standard error.
+
+    That lasts until the process ends: what an environment has printed may still wait in a buffer.
+    """
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+
+    def write(text: str) -> None:
+        data = f"{text}\n".encode(errors="replace")
+        try:
+            while data:
+                data = data[os.write(ours, data) :]
+        except OSError:
+            os.dup2(ours, 1)  # whoever looks why finds it where it is looked for
+            raise
+
+    return write
 
 
 def share_the_interpreter() -> None:

@@ -18,9 +18,13 @@ from impala_redis.common.errors import (
     ImpalaError,
     OutputLost,
     RedisUnreachable,
+    UnsupportedEnvironment,
 )
 
 SHOW_CURSOR = b"\x1b[?25h\n"
+# Threads and exit handlers that an environment has left get this long at a program's end.
+END_WITHIN_S = 2.0
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def do_nothing() -> None:
@@ -30,22 +34,37 @@ def do_nothing() -> None:
 class StopFlag:
     """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C ends the process at once.
 
-    The second one is noticed by a thread, whatever the main thread does: Python runs a handler only
-    between two steps of its own code, so not while a library computes or waits.
+    Signals are noticed by a thread, whatever the main thread does, and whoever has set a handler of
+    his own in Python: that runs only between two steps of Python code, so not while a library
+    computes or waits.
     """
 
     def __init__(self) -> None:
         # A plain flag: an Event could deadlock, set by a handler that interrupts its own wait.
         self._stopped = False
         self.before_end_at_once: Callable[[], None] = do_nothing
-        signals, arrives = os.pipe()
-        os.set_blocking(arrives, False)
-        signal.set_wakeup_fd(arrives, warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
+        signals, self._arrives = os.pipe()
+        os.set_blocking(self._arrives, False)
+        os.register_at_fork(after_in_child=self._let_go)
+        self.take_signals()
         threading.Thread(
             target=self._end_at_second_ctrl_c, args=(signals,), name="ctrl-c", daemon=True
         ).start()
+
+    def take_signals(self) -> None:
+        """Makes Ctrl-C and SIGTERM ours, again if need be: an environment may have taken them."""
+        signal.set_wakeup_fd(self._arrives, warn_on_full_buffer=False)
+        for number in ENDING_SIGNALS:
+            if signal.getsignal(number) != self._on_signal:
+                signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+
+    def _let_go(self) -> None:
+        """Leaves signals to a forked child: the processes of an environment end by SIGTERM."""
+        signal.set_wakeup_fd(-1)
+        for number in ENDING_SIGNALS:
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stopped = True
@@ -56,7 +75,8 @@ class StopFlag:
         while number := os.read(signals, 1):
             if asked and number[0] == signal.SIGINT:
                 break
-            asked = asked or number[0] in (signal.SIGINT, signal.SIGTERM)
+            asked = asked or number[0] in ENDING_SIGNALS
+            self._stopped = self._stopped or asked
         try:
             self.before_end_at_once()
             if sys.stderr.isatty():
@@ -106,6 +126,28 @@ def telling_lost_output() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def ending_in_time() -> Iterator[None]:
+    """Ends the process soon after the `with`, whatever an environment has left running in it.
+
+    Python waits at its end for threads that are no daemons, and for exit handlers.
+    """
+    code = 1
+    try:
+        yield
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 0
+        raise
+    finally:
+        threading.Thread(target=_end_late, args=(code,), name="end", daemon=True).start()
+
+
+def _end_late(code: int) -> None:
+    time.sleep(END_WITHIN_S)
+    os._exit(code)
+
+
+@contextlib.contextmanager
 def exit_codes(stop: StopFlag) -> Iterator[None]:
     """Ends the program with one sentence and the error's code instead of a traceback."""
     try:
@@ -116,6 +158,9 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
         _say_why(error)
         sys.exit(error.exit_code)
     except ImpalaError as error:
+        if isinstance(error, UnsupportedEnvironment) and error.frames:
+            with contextlib.suppress(OSError):
+                click.echo(error.frames, err=True)
         _say_why(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:

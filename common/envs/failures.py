@@ -72,7 +72,9 @@ def frames(error: BaseException) -> str:
         shown = [f for f in one.stack if not f.filename.startswith(_NOT_SHOWN)]
         one.stack = traceback.StackSummary.from_list(shown)
         one = one.__cause__ or one.__context__
-    return "".join(report.format()).strip()
+    # Without the word that stands for a fault of the program's own.
+    lines = "".join(report.format()).rstrip().splitlines()
+    return "\n".join(line for line in lines if not line.startswith("Traceback "))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 for _module in (corridor, masked_cartpole):
     gymnasium.register_envs(_module)
 
+_KNOWN_MODULES = ("gymnasium.envs.", "impala_redis.")
+
 Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 _NO_INFOS: Mapping[int, Info] = MappingProxyType({})
 
@@ -142,6 +144,15 @@ def usable_seed(seed: int, num_envs: int) -> int:
     Environment i gets this seed + i, and code in C takes a seed as an int of 32 bits with a sign.
     """
     return seed % (2**31 - 1 - num_envs)
+
+
+def is_known(env_id: str) -> bool:
+    """Whether it is made by code of ours, Gymnasium's, ALE's or MiniGrid's alone."""
+    if atari.is_atari(env_id) or gridworld.is_gridworld(env_id):
+        return module_of(env_id) in ("", "ale_py", "minigrid")
+    spec = gymnasium.registry.get(env_id)  # an id with a module is not in it
+    made_by = spec.entry_point if spec is not None and not spec.additional_wrappers else None
+    return isinstance(made_by, str) and made_by.startswith(_KNOWN_MODULES)
 
 
 def _make(

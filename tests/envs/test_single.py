@@ -377,6 +377,7 @@ def test_an_error_is_named_with_the_users_file_line_and_function(make: Make) -> 
     assert 'return {}["plan"]' in frames
     assert "KeyError: 'plan'" in frames
     assert frames.endswith("RuntimeError: no plan\nin two lines")
+    assert "Traceback" not in frames
     assert ", in step" in frames
     assert "gymnasium" not in frames
     assert "impala_redis" not in frames

@@ -150,7 +150,7 @@ def test_an_environment_that_also_fails_as_it_is_made_anew_gets_another_chance(
 ) -> None:
     stage = Stage(programs, redis_url, run_name, "Twice-v0")
     actor = stage.actor()
-    actor.says("no new beginning; made anew")
+    actor.says("no new beginning (brittle.py")
     before = stage.consumed()
     eventually(lambda: stage.consumed() > before + 20)
     assert "Traceback" not in actor.output

@@ -1,0 +1,305 @@
+"""What a user's environment does to its process: programs end, and say what they have to."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.workers import probing
+from impala_redis.workers.probing import spaces_of
+from support import BIN, Program, Programs, eventually, is_running
+
+MODULE = """
+import atexit, os, signal, subprocess, sys, threading, time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+def take_signals():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+
+def ignore_signals():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def block_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+
+
+class Plain(gymnasium.Env):
+    observation_space = spaces.Box(-1, 1, (3,), np.float32)
+    action_space = spaces.Discrete(2)
+    length = 5
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(3, np.float32), 1.0, self.steps >= self.length, False, {}
+
+
+class Wide(Plain):
+    def __init__(self):
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+        atexit.register(time.sleep, 1000)
+        os.chdir("/")
+        take_signals()
+        print("a word of the environment")
+        os.write(1, b"and one of its library\\n")
+
+
+class Endless(Plain):
+    length = 10**9
+
+    def __init__(self, made=None, reset=None, step=None):
+        self.at_reset, self.at_step = reset, step
+        if made:
+            made()
+
+    def reset(self, **given):
+        if self.at_reset:
+            self.at_reset()
+        return super().reset(**given)
+
+    def step(self, action):
+        if self.at_step:
+            self.at_step()
+        Path("steps").touch()
+        return super().step(action)
+
+
+class Forks(Endless):
+    def step(self, action):
+        child = os.fork()
+        if not child:
+            Path("forked").touch()
+            time.sleep(1000)
+        while not Path("forked").exists():
+            time.sleep(0.01)
+        Path("forked").unlink()
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        Path("ended").touch()
+        return Plain.step(self, action)
+
+
+class Bears(Plain):
+    def __init__(self):
+        child = subprocess.Popen(["sleep", "1000"])
+        Path("child").write_text(f"{os.getpid()} {child.pid}")
+
+
+def hang():
+    time.sleep(1000)
+
+
+def leave():
+    os._exit(7)
+
+
+def crash():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def give_up():
+    sys.exit("no licence")
+
+
+for name in ("Plain", "Wide", "Forks", "Bears"):
+    gymnasium.register(f"{name}-v0", globals()[name])
+for name in ("hang", "leave", "crash", "give_up"):
+    gymnasium.register(f"{name}-v0", lambda made=globals()[name]: Endless(made))
+for when in ("made", "reset", "step"):
+    for what in (take_signals, ignore_signals, block_signals):
+        gymnasium.register(f"{what.__name__}_{when}-v0", Endless, kwargs={when: what})
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the module lies; it is on the path of the programs, and the working directory."""
+    (tmp_path / "wide_code.py").write_text(MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Asked:
+    """Says after some looks that the program is to stop."""
+
+    def __init__(self, looks: float) -> None:
+        self.looks = looks
+
+    def __call__(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+NEVER: Callable[..., bool] = Asked(float("inf"))
+
+
+# The learner's process that makes it.
+
+
+@pytest.mark.parametrize("env_id", ["wide_code:Plain-v0", "wide_code:Wide-v0"])
+def test_the_spaces_come_out_of_a_process_of_their_own(folder: Path, env_id: str) -> None:
+    # when
+    before = signal.getsignal(signal.SIGTERM)
+    found = spaces_of(env_id, 3, NEVER)  # type: ignore[arg-type]
+
+    # then nothing else does
+    assert found == (ObservationSpec((3,), "float32", frame_stack=3), discrete(2))
+    assert Path.cwd() == folder
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("env_id", "why"),
+    [
+        ("leave-v0", "cannot be made: its code ended the process with the exit code 7$"),
+        ("crash-v0", "cannot be made: its code ended the process by the signal SIGSEGV$"),
+        ("give_up-v0", r"cannot be made: it calls sys.exit\('no licence'\) \(.*, in give_up\)$"),
+        ("hang-v0", "hangs: it is not made after 1.5 s; look at its constructor$"),
+        ("nothing-v0", "there is no environment 'wide_code:nothing-v0'"),
+    ],
+)
+def test_an_environment_that_cannot_be_made_is_refused_with_what_it_did(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, env_id: str, why: str
+) -> None:
+    monkeypatch.setattr(probing, "MADE_WITHIN_S", 1.5 if "hang" in env_id else 30.0)
+    with pytest.raises(UnsupportedEnvironment, match=why) as refused:
+        spaces_of(f"wide_code:{env_id}", 1, NEVER)  # type: ignore[arg-type]
+    assert ("in give_up" in refused.value.frames) == (env_id == "give_up-v0")
+
+
+def test_a_program_that_is_to_stop_does_not_wait_for_an_environment(folder: Path) -> None:
+    with pytest.raises(SystemExit) as left:
+        spaces_of("wide_code:hang-v0", 1, Asked(10))  # type: ignore[arg-type]
+    assert left.value.code == 130
+
+
+def test_what_an_environment_has_started_ends_with_its_process(folder: Path) -> None:
+    # when
+    spaces_of("wide_code:Bears-v0", 1, NEVER)  # type: ignore[arg-type]
+
+    # then
+    for pid in map(int, (folder / "child").read_text().split()):
+        eventually(lambda pid=pid: not is_running(pid))
+
+
+# The programs.
+
+
+@pytest.mark.processes
+def test_a_run_ends_and_is_evaluated_whatever_its_environment_leaves(
+    programs: Programs, folder: Path
+) -> None:
+    # when trained in a relative directory, with an environment that goes elsewhere
+    started = time.monotonic()
+    code, output = programs.run(
+        *("impala-train", "--env", "wide_code:Wide-v0", "--total-frames", "2000"),
+        *("--unroll-length", "5", "--run-dir", "mine"),
+        cwd=folder,
+    )
+
+    # then it is finished, and its files are where they were asked for
+    assert code == 0, output
+    assert json.loads((folder / "mine" / "result.json").read_text())["status"] == "finished"
+    assert "a word of the environment" not in output
+
+    # and when evaluated, standard output holds the report alone
+    done = subprocess.run(
+        [
+            *(str(BIN / "impala-eval"), "--checkpoint", "mine", "--env-module", "wide_code"),
+            *("--episodes", "2", "--json"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(done.stdout)["mean_return"] == 5.0
+    assert "a word of the environment\n" in done.stderr
+    assert "and one of its library\n" in done.stderr
+    assert time.monotonic() - started < 60  # and not the thousand seconds
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the module, and a run of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "wide_code.py").write_text(MODULE)
+    programs = Programs(folder)
+    code, output = programs.run(
+        *("impala-train", "--env", "wide_code:Plain-v0", "--total-frames", "1000"),
+        *("--unroll-length", "5", "--run-dir", "run"),
+        cwd=folder,
+    )
+    assert code == 0, output
+    return folder
+
+
+def evaluate(programs: Programs, trained: Path, env_id: str, folder: Path) -> Program:
+    """Starts an evaluation of the run in another environment of the same spaces."""
+    for path in (trained / "run" / "checkpoints").glob("*.json"):
+        text = path.read_text()
+        (folder / "run").mkdir(exist_ok=True)
+        (folder / "run" / path.name).write_text(text.replace("Plain-v0", env_id))
+    for path in (trained / "run" / "checkpoints").glob("*.safetensors"):
+        (folder / "run" / path.name).write_bytes(path.read_bytes())
+    newest = max((folder / "run").glob("*.safetensors"))
+    return programs.start(
+        *("impala-eval", "--checkpoint", str(newest), "--env-module", "wide_code"),
+        *("--episodes", "1", "--max-steps", "1000000000"),
+        cwd=folder,
+    )
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("when", ["made", "reset", "step"])
+@pytest.mark.parametrize("what", ["take_signals", "ignore_signals", "block_signals"])
+def test_a_signal_ends_a_program_whose_environment_has_taken_it(
+    programs: Programs, trained: Path, folder: Path, what: str, when: str
+) -> None:
+    # given an evaluation without end
+    evaluation = evaluate(programs, trained, f"{what}_{when}-v0", folder)
+    eventually((folder / "steps").exists, 30.0, "a step")
+
+    # when
+    def ended() -> bool:
+        evaluation.send(signal.SIGTERM)
+        return evaluation.process.poll() is not None
+
+    # then one signal is enough, but where it is ignored again in each step: that loses some
+    if (what, when) == ("ignore_signals", "step"):
+        eventually(ended)
+        assert evaluation.code() in (130, -signal.SIGTERM)  # the next one may meet its last moment
+    else:
+        evaluation.send(signal.SIGTERM)
+        assert evaluation.code() == 130
+
+
+@pytest.mark.processes
+def test_a_signal_for_a_child_that_an_environment_forked_is_not_the_programs(
+    programs: Programs, trained: Path, folder: Path
+) -> None:
+    evaluation = evaluate(programs, trained, "Forks-v0", folder)
+    eventually((folder / "ended").exists, 30.0, "a child's end")
+    (folder / "ended").unlink()
+    eventually((folder / "ended").exists, 30.0, "another child's end")
+    assert evaluation.process.poll() is None

@@ -1,0 +1,135 @@
+"""An environment's spaces, found out in a process of its own of which nothing remains.
+
+What a user's environment brings along stays out of the learner: threads, signal handlers, another
+working directory, memory of a GPU. The process is started as
+
+    python -m impala_redis.workers.probing ID FRAME_STACK DESCRIPTOR
+
+and writes one line of JSON to that descriptor; what the environment prints goes to standard error.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from impala_redis.common.envs.vector import VectorEnvironment, is_known
+from impala_redis.common.errors import EXIT_INTERRUPTED, UnsupportedEnvironment
+from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
+from impala_redis.common.run.spaces_json import action_from, observation_from
+from impala_redis.common.server import children
+from impala_redis.workers import stopping
+
+# For the environment to be made, and to be closed.
+MADE_WITHIN_S, CLOSED_WITHIN_S = 300.0, 2.0
+POLL_S = 0.02
+
+Spaces = tuple[ObservationSpec, ActionSpec]
+
+
+def spaces_of(env_id: str, frame_stack: int, stop: stopping.StopFlag) -> Spaces:
+    """The spaces of an environment. Raises UnsupportedEnvironment.
+
+    Those that come with Gymnasium, ALE or MiniGrid, or with us, are made here: it takes no time.
+    """
+    if is_known(env_id):
+        environment = VectorEnvironment(env_id, 1, frame_stack=frame_stack)
+        environment.close()
+        return environment.observation, environment.action
+    answers, writes = os.pipe()
+    try:
+        probe = subprocess.Popen(
+            # -P: modules in the working directory must not be taken for ours.
+            [sys.executable, "-P", "-m", __name__, env_id, str(frame_stack), str(writes)],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            pass_fds=(writes,),
+            start_new_session=True,
+            preexec_fn=children.tie_to_parent(signal.SIGKILL),
+        )
+    finally:
+        os.close(writes)
+    try:
+        return _read(_answer(answers, env_id, probe, stop))
+    finally:
+        os.close(answers)
+        _end(probe)
+
+
+def _answer(
+    answers: int, env_id: str, probe: "subprocess.Popen[bytes]", stop: stopping.StopFlag
+) -> dict[str, Any]:
+    """The line that the process writes. Raises UnsupportedEnvironment: it writes none."""
+    line, deadline = b"", time.monotonic() + MADE_WITHIN_S
+    while not line.endswith(b"\n"):
+        if stop():
+            raise SystemExit(EXIT_INTERRUPTED)
+        if time.monotonic() > deadline:
+            raise UnsupportedEnvironment(
+                f"{env_id} hangs: it is not made after {MADE_WITHIN_S:g} s; look at its constructor"
+            )
+        if not select.select([answers], [], [], POLL_S)[0]:
+            continue
+        part = os.read(answers, 65_536)
+        if not part:
+            raise UnsupportedEnvironment(f"{env_id} cannot be made: {_how_it_ended(probe)}")
+        line += part
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def _read(answer: dict[str, Any]) -> Spaces:
+    if "error" in answer:
+        error = UnsupportedEnvironment(answer["error"])
+        error.frames = answer["frames"]
+        raise error
+    return observation_from(answer["observation"]), action_from(answer["action"])
+
+
+def _how_it_ended(probe: "subprocess.Popen[bytes]") -> str:
+    """What became of a process that ended without a word."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        code = probe.wait(CLOSED_WITHIN_S)
+        if code < 0:
+            return f"its code ended the process by the signal {signal.Signals(-code).name}"
+        return f"its code ended the process with the exit code {code}"
+    return "its code closed all files of the process"
+
+
+def _end(probe: "subprocess.Popen[bytes]") -> None:
+    """Ends the process once it has closed the environment, and all that it has started."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        probe.wait(CLOSED_WITHIN_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(probe.pid, signal.SIGKILL)
+    probe.wait()
+
+
+def main() -> None:
+    """Makes the environment, writes its spaces or the error, and ends whatever it has left."""
+    env_id, frame_stack, descriptor = sys.argv[1:]
+    stopping.set_up_logging("warning", "learner")
+    environment: VectorEnvironment | None = None
+    answer: dict[str, Any]
+    try:
+        environment = VectorEnvironment(env_id, 1, frame_stack=int(frame_stack))
+        answer = {
+            "observation": dataclasses.asdict(environment.observation),
+            "action": dataclasses.asdict(environment.action),
+        }
+    except UnsupportedEnvironment as error:
+        answer = {"error": str(error), "frames": error.frames}
+    os.write(int(descriptor), json.dumps(answer).encode() + b"\n")
+    if environment is not None:
+        environment.close()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
