@@ -56,7 +56,10 @@ class OwnCluster(_Group):
 
     def __init__(self, directory: Path, nodes: int = 2, *options: str) -> None:
         super().__init__(directory)
-        cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS))
+        cluster = (
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
+            *("--repl-diskless-sync-delay", "0"),
+        )
         buses = [free_port() for _ in range(nodes)]
         self.nodes = [
             self._server(f"node-{n}", *cluster, "--cluster-port", str(bus), *options)
@@ -77,6 +80,12 @@ class OwnCluster(_Group):
             pass
         self.settle(slot, source, target)
 
+    def replicate(self, source: int, replica: int) -> None:
+        """Makes a node the replica of another; its own slot goes to the node before it."""
+        for number in (replica, replica - 1):
+            self._ask(number, "SETSLOT", SLOTS - replica, "NODE", self._names[replica - 1])
+        eventually(lambda: self._follows(source, replica), 20.0, "the replica to be in step")
+
     def begin(self, key: str, source: int, target: int) -> int:
         """Begins to move the slot of a key; its number."""
         slot = int(self._ask(source, "KEYSLOT", key))
@@ -96,6 +105,14 @@ class OwnCluster(_Group):
         """Gives the slot to its new node."""
         for number in (target, source):
             self._ask(number, "SETSLOT", slot, "NODE", self._names[target])
+
+    def _follows(self, source: int, replica: int) -> bool:
+        with suppress(redis.RedisError):  # until it has heard of its slot's new node
+            self._ask(replica, "REPLICATE", self._names[source])
+        with self.nodes[replica].client() as operator:
+            info = operator.info("replication")
+        port = info.get("master_port"), info.get("master_link_status")
+        return bool(port == (self.nodes[source].port, "up"))
 
     def _is_whole(self, number: int) -> bool:
         info = self._ask(number, "INFO")

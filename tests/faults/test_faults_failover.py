@@ -110,9 +110,10 @@ def test_without_sentinels_programs_work_on_and_later_wait(
 
     # and when the master restarts, without its memory, it is waited for until they are back
     master.restart()
-    for program in (learner, actor):
-        program.says("no sentinel tells where the master is")
-    assert programs.run("impala-status", "--run", run_name, "--redis-url", sentinels.url)[0] == 4
+    learner.says("waiting for Redis")
+    actor.says("acting on without Redis")
+    code, words = crew.status()
+    assert (code, "no sentinel tells where the master is" in words) == (4, True), words
     for sentinel in sentinels.sentinels:
         sentinel.send_signal(signal.SIGCONT)
     crew.goes_on(timeout_s=30.0)
@@ -157,6 +158,32 @@ def test_training_goes_on_when_the_runs_slot_moves_to_another_node_and_back(
     assert crew.ends_well()["generation"] == generation
     blocks = trained([learner])
     assert len(blocks) == len(set(blocks))
+
+
+@pytest.mark.fault(54)
+@pytest.mark.processes
+@pytest.mark.full
+def test_training_goes_on_at_the_replica_of_a_node_that_was_killed(
+    programs: Programs, tmp_path: Path, run_name: str
+) -> None:
+    # given a run at work at a node with a replica, whose programs were given another node
+    with OwnCluster(tmp_path, 4) as cluster:
+        cluster.replicate(0, 3)
+        crew = Crew(programs, cluster.nodes[1].url, run_name)
+        learner, (actor,) = crew.at_work(1, "--log-level", "debug")
+
+        # when it is killed
+        cluster.nodes[0].stop(signal.SIGKILL)
+
+        # then training goes on at the replica, once the cluster has made it a node of its own
+        crew.goes_on()
+        crew.unharmed(learner, actor)
+        with cluster.nodes[3].client() as operator:
+            assert operator.role()[0] == b"master"
+            assert operator.exists(crew.keys.stats)
+        crew.ends_well()
+        blocks = trained([learner])
+        assert len(blocks) == len(set(blocks))
 
 
 # What impala-train says to its user.
