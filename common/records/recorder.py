@@ -4,9 +4,12 @@ Records go to `metrics.jsonl`, one JSON object a line, and to TensorBoard under 
 frames. A figure that has no value yet is absent.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +37,10 @@ class Recorder:
         self._frames = 0
         if (run_dir / "metrics.jsonl").exists():
             self._keep_until(updates)
-        self._file = (run_dir / "metrics.jsonl").open("ab")
+        # Not buffered: a record is written whole or taken back.
+        self._file = (run_dir / "metrics.jsonl").open("ab", buffering=0)
+        self.lost = 0  # records that could not be written
+        self._losing = False
         self._started = time.monotonic()
         self._waiting: list[dict[str, Any]] = []  # for TensorBoard
         self._events: EventFile | None = None
@@ -44,10 +50,16 @@ class Recorder:
         """Writes one record; figures that are None or not finite are left out."""
         record = {name: value for name, value in figures.items() if _has_value(value)}
         try:
-            self._file.write(json.dumps(record).encode() + b"\n")
-            self._file.flush()
+            self._append(json.dumps(record).encode() + b"\n")
         except OSError as error:
-            log.error("a record was not written: %s", error)
+            self.lost += 1
+            if not self._losing:
+                log.error("RECORDS ARE LOST, metrics.jsonl cannot be written: %s", error)
+            self._losing = True
+        else:
+            if self._losing:
+                log.error("records are written again, %d were lost up to now", self.lost)
+            self._losing = False
         if not self._events_failed:
             self._waiting.append(record)
         if time.monotonic() - self._started > TENSORBOARD_AFTER_S:
@@ -62,6 +74,18 @@ class Recorder:
             self._file.close()
         except OSError as error:
             log.error("the last records were not written: %s", error)
+
+    def _append(self, line: bytes) -> None:
+        """Writes a whole line or nothing. Raises OSError."""
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            raise
 
     def _keep_until(self, updates: int) -> None:
         kept = []

@@ -1,6 +1,7 @@
 """The records that a run leaves, in its file and in TensorBoard."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,35 @@ def test_a_run_without_a_record_leaves_an_empty_file(tmp_path: Path) -> None:
     # then
     assert lines(tmp_path) == []
     assert scalars(tmp_path) == {}
+
+
+# A disk without room.
+
+
+def test_a_record_that_finds_no_room_is_lost_whole_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a file that may grow by half a record
+    recorder = Recorder(tmp_path)
+    recorder.record(record(frames=1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "metrics.jsonl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + size // 2, hard))
+
+    # when records come
+    try:
+        for frames in (2, 3, 4):
+            recorder.record(record(frames=frames))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caplog.text.count("RECORDS ARE LOST, metrics.jsonl cannot be written") == 1
+    recorder.record(record(frames=5))
+    recorder.record(record(frames=6))
+
+    # then those that are there are whole, and the loss is known
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["frames"] for line in lines] == [1, 5, 6]
+    assert recorder.lost == 3
+    assert caplog.text.count("records are written again, 3 were lost up to now") == 1
+    recorder._events_failed = True
+    recorder.close()
