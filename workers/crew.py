@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost, printable
+from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.spec import module_of
 from impala_redis.common.server import children
-from impala_redis.workers import pacing, process
+from impala_redis.workers import pacing, process, voice
 from impala_redis.workers.options import as_arguments
-from impala_redis.workers.pace import NOTICE
 from impala_redis.workers.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -21,8 +23,6 @@ log = logging.getLogger(__name__)
 # Time for the learner to commit, save and write its result when it is asked to stop.
 LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
-# How often the actors' logs are looked at.
-LOOK_S = 1.0
 # Actors that end by themselves are replaced, at most this often within this time.
 ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
@@ -49,11 +49,11 @@ class Crew:
             process.STARTED_AT_VARIABLE: str(process.started_at_unix_s()),
         }
         self._logs = plan.directory.path / "logs"
-        self._logs.mkdir(exist_ok=True)
+        with written_to(plan.directory.path):
+            self._logs.mkdir(exist_ok=True)
         self._log_starts: dict[str, int] = {}  # bytes of earlier sessions
-        self._read: dict[str, int] = {}  # bytes of logs in which notices were looked for
-        self._noticed: set[str] = set()
-        self._look_due = pacing.every(LOOK_S)
+        self._listeners: dict[str, voice.Listener] = {}
+        self._said_by_actors: set[str] = set()  # without the figures in it
         self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
         self._learner = self._spawn(
             "learner",
@@ -76,6 +76,9 @@ class Crew:
             actor.terminate()
         for actor in self._actors.values():
             children.end(actor, ACTOR_GRACE_S)
+        for name, listener in self._listeners.items():
+            if name != "learner":
+                listener.close()
 
     def learner_code(self) -> int | None:
         """The learner's exit code, None while it runs."""
@@ -97,6 +100,26 @@ class Crew:
         words = f"ended at once; continue with --resume --run-dir {self._directory.path}\n"
         os.write(sys.stderr.fileno(), words.encode(errors="replace"))
 
+    def news(self) -> Iterator[str]:
+        """What the programs have said to the user since the last call.
+
+        Actors of one kind say the same but for figures: it comes once.
+        """
+        for name, listener in self._listeners.items():
+            for line in listener.hear():
+                kind = re.sub(r"[\d.,]+", "", line)
+                if name == "learner":
+                    yield f"learner: {printable(line)}"
+                elif kind not in self._said_by_actors:
+                    self._said_by_actors.add(kind)
+                    yield f"{name}: {printable(line)}"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the learner has reached by its own words; None if it has not come to any."""
+        self._listeners["learner"].hear()
+        return self._listeners["learner"].result
+
     def replace_lost_actors(self) -> None:
         """Replaces actors that ended by themselves. Raises ActorsLost: they keep ending."""
         for name, actor in list(self._actors.items()):
@@ -111,24 +134,8 @@ class Crew:
             successor = f"{root}.{int(count or 0) + 1}"
             log.warning("%s ended (%d): %s; %s takes its place", name, code, why, successor)
             del self._actors[name]
+            self._listeners.pop(name).close()
             self._actors[successor] = self._spawn_actor(successor)
-
-    def notices(self) -> Iterator[str]:
-        """What actors want the user to know, once; actors of one kind differ in figures only."""
-        if not self._look_due():
-            return
-        for name in self._actors:
-            path = self._logs / f"{name}.log"
-            with path.open("rb") as file:
-                file.seek(self._read.get(name, self._log_starts[name]))
-                *lines, rest = file.read().split(b"\n")
-                self._read[name] = file.tell() - len(rest)
-            for line in lines:
-                words = line.decode(errors="replace")
-                kind = re.sub(r"[\d.,]+", "", words)
-                if words.startswith(NOTICE) and kind not in self._noticed:
-                    self._noticed.add(kind)
-                    yield printable(words.removeprefix(NOTICE))
 
     def last_words(self, code: int) -> str | None:
         """The learner's own words about its failure; None if it did not fail."""
@@ -146,17 +153,32 @@ class Crew:
 
     def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
         log_file = self._logs / f"{log_name}.log"
-        self._log_starts[log_name] = log_file.stat().st_size if log_file.exists() else 0
-        return children.spawn(
+        try:
+            self._log_starts[log_name] = log_file.stat().st_size if log_file.exists() else 0
+            log_file.touch()
+        except OSError as error:
+            log.warning("%s has no log: %s", log_name, error)
+            log_file = Path(os.devnull)
+        listener = self._listeners[log_name] = voice.Listener()
+        process = children.spawn(
             program_command(program, *options),
             log_file=log_file,
             death_signal=signal.SIGTERM,
-            environment=self._environment,
+            environment=self._environment | {voice.VARIABLE: str(listener.writing)},
+            pass_fds=[listener.writing],
         )
+        listener.started()
+        return process
 
     def _last_error(self, log_name: str) -> str:
+        self._listeners[log_name].hear()
+        if said := self._listeners[log_name].error:
+            return said
         path = self._logs / f"{log_name}.log"
-        words = path.read_bytes()[self._log_starts[log_name] :].decode(errors="replace")
+        try:
+            words = path.read_bytes()[self._log_starts[log_name] :].decode(errors="replace")
+        except OSError as error:
+            return f"its log cannot be read ({error.strerror})"
         for line in reversed(words.splitlines()):
             if line.startswith("error: ") or "Error" in line:
                 return line.removeprefix("error: ")

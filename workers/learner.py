@@ -135,6 +135,7 @@ class LearnerProgram:
             begun.pop_all()  # `_close` has ended it
         directory = self._job.plan.directory.path
         log.info("%s: %s; the run is in %s", status, training.summary(), directory)
+        training.logbook.check_written(status)
         return status
 
     # The loop.

@@ -17,9 +17,10 @@ from impala_redis.common.records import checkpoint
 from impala_redis.common.records.figures import in_status, shown_return
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.refusals import in_words
+from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.saved_spec import MADE_BY
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.workers import pacing, process
+from impala_redis.workers import pacing, process, voice
 from impala_redis.workers.plan import Plan
 
 if TYPE_CHECKING:
@@ -62,16 +63,12 @@ class Logbook:
     def __init__(self, plan: Plan, spec: RunSpec, learner: "Learner") -> None:
         self._plan, self._spec, self._learner = plan, spec, learner
         self._directory = plan.directory
-        try:
+        self._unwritten: dict[str, str] = {}  # what could not be written last time, and why
+        with written_to(plan.directory.path):
             self._directory.write_config(plan.run, plan.preset, plan.config)
             self._directory.result.unlink(missing_ok=True)  # left before the run was resumed
             checkpoint.discard_after(self._directory.checkpoints, learner.updates)
             self._recorder = Recorder(plan.directory.path, learner.updates)
-        except OSError as error:
-            raise RunDirectoryError(
-                f"the run directory {plan.directory.path} cannot be written ({error.strerror}); "
-                "make room, or give another with --run-dir"
-            ) from error
         self._means, self._tally = Means(), Tally()
         self.refusals = Refusals(spec.envs_per_actor)
         self._tally.made(learner.version, time.monotonic())
@@ -165,7 +162,9 @@ class Logbook:
             checkpoint.save(
                 self._directory.checkpoints, self._learner.updates, tensors, facts, keep
             )
+            self._unwritten.pop("the last checkpoint", None)
         except OSError as error:
+            self._unwritten["the last checkpoint"] = str(error.strerror)
             log.error("NO CHECKPOINT was written (%s); the earlier ones are intact", error)
 
     def write_result(self, status: ResultStatus, error: str | None = None) -> None:
@@ -190,10 +189,24 @@ class Logbook:
             result["refused"] = refused
         if self._action_repeat > 1:
             result["game_frames"] = learner.frames * self._action_repeat
+        if lost := self._recorder.lost:
+            result["records_lost"] = lost
+        result |= {"error": error} if error else {}
+        voice.tell(result=result)
         try:
-            self._directory.write_result(result | ({"error": error} if error else {}))
+            self._directory.write_result(result)
         except OSError as failure:
+            self._unwritten["result.json"] = str(failure.strerror)
             log.error("no result.json was written: %s", failure)
+
+    def check_written(self, status: ResultStatus) -> None:
+        """Raises RunDirectoryError: what the run leaves behind could not be written."""
+        if self._unwritten:
+            path, (why, *_) = self._directory.path, self._unwritten.values()
+            raise RunDirectoryError(
+                f"the run is {status}, but {' and '.join(self._unwritten)} could not be written to "
+                f"{path} ({why}); make room, then go on with --resume --run-dir {path}"
+            )
 
     @contextlib.contextmanager
     def noting_failure(self) -> Iterator[None]:

@@ -1,19 +1,19 @@
 """How fast a call of the environments goes on, as another thread sees it."""
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.workers import voice
 
 if TYPE_CHECKING:
     from impala_redis.common.acting.unroll import Progress
 
+log = logging.getLogger(__name__)
+
 # A block that takes longer is worth a word: until it is there, the run has no frames.
 LONG_BLOCK_S = 10.0
-# impala-train shows lines of an actor's log that begin so.
-NOTICE = "notice: "
 
 
 class Pace:
@@ -58,7 +58,9 @@ class UnrollPace(Pace):
         block_s = (self._step_s or 0.0) * self._spec.unroll_length
         if block_s > LONG_BLOCK_S and not self._has_said:
             self._has_said = True
-            click.echo(f"{NOTICE}{self._words(block_s)}", err=True)
+            words = self._words(block_s)
+            log.warning("%s", words)
+            voice.tell(log=words)
         return self, self._times, done, took_s
 
     @property

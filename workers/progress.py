@@ -4,6 +4,7 @@ All it knows it reads from the run directory, where the learner writes.
 """
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -73,9 +74,19 @@ class Progress:
         if self._live is not None:
             self._live.update(self._panel())
 
-    def conclude(self, code: int, last_words: str | None) -> None:
-        """Says how it ended, where everything is, and what to do next."""
-        result, path = self._directory.read_result(), self._directory.path
+    def conclude(self, code: int, last_words: str | None, result: dict[str, Any] | None) -> None:
+        """Says how it ended, where everything is, and what to do next.
+
+        `result` is what the learner said of it: the file may be missing, or of an earlier time.
+        """
+        path = self._directory.path
+        if result is not None and result["status"] != "failed":
+            mean = result["mean_return_100"]
+            self.say(
+                f"{result['status']}: mean return {shown_return(mean)} over the "
+                f"last 100 episodes; {result['frames']:,} frames in all, "
+                f"{result['wall_s']:.1f} s"
+            )
         if last_words is not None:
             Console(stderr=True, highlight=False, soft_wrap=True).print(
                 f"error: {last_words}", markup=False
@@ -83,13 +94,14 @@ class Progress:
             self.say(f"logs: {path / 'logs'}")
             return
         if result is None:
-            self.say(f"stopped before the training began; logs: {path / 'logs'}")
+            frames = self._latest.get("frames", 0)
+            when = (
+                f"after {frames:,} frames, without a result"
+                if self._latest
+                else ("before the training began")
+            )
+            self.say(f"stopped {when}; logs: {path / 'logs'}")
             return
-        mean = result["mean_return_100"]
-        self.say(
-            f"{result['status']}: mean return {shown_return(mean)} over the "
-            f"last 100 episodes; {result['frames']:,} frames in all, {result['wall_s']:.1f} s"
-        )
         if self._latest and (refused := in_words(self._latest)):
             self.say(f"left out:      {refused}")
         self.say(f"run directory: {path}")
@@ -148,13 +160,24 @@ class RecordTail:
         """The records since the last call."""
         try:
             with self._path.open("rb") as file:
+                # What the learner could not write whole it has taken back.
+                self._position = min(self._position, os.fstat(file.fileno()).st_size)
                 file.seek(self._position)
                 data = file.read()
-        except FileNotFoundError:
+        except OSError:
             return []
         self._position += len(data)
         *lines, self._partial = (self._partial + data).split(b"\n")
-        return [json.loads(line) for line in lines if line]
+        return [record for line in lines if (record := _record(line)) is not None]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A record, None for a line that is none: a disk that was full may leave one."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "frames" in record else None
 
 
 def _typed(program: str) -> str:

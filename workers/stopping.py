@@ -20,6 +20,7 @@ from impala_redis.common.errors import (
     RedisUnreachable,
     UnsupportedEnvironment,
 )
+from impala_redis.workers import voice
 
 SHOW_CURSOR = b"\x1b[?25h\n"
 # Threads and exit handlers that an environment has left get this long at a program's end.
@@ -109,6 +110,7 @@ def set_up_logging(level: str, prefix: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_DatedFormatter(f"%(asctime)s {prefix.replace('%', '%%')}: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    voice.tell_errors()
 
 
 @contextlib.contextmanager
@@ -121,7 +123,7 @@ def telling_lost_output() -> Iterator[None]:
             raise
         lost = OutputLost(f"standard output cannot be written ({error.strerror or error})")
         _drop_output()
-        _say_why(lost)
+        say_error(str(lost))
         sys.exit(lost.exit_code)
 
 
@@ -147,6 +149,24 @@ def _end_late(code: int) -> None:
     os._exit(code)
 
 
+def say_error(sentence: str) -> None:
+    """Says with which error the program ends, on standard error and to who has started it."""
+    voice.tell(error=sentence[: voice.MOST_CHARACTERS])
+    with contextlib.suppress(OSError):  # a log on a disk that is full
+        click.echo(f"error: {sentence}", err=True)
+
+
+def forget_what_cannot_be_written() -> None:
+    """Lets a program end with its own exit code when its log is on a disk that is full.
+
+    What standard error still holds would be written at the end, and that failure has a code, too.
+    """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 @contextlib.contextmanager
 def exit_codes(stop: StopFlag) -> Iterator[None]:
     """Ends the program with one sentence and the error's code instead of a traceback."""
@@ -155,23 +175,23 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
     except RedisUnreachable as error:
         if stop():  # asked to stop while it waited for Redis
             sys.exit(EXIT_INTERRUPTED)
-        _say_why(error)
+        say_error(str(error))
         sys.exit(error.exit_code)
     except ImpalaError as error:
         if isinstance(error, UnsupportedEnvironment) and error.frames:
             with contextlib.suppress(OSError):
                 click.echo(error.frames, err=True)
-        _say_why(error)
+        say_error(str(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
+    except Exception as error:
+        if not isinstance(error, BrokenPipeError):
+            voice.tell(error=f"{type(error).__name__}: {error}"[: voice.MOST_CHARACTERS])
+            raise
         # The reader of our output went away, as `| head` does.
         _drop_output()
         sys.exit(1)
-
-
-def _say_why(error: ImpalaError) -> None:
-    with contextlib.suppress(OSError):  # standard error may be full, too: the code still tells
-        click.echo(f"error: {error}", err=True)
+    finally:
+        forget_what_cannot_be_written()
 
 
 def _output_is_lost() -> bool:

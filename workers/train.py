@@ -12,6 +12,7 @@ It has one thread and several processes, and leaves none behind:
 
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.server import children
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.link import Link
-from impala_redis.workers import pacing, stopping
+from impala_redis.workers import pacing, stopping, voice
 from impala_redis.workers.actor_options import options_for_actors
 from impala_redis.workers.crew import Crew, program_command
 from impala_redis.workers.options import (
@@ -111,7 +112,9 @@ def main(
             with Crew(plan, server.url, options, actor_arguments) as crew:
                 stop.before_end_at_once = crew.kill  # or a learner that hangs would stay
                 code = _watch(crew, server, progress, stop)
-        progress.conclude(code, crew.last_words(code))
+        for line in crew.news():
+            progress.say(line)
+        progress.conclude(code, crew.last_words(code), crew.result)
         if report and code == 0 and not stop():
             page = write_report(plan.directory, stop)
             if page is not None:
@@ -122,26 +125,32 @@ def main(
 def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | None:
     """Writes the run's page; None, with a line in the log, when that fails or is interrupted."""
     page, log_file = directory.path / "report.html", directory.path / "logs" / "report.log"
-    log_file.unlink(missing_ok=True)
-    process = children.spawn(
-        program_command("report", str(directory.path), "--output", str(page)),
-        log_file=log_file,
-        death_signal=signal.SIGTERM,
-    )
-    deadline = time.monotonic() + REPORT_WITHIN_S
-    while process.poll() is None and time.monotonic() < deadline and not stop.wait(POLL_S):
-        pass
-    if process.poll() is None:
-        children.end(process, 0.0)
-        why = "interrupted" if stop() else f"it took more than {REPORT_WITHIN_S:.0f} s"
-        log.warning(
-            "no report was written: %s; write it with: impala-report %s", why, directory.path
-        )
-        return None
+    with contextlib.closing(voice.Listener()) as listener:
+        try:
+            log_file.unlink(missing_ok=True)
+            process = children.spawn(
+                program_command("report", str(directory.path), "--output", str(page)),
+                log_file=log_file,
+                death_signal=signal.SIGTERM,
+                environment=os.environ | {voice.VARIABLE: str(listener.writing)},
+                pass_fds=[listener.writing],
+            )
+        except OSError as error:
+            log.warning("no report was written: %s", error)
+            return None
+        deadline = time.monotonic() + REPORT_WITHIN_S
+        while process.poll() is None and time.monotonic() < deadline and not stop.wait(POLL_S):
+            pass
+        if process.poll() is None:
+            children.end(process, 0.0)
+            why = "interrupted" if stop() else f"it took more than {REPORT_WITHIN_S:.0f} s"
+            log.warning(
+                "no report was written: %s; write it with: impala-report %s", why, directory.path
+            )
+            return None
+        listener.hear()
     if code := process.returncode:
-        words = log_file.read_text(encoding="utf-8", errors="replace").strip()
-        last = words.splitlines()[-1].removeprefix("error: ") if words else f"it ended with {code}"
-        log.warning("no report was written: %s", last)
+        log.warning("no report was written: %s", listener.error or f"it ended with {code}")
         return None
     return page
 
@@ -155,9 +164,9 @@ def _watch(crew: Crew, server: "Server", progress: Progress, stop: stopping.Stop
                 return crew.stop_learner()
             server.check()
             crew.replace_lost_actors()
-            for words in crew.notices():
-                progress.say(words)
             progress.update()
+            for line in crew.news():
+                progress.say(line)
     return crew.stop_learner()
 
 

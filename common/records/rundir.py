@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,18 @@ FORMAT = 1
 
 # Folders of a run directory, which are taken for it now and then.
 FOLDERS = ("checkpoints", "logs")
+
+
+@contextlib.contextmanager
+def written_to(directory: Path) -> Iterator[None]:
+    """Turns an OSError of what is written there into RunDirectoryError, with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(
+            f"the run directory {printable(directory)} cannot be written ({error.strerror}); make "
+            "room, or give another with --run-dir"
+        ) from error
 
 
 class RunDirectory:

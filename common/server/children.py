@@ -17,6 +17,7 @@ def spawn(
     log_file: Path,
     death_signal: signal.Signals,
     environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Starts a process whose output goes to `log_file`, and which gets `death_signal` if we die.
 
@@ -31,6 +32,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             env=dict(environment) if environment is not None else None,
             start_new_session=True,
+            pass_fds=pass_fds,
             preexec_fn=tie_to_parent(death_signal),
         )
 

@@ -637,3 +637,90 @@ def test_what_the_server_would_not_take_is_refused_at_the_start(
 if __name__ == "__main__":
     found = kill_while_saving(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     sys.stdout.write(json.dumps(found) + "\n")
+
+
+@pytest.mark.processes
+@pytest.mark.fault(34)
+def test_results_that_find_no_room_are_told_by_impala_train_with_a_code(
+    programs: Programs, small_disk: SmallDisk
+) -> None:
+    # given a training, its logs included, on a disk that fills up meanwhile
+    run = small_disk.path / "run"
+    train = programs.start(
+        *("impala-train", "--preset", "cartpole", "--stop-at-return", "none", "--seed", "1"),
+        *("--total-frames", "300000", "--run-dir", str(run), "--checkpoint-interval-s", "0.2"),
+    )
+    train.says("frames  ")
+    small_disk.fill()
+
+    # when it has come to its end
+    code = train.code(60)
+
+    # then the terminal says what was reached, what was lost on the way, and that it is not kept
+    assert code == 10, train.output
+    assert "learner: NO CHECKPOINT was written" in train.output
+    assert "learner: RECORDS ARE LOST, metrics.jsonl cannot be written" in train.output
+    assert "finished: mean return" in train.output
+    assert (
+        "error: the run is finished, but the last checkpoint and result.json could not be written "
+        f"to {run} (No space left on device); make room, then go on with --resume --run-dir {run}"
+    ) in train.output
+    assert "before the training began" not in train.output
+    assert "Traceback" not in train.output
+
+    # and once there is room it goes on from a checkpoint that is whole
+    small_disk.make_room()
+    assert not (run / "result.json").exists()
+    assert checkpoint.load(run / "checkpoints").facts["frames"] < 300_000
+
+
+@pytest.mark.processes
+@pytest.mark.fault(34)
+def test_a_disk_that_was_full_for_a_while_costs_what_was_told_and_no_result(
+    programs: Programs, small_disk: SmallDisk
+) -> None:
+    # given a training on a disk that is full
+    run = small_disk.path / "run"
+    train = programs.start(
+        *("impala-train", "--preset", "cartpole", "--stop-at-return", "none"),
+        *("--total-frames", "500_000_000", "--run-dir", str(run), "--checkpoint-interval-s", "0.2"),
+    )
+    train.says("frames  ")
+    small_disk.fill()
+    train.says("learner: RECORDS ARE LOST")
+
+    # when there is room again, and it is stopped
+    small_disk.make_room()
+    train.says("learner: records are written again")
+    train.send(signal.SIGINT)
+
+    # then it ends as ever
+    assert train.code() == 130, train.output
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "interrupted"
+    assert result["records_lost"] >= 1
+    assert checkpoint.load(run / "checkpoints").facts["frames"] == result["frames"]
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line)["frames"] >= 0
+
+
+@pytest.mark.processes
+@pytest.mark.fault(34)
+def test_files_that_may_not_grow_from_the_start_cost_the_checkpoint_and_a_code(
+    programs: Programs,
+) -> None:
+    # when no file of a training may have more than 8 KiB, its checkpoint neither
+    train = programs.shell(
+        "bash -c 'ulimit -f 8; exec impala-train --preset cartpole --total-frames 20000 "
+        "--stop-at-return none --run-dir run'"
+    )
+
+    # then
+    assert train.code(60) == 10, train.output
+    assert "finished: mean return" in train.output
+    assert (
+        "error: the run is finished, but the last checkpoint could not be written to run (File too "
+        "large); make room, then go on with --resume --run-dir run"
+    ) in train.output
+    result = json.loads((programs.folder / "run" / "result.json").read_text())
+    assert result["status"] == "finished"

@@ -315,7 +315,7 @@ def test_train_tells_once_how_long_a_block_of_slow_environments_takes(programs: 
     # then the terminal says so long before the first one is there
     train.says("a step of 2 environments takes ")
     logs = [programs.folder / "run" / "logs" / f"actor-{i}.log" for i in range(2)]
-    eventually(lambda: all("notice: a step of 2" in log.read_text() for log in logs))
+    eventually(lambda: all("a step of 2" in log.read_text() for log in logs))
     (step_s,) = re.findall(
         r"takes ([\d.]+) s, so a block of 2 x 40 steps takes \d\d s;", train.output
     )

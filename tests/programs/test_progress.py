@@ -83,6 +83,64 @@ def test_without_refusals_nothing_is_said_of_them(
     assert "columns" not in shown
 
 
+# The end.
+
+RESULT = {"status": "solved", "mean_return_100": 480.0, "frames": 50_000, "wall_s": 3.0}
+
+
+def test_the_end_is_told_by_the_learners_own_words_and_not_by_a_file(
+    view: View, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given the result of an earlier time in the directory, and a learner that could not write
+    view.directory.write_result(RESULT | {"status": "finished", "frames": 7})
+
+    # when
+    view.progress.conclude(10, "the run is solved, but result.json could not be written", RESULT)
+
+    # then
+    out, err = capsys.readouterr()
+    assert out.startswith("solved: mean return 480.0 over the last 100 episodes; 50,000 frames")
+    assert err == "error: the run is solved, but result.json could not be written\n"
+
+
+def test_a_learner_that_was_killed_on_the_way_has_trained(
+    view: View, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view.write(ALL_REFUSED | {"frames": 501_120})
+    view.progress.conclude(130, None, None)
+    assert "stopped after 501,120 frames, without a result; logs: " in capsys.readouterr().out
+
+
+def test_a_learner_without_a_record_has_not_begun(
+    view: View, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view.progress.conclude(130, None, None)
+    assert "stopped before the training began; logs: " in capsys.readouterr().out
+
+
+def test_lines_that_a_full_disk_has_cut_are_passed_over(
+    view: View, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given half a record, with others around it
+    view.write(ALL_REFUSED)
+    with view.directory.metrics.open("a") as file:
+        file.write('{"time_s": 6.0, "fra\n[1]\n')
+    view.write(ALL_REFUSED | {"frames": 77})
+
+    # then
+    assert "of 77" not in view.panel()
+    assert "77 of " in view.panel()
+
+
+def test_a_file_that_has_become_shorter_is_followed_from_its_end(view: View) -> None:
+    view.write(ALL_REFUSED, ALL_REFUSED)
+    data = view.directory.metrics.read_bytes()
+    view.directory.metrics.write_bytes(data[: len(data) // 2])
+    view.progress.update()
+    view.write(ALL_REFUSED | {"frames": 77})
+    assert "77 of " in view.panel()
+
+
 # The learner's own notice when no batch comes.
 
 

@@ -1,0 +1,111 @@
+"""The pipe from a program to impala-train: what is said comes through, and nothing else matters."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from impala_redis.workers import voice
+from support import Programs
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[voice.Listener]:
+    """This process has been started by one that listens."""
+    with contextlib.closing(voice.Listener()) as made:
+        monkeypatch.setenv(voice.VARIABLE, str(made.writing))
+        voice._descriptor.cache_clear()
+        yield made
+    voice._descriptor.cache_clear()
+
+
+def test_what_is_told_is_heard_in_order(listener: voice.Listener) -> None:
+    # when
+    voice.tell(log="NO CHECKPOINT was written")
+    voice.tell(result={"status": "solved"})
+    voice.tell(log="another")
+    voice.tell(error="the disk is full")
+
+    # then
+    assert listener.hear() == ["NO CHECKPOINT was written", "another"]
+    assert (listener.error, listener.result) == ("the disk is full", {"status": "solved"})
+    assert listener.hear() == []
+
+
+def test_errors_of_the_log_are_heard_and_warnings_are_not(listener: voice.Listener) -> None:
+    # given
+    logger = logging.getLogger()
+    before = list(logger.handlers)
+    voice.tell_errors()
+
+    # when
+    try:
+        logging.getLogger("some.module").error("lost: %s", "x" * 10_000)
+        logging.getLogger("some.module").warning("no matter")
+    finally:
+        logger.handlers[:] = before
+
+    # then
+    assert listener.hear() == ["lost: " + "x" * (voice.MOST_CHARACTERS - 6)]
+
+
+def test_the_programs_that_a_program_starts_do_not_have_its_voice(
+    listener: voice.Listener,
+) -> None:
+    voice.tell(log="I am here")
+    assert voice.VARIABLE not in os.environ
+    assert not os.get_inheritable(listener.writing)
+
+
+def test_nobody_who_listens_is_no_error(listener: voice.Listener) -> None:
+    listener.started()  # the pipe has no writing end any more
+    listener.close()
+    voice.tell(log="into the void")
+
+
+def test_a_pipe_that_nobody_empties_stops_nobody(listener: voice.Listener) -> None:
+    for _ in range(2000):
+        voice.tell(log="x" * 500)
+    assert 0 < len(listener.hear()) < 2000
+
+
+@pytest.mark.parametrize("named", ["", "many", "-1", "99999"])
+def test_a_variable_that_names_no_pipe_is_not_followed(
+    named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(voice.VARIABLE, named)
+    voice._descriptor.cache_clear()
+    voice.tell(log="nobody")
+    assert voice._descriptor() is None
+    voice._descriptor.cache_clear()
+
+
+def test_a_file_is_never_taken_for_the_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "precious").open("w") as file:
+        monkeypatch.setenv(voice.VARIABLE, str(file.fileno()))
+        voice._descriptor.cache_clear()
+        voice.tell(log="nobody")
+    assert (tmp_path / "precious").read_text() == ""
+    voice._descriptor.cache_clear()
+
+
+def test_what_is_no_message_is_passed_over(listener: voice.Listener) -> None:
+    for line in (b"text", b"[1]", b"{", b'{"log": 5}', b'{"result": "solved"}', b"\xff"):
+        os.write(listener.writing, line + b"\n")
+    os.write(listener.writing, json.dumps({"log": "half"}).encode()[:5])
+    assert listener.hear() == []
+    os.write(listener.writing, json.dumps({"log": "half"}).encode()[5:] + b"\n")
+    assert listener.hear() == ["half"]
+    assert (listener.error, listener.result) == (None, None)
+
+
+@pytest.mark.processes
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(programs: Programs) -> None:
+    code = programs.shell("impala-status --run none --redis-url redis://localhost:1/0 2>/dev/full")
+    assert code.code() == 4

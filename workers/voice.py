@@ -1,0 +1,109 @@
+"""A program's own way to the terminal of impala-train: a pipe, which needs no room on any disk.
+
+impala-train gives each program that it starts the writing end of a pipe. What matters goes through
+it as lines of JSON, beside the log file:
+
+    {"log": ...}     a line of the log that is an error, or that the user should know
+    {"error": ...}   the sentence with which the program ends
+    {"result": ...}  what a learner has reached, as in result.json
+"""
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import stat
+from typing import Any
+
+# Names the pipe's descriptor, for the program that is started with it and no other.
+VARIABLE = "IMPALA_VOICE_FD"
+# So long a line is written whole or not at all (POSIX: at least 512 bytes, Linux 4,096).
+MOST_BYTES = 4096
+MOST_CHARACTERS = 600
+
+
+def tell(**message: Any) -> None:
+    """Sends a message to whoever has started this program; does nothing if nobody listens."""
+    descriptor = _descriptor()
+    if descriptor is None:
+        return
+    line = json.dumps(message).encode() + b"\n"
+    with contextlib.suppress(OSError):  # nobody reads it any more, or nobody has for very long
+        if len(line) <= MOST_BYTES:
+            os.write(descriptor, line)
+
+
+def tell_errors() -> None:
+    """Sends every line of the log that is an error, too."""
+    if _descriptor() is not None:
+        logging.getLogger().addHandler(_Handler(logging.ERROR))
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(log=record.getMessage()[:MOST_CHARACTERS])
+
+
+@functools.cache
+def _descriptor() -> int | None:
+    """The pipe that this program was started with."""
+    named = os.environ.pop(VARIABLE, "")  # the programs that it starts do not have it
+    try:
+        descriptor = int(named)
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return None
+        os.set_inheritable(descriptor, False)
+        os.set_blocking(descriptor, False)
+    except (ValueError, OSError):
+        return None
+    return descriptor
+
+
+class Listener:
+    """The reading end: the messages of one program, which is started with `writing`."""
+
+    def __init__(self) -> None:
+        self._reading, self.writing = os.pipe()
+        self._mine = [self._reading, self.writing]
+        os.set_blocking(self._reading, False)
+        self._partial = b""
+        self.error: str | None = None  # the sentence with which the program has ended
+        self.result: dict[str, Any] | None = None
+
+    def started(self) -> None:
+        """Gives the writing end up: the program has it now."""
+        os.close(self._mine.pop())
+
+    def hear(self) -> list[str]:
+        """The lines of the log that came since the last call; keeps error and result."""
+        lines: list[str] = []
+        for message in self._messages():
+            if isinstance(text := message.get("log"), str):
+                lines.append(text)
+            if isinstance(text := message.get("error"), str):
+                self.error = text
+            if isinstance(result := message.get("result"), dict):
+                self.result = result
+        return lines
+
+    def close(self) -> None:
+        """Reads no more."""
+        while self._mine:
+            os.close(self._mine.pop())
+
+    def _messages(self) -> list[dict[str, Any]]:
+        if self._reading not in self._mine:  # closed
+            return []
+        data = self._partial
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._reading, 65_536):
+                data += chunk
+        *lines, self._partial = data.split(b"\n")
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    found.append(message)
+        return found
