@@ -16,6 +16,9 @@ from impala_redis.common.run.spec import RunSpec
 
 Flags = NDArray[np.bool_]
 
+# The network computes in float32.
+MOST = float(np.finfo(np.float32).max)
+
 
 def fit_part(rows: Trajectory, spec: RunSpec) -> tuple[Trajectory, Flags, tuple[Unfit, ...]]:
     """The columns whose values do no harm in the learner, which of the N these are, and the others.
@@ -71,6 +74,8 @@ def _faults_of_observations(
     values = taken_out(leaf, rows) if in_bytes else rows
     if values.dtype.kind == "f" and (bad := _not_finite(values)) is not None:
         yield "nonfinite", "observations", f"observations{named} are not finite", bad
+    if values.dtype == np.float64 and (bad := _beyond(values, -MOST, MOST)) is not None:
+        yield "range", "observations", f"observations{named} are beyond float32", bad
     if leaf.num_values and (bad := _outside(values, leaf.num_values)) is not None:
         limits = sorted({limit - 1 for limit in leaf.num_values})
         words = f"an observation{named} is not in 0 .. {limits[-1]}"

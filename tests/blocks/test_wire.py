@@ -871,6 +871,17 @@ def test_an_observation_in_float64_must_be_finite_too(value: float) -> None:
     assert_costs_its_column(block, 1, "nonfinite", spec)
 
 
+@pytest.mark.parametrize("value", [1e39, -1e300])
+def test_an_observation_in_float64_must_be_one_in_float32(value: float) -> None:
+    # given
+    spec = make_spec(ObservationSpec((2,), "float64"))
+    block = make_block(spec)
+    block.trajectory.observations[0, 0, 1] = value
+
+    # when / then
+    assert_costs_its_column(block, 0, "range", spec)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
 def test_a_return_that_is_not_finite_costs_its_episode_alone(value: float) -> None:
     # given
