@@ -60,7 +60,7 @@ class Crew:
             "learner",
             *("--run", plan.run, "--run-dir", str(plan.directory.path)),
             *learner_options,
-            *as_arguments(plan.config),
+            *settings_for_the_learner(plan),
         )
         self._actors = {
             name: self._spawn_actor(name)
@@ -183,3 +183,12 @@ class Crew:
             if line.startswith("error: ") or "Error" in line:
                 return line.removeprefix("error: ")
         return f"see {path}"
+
+
+def settings_for_the_learner(plan: Plan) -> list[str]:
+    """The settings as arguments, without a network that nobody has chosen."""
+    return [
+        argument
+        for argument in as_arguments(plan.config)
+        if plan.chose_network or not argument.startswith("--network=")
+    ]

@@ -17,6 +17,7 @@ from impala_redis.common.errors import (
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.run.architecture import advice_on_pictures
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec, make_spec
@@ -48,6 +49,8 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> tuple[RunSpec, Checkpoi
         spec.parameter_shapes()
     except SpecMismatch as error:
         raise UnsupportedEnvironment(f"no actor could join {wanted.env}: {error}") from error
+    if not plan.chose_network and (advice := advice_on_pictures(spec)):
+        log.warning("%s", advice)
     if spec.compression != "none":
         compression.check_installed()
     return _resumed(spec, plan.directory) if resume else (spec, None)

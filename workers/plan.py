@@ -11,7 +11,7 @@ from impala_redis.common.errors import ConfigError
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_toml
-from impala_redis.common.run.presets import preset
+from impala_redis.common.run.presets import PRESETS, preset
 
 RUNS = Path("runs")
 
@@ -24,6 +24,8 @@ class Plan:
     preset: str | None
     config: Config
     directory: RunDirectory
+    # Whether anything names the network: the user, a file, the preset or the run that is resumed.
+    chose_network: bool = True
 
 
 def make_plan(
@@ -55,12 +57,13 @@ def make_plan(
         if fallback is None:
             raise ConfigError("which environment? give --preset NAME or --env ID")
         preset_name = fallback
+    chosen = (PRESETS.get(preset_name or "", {}), saved, file, overrides)
     config = preset(preset_name) if preset_name else Config()
     config = config.replace(saved).replace(file).replace(overrides)
     name = run_name(run, preset_name, env)
     if not resume:
         directory = RunDirectory(run_dir) if run_dir else _free_directory(name)
-    return Plan(name, preset_name, config, directory)
+    return Plan(name, preset_name, config, directory, any("network" in one for one in chosen))
 
 
 def _directories(name: str) -> Iterator[RunDirectory]:

@@ -142,6 +142,27 @@ def least_side_of(part: ObservationPart) -> int:
     return min(picture.height, picture.width)
 
 
+def advice_on_pictures(spec: "NetworkSpec") -> str:
+    """What to say where nobody has chosen a network, and a perceptron gets a picture; else empty.
+
+    It names the networks, the shallowest first, that take a picture of this size.
+    """
+    sides = [least_side_of(part) for part in spec.observation.leaves if part.has_picture_shape]
+    fitting = [
+        name
+        for name, kind in NETWORKS.items()
+        if kind.convolutions and not kind.residual_blocks
+        if any(side >= kind.least_side for side in sides)
+    ]
+    if NETWORKS[spec.network].convolutions or not fitting:
+        return ""
+    return (
+        f"the observation has a picture, and no network was chosen: a perceptron on "
+        f"{spec.observation.num_features:,} numbers is used; for pictures give --network "
+        f"{' or '.join(fitting)} (or --network mlp to keep it)"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """What a network is: everything that its parameters depend on."""

@@ -15,7 +15,7 @@ from impala_redis.common.acting.torch_policy import NetworkPolicy
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.batch import stacked
 from impala_redis.common.networks.network import Network, NetworkInput, NetworkOutput, make_network
-from impala_redis.common.run.architecture import convolved_parts
+from impala_redis.common.run.architecture import advice_on_pictures, convolved_parts
 from impala_redis.common.run.spaces import ObservationPart, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from small_networks import (
@@ -516,6 +516,35 @@ def test_a_network_that_cannot_see_the_observation_is_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         make_spec(observation, network=network).parameter_shapes()
+
+
+@pytest.mark.parametrize(
+    ("observation", "advice"),
+    [
+        (
+            ObservationSpec((96, 96, 3), "uint8"),
+            "a perceptron on 27,648 numbers is used; for pictures give --network shallow or nature",
+        ),
+        (
+            ObservationSpec((210, 160, 3), "uint8", frame_stack=2),
+            "a perceptron on 201,600 numbers is used; for pictures give --network",
+        ),
+        (ObservationSpec((3, 20, 35), "float32"), "2,100 numbers is used; for pictures give"),
+        (PARTS, "--network shallow (or --network mlp to keep it)"),
+        (ObservationSpec((4, 40, 40), "uint8"), "--network shallow or nature (or --network mlp"),
+        (ObservationSpec((19, 96, 3), "uint8"), ""),  # a board
+        (FLOATS, ""),
+        (INDEX, ""),
+    ],
+)
+def test_a_picture_for_a_perceptron_that_nobody_chose_gets_advice(
+    observation: ObservationSpec, advice: str
+) -> None:
+    found = advice_on_pictures(make_spec(observation))
+    assert advice in found
+    assert bool(found) == bool(advice)
+    if advice:
+        assert not advice_on_pictures(make_spec(observation, network="deep"))
 
 
 @pytest.mark.parametrize(("network", "side"), [("shallow", 20), ("nature", 36), ("deep", 1)])

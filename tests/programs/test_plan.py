@@ -11,6 +11,7 @@ import pytest
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.workers.crew import settings_for_the_learner
 from impala_redis.workers.plan import Plan, make_plan
 
 
@@ -155,3 +156,32 @@ def test_a_file_system_without_locks_is_worked_on_with_a_warning(
     assert "start no second learner" in line
     directory.write_result({"status": "finished"})
     assert directory.read_result() == {"status": "finished"}
+
+
+def test_a_network_is_chosen_by_the_user_a_file_the_preset_or_the_run_that_is_resumed() -> None:
+    # given
+    Path("network.toml").write_text('network = "mlp"')
+    Path("other.toml").write_text("seed = 4")
+    pong = {"env": "ALE/Pong-v5"}
+
+    # when / then nobody has, in these
+    nobody = plan(pong)
+    assert not nobody.chose_network
+    assert not plan(pong, config="other.toml").chose_network
+    assert not plan(pong, preset="cartpole").chose_network
+    assert not plan(default_preset="cartpole").chose_network
+
+    # but somebody in these, also by the name of the default
+    assert plan(pong | {"network": "mlp"}).chose_network
+    assert plan(pong, config="network.toml").chose_network
+    assert plan(preset="atari").chose_network
+    start(nobody)
+    assert plan(run="ale-pong-v5", resume=True).chose_network
+
+
+def test_a_network_that_nobody_has_chosen_is_not_handed_on_as_chosen() -> None:
+    assert not [
+        one for one in settings_for_the_learner(plan({"env": "CartPole-v1"})) if "network" in one
+    ]
+    chosen = plan({"network": "mlp", "env": "CartPole-v1"})
+    assert "--network=mlp" in settings_for_the_learner(chosen)
