@@ -102,7 +102,8 @@ class System:
     def start_second_learner(self) -> None:
         """Another learner is started by mistake; it must be refused."""
         at_work, self.run_dir = self.run_dir, next(self._run_dirs)
-        second = self.start_learner()
+        # At once: it would rightly take the run if the other were cut off for the lease's time.
+        second = self.start_learner("--wait-lease-s", "0")
         self.run_dir = at_work
         self.expect(second, 7)
         second.code(30)

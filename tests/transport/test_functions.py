@@ -245,6 +245,30 @@ def test_functions_that_an_admin_has_loaded_need_no_right_to_load_them(tmp_path:
             assert link.open() == 0
 
 
+@pytest.mark.parametrize(
+    ("info", "found"),
+    [
+        ({"redis_version": "6.2.14"}, "is Redis 6.2.14; Redis 7.0 or Valkey 7.2 is needed"),
+        ({"redis_version": 6.0}, "is Redis 6.0; Redis 7.0 or Valkey 7.2 is needed"),
+        ({"redis_version": "7.4.0"}, ", Redis 7.4.0, does not know RPUSHX: "),
+        ({"valkey_version": "9.1.2"}, ", Valkey 9.1.2, does not know RPUSHX: "),
+        ({}, ", of a version that it does not tell, does not know RPUSHX: "),
+    ],
+)
+def test_age_is_the_reason_only_where_the_version_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, info: dict[str, object], found: str
+) -> None:
+    # given a server without a command, which tells one version or another
+    with server_without(tmp_path, "RPUSHX") as server:
+        actor = ActorLink(server.url, "mine", "actor")
+        monkeypatch.setattr(actor.client, "info", lambda *_: info)
+
+        # when / then
+        with contextlib.closing(actor), pytest.raises(UnsuitableServer) as refused:
+            actor.require("impala-actor")
+    assert found in str(refused.value)
+
+
 @pytest.mark.parametrize("program", ["actor", "status", "eval"])
 def test_a_sentinel_is_named_to_every_program(tmp_path: Path, program: str) -> None:
     # given a Sentinel's port
