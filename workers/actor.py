@@ -274,6 +274,7 @@ class ActorProgram:
             "frames_per_s": round(frames_per_s),
             "episodes": actor.episodes,
             "weights_version": actor.policy.version,
+            "published_version": courier.published_version,
             **courier.books(),
             "waited_s": round(courier.waited_s, 1),
             "weights_refused": courier.weights_refused,

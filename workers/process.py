@@ -41,6 +41,10 @@ def is_dead_here(holder: str) -> bool:
         return True
     except PermissionError:
         return False
+    with contextlib.suppress(OSError, IndexError):
+        # One that has ended stays in the table until its parent asks for its exit code.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in ("Z", "X")
     return False
 
 

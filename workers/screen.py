@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from impala_redis.common.transport.replies import whole_number
+from impala_redis.common.transport.situation import behind
 
 LABELS = 8
 # A verdict's colour by its first words; the other verdicts stop the run, now or soon.
@@ -112,14 +113,14 @@ def _columns(actors: Mapping[str, Heartbeat], width: int) -> list[str]:
 
 
 def _cells(name: str, actor: Heartbeat, version: int) -> dict[str, str]:
-    loaded = whole_number(actor.get("weights_version"), -1)
+    loaded = whole_number(actor.get("weights_version"), 0)
     return {
         "actor": name,
         "host": actor.get("host", "?"),
         "pid": actor.get("pid", "?"),
         "frames/s": f"{_rate(actor):,}",
         "version": f"{loaded:,}",
-        "behind": f"{version - loaded:,}",
+        "behind": f"{behind(actor, version):,}",
         "shed": f"{whole_number(actor.get('shed_local'), 0):,}",
     }
 

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import sys
-import time
 from typing import Any
 
 import click
@@ -14,8 +13,8 @@ from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE, sh
 from impala_redis.common.transport.diagnosis import eviction_notice
 from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
 from impala_redis.common.transport.replies import finite_number, whole_number
-from impala_redis.common.transport.situation import RunStatus, figures_are_current, summary
-from impala_redis.workers import stopping
+from impala_redis.common.transport.situation import RunStatus, behind, figures_are_current, summary
+from impala_redis.workers import process, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.deleting import may_delete
 from impala_redis.workers.options import CONTEXT, option, shared
@@ -62,7 +61,8 @@ def main(
     with stopping.exit_codes(stop):
         if not (run or preset):
             raise ConfigError("which run? give --run NAME")
-        link = MonitorLink(redis_url, run_name(run, preset), "status")
+        name = run_name(run, preset)
+        link = MonitorLink(redis_url, name, "status", process.is_dead_here)
         link.require("impala-status")
         first = link.read()
         if not watch:
@@ -120,7 +120,7 @@ def as_text(run: str, status: RunStatus) -> str:
     """The status in lines of text."""
     lines = [f"{label:<8} {text}" for label, text in rows(run, status)]
     for name, actor in status["actors"].items():
-        lag = status["learner"]["weights_version"] - whole_number(actor.get("weights_version"), 0)
+        lag = behind(actor, status["learner"]["weights_version"])
         lines.append(
             f"  {name:<24} {actor.get('host', '?')}:{actor.get('pid', '?')}  "
             f"{whole_number(actor.get('frames_per_s'), 0):>9,} frames/s  version "
@@ -194,12 +194,14 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
     """The learner's place and its own figures; those of a learner that is gone are the last."""
     holder, figures, now = learner["holder"], learner["figures"], figures_are_current(learner)
     place = holder.partition("#")[0] if holder else "none: no lease is held"  # host:pid
+    if learner.get("is_gone"):
+        place += ", which has ended"
     waits = "".join(
         f"; {words} {100 * figures[name]:.0f} %"
         for name, words in (("wait_share", "waits"), ("device_busy_share", "its device is busy"))
         if now and name in figures
     )
-    age = _age(learner["published_unix_s"])
+    age = _age(learner.get("published_age_s"))
     updates = f"; {figures['updates']:,.0f} updates" if "updates" in figures else ""
     rate = f", {updates_per_s:.1f}/s" if updates and updates_per_s is not None else ""
     found = [
@@ -247,10 +249,10 @@ def _value(value: float, unit: str) -> str:
     return f"{100 * value:.0f} %" if unit == SHARE else f"{value:,.4g} {unit}".rstrip()
 
 
-def _age(published_unix_s: float | None) -> str:
-    if published_unix_s is None:
+def _age(published_age_s: float | None) -> str:
+    if published_age_s is None:
         return ": none published"
-    return f", published {max(0.0, time.time() - published_unix_s):.1f} s ago"
+    return f", published {max(0.0, published_age_s):.1f} s ago"
 
 
 def _lag(figures: dict[str, float]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from impala_redis.common.errors import RedisUnreachable, RunMissing
 from impala_redis.common.transport.monitor import MonitorLink, Reading
-from impala_redis.common.transport.situation import RunStatus, summary
+from impala_redis.common.transport.situation import RunStatus, are_comparable, summary
 from impala_redis.workers import stopping
 
 # Rates are the difference of two readings this far apart.
@@ -78,8 +78,8 @@ class Watcher:
                 self._failure = error
 
     def _take(self, reading: Reading) -> None:
-        if reading["books"]["generation"] != self._readings[-1]["books"]["generation"]:
-            self._readings.clear()  # the server has lost the books, new ones have begun
+        if not are_comparable(self._readings[-1], reading):
+            self._readings.clear()  # the server has lost the books, or another learner has the run
         self._readings.append(reading)
         self.status, self._missing = summary(self._readings), False
         self._read_at = reading["at"]

@@ -77,6 +77,7 @@ class Courier:
         self.push_unknown = 0  # pushes given up at the end, without an answer
         self.left_over = 0  # blocks that the end of the run or of the actor kept out of the list
         self.waited_s = 0.0  # that the environments stood still for room in the list
+        self.published_version = -1  # the newest version that Redis was seen to hold
         self.over = False  # whether the thread has ended, or the run has
         self.run_finished = False  # whether the run is over for good
         self._learner = LearnerSigns(time.monotonic())
@@ -85,7 +86,7 @@ class Courier:
 
     def start(self, first: VersionedWeights) -> None:
         """Begins to carry for an actor that acts on the weights `first`."""
-        self._version = first.version
+        self._version = self.published_version = first.version
         self._thread.start()
 
     def hand_over(self, block: Block) -> None:
@@ -242,6 +243,7 @@ class Courier:
     def _follow(self, news: News) -> None:
         """Acts on the news of the run: its end, its replacement, its newer weights, its learner."""
         self._last_contact = time.monotonic()
+        self.published_version = news.weights_version
         self._learner.note(news.renewed_at, self._last_contact)
         if news.state != "running":
             self.over = self.run_finished = True
@@ -263,6 +265,7 @@ class Courier:
         else:
             with self._changed:
                 self._newest = newest
+        self.published_version = reply.version
         self._version = reply.version  # also of refused weights, which are not read again
 
     def _repeat(self, attempt: Callable[[], Reply]) -> Reply | None:

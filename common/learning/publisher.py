@@ -49,13 +49,24 @@ class Publisher:
         self._cpu_s = 0.0  # processor time of this thread, whatever it does
         self._evictions_due = 0.0
         self._flow: dict[str, float] = {}  # figures of the books, as last read by `_keep_lease`
-        self.status_figures: dict[str, float] = {}  # the learner leaves these in Redis
+        # The learner leaves these in Redis; the time tells how old they are.
+        self._status_figures: tuple[dict[str, float], float] = ({}, time.monotonic())
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
 
     def start(self) -> None:
         """Begins to publish, and to keep the lease."""
         self._thread.start()
+
+    @property
+    def status_figures(self) -> dict[str, float]:
+        """The figures for impala-status with their age in seconds; empty before the first."""
+        figures, made_at = self._status_figures
+        return figures and {**figures, "figures_age_s": time.monotonic() - made_at}
+
+    @status_figures.setter
+    def status_figures(self, figures: dict[str, float]) -> None:
+        self._status_figures = (figures, time.monotonic())
 
     def wants(self, version: int) -> bool:
         """Whether weights of that version would be published now, and are not yet.

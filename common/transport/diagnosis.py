@@ -38,6 +38,7 @@ class Situation:
     """What is known of a run's last seconds; shares are 0 to 1, None is unknown."""
 
     learner_present: bool | None = None  # it holds the run's lease
+    learner_lost: str | None = None  # why nothing is to be expected of the one that holds it
     finished: bool | None = None  # the learner has said that the run is over
     actors: int | None = None
     wait_share: float | None = None  # of the learner's time: waiting for a batch
@@ -89,6 +90,8 @@ def _what_stops_it(situation: Situation) -> str | None:
         )
     if full := _short_memory(situation, MEMORY_IS_FULL):
         return full
+    if situation.learner_lost:
+        return f"{situation.learner_lost}; to go on, start one with impala-learner --resume"
     if situation.learner_present is False:
         return "no learner holds the run: start one with impala-learner, with --resume to go on"
     if situation.actors == 0:

@@ -62,7 +62,7 @@ NEEDS = {
         ("PING", "RPUSH trajectories", "LLEN trajectories", "HGET weights", "HMGET spec", *_BEATS)
     ),
     "impala-status": Needs(
-        ("FCALL_RO stats", "GET lock", "HGETALL epoch", "HMGET spec", "SCAN"),
+        ("FCALL_RO stats", "GET lock", "PTTL lock", "HGETALL epoch", "HMGET spec", "SCAN", "TIME"),
         ("read_books",),
         "stats",
     ),

@@ -197,8 +197,10 @@ class LearnerLink(Link):
 
     def renew(self, figures: Mapping[str, float]) -> None:
         """Keeps the lease for another `lease_s`, and leaves the learner's figures for status."""
-        # By the epoch a reader knows them from those that an earlier learner has left.
-        stamped = {**figures, "epoch": self.epoch} if figures else figures
+        # By the epoch a reader knows them from those that an earlier learner has left, and by the
+        # length of a lease how long ago it was renewed.
+        stamped = {**figures, "epoch": self.epoch} if figures else dict(figures)
+        stamped |= {"lease_s": self._lease_ms / 1000, "lease_epoch": self.epoch}
         pairs = [part for pair in stamped.items() for part in pair]
         keys = [self.keys.lock, self.keys.spec]
         self._call_fenced("renew", keys, self.holder, self._lease_ms, *pairs)

@@ -4,7 +4,7 @@ An operator may also delete one.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from impala_redis.common.errors import (
@@ -45,6 +45,13 @@ class MonitorLink(Link):
     """What a reader may do: it writes nothing."""
 
     _may_ask_for_memory = True
+
+    def __init__(
+        self, url: str, run: str, name: str, is_gone: Callable[[str], bool] = lambda holder: False
+    ) -> None:
+        """`is_gone` says of a lease's holder whether it is known to have ended."""
+        super().__init__(url, run, name)
+        self._is_gone = is_gone
 
     def read(self) -> Reading:
         """The run as it is now, and `at`, in monotonic seconds. Raises RunMissing."""
@@ -93,24 +100,44 @@ class MonitorLink(Link):
         )
 
     def read_learner(self) -> dict[str, Any]:
-        """The lease's holder (None: no learner), epoch, published version, learner's figures."""
+        """The lease's holder (None: no learner), epoch, published version, learner's figures.
+
+        All times are the server's: `silent_s` since the lease was renewed, None if unknown;
+        `figures_age_s` since the learner made its figures; `published_age_s` of the weights.
+        """
         with self._asking():
             pipe = self.client.pipeline(transaction=False)
             pipe.get(self.keys.lock)
+            pipe.pttl(self.keys.lock)
             pipe.hgetall(self.keys.epoch)
             pipe.hmget(self.keys.weights, ["version", "published_at"])
-            holder, epoch, (version, published_at) = pipeline_replies(pipe)
+            pipe.time()
+            holder, left_ms, epoch, (version, published_at), now = pipeline_replies(pipe)
         figures = {
             _text(name).removeprefix("learner:"): figure
             for name, value in epoch.items()
             if name.startswith(b"learner:") and (figure := finite_number(value)) is not None
         }
+        number = whole_number(epoch.get(b"number"), 0)
+        lease_s, lease_epoch = figures.pop("lease_s", None), figures.pop("lease_epoch", None)
+        silent_s = age_s = None
+        if holder and left_ms >= 0 and lease_s is not None and lease_epoch == number:
+            silent_s = max(0.0, lease_s - left_ms / 1000)
+        made_s = figures.pop("figures_age_s", None)  # when the lease was renewed
+        if made_s is not None and figures.get("epoch") == number:
+            age_s = made_s + (silent_s or 0.0)
+        published_unix_s = finite_number(published_at)
+        now_unix_s = now[0] + now[1] / 1e6
         return {
             "holder": _text(holder) if holder else None,
-            "epoch": whole_number(epoch.get(b"number"), 0),
+            "is_gone": bool(holder) and self._is_gone(_text(holder)),
+            "silent_s": silent_s,
+            "epoch": number,
             "weights_version": whole_number(version, -1),
-            "published_unix_s": finite_number(published_at),
+            "published_unix_s": published_unix_s,
+            "published_age_s": None if published_unix_s is None else now_unix_s - published_unix_s,
             "figures": figures,
+            "figures_age_s": age_s,
         }
 
     def read_memory(self) -> dict[str, Any] | None:

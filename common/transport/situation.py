@@ -9,6 +9,10 @@ from impala_redis.common.transport.diagnosis import Situation, bottleneck
 from impala_redis.common.transport.monitor import WHEREABOUTS, Reading
 from impala_redis.common.transport.replies import finite_number, whole_number
 
+# A learner renews its lease each second, or three times a lease if that is shorter.
+SILENT_S = 4.0
+# The longest interval of its records is 60 s.
+NO_RECORD_S = 90.0
 # A list that is longer by fewer blocks has not grown: it goes up and down.
 LEAST_GROWTH_BLOCKS = 8
 
@@ -20,27 +24,36 @@ def summary(readings: Sequence[Reading]) -> RunStatus:
     first, last = readings[0], readings[-1]
     elapsed_s = last["at"] - first["at"]
     status = {name: value for name, value in last.items() if name != "at"}
-    one_generation = first["books"]["generation"] == last["books"]["generation"]
-    if one_generation and elapsed_s > 0:
+    if are_comparable(first, last) and elapsed_s > 0:
         status["blocks_per_s"] = {
             name: (last["books"][name] - first["books"][name]) / elapsed_s
             for name in ("produced", "consumed", "dropped_oldest")
         }
         updates = last["learner"]["weights_version"] - first["learner"]["weights_version"]
         status["updates_per_s"] = updates / elapsed_s
-    status["bottleneck"] = bottleneck(situation(readings if one_generation else [last]))
+    status["bottleneck"] = bottleneck(
+        situation(readings if are_comparable(first, last) else [last])
+    )
     return status
+
+
+def are_comparable(first: Reading, last: Reading) -> bool:
+    """Whether two readings are of the same books and the same learner."""
+    same_books = first["books"]["generation"] == last["books"]["generation"]
+    return bool(same_books and first["learner"]["epoch"] == last["learner"]["epoch"])
 
 
 def situation(readings: Sequence[Reading]) -> Situation:
     """The situation of a run between the first and the last of its readings, which are in order.
 
-    The books must be of one generation. A single reading shows no share but memory's.
+    The books must be of one generation, the learners of one epoch. A single reading shows no share
+    but memory's.
     """
     first, last = readings[0], readings[-1]
-    memory = last["memory"]
+    memory, learner = last["memory"], last["learner"]
     known = Situation(
-        learner_present=bool(last["learner"]["holder"]),
+        learner_present=bool(learner["holder"]) and not learner.get("is_gone"),
+        learner_lost=lost(learner),
         finished=last["state"] == "finished",
         actors=len(last["actors"]),
         memory_share=memory["share"] if memory else None,
@@ -52,11 +65,12 @@ def situation(readings: Sequence[Reading]) -> Situation:
     more = {name: books[name] - first["books"][name] for name in ("produced", *WHEREABOUTS)}
     pushed = max(more["produced"], 1)
     idle = not (more["consumed"] or books["queued"] or books["in_flight"])
+    has_figures = figures_are_current(learner) and bool(learner["figures"])
     grown = more["queued"] if more["queued"] >= LEAST_GROWTH_BLOCKS else 0
     return replace(
         known,
         # A learner with nothing to train on records seldom: its figure may be an old one.
-        wait_share=1.0 if idle else _mean_figure(readings, "wait_share"),
+        wait_share=1.0 if idle and has_figures else _mean_figure(readings, "wait_share"),
         dropped_share=min(more["dropped_oldest"] / pushed, 1.0),
         growth_share=min(grown / pushed, 1.0),
         refused_share=max(
@@ -77,9 +91,35 @@ def _evicted(readings: Sequence[Reading]) -> int:
 
 
 def figures_are_current(learner: Mapping[str, Any]) -> bool:
-    """Whether a learner's figures are those of the one that holds the lease: they outlive it."""
+    """Whether figures are of a learner that holds the lease and works: they outlive it."""
     epoch: int = learner["epoch"]
-    return bool(learner["holder"]) and learner["figures"].get("epoch", epoch) == epoch
+    is_at_work = bool(learner["holder"]) and lost(learner) is None
+    return is_at_work and learner["figures"].get("epoch", epoch) == epoch
+
+
+def lost(learner: Mapping[str, Any]) -> str | None:
+    """Why nothing is to be expected of the learner that holds the lease; None if all is well."""
+    if not learner["holder"]:
+        return None
+    name = learner["holder"].partition("#")[0]  # host:pid
+    silent_s, age_s = learner.get("silent_s"), learner.get("figures_age_s")
+    if learner.get("is_gone"):
+        return f"the learner {name} has ended without giving its lease back"
+    if silent_s is not None and silent_s >= SILENT_S:
+        return f"no news of the learner {name} for {silent_s:.0f} s: it is stopped, cut off or gone"
+    if age_s is not None and age_s >= NO_RECORD_S:
+        return f"the learner {name} has made no record for {age_s:.0f} s: it hangs, or is very slow"
+    return None
+
+
+def behind(actor: Mapping[str, Any], published: int) -> int:
+    """By how many versions an actor's weights were older than the published ones when it said so.
+
+    An actor of release 0.1 does not say which were published then; it is compared with those of
+    now, which may be many versions newer.
+    """
+    known = whole_number(actor.get("published_version"), published)
+    return known - whole_number(actor.get("weights_version"), 0)
 
 
 def _mean_figure(readings: Sequence[Reading], name: str) -> float | None:

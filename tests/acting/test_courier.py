@@ -558,6 +558,18 @@ def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
     eventually(lambda: (f := carrier.take_weights()) is not None and f.version == 4)
 
 
+def test_what_is_published_is_known_with_the_weights_that_are_loaded(run: Run) -> None:
+    # given an actor that has not looked for weights yet
+    made = run.courier()
+    assert made.published_version == 1
+
+    # when newer ones are published, then it knows of them with its next push
+    run.learner.publish(7, message(7))
+    made.hand_over(numbered(1))
+    eventually(lambda: made.published_version == 7)
+    assert eventually(made.take_weights).version == 7
+
+
 def test_a_learner_that_starts_again_from_an_older_version_is_followed(own_run: Run) -> None:
     # given an actor that acts on version 9
     carrier = own_run.courier()

@@ -106,6 +106,8 @@ ALLOWED: dict[str, list[str]] = {
         "CLIENT SETNAME impala-status",
         f"FCALL_RO impala3_read_books 3 {K}stats {K}trajectories {K}inflight",
         f"GET {K}lock",
+        f"PTTL {K}lock",
+        "TIME",
         f"HGETALL {K}epoch",
         f"HGETALL {K}stats",
         f"HGETALL {K}actor:a",

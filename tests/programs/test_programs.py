@@ -237,7 +237,14 @@ def test_a_killed_learner_is_resumed_and_the_books_balance(
     version = weights_version(raw, run_name)
     produced = books(redis_url, run_name)["produced"]
 
-    # then the actors go on producing without it
+    # then impala-status says so at once, and not that the learner is too slow
+    code, output = programs.run("impala-status", **variables)
+    verdict = f"the learner {socket.gethostname()}:{learner.pid} has ended without giving its lease"
+    assert (code, f"verdict  {verdict} back; to go on, start one with" in output) == (0, True), (
+        output
+    )
+
+    # and the actors go on producing without it
     eventually(lambda: books(redis_url, run_name)["produced"] > produced + 20)
 
     # and a new learner goes on from the checkpoint, with newer versions only

@@ -106,6 +106,10 @@ def verdict(**changes: Any) -> str:
             {"learner_present": False},
             "no learner holds the run: start one with impala-learner, with --resume to go on",
         ),
+        (
+            {"learner_lost": "the learner host:7 has ended", "dropped_share": 0.9},
+            "the learner host:7 has ended; to go on, start one with impala-learner --resume",
+        ),
         ({"actors": 0}, "no actors: start some with impala-actor"),
         (
             {"eviction": Eviction("allkeys-lru", 4365), "actors": 0, "memory_share": 0.99},
@@ -228,6 +232,7 @@ def test_whatever_is_known_makes_one_sentence_on_one_line() -> None:
     values |= {"learner_present": (None, False, True), "finished": (None, False, True)}
     values |= {"actors": (None, 0, 3), "claim_share": (None, 1.0), "blocked_share": (None, 1.0)}
     values["eviction"] = (None, Eviction("allkeys-lru", 0), Eviction("allkeys-lru", 9))
+    values["learner_lost"] = (None, "no news of the learner host:7 for 9 s")
 
     # when / then
     for mixture in product(*values.values()):

@@ -1,5 +1,9 @@
 """How a learner holds a run: opening, the lease, and fencing."""
 
+import contextlib
+import os
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from typing import Any
@@ -15,7 +19,8 @@ from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import EvictionWatch, LearnerLink
 from impala_redis.common.transport.ledger import Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
-from support import eventually
+from impala_redis.workers import process
+from support import eventually, is_running
 
 
 def test_open_makes_the_books_and_a_generation(
@@ -244,6 +249,57 @@ def test_renewing_keeps_the_lease_and_leaves_the_learners_figures(
         learner_reading["epoch"],
         learner_reading["weights_version"],
     ) == ("first", 1, -1)
+
+
+def test_how_long_a_learner_is_silent_is_told_by_its_lease(
+    learners: Learners, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    # given a learner that has said nothing of its lease yet, as none does in release 0.1
+    link = learners("first", lease_s=60.0)
+    link.open()
+    assert monitor.read_learner()["silent_s"] is None
+
+    # when it renews the lease, and does not for 7 s
+    link.renew({"frames": 12, "figures_age_s": 0.5})
+    silent_s = monitor.read_learner()["silent_s"]
+    operator.pexpire(link.keys.lock, 53_000)
+    found = monitor.read_learner()
+
+    # then
+    assert 0 <= silent_s < 5
+    assert 7 <= found["silent_s"] < 12
+    assert 7.5 <= found["figures_age_s"] < 12.5
+    assert found["figures"] == {"frames": 12.0, "epoch": 1.0}
+
+    # when another takes over, then nothing of the first one is taken for it
+    learners("second", lease_s=5.0).open(take_over=True)
+    found = monitor.read_learner()
+    assert (found["holder"], found["silent_s"], found["figures_age_s"]) == ("second", None, None)
+
+
+def test_a_holder_that_is_known_to_have_ended_is_gone_at_once(
+    any_server: EmbeddedServer, learners: Learners, run_name: str
+) -> None:
+    # given leases of a process of this machine that has ended, and of others
+    ended, unasked = (subprocess.Popen([sys.executable, "-c", ""]) for _ in range(2))
+    ended.wait()
+    eventually(lambda: not is_running(unasked.pid))  # its exit code is still asked for
+    ours = process.holder_name()
+    dead, waits, alive = (
+        ours.replace(f":{os.getpid()}#", f":{pid}#")
+        for pid in (ended.pid, unasked.pid, os.getppid())
+    )
+    holders = {dead: True, waits: True, alive: False, f"other-{dead}": False}
+    for holder, is_gone in holders.items():
+        link = learners(holder, lease_s=60.0)
+        link.open(take_over=True)
+
+        # then a reader on this machine knows which is gone
+        with contextlib.closing(
+            MonitorLink(any_server.url, run_name, "test", process.is_dead_here)
+        ) as monitor:
+            assert monitor.read_learner()["is_gone"] is is_gone
+    unasked.wait()
 
 
 def test_the_lock_always_expires(learner: LearnerLink, operator: redis.Redis) -> None:

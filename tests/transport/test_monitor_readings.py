@@ -8,6 +8,7 @@ from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.monitor import Reading
 from impala_redis.common.transport.situation import (
     LEAST_GROWTH_BLOCKS,
+    behind,
     figures_are_current,
     situation,
     summary,
@@ -232,3 +233,69 @@ def test_the_time_that_actors_wait_for_room_is_a_share_of_theirs(
         for at, actors in ((0.0, before), (2.0, now))
     ]
     assert situation(readings).blocked_share == share
+
+
+# A learner that is gone, or another one: no verdict rests on what it has left.
+
+# An overloaded learner's figures, and what a killed one leaves behind: the list is full, and most
+# blocks are dropped.
+BUSY = {"wait_share": 0.02, "claim_share": 0.1, "frames": 1e6, "epoch": 2.0}
+FULL = {"produced": 1000, "dropped_oldest": 900, "consumed": 36, "queued": 64}
+
+
+def verdict(first: dict[str, Any] | None = None, **last: Any) -> str:
+    """The verdict on a second in which most blocks were dropped; `last` is of the last reading."""
+    figures, state = last.pop("figures", BUSY), last.pop("state", "running")
+    readings = [
+        reading(learner=first, figures=BUSY),
+        reading(1.0, books=FULL, learner=last, figures=figures, state=state),
+    ]
+    return str(summary(readings)["bottleneck"])
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ({}, "learner-bound: actors are dropping 90 %"),
+        ({"silent_s": 1.4, "figures_age_s": 61.0}, "learner-bound: actors are dropping 90 %"),
+        ({"is_gone": True}, "the learner host:7 has ended without giving its lease back"),
+        ({"silent_s": 5.2}, "no news of the learner host:7 for 5 s: it is stopped, cut off or"),
+        ({"figures_age_s": 95.0}, "the learner host:7 has made no record for 95 s: it hangs"),
+        ({"holder": None}, "no learner holds the run"),
+        ({"is_gone": True, "state": "finished"}, "the run is finished"),
+        ({"holder": None, "state": "finished"}, "the run is finished"),
+        # another one has taken the run, and has made no figures yet, or those of its own
+        ({"epoch": 3}, "not enough figures yet"),
+        ({"epoch": 3, "figures": BUSY | {"epoch": 3.0}}, "not enough figures yet"),
+    ],
+)
+def test_a_verdict_rests_on_a_learner_that_is_at_work(last: dict[str, Any], words: str) -> None:
+    assert verdict(**last).startswith(words)
+
+
+def test_a_learner_that_is_only_starting_is_not_said_to_wait_for_actors() -> None:
+    readings = [reading(at) for at in (0.0, 1.0)]
+    assert summary(readings)["bottleneck"].startswith("not enough figures yet")
+
+
+def test_figures_of_a_learner_that_is_lost_are_its_last_ones() -> None:
+    for sign in ({"is_gone": True}, {"silent_s": 4.0}, {"figures_age_s": 90.0}):
+        assert not figures_are_current(reading(learner=sign, figures=BUSY)["learner"])
+    assert figures_are_current(reading(learner={"silent_s": 3.9}, figures=BUSY)["learner"])
+
+
+@pytest.mark.parametrize(
+    ("actor", "versions"),
+    [
+        # what an actor knew when it gave its figures, whatever was published since
+        ({"weights_version": "98", "published_version": "100"}, 2),
+        ({"weights_version": "100", "published_version": "100"}, 0),
+        # an actor of 0.1, and one that says nothing
+        ({"weights_version": "98"}, 402),
+        ({}, 500),
+    ],
+)
+def test_an_actor_is_behind_what_was_published_at_its_own_time(
+    actor: dict[str, str], versions: int
+) -> None:
+    assert behind(actor, 500) == versions
