@@ -43,6 +43,7 @@ class StopFlag:
     def __init__(self) -> None:
         # A plain flag: an Event could deadlock, set by a handler that interrupts its own wait.
         self._stopped = False
+        self._was_handled = False  # by the handler; the thread may have seen the same signal before
         self.before_end_at_once: Callable[[], None] = do_nothing
         signals, self._arrives = os.pipe()
         os.set_blocking(self._arrives, False)
@@ -68,7 +69,9 @@ class StopFlag:
                 signal.signal(number, signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stopped = True
+        if self._was_handled and number == signal.SIGINT:
+            self._end_at_once()  # an environment may have taken the signals from the thread
+        self._stopped = self._was_handled = True
 
     def _end_at_second_ctrl_c(self, signals: int) -> None:
         """Reads the numbers of the signals that arrive, a byte each (on a thread of its own)."""
@@ -78,6 +81,11 @@ class StopFlag:
                 break
             asked = asked or number[0] in ENDING_SIGNALS
             self._stopped = self._stopped or asked
+        else:
+            return
+        self._end_at_once()
+
+    def _end_at_once(self) -> None:
         try:
             self.before_end_at_once()
             if sys.stderr.isatty():

@@ -52,10 +52,26 @@ libc.pthread_mutex_lock(mutex)
 """
 
 
+# A main thread whose environment has an event loop, which takes the signals for itself.
+LOOPED = """
+import signal, time
+from impala_redis.workers import stopping
+
+stop = stopping.StopFlag()
+signal.set_wakeup_fd(-1)
+print("stuck", flush=True)
+while True:
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("code", [STUCK, LOOPED])
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_ctrl_c_ends_a_program_that_is_stuck_in_a_library(first: signal.Signals) -> None:
+def test_a_second_ctrl_c_ends_a_program_that_is_stuck_in_a_library(
+    first: signal.Signals, code: str
+) -> None:
     # given
-    command = [sys.executable, "-c", STUCK]
+    command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=before_exec) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == b"stuck\n"
