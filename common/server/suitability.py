@@ -199,8 +199,8 @@ def _remedy(setting: str, value: str, url: str, configurable: bool) -> str:
     if configurable:
         return f"run: {cli_command(url)} CONFIG SET {setting} {value}"
     return (
-        f"set {setting} {value} as an operator: CONFIG is not for us there, and a managed server "
-        f"has its settings elsewhere ({_PROVIDERS})"
+        f"set {setting} {value} as an operator: this user cannot use CONFIG there, and a managed "
+        f"server has its settings elsewhere ({_PROVIDERS})"
     )
 
 
