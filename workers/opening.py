@@ -24,7 +24,7 @@ from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.suitability import check_room
 from impala_redis.common.transport.learner_link import LearnerLink
-from impala_redis.workers import probing, process
+from impala_redis.workers import probing, process, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.stopping import StopFlag
 from impala_redis.workers.terms import Terms
@@ -51,6 +51,7 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> tuple[RunSpec, Checkpoi
         raise UnsupportedEnvironment(f"no actor could join {wanted.env}: {error}") from error
     if not plan.chose_network and (advice := advice_on_pictures(spec)):
         log.warning("%s", advice)
+        voice.tell(log=advice)
     if spec.compression != "none":
         compression.check_installed()
     return _resumed(spec, plan.directory) if resume else (spec, None)

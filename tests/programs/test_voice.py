@@ -109,3 +109,44 @@ def test_what_is_no_message_is_passed_over(listener: voice.Listener) -> None:
 def test_an_error_that_cannot_be_printed_keeps_its_exit_code(programs: Programs) -> None:
     code = programs.shell("impala-status --run none --redis-url redis://localhost:1/0 2>/dev/full")
     assert code.code() == 4
+
+
+PICTURES = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Pictures(gymnasium.Env):
+    observation_space = spaces.Box(0, 255, (24, 24, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((24, 24, 3), np.uint8), {}
+
+    def step(self, action):
+        return np.zeros((24, 24, 3), np.uint8), 1.0, True, False, {}
+
+
+gymnasium.register("Pictures-v0", entry_point=Pictures)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("chosen", "times"), [((), 1), (("--network", "mlp"), 0)], ids=str)
+def test_a_picture_for_a_perceptron_that_nobody_chose_is_told_once(
+    programs: Programs, tmp_path: Path, chosen: tuple[str, ...], times: int
+) -> None:
+    # when
+    (programs.folder / "pictures.py").write_text(PICTURES)
+    code, output = programs.run(
+        *("impala-train", "--env", "pictures:Pictures-v0", "--run-dir", str(tmp_path / "run")),
+        *("--envs-per-actor", "4", "--batch-size", "4", "--total-frames", "500", *chosen),
+    )
+
+    # then
+    assert code == 0, output
+    said = "no network was chosen: a perceptron on 1,728 numbers is used; for pictures give"
+    assert output.count(said) == times
+    assert (tmp_path / "run" / "logs" / "learner.log").read_text().count(said) == times
