@@ -36,8 +36,11 @@ LOST_SIGHT_BLOCKS = 500
 class ChaosRun:
     """One run, from the first program to the verdict."""
 
-    def __init__(self, folder: Path, seed: int, broken: str | None, with_sentinels: bool) -> None:
-        self.system = System(folder, seed, broken, with_sentinels)
+    def __init__(
+        self, folder: Path, seed: int, broken: str | None, with_sentinels: bool, queue_policy: str
+    ) -> None:
+        self.queue_policy = queue_policy
+        self.system = System(folder, seed, broken, with_sentinels, queue_policy)
         self.kinds = KINDS_WITH_SENTINELS if with_sentinels else KINDS
         self.faults = Faults(self.system)
         self.books = BooksWatch(self.system.url, lambda: self.faults.garbage)
@@ -102,6 +105,8 @@ class ChaosRun:
         lost_sight = LOST_SIGHT_BLOCKS * self.faults.wipes
         if not consumed <= trainings <= most + lost_sight:
             found.append(f"{trainings} blocks were trained on, {consumed} to {most} by the books")
+        if self.queue_policy == "block" and totals["dropped_oldest"]:
+            found.append(f"{totals['dropped_oldest']} blocks were dropped, and none may be")
         # What a wipe made an actor send once more was refused: one block of each actor.
         if totals["dead_lettered:duplicate"] > self.faults.wipes * len(self.system.actors):
             found.append(f"{totals['dead_lettered:duplicate']} blocks stood in the list twice")
@@ -211,6 +216,12 @@ def _median(values: list[float]) -> float:
     help="A master, a replica and three sentinels: fail-overs, and no faults of the network.",
 )
 @click.option(
+    "--queue-policy",
+    type=click.Choice(["drop-oldest", "block"]),
+    default="drop-oldest",
+    help="Of the run.",
+)
+@click.option(
     "--keep", type=click.Path(path_type=Path, file_okay=False), help="Leave the logs there."
 )
 def main(
@@ -219,6 +230,7 @@ def main(
     kinds: str | None,
     broken: str | None,
     with_sentinels: bool,
+    queue_policy: str,
     keep: Path | None,
 ) -> None:
     """Trains CartPole while things break, and says whether anything was lost unseen."""
@@ -235,7 +247,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run = ChaosRun(folder, seed, broken, with_sentinels)
+        run = ChaosRun(folder, seed, broken, with_sentinels, queue_policy)
         try:
             run.storm(seed, minutes, chosen)
             run.finish()

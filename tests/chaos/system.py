@@ -36,9 +36,15 @@ class System:
     """Starts everything, and starts again what a fault has ended; `end` stops it."""
 
     def __init__(
-        self, folder: Path, seed: int, broken: str | None, with_sentinels: bool = False
+        self,
+        folder: Path,
+        seed: int,
+        broken: str | None,
+        with_sentinels: bool = False,
+        queue_policy: str = "drop-oldest",
     ) -> None:
         self.folder, self._seed, self._broken = folder, seed, broken
+        self._queue_policy = queue_policy
         self.keys = Keys(RUN)
         options = (*DURABLE, "--maxmemory", MAXMEMORY)
         self.sentinels = OwnSentinels(folder, *options) if with_sentinels else None
@@ -80,7 +86,8 @@ class System:
         command = ("python", str(script), self._broken) if self._broken else ("impala-learner",)
         learner = self._programs.start(
             *(*command, *SETTINGS, "--run-dir", str(self.run_dir), "--resume"),
-            *("--seed", str(self._seed), "--stop-at-return", goal, *options),
+            *("--seed", str(self._seed), "--stop-at-return", goal),
+            *("--queue-policy", self._queue_policy, *options),
             IMPALA_REDIS_URL=self.url if self.sentinels else self.to_learner.url,
         )
         self.learners.append(learner)

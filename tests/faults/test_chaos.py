@@ -67,8 +67,10 @@ def test_the_audit_finds_what_was_trained_on_twice_or_out_of_order() -> None:
 @pytest.mark.processes
 @pytest.mark.fault(52)
 @pytest.mark.timeout(280)
-def test_a_storm_loses_nothing_unseen(chaos_seed: int) -> None:
-    code, words, figures = storm("--minutes", "0.5", "--seed", str(chaos_seed), timeout_s=270)
+@pytest.mark.parametrize("policy", ["drop-oldest", pytest.param("block", marks=pytest.mark.full)])
+def test_a_storm_loses_nothing_unseen(chaos_seed: int, policy: str) -> None:
+    options = ("--minutes", "0.5", "--seed", str(chaos_seed), "--queue-policy", policy)
+    code, words, figures = storm(*options, timeout_s=270)
     assert code == 0, words
     assert figures["residual"] == figures["trained on twice"] == 0
     assert figures["faults"] >= 3

@@ -23,6 +23,7 @@ from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajector
 from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.server.connection import SOCKET_TIMEOUT_S
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.functions import LIBRARY
 from impala_redis.common.transport.monitor import MonitorLink, residual
@@ -31,6 +32,7 @@ from support import Program, Programs, eventually
 pytestmark = pytest.mark.processes
 
 NAMED = ("--log-level", "debug")  # the learner then names each block that it trained on
+POLICIES = ["drop-oldest", "block"]
 OPENED_AGAIN = "OPENING THE RUN AGAIN"
 
 
@@ -167,11 +169,12 @@ def test_a_server_that_lost_its_last_moments_is_gone_on_with_and_nothing_is_trai
 @pytest.mark.parametrize(
     "frozen_s", [0.3, 3.0, pytest.param(30.0, marks=pytest.mark.full)], ids="{:g} s".format
 )
+@pytest.mark.parametrize("policy", POLICIES)
 def test_a_frozen_server_is_waited_for_and_actors_act_on(
-    crew: Crew, own_server: OwnServer, frozen_s: float
+    crew: Crew, own_server: OwnServer, frozen_s: float, policy: str
 ) -> None:
     # given a run at work
-    learner, actors = crew.at_work(2, *NAMED)
+    learner, actors = crew.at_work(2, *NAMED, "--queue-policy", policy)
     crew.goes_on()
 
     # when the server is frozen for a while
@@ -183,12 +186,16 @@ def test_a_frozen_server_is_waited_for_and_actors_act_on(
     crew.balanced()
     crew.unharmed(learner, *actors)
 
-    # and in a long freeze the actors have acted on: their rings overflowed
-    if frozen_s >= 3:
+    # and in a long freeze the actors have acted on: their rings overflowed; those that wait for
+    # room take the server for away only after a time-out
+    if frozen_s >= (3 if policy == "drop-oldest" else SOCKET_TIMEOUT_S + 1):
         eventually(
             lambda: [int(r["shed_local"]) > 0 for r in crew.actor_records().values()] == [True] * 2
         )
-    crew.ends_well()
+    elif policy == "block":
+        assert {record["shed_local"] for record in crew.actor_records().values()} == {"0"}
+    books = crew.ends_well()
+    assert policy == "drop-oldest" or books["dropped_oldest"] == 0
     each_once(learner)
 
 
