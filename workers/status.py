@@ -4,36 +4,21 @@ import json
 import logging
 import os
 import sys
-from typing import Any
 
 import click
 
-from impala_redis.common.errors import ConfigError, printable
-from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE, shown_return
-from impala_redis.common.transport.diagnosis import eviction_notice
-from impala_redis.common.transport.monitor import WHEREABOUTS, MonitorLink
-from impala_redis.common.transport.replies import finite_number, whole_number
-from impala_redis.common.transport.situation import RunStatus, behind, figures_are_current, summary
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.transport.monitor import MonitorLink
+from impala_redis.common.transport.situation import RunStatus, summary
 from impala_redis.workers import process, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.deleting import may_delete
 from impala_redis.workers.options import CONTEXT, option, shared
+from impala_redis.workers.overview import as_text, rows
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.watching import SAMPLE_S, Trouble, Watcher
 
 log = logging.getLogger(__name__)
-
-Row = tuple[str, str]  # label and text
-# The rows below word these figures in their own way, or the verdict is made of them, or they say
-# what other rows say already; a figure that is not among them stands in the row "figures".
-WORDED_FIGURES = {
-    *("frames", "game_frames", "updates", "episodes", "mean_return_100", "frames_per_s"),
-    *("wait_share", "device_busy_share", "claim_share", "bytes_per_step"),
-    *("policy_lag_mean", "policy_lag_p95", "policy_lag_max"),
-    *("policy_lag_s_mean", "policy_lag_s_p95", "policy_lag_s_max"),
-    *("updates_skipped", "runs_lost", "columns_refused", "refused_share", f"{EPISODE_INFO}*"),
-}
-MOST_INFOS = 8  # shown
 
 
 @click.command(cls=Program, context_settings=CONTEXT)
@@ -111,210 +96,6 @@ def on_a_screen(watcher: Watcher, stop: stopping.StopFlag) -> None:
 
         watcher.watch(show, stop)
     click.echo(as_text(watcher.run, watcher.status))
-
-
-# Words.
-
-
-def as_text(run: str, status: RunStatus) -> str:
-    """The status in lines of text."""
-    lines = [f"{label:<8} {text}" for label, text in rows(run, status)]
-    for name, actor in status["actors"].items():
-        lag = behind(actor, status["learner"]["weights_version"])
-        lines.append(
-            f"  {name:<24} {actor.get('host', '?')}:{actor.get('pid', '?')}  "
-            f"{whole_number(actor.get('frames_per_s'), 0):>9,} frames/s  version "
-            f"{actor.get('weights_version', '?')} ({lag} behind)  shed {actor.get('shed_local', 0)}"
-            f"{_waited(actor)}"
-        )
-    return "\n".join(lines)
-
-
-def _waited(actor: dict[str, str]) -> str:
-    """How long an actor has waited for room in the list, if it has."""
-    waited_s = finite_number(actor.get("waited_s")) or 0.0
-    return f"  waited {waited_s:,.0f} s for room" if waited_s else ""
-
-
-def rows(run: str, status: RunStatus) -> list[Row]:
-    """Everything but the single actors."""
-    books, learner, memory = status["books"], status["learner"], status["memory"]
-    found = [
-        ("run", f"{run}, {status['state'] or 'not announced'}"),
-        ("verdict", status["bottleneck"]),
-        *_learner(learner, status.get("updates_per_s")),
-        *_queue(books, status["queue_blocks"], status.get("blocks_per_s")),
-    ]
-    if memory:
-        found.append(("memory", _memory(memory)))
-    found.append(("books", _books(books, status["residual"])))
-    reasons = [
-        f"{name.partition(':')[2]} {count}"
-        for name, count in sorted(books.items())
-        if name.startswith("dead_lettered:")
-    ]
-    if reasons:
-        found.append(("refused", ", ".join(reasons)))
-    return [*found, *notices(status), ("actors", _actors(status["actors"]))]
-
-
-def notices(status: RunStatus) -> list[Row]:
-    """What an operator must not overlook, the gravest first."""
-    books, figures = status["books"], status["learner"]["figures"]
-    found = []
-    if status["residual"]:
-        blocks = status["residual"]
-        found.append(("ALARM", f"the books do not balance: {blocks} blocks are unexplained"))
-    if lost := int(figures.get("runs_lost", 0)):
-        found.append(
-            (
-                "notice",
-                f"opened again: {lost}; the server had lost the run or a part of it, and the "
-                "blocks that were there are gone",
-            )
-        )
-    if eviction := eviction_notice(status["memory"]):
-        found.append(("notice", eviction))
-    if books.get("foreign"):
-        found.append(("notice", f"{books['foreign']} blocks came onto the list around the push"))
-    if refused := int(figures.get("columns_refused", 0)):
-        lately = f", {100 * figures.get('refused_share', 0.0):.1f} % of what came lately"
-        found.append(
-            (
-                "notice",
-                f"{refused:,} columns of blocks were refused{lately}; the learner's log says why",
-            )
-        )
-    if skipped := int(figures.get("updates_skipped", 0)):
-        found.append(("notice", f"{skipped} updates were skipped: their gradients were not finite"))
-    return found
-
-
-def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
-    """The learner's place and its own figures; those of a learner that is gone are the last."""
-    holder, figures, now = learner["holder"], learner["figures"], figures_are_current(learner)
-    place = holder.partition("#")[0] if holder else "none: no lease is held"  # host:pid
-    if learner.get("is_gone"):
-        place += ", which has ended"
-    waits = "".join(
-        f"; {words} {100 * figures[name]:.0f} %"
-        for name, words in (("wait_share", "waits"), ("device_busy_share", "its device is busy"))
-        if now and name in figures
-    )
-    age = _age(learner.get("published_age_s"))
-    updates = f"; {figures['updates']:,.0f} updates" if "updates" in figures else ""
-    rate = f", {updates_per_s:.1f}/s" if updates and updates_per_s is not None else ""
-    found = [
-        ("learner", f"{place}, epoch {learner['epoch']}{waits}"),
-        ("weights", f"version {learner['weights_version']}{age}{updates}{rate}"),
-    ]
-    if figures:
-        mean_return = shown_return(figures.get("mean_return_100"))
-        frames, game_frames = figures.get("frames", 0), figures.get("game_frames", 0)
-        whole = f" of {figures['total_frames']:,.0f}" if "total_frames" in figures else ""
-        repeated = f" ({game_frames:,.0f} of the game)" if game_frames > frames else ""
-        size = _figure(figures, "bytes_per_step", ",.0f")
-        found += [
-            (
-                "training" if now else "last",
-                f"{frames:,.0f}{whole} frames{repeated}, "
-                f"{figures.get('frames_per_s', 0):,.0f}/s; return {mean_return}",
-            ),
-            ("data", f"policy lag {_lag(figures)}; {size} bytes a step"),
-            *_further_figures(figures),
-        ]
-    return found
-
-
-def _further_figures(figures: dict[str, float]) -> list[Row]:
-    """A row of the figures that no other row words."""
-    texts = [
-        f"{figure.label} {_value(figures[name], figure.unit)}"
-        for name, figure in FIGURES.items()
-        if figure.in_status and name in figures.keys() - WORDED_FIGURES
-    ]
-    infos = [
-        f"{printable(name.removeprefix(EPISODE_INFO))} {_value(value, '')}"
-        for name, value in figures.items()
-        if name.startswith(EPISODE_INFO)
-    ]
-    more = [f"and {len(infos) - MOST_INFOS} more"] if len(infos) > MOST_INFOS else []
-    return [
-        *([("figures", ", ".join(texts))] if texts else []),
-        *([("infos", ", ".join(infos[:MOST_INFOS] + more))] if infos else []),
-    ]
-
-
-def _value(value: float, unit: str) -> str:
-    return f"{100 * value:.0f} %" if unit == SHARE else f"{value:,.4g} {unit}".rstrip()
-
-
-def _age(published_age_s: float | None) -> str:
-    if published_age_s is None:
-        return ": none published"
-    return f", published {max(0.0, published_age_s):.1f} s ago"
-
-
-def _lag(figures: dict[str, float]) -> str:
-    """Mean, 95th percentile and greatest: in versions and, if the learner left them, in seconds."""
-    versions = f"{_spread(figures, 'policy_lag', '.0f')} versions"
-    if "policy_lag_s_mean" not in figures:
-        return versions
-    return f"{versions}, {_spread(figures, 'policy_lag_s', '.2f')} s"
-
-
-def _spread(figures: dict[str, float], name: str, form: str) -> str:
-    most = [
-        f"{word} {format(figures[f'{name}_{word}'], form)}"
-        for word in ("p95", "max")
-        if f"{name}_{word}" in figures
-    ]
-    mean = _figure(figures, f"{name}_mean", ".2f" if form == ".2f" else ".1f")
-    return f"{mean} ({', '.join(most)})" if most else mean
-
-
-def _queue(books: dict[str, Any], bound: int | None, rates: dict[str, float] | None) -> list[Row]:
-    of = f" of {bound}" if bound else ""
-    found = [("queue", f"{books['queued']}{of} blocks, {books['in_flight']} in flight")]
-    if rates is not None:
-        found.append(
-            (
-                "blocks/s",
-                f"{rates['produced']:.1f} pushed, {rates['consumed']:.1f} consumed, "
-                f"{rates['dropped_oldest']:.1f} dropped",
-            )
-        )
-    return found
-
-
-def _memory(memory: dict[str, Any]) -> str:
-    used = f"{memory['used_bytes'] / 1e6:,.0f} MB"
-    if not memory["maxmemory_bytes"]:
-        return f"{used}, no limit is set"
-    return f"{used} of {memory['maxmemory_bytes'] / 1e6:,.0f} MB, {100 * memory['share']:.0f} %"
-
-
-def _books(books: dict[str, Any], residual: int) -> str:
-    """Where the produced blocks are."""
-    where = " + ".join(f"{books[name]:,} {name}" for name in WHEREABOUTS if books.get(name))
-    return f"produced {books['produced']:,} = {where or '0'}; residual {residual}"
-
-
-def _actors(actors: dict[str, dict[str, str]]) -> str:
-    if not actors:
-        return "0"
-    hosts = len({actor.get("host") for actor in actors.values()})
-    rates = [whole_number(actor.get("frames_per_s"), 0) for actor in actors.values()]
-    shed = sum(whole_number(actor.get("shed_local"), 0) for actor in actors.values())
-    spread = f" ({min(rates):,} to {max(rates):,} each)" if len(actors) > 1 else ""
-    return (
-        f"{len(actors)} on {hosts} host{'s' * (hosts > 1)}, {sum(rates):,} frames/s{spread}; "
-        f"shed {shed:,}"
-    )
-
-
-def _figure(figures: dict[str, float], name: str, form: str = ".1f") -> str:
-    return format(figures[name], form) if name in figures else "-"
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-import click
-
 from impala_redis.common.errors import EXIT_HUNG
+from impala_redis.workers import stopping
 from impala_redis.workers.pace import Pace
 
 # The bound of one call of the environments, if none is given.
@@ -48,10 +47,9 @@ class Watchdog:
             stuck_s = stuck_s + pause_s if now == seen else 0.0
             seen = now
             if watched is not None and stuck_s > self._timeout_s:
-                click.echo(
-                    f"error: an environment hangs: {watched.what} is not done after "
+                stopping.say_error(
+                    f"an environment hangs: {watched.what} is not done after "
                     f"{self._timeout_s:g} s{watched.so_far}; if it is only slow, raise "
-                    "--step-timeout-s or lower --envs-per-actor",
-                    err=True,
+                    "--step-timeout-s or lower --envs-per-actor"
                 )
                 os._exit(EXIT_HUNG)

@@ -103,8 +103,6 @@ _FITTING = (
     *(item.name for item in dataclasses.fields(RunSpec) if item.metadata == _FITS),
     *(item.name for item in dataclasses.fields(NetworkSpec)),
 )
-# Fields that specs of release 0.1 lack, with what they mean there.
-_SINCE_0_1 = {"queue_policy": "drop-oldest"}
 _SETTINGS = tuple(
     item.name
     for item in dataclasses.fields(RunSpec)
@@ -125,7 +123,6 @@ def make_spec(
 def _spec_from(document: dict[str, Any]) -> RunSpec:
     """Builds the spec after checking each field's type and range. Raises SpecMismatch."""
     expected = {item.name for item in dataclasses.fields(RunSpec)}
-    document = _SINCE_0_1 | document
     if set(document) != expected:
         odd = ", ".join(sorted(str(name)[:40] for name in set(document) ^ expected)[:5])
         raise SpecMismatch(f"the run's spec has missing or unknown fields: {odd}")

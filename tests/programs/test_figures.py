@@ -31,12 +31,12 @@ from impala_redis.common.run.spec import make_spec
 from impala_redis.workers import logbook as logbook_module
 from impala_redis.workers.evaluator import EpisodeResult, PlaySettings, make_report, report_in_words
 from impala_redis.workers.logbook import Logbook
+from impala_redis.workers.overview import as_text
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.progress import Progress
 from impala_redis.workers.reporting import charts, pages
 from impala_redis.workers.reporting.tables import figures_table
 from impala_redis.workers.reporting.words import is_slug
-from impala_redis.workers.status import as_text
 from support import ROOT
 
 MEANING = "share of something that nobody measures"

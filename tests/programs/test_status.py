@@ -23,8 +23,8 @@ from chaos.servers import OwnServer
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, Reading
 from impala_redis.common.transport.situation import situation, summary
+from impala_redis.workers.overview import as_text, notices, rows
 from impala_redis.workers.screen import Screen
-from impala_redis.workers.status import as_text, notices, rows
 from support import BIN, Program, Programs, before_exec, eventually
 from warm.start import WarmParent
 

@@ -298,20 +298,7 @@ def test_another_wire_version_is_told_before_fields_that_only_it_has() -> None:
     assert message.startswith(said)
 
 
-# Release 0.1 knew them not.
-SINCE = {"queue_policy": "drop-oldest"}
-
-
-@pytest.mark.parametrize("name", SINCE)
-def test_a_field_that_release_0_1_lacks_has_the_meaning_that_it_had_there(name: str) -> None:
-    without = document()
-    del without[name]
-    assert getattr(RunSpec.from_json(json.dumps(without)), name) == SINCE[name]
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in FIELDS if name not in SINCE and name != "wire_version"]
-)
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != "wire_version"])
 def test_a_missing_field_is_refused_by_name(name: str) -> None:
     # given
     without = document()
