@@ -41,11 +41,12 @@ class Crew:
         self, plan: Plan, redis_url: str, learner_options: list[str], actor_options: list[str]
     ) -> None:
         self._run, self._directory = plan.run, plan.directory
-        self._actor_options = actor_options
+        self._actor_options = list(actor_options)
+        if module := module_of(plan.config.environment.env):
+            self._actor_options += ["--env-module", module]
         # In the environment: an address may hold a password, and everyone can read arguments.
         self._environment = os.environ | {
             "IMPALA_REDIS_URL": redis_url,
-            "IMPALA_ENV_MODULE": module_of(plan.config.environment.env),
             process.STARTED_AT_VARIABLE: str(process.started_at_unix_s()),
         }
         self._logs = plan.directory.path / "logs"
@@ -58,7 +59,7 @@ class Crew:
         self._learner = self._spawn(
             "learner",
             "learner",
-            *("--run", plan.run, "--run-dir", str(plan.directory.path)),
+            *("--run", plan.run, "--run-dir", str(plan.directory.path.absolute())),
             *learner_options,
             *settings_for_the_learner(plan),
         )

@@ -247,8 +247,8 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
     "env-module": option(
         "env-module",
         multiple=True,
-        help="A module that may be imported when a run's environment is made by it, as in "
-        "module:Id; without this only the names of Gymnasium's registry are taken.",
+        help="A module, or its file, that may be imported when a run's environment is made by it, "
+        "as in module:Id; without this only the names of Gymnasium's registry are taken.",
     ),
     "wait-redis-s": option(
         "wait-redis-s",

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from impala_redis.common.envs.user_module import absolute
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_toml
+from impala_redis.common.run.env_id import travelling
 from impala_redis.common.run.presets import PRESETS, preset
 
 RUNS = Path("runs")
@@ -60,6 +62,7 @@ def make_plan(
     chosen = (PRESETS.get(preset_name or "", {}), saved, file, overrides)
     config = preset(preset_name) if preset_name else Config()
     config = config.replace(saved).replace(file).replace(overrides)
+    config = config.replace({"env": absolute(config.environment.env)})
     name = run_name(run, preset_name, env)
     if not resume:
         directory = RunDirectory(run_dir) if run_dir else _free_directory(name)
@@ -98,7 +101,8 @@ def run_name(run: str | None, preset_name: str | None = None, env: str | None = 
 
     Raises ConfigError: it cannot name a run.
     """
-    name = run or preset_name or re.sub(r"[^a-z0-9._-]+", "-", (env or "").lower()).strip("-")
+    made = re.sub(r"[^a-z0-9._-]+", "-", travelling(env or "").lower()).strip("-")
+    name = run or preset_name or made
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise ConfigError(
             f"{name!r} cannot name a run: give --run with 1 to 64 letters, digits, '.', '_' or '-'"

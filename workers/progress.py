@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from impala_redis.common.envs.user_module import as_typed
 from impala_redis.common.errors import EXIT_INTERRUPTED
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.refusals import in_words
@@ -108,7 +109,7 @@ class Progress:
         if code == EXIT_INTERRUPTED:
             self.say(f"continue:      {_typed('impala-train')} --resume --run-dir {path}")
         module = module_of(self._config.environment.env)
-        trust = f" --env-module {module}" if module else ""
+        trust = f" --env-module {as_typed(module)}" if module else ""
         self.say(f"next:          {_typed('impala-eval')} --checkpoint {path}{trust}")
         self.say(f"               {_typed('tensorboard')} --logdir {path}")
 

@@ -16,7 +16,9 @@ The protocol (arXiv:1802.01561, Table G.1; where it is silent, what is usual):
 ale-py is an optional extra under GPL-2.0-only, so it is imported only where a game is made.
 """
 
+import contextlib
 import difflib
+import re
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -47,6 +49,17 @@ NO_OP = 0
 def is_atari(env_id: str) -> bool:
     """Whether an id names a game of ALE, as ALE/Pong-v5 or ale_py:ALE/Pong-v5."""
     return module_of(env_id) in ("", "ale_py") and _name(env_id).startswith(GAMES_PREFIX)
+
+
+def modern_id(env_id: str) -> str | None:
+    """What we play for an older name of a game, as Pong-v0 or PongNoFrameskip-v4; None for none."""
+    with contextlib.suppress(ImportError):
+        import ale_py  # noqa: F401
+    older = re.fullmatch(
+        r"(?:ALE/)?([A-Z]\w*?)(NoFrameskip|Deterministic|-ram)*-v\d+", _name(env_id)
+    )
+    modern = f"{GAMES_PREFIX}{older[1]}-v5" if older else None
+    return modern if older and (older[2] or modern in gymnasium.registry) else None
 
 
 def action_repeat(env_id: str) -> int:
@@ -270,10 +283,10 @@ def _rom(env_id: str) -> str:
     spec = gymnasium.registry.get(name)
     if spec is None:
         known = [known for known in gymnasium.registry if known.startswith(GAMES_PREFIX)]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        near = modern_id(env_id) or difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise UnsupportedEnvironment(
             f"there is no Atari game {name!r}; ids look like ALE/MsPacman-v5, and the nearest "
-            f"is {near[0]}"
+            f"is {near}"
         )
     return str(spec.kwargs["game"])
 

@@ -16,7 +16,8 @@ import gymnasium
 from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment, printable
 
 _NOT_SHOWN = (f"{Path(__file__).parents[2]}/", f"{Path(gymnasium.__file__).parent}/", "<frozen ")
-_INSTALLED = tuple(sysconfig.get_path(name) + "/" for name in ("stdlib", "platlib", "purelib"))
+_STDLIB = sysconfig.get_path("stdlib") + "/"
+_INSTALLED = (_STDLIB, *(sysconfig.get_path(name) + "/" for name in ("platlib", "purelib")))
 
 
 @contextlib.contextmanager
@@ -52,6 +53,9 @@ def where(error: BaseException) -> str:
     """The innermost place in the user's own files, as the end of a sentence; empty if unknown."""
     causes = itertools.islice(_causes(error), 10)
     found = next(filter(None, (_shown(cause.__traceback__) for cause in causes)), [])
+    found = [
+        f for f in found if "site-packages" in f.filename or not f.filename.startswith(_STDLIB)
+    ]
     own = [frame for frame in found if not frame.filename.startswith(_INSTALLED)]
     if not found:
         return ""

@@ -2,35 +2,157 @@
 
 import contextlib
 import importlib.util
+import itertools
+import os
+import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from impala_redis.common.errors import ConfigError
-from impala_redis.common.run.spec import module_of
+from impala_redis.common.errors import ConfigError, UnsupportedEnvironment, printable
+from impala_redis.common.run.env_id import is_file, split
+
+# How many files near the working directory are looked through for a name that is missing.
+_MOST_FILES, _MOST_BYTES = 200, 262_144
+
+
+def file_of(module: str) -> Path | None:
+    """The file or folder that a module is named by; None for a module's own name."""
+    return Path(module) if is_file(module) else None
+
+
+def absolute(env_id: str) -> str:
+    """The same environment with an absolute path, if it has one: it is the same from any folder."""
+    module, name = split(env_id)
+    file = file_of(module)
+    return env_id if file is None else f"{file.absolute()}:{name}"
+
+
+def as_typed(module: str) -> str:
+    """A module or file as one types it in this folder, so that a program started here finds it."""
+    file = file_of(module)
+    if file is None:
+        # A folder that only this command was told of; another one finds the file by its path.
+        folders = [Path(f) for f in os.environ.get("PYTHONPATH", "").split(os.pathsep) if f]
+        places = [folder / f"{module}.py" for folder in (Path(), *folders)]
+        file = next((place for place in places if place.exists()), None)
+        if file is None or file.parent == Path():
+            return module
+    if file.is_relative_to(Path.cwd()):
+        file = file.relative_to(Path.cwd())
+    return shlex.quote(str(file) if is_file(str(file)) else f"./{file}")  # a package's folder
 
 
 def check_module(env_id: str, trusted: Collection[str]) -> None:
-    """Refuses a module that only Redis or a checkpoint has named. Raises ConfigError."""
-    module = module_of(env_id)
-    if module and module not in trusted:
-        raise ConfigError(
-            f"the run's environment {env_id} is made by the module {module!r}, which nobody here "
-            f"has named; if you trust it, add --env-module {module}"
-        )
+    """Refuses a module that only Redis or a checkpoint has named. Raises ConfigError.
 
-
-def look_in_working_directory(env_id: str) -> None:
-    """Lets `module:Id` be found in the working directory, after every other place.
-
-    A file there can never take the place of an installed package.
+    What the user trusts are modules, or files of modules, which can then be imported.
     """
-    if not module_of(env_id):
+    module, _ = split(env_id)
+    if not module:
         return
-    with contextlib.suppress(OSError):  # the folder is gone
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.append(here)
+    if file_of(module):
+        raise ConfigError(
+            f"the run's environment {printable(env_id)} names a file, and only modules are taken "
+            "from a run; start its learner with this version of impala-redis"
+        )
+    for named in trusted:
+        file = file_of(named)
+        if module == named or (file is not None and module == file.stem):
+            if file is not None:
+                _import_from(file)
+            return
+    raise ConfigError(
+        f"the run's environment {env_id} is made by the module {module!r}, which nobody here "
+        f"has named; if you trust it, add --env-module {module}"
+    )
+
+
+def make_findable(env_id: str) -> str:
+    """Lets the module be found, and returns the environment's name without a path.
+
+    `module:Id` is also looked for in the working directory, after every other place: a file there
+    can never take the place of an installed package. A file must be the one that is imported.
+    Raises UnsupportedEnvironment: it is not there, or hidden by another module of its name.
+    """
+    module, name = split(env_id)
+    file = file_of(module)
+    if file is not None:
+        _import_from(file)
+        return f"{file.stem}:{name}"
+    if module:
+        with contextlib.suppress(OSError):  # the folder is gone
+            _look_in(Path.cwd())
+    return env_id
+
+
+def _import_from(file: Path) -> None:
+    """Lets a file's module be imported. Raises UnsupportedEnvironment."""
+    if not file.exists():
+        raise UnsupportedEnvironment(
+            f"there is no file {printable(file)}; name the one that registers the environment, as "
+            "in path/to/my_env.py"
+        )
+    _look_in(file.absolute().parent)
+    try:
+        found = getattr(importlib.util.find_spec(file.stem), "origin", None)
+    except (ImportError, ValueError):
+        found = None
+    whole = file / "__init__.py" if file.is_dir() else file
+    if found is None or Path(found).resolve() != whole.resolve():
+        hidden = f"it is hidden by {found}" if found else "its name cannot be a module's"
+        raise UnsupportedEnvironment(f"{printable(file)} cannot be imported: {hidden}; rename it")
+
+
+def _look_in(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def way_on(env_id: str) -> str:
+    """What to do about an id that nobody has registered, as the end of a sentence."""
+    module, name = split(env_id)
+    others = "to impala-actor and impala-eval --env-module"
+    if module and _folder_of(module.partition(".")[0]) is None:
+        base = f"{module.replace('.', '/')}.py"
+        for path in _files_nearby():
+            if str(path).endswith(f"/{base}"):
+                return f"; it is in {path}: give --env {path}:{name} ({others} {path})"
+        return (
+            f"; install its package, start the program in the folder of {base}, or name the file: "
+            f"--env PATH/{base}:{name} ({others} PATH/{base})"
+        )
+    if module:
+        old = "; wrap it for Gymnasium, for example with the package shimmy, and register that"
+        return f"; {module} is imported and does not register it with Gymnasium" + (
+            f", but uses the old package gym{old}" if "gym" in sys.modules else ""
+        )
+    for path in _files_nearby():
+        if name and _registers(path, name):
+            module = str(path) if len(path.parts) > 1 else path.stem
+            return f"; {path} names it: give --env {module}:{name}"
+    return (
+        "; --env takes a Gymnasium id such as CartPole-v1, or module:Id or path/to/file.py:Id to "
+        "import what registers it; one of the old package gym must be wrapped for Gymnasium "
+        "first, for example with the package shimmy"
+    )
+
+
+def _files_nearby() -> Iterator[Path]:
+    """Python files in the working directory and in its folders, relative to it."""
+    with contextlib.suppress(OSError):
+        nearby = itertools.chain(Path().glob("*.py"), Path().glob("[!.]*/*.py"))
+        yield from itertools.islice(nearby, _MOST_FILES)
+
+
+def _registers(path: Path, name: str) -> bool:
+    """Whether a file seems to register that id."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES)
+    except OSError:
+        return False
+    return b"register" in text and any(f"{q}{name}{q}".encode() in text for q in "\"'")
 
 
 def hidden_neighbours(env_id: str) -> str:
@@ -38,7 +160,7 @@ def hidden_neighbours(env_id: str) -> str:
 
     Empty if there is nothing: then the module's own error says all.
     """
-    folder = _folder_of(module_of(env_id).partition(".")[0])
+    folder = _folder_of(split(env_id)[0].partition(".")[0])
     try:
         neighbours = sorted(folder.iterdir()) if folder else []
     except OSError:  # it may be entered, but not listed

@@ -73,7 +73,7 @@ class VectorEnvironment:
         """Makes the environments, in their own vector form if they have one.
 
         Args:
-          env_id: Gymnasium's id, or module:Id.
+          env_id: Gymnasium's id, module:Id, or path/to/module.py:Id.
           num_envs: N.
           recorder: wraps each of them; they then draw pictures and are stepped one by one.
           frame_stack: only noted in the observations' spec; the observations are single ones.
@@ -81,8 +81,8 @@ class VectorEnvironment:
 
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
         """
+        env_id = user_module.make_findable(env_id)
         self._env_id, self._info_keys = env_id, info_keys
-        user_module.look_in_working_directory(env_id)
         self._env = _make(env_id, num_envs, recorder, info_keys)
         self.num_envs = num_envs
         observations, actions = self._env.single_observation_space, self._env.single_action_space
@@ -167,6 +167,7 @@ def _make(
             return SyncVectorEnv(games)
     wrappers = _wrappers(env_id)
     with _refusals(env_id, "made" if recorder is None else "recorded"):
+        _refuse_raw_frames(env_id)
         own = None if wrappers or recorder else _in_own_vector_form(env_id, num_envs)
         if own is not None:
             return own
@@ -182,13 +183,28 @@ def _make(
         return SyncVectorEnv([make_single] * num_envs)
 
 
+def _refuse_raw_frames(env_id: str) -> None:
+    """Raises UnsupportedEnvironment: an older name of a game of Atari, without any treatment."""
+    module = module_of(env_id)
+    if module not in ("", "gym", "atari_py"):
+        importlib.import_module(module)
+    spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+    if spec is None:
+        older = module in ("", "ale_py", "gym", "gymnasium", "atari_py")
+    else:
+        older = str(spec.entry_point).startswith("ale_py") and not spec.additional_wrappers
+    if older and (new := atari.modern_id(env_id)):
+        raise UnsupportedEnvironment(
+            f"it is an older name of a game of Atari; give --env {new}, which is played as in the "
+            "paper: 4 frames to an action, 84x84 grey pictures"
+        )
+
+
 def _in_own_vector_form(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any] | None:
     """The environments in a form that steps all at once; None if single ones are to be stepped.
 
     Raises UnsupportedEnvironment: it has no other form, and this one does not suit.
     """
-    if module := module_of(env_id):
-        importlib.import_module(module)
     spec = gymnasium.registry.get(env_id.rpartition(":")[2])
     if spec is None or spec.vector_entry_point is None:
         return None
@@ -235,8 +251,8 @@ def _refusals(env_id: str, doing: str) -> Iterator[None]:
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironment(
             f"there is no environment {env_id!r}: {failures.first_line(error)}"
-            f"{user_module.hidden_neighbours(env_id)}; --env takes a Gymnasium id "
-            "such as CartPole-v1, or module:Id to import the module that registers it"
+            f"{failures.where(error)}{user_module.hidden_neighbours(env_id)}"
+            f"{user_module.way_on(env_id)}"
         ) from error
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # of the environment's constructor
         failure = UnsupportedEnvironment(

@@ -27,7 +27,10 @@ from impala_redis.common.run.settings import (
 class EnvironmentSettings:
     """The environment, and how many of it there are."""
 
-    env: str = setting("CartPole-v1", "Gymnasium id, or module:Id to import the module first")
+    env: str = setting(
+        "CartPole-v1",
+        "Gymnasium id, or module:Id or path/to/module.py:Id to import the module first",
+    )
     envs_per_actor: int = setting(
         32, "environments that one actor steps as one vector", at_least=1, at_most=MAX_ENVS
     )

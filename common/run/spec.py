@@ -14,6 +14,7 @@ from typing import Any
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.config import Config, find_setting, settings
+from impala_redis.common.run.env_id import travelling
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import (
     action_from,
@@ -115,6 +116,7 @@ def make_spec(
 ) -> RunSpec:
     """The spec of a run with that config in an environment of those spaces."""
     values = config.values()
+    values["env"] = travelling(values["env"])
     return RunSpec(
         run=run, observation=observation, action=action, **{key: values[key] for key in _SETTINGS}
     )

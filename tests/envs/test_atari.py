@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ from gymnasium.wrappers import AtariPreprocessing
 from numpy.typing import NDArray
 
 from impala_redis.common.envs import atari
+from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
 
 ale_vector = pytest.importorskip("ale_py.vector_env")
@@ -286,3 +288,35 @@ def test_without_ale_py_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyP
     sentence = r"ALE/Pong-v5 needs ale-py: run pip install 'impala-redis\[atari\]'"
     with pytest.raises(UnsupportedEnvironment, match=sentence):
         atari.make(PONG, 1)
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        *("PongNoFrameskip-v4", "Pong-v5", "Pong-v0", "Pong-v4", "PongDeterministic-v4"),
+        *("Pong-ramNoFrameskip-v4", "Pong-ram-v0", "ale_py:PongNoFrameskip-v4", "ale_py:Pong-v4"),
+        *("gym:PongNoFrameskip-v4", "gymnasium:Pong-v0", "ALE/PongNoFrameskip-v4", "ALE/Pong-v4"),
+    ],
+)
+def test_an_older_name_of_a_game_leads_to_the_one_that_is_played(older: str) -> None:
+    with pytest.raises(UnsupportedEnvironment, match=r"ALE/Pong-v5"):
+        VectorEnvironment(older, 1)
+
+
+def test_a_module_that_registers_ales_own_ids_leads_there_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "my_atari.py").write_text(
+        "import ale_py, gymnasium\ngymnasium.register_envs(ale_py)"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UnsupportedEnvironment, match=r"give --env ALE/Breakout-v5"):
+        VectorEnvironment("my_atari:BreakoutNoFrameskip-v4", 1)
+
+
+def test_a_users_own_pong_is_not_taken_for_an_older_name() -> None:
+    entry_point = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
+    gymnasium.register("Pong-v77", entry_point)
+    environment = VectorEnvironment("Pong-v77", 1)
+    del gymnasium.registry["Pong-v77"]
+    assert environment.observation.shape == (4,)

@@ -446,7 +446,10 @@ def refusal(env_id: str) -> str:
     ["NoSuchGame-v0", "CartPole-v99", "no_such_module:Game-v0", "NoSuchGame", "", "a b", "x:"],
 )
 def test_an_unknown_environment_is_refused_with_what_can_be_given(env_id: str) -> None:
-    assert "a Gymnasium id such as CartPole-v1, or module:Id" in refusal(env_id)
+    what = (
+        "or name the file: --env PATH/" if ":" in env_id else "a Gymnasium id such as CartPole-v1"
+    )
+    assert what in refusal(env_id)
 
 
 @pytest.mark.parametrize(

@@ -257,8 +257,7 @@ def test_a_small_return_is_the_same_number_on_every_screen_and_page(
     # when it is shown in the panel, in plain lines and at the end
     progress.update()
     panel = progress._panel()
-    directory.write_result({"status": "finished", "wall_s": 1.0, **record})
-    progress.conclude(0, None)
+    progress.conclude(0, None, {"status": "finished", "wall_s": 1.0, **record})
     progress._console.print(panel)
 
     # then

@@ -1,6 +1,7 @@
 """What a user's environment does to its process: programs end, and say what they have to."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -237,6 +238,30 @@ def test_a_run_ends_and_is_evaluated_whatever_its_environment_leaves(
     assert "a word of the environment\n" in done.stderr
     assert "and one of its library\n" in done.stderr
     assert time.monotonic() - started < 60  # and not the thousand seconds
+
+
+@pytest.mark.processes
+def test_an_environment_in_a_file_is_trained_and_the_next_line_works_as_it_is_printed(
+    programs: Programs, tmp_path: Path
+) -> None:
+    # given a file in a folder that no path leads to
+    folder = tmp_path / "my envs"
+    folder.mkdir()
+    (folder / "far.py").write_text(MODULE.replace("-v0", "Far-v0"))
+
+    # when
+    code, output = programs.run(
+        *("impala-train", "--env", "my envs/far.py:PlainFar-v0", "--total-frames", "1000"),
+        *("--unroll-length", "5", "--run-dir", "run"),
+    )
+
+    # then
+    assert code == 0, output
+    (line,) = re.findall(r"^next: +(.+)$", output, re.MULTILINE)
+    assert line.endswith("impala-eval --checkpoint run --env-module 'my envs/far.py'")
+    evaluation = programs.shell(line)
+    assert evaluation.code() == 0, evaluation.output
+    assert "far:PlainFar-v0, 20 episodes" in evaluation.output
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,174 @@
+"""Where a user's environment is found, by its module or its file, and what of that travels."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from impala_redis.common.envs.user_module import absolute, as_typed, check_module
+from impala_redis.common.envs.vector import VectorEnvironment
+from impala_redis.common.errors import ConfigError, UnsupportedEnvironment
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.env_id import travelling
+from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.run.spec import make_spec
+from impala_redis.workers.plan import make_plan
+
+MODULE = """
+import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+gymnasium.register("FoundHere-v0", CartPoleEnv)
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory; what is imported and registered in it is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    gymnasium.registry.pop("FoundHere-v0", None)
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("grid_a.py", "grid_a:FoundHere-v0"),
+        ("grid_b.py", "./grid_b.py:FoundHere-v0"),
+        ("grid_c.py", "grid_c.py:FoundHere-v0"),
+        ("my envs/deep/grid_d.py", "my envs/deep/grid_d.py:FoundHere-v0"),
+        ("my envs/grid_e.py", "/HERE/my envs/grid_e.py:FoundHere-v0"),
+        ("grid_f/__init__.py", "./grid_f:FoundHere-v0"),
+        ("grid-g.py", "./grid-g.py:FoundHere-v0"),
+    ],
+)
+def test_an_environment_is_found_by_its_module_or_file(here: Path, file: str, named: str) -> None:
+    # given
+    (here / file).parent.mkdir(parents=True, exist_ok=True)
+    (here / file).write_text(MODULE)
+
+    # when / then
+    environment = VectorEnvironment(named.replace("/HERE", str(here)), 2)
+    assert environment.observation == ObservationSpec((4,), "float32")
+    environment.close()
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ("./nowhere.py:X-v0", r"^there is no file nowhere\.py; name the one"),
+        ("./json.py:X-v0", r"^json\.py cannot be imported: it is hidden by .*json.*; rename it$"),
+        ("./a.b.py:X-v0", r"^a\.b\.py cannot be imported: its name cannot be .*; rename it$"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_refused(here: Path, named: str, why: str) -> None:
+    (here / "json.py").write_text(MODULE)
+    (here / "a.b.py").write_text(MODULE)
+    with pytest.raises(UnsupportedEnvironment, match=why):
+        VectorEnvironment(named, 1)
+
+
+@pytest.mark.parametrize(
+    ("typed", "way_on"),
+    [
+        ("grid_h:FoundHere-v0", "it is in envs/grid_h.py: give --env envs/grid_h.py:FoundHere-v0"),
+        ("FoundHere-v0", "envs/grid_h.py names it: give --env envs/grid_h.py:FoundHere-v0"),
+        ("Top-v0", "top.py names it: give --env top:Top-v0"),
+        ("elsewhere:X-v0", "or name the file: --env PATH/elsewhere.py:X-v0 (to impala-actor"),
+        ("json:X-v0", "json is imported and does not register it with Gymnasium"),
+        ("Nobody-v0", "one of the old package gym must be wrapped"),
+    ],
+)
+def test_what_is_not_found_leads_to_the_command_that_works(
+    here: Path, typed: str, way_on: str
+) -> None:
+    # given
+    (here / "envs").mkdir()
+    (here / "envs" / "grid_h.py").write_text(MODULE)
+    (here / "top.py").write_text(MODULE.replace("FoundHere", "Top"))
+
+    # when / then
+    with pytest.raises(UnsupportedEnvironment) as refused:
+        VectorEnvironment(typed, 1)
+    assert way_on in str(refused.value)
+    if "give --env" in way_on and "Top" not in typed:
+        VectorEnvironment(way_on.partition("--env ")[2], 1).close()
+
+
+# What travels.
+
+
+def test_a_file_is_absolute_in_the_settings_and_travels_as_its_module(here: Path) -> None:
+    # when
+    plan = make_plan(
+        run=None,
+        run_dir=None,
+        preset_name=None,
+        config_file=None,
+        resume=False,
+        overrides={"env": "./envs/my_grid.py:ns/Grid-v0"},
+    )
+
+    # then
+    assert plan.config.environment.env == f"{here}/envs/my_grid.py:ns/Grid-v0"
+    assert plan.run == "my_grid-ns-grid-v0"
+    spec = make_spec(plan.run, plan.config, ObservationSpec((4,), "float32"), discrete(2))
+    assert spec.env == "my_grid:ns/Grid-v0"
+
+
+@pytest.mark.parametrize("named", ["CartPole-v1", "my_envs.grids:Grid-v0", "ALE/Pong-v5"])
+def test_what_is_no_file_stays_as_it_is(named: str) -> None:
+    assert absolute(named) == travelling(named) == named
+    spec = make_spec(
+        "x", Config().replace({"env": named}), ObservationSpec((4,), "float32"), discrete(2)
+    )
+    assert spec.env == named
+
+
+@pytest.mark.parametrize("trusted", ["grid_i", "./grid_i.py", "/HERE/grid_i.py"])
+def test_a_module_of_a_run_is_trusted_by_its_name_or_file(here: Path, trusted: str) -> None:
+    (here / "grid_i.py").write_text(MODULE)
+    check_module("grid_i:FoundHere-v0", ["other", trusted.replace("/HERE", str(here))])
+    VectorEnvironment("grid_i:FoundHere-v0", 1).close()
+
+
+@pytest.mark.parametrize(
+    ("of_run", "trusted", "why"),
+    [
+        ("grid:X-v0", [], "nobody here has named; if you trust it, add --env-module grid$"),
+        ("grid:X-v0", ["grid.sub", "gri", "./other.py"], "nobody here has named"),
+        ("/tmp/evil.py:X-v0", ["/tmp/evil.py"], "names a file, and only modules are taken"),
+        ("./grid.py:X-v0", ["grid"], "names a file, and only modules are taken"),
+    ],
+)
+def test_what_a_run_names_is_not_imported_unasked(
+    here: Path, of_run: str, trusted: list[str], why: str
+) -> None:
+    (here / "other.py").write_text(MODULE)
+    with pytest.raises(ConfigError, match=why):
+        check_module(of_run, trusted)
+
+
+@pytest.mark.parametrize(
+    ("module", "typed"),
+    [
+        ("my_grid", "my_grid"),
+        ("/HERE/my_grid.py", "my_grid.py"),
+        ("/HERE/my envs/grid.py", "'my envs/grid.py'"),
+        ("/elsewhere/grid.py", "/elsewhere/grid.py"),
+        ("on_path", "lib/on_path.py"),
+        ("my_package.grids", "my_package.grids"),
+    ],
+)
+def test_the_next_command_names_the_module_so_that_it_is_found(
+    here: Path, monkeypatch: pytest.MonkeyPatch, module: str, typed: str
+) -> None:
+    (here / "lib").mkdir()
+    (here / "lib" / "on_path.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", f"{here}:{here / 'lib'}")
+    assert as_typed(module.replace("/HERE", str(here))) == typed
