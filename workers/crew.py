@@ -1,5 +1,6 @@
 """The learner and the actors that impala-train runs, each a process of its own."""
 
+import contextlib
 import logging
 import os
 import re
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 # Time for the learner to commit, save and write its result when it is asked to stop.
 LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
+# What an actor prints beyond this is cut off at the next look, but for its beginning.
+MOST_LOG_BYTES, KEPT_LOG_BYTES = 64_000_000, 1_000_000
+LOOK_AT_LOGS_S = 1.0
 # Actors that end by themselves are replaced, at most this often within this time.
 ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
@@ -55,6 +59,7 @@ class Crew:
         self._log_starts: dict[str, int] = {}  # bytes of earlier sessions
         self._listeners: dict[str, voice.Listener] = {}
         self._said_by_actors: set[str] = set()  # without the figures in it
+        self._logs_due = pacing.every(LOOK_AT_LOGS_S)
         self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
         self._learner = self._spawn(
             "learner",
@@ -123,6 +128,10 @@ class Crew:
 
     def replace_lost_actors(self) -> None:
         """Replaces actors that ended by themselves. Raises ActorsLost: they keep ending."""
+        if self._logs_due():
+            for name in self._actors:
+                if cut_log(self._logs / f"{name}.log"):
+                    self._log_starts[name] = min(self._log_starts[name], KEPT_LOG_BYTES)
         for name, actor in list(self._actors.items()):
             code = actor.poll()
             if code is None:
@@ -193,3 +202,18 @@ def settings_for_the_learner(plan: Plan) -> list[str]:
         for argument in as_arguments(plan.config)
         if plan.chose_network or not argument.startswith("--network=")
     ]
+
+
+def cut_log(path: Path) -> bool:
+    """Cuts a log that has grown too large, as by an environment that prints without end.
+
+    Its writer goes on at the new end: it appends. Returns whether it was cut.
+    """
+    with contextlib.suppress(OSError):  # no log, or no room for the note
+        if path.stat().st_size <= MOST_LOG_BYTES:
+            return False
+        os.truncate(path, KEPT_LOG_BYTES)
+        with path.open("ab") as file:
+            file.write(f"\n[cut here: the log had more than {MOST_LOG_BYTES:,} bytes]\n".encode())
+        return True
+    return False

@@ -12,7 +12,7 @@ import pytest
 
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import ObservationSpec, discrete
-from impala_redis.workers import probing
+from impala_redis.workers import crew, probing
 from impala_redis.workers.probing import spaces_of
 from support import BIN, Program, Programs, eventually, is_running
 
@@ -262,6 +262,30 @@ def test_an_environment_in_a_file_is_trained_and_the_next_line_works_as_it_is_pr
     evaluation = programs.shell(line)
     assert evaluation.code() == 0, evaluation.output
     assert "far:PlainFar-v0, 20 episodes" in evaluation.output
+
+
+def test_what_is_printed_without_end_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a log that a program goes on to write
+    monkeypatch.setattr(crew, "MOST_LOG_BYTES", 1000)
+    monkeypatch.setattr(crew, "KEPT_LOG_BYTES", 10)
+    log = tmp_path / "actor-0.log"
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"beginning " + 990 * b"x")
+        assert not crew.cut_log(log)
+        writer.write(b"y")
+
+        # when
+        assert crew.cut_log(log)
+        writer.write(b"error: the last word\n")
+
+    # then its beginning and what comes now are there
+    assert log.read_text().splitlines() == [
+        "beginning ",
+        "[cut here: the log had more than 1,000 bytes]",
+        "error: the last word",
+    ]
 
 
 @pytest.fixture(scope="module")
