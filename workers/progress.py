@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,11 @@ class Progress:
     def say(self, text: str) -> None:
         """Prints one line, above the panel if there is one."""
         self._console.print(text, markup=False)
+
+    def say_all(self, texts: Iterable[str]) -> None:
+        """Prints each of them."""
+        for text in texts:
+            self.say(text)
 
     def _panel(self) -> Panel:
         record, training = self._latest, self._config.training

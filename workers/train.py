@@ -112,8 +112,6 @@ def main(
             with Crew(plan, server.url, options, actor_arguments) as crew:
                 stop.before_end_at_once = crew.kill  # or a learner that hangs would stay
                 code = _watch(crew, server, progress, stop)
-        for line in crew.news():
-            progress.say(line)
         progress.conclude(code, crew.last_words(code), crew.result)
         if report and code == 0 and not stop():
             page = write_report(plan.directory, stop)
@@ -156,18 +154,19 @@ def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | Non
 
 
 def _watch(crew: Crew, server: "Server", progress: Progress, stop: stopping.StopFlag) -> int:
-    """Shows progress until the learner ends; returns its exit code."""
+    """Shows progress and news until the learner ends; returns its exit code."""
     with progress:
         while crew.learner_code() is None:
             if stop.wait(POLL_S):
                 progress.say("stopping: the learner saves a checkpoint (Ctrl-C again ends at once)")
-                return crew.stop_learner()
+                break
             server.check()
             crew.replace_lost_actors()
             progress.update()
-            for line in crew.news():
-                progress.say(line)
-    return crew.stop_learner()
+            progress.say_all(crew.news())
+        code = crew.stop_learner()
+    progress.say_all(crew.news())
+    return code
 
 
 class Server(NamedTuple):

@@ -147,6 +147,7 @@ MAPPING = "settings-of-other-projects.md"
 SOURCES = [path for folder in ("common", "workers") for path in (ROOT / folder).rglob("*.py")]
 # Options of Redis, Docker, pip and OpenSSL, and names in examples.
 NOT_OURS = {"--scan", "--pattern", "my_package", "impala-redis", "value_mean"} | {
+    *("--cluster", "--cluster-only-masters", "decode_responses", "max_connections"),
     *("--maxmemory-policy", "--tls", "--cacert", "--user", "--scale", "--index-url"),
     *("ec_paramgen_curve", "usr_cert"),
 }

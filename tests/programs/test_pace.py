@@ -59,17 +59,17 @@ def test_a_long_block_is_told_once_as_soon_as_it_is_known(
     unroll_length: int,
     steps: list[Progress],
     sentence: str,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     # when the steps are seen, then the next ones, and another unroll's
     more = [(done + 9, took_s * 9) for done, took_s in steps]
     watched(spec(envs_per_actor, unroll_length), steps, more, steps)
 
     # then
-    told = capsys.readouterr().err
+    (told,) = caplog.messages
     assert told == (
-        f"notice: {sentence}; for sooner blocks lower --envs-per-actor or --unroll-length, or "
-        "start more actors\n"
+        f"{sentence}; for sooner blocks lower --envs-per-actor or --unroll-length, or start more "
+        "actors"
     )
 
 
@@ -84,10 +84,10 @@ def test_a_long_block_is_told_once_as_soon_as_it_is_known(
     ],
 )
 def test_a_short_block_is_no_news(
-    unrolls: list[list[Progress]], capsys: pytest.CaptureFixture[str]
+    unrolls: list[list[Progress]], caplog: pytest.LogCaptureFixture
 ) -> None:
     watched(spec(32, 20), *unrolls)
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
 
 
 def test_what_is_known_of_earlier_steps_stands_in_the_complaint() -> None:

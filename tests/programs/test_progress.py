@@ -161,6 +161,7 @@ class Waiting:
             feeder=cast(Any, SimpleNamespace(next_batch=lambda _: self.batch, away=False)),
             publisher=cast(Any, SimpleNamespace(failure=None)),
             logbook=cast(Any, SimpleNamespace(note_wait=lambda *_: None, refusals=self.refusals)),
+            delay=cast(Any, None),
         )
         made._last_batch_at = 0.0
         self.training = made
