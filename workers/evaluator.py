@@ -79,7 +79,7 @@ class PlaySettings:
     default=100_000,
     help="Cut an episode that does not end by then.",
 )
-@option("seed", type=click.IntRange(min=0), default=0, help="Of the episodes and the draws.")
+@option("seed", type=click.IntRange(min=0), default=0, help="Seed of the episodes and the draws.")
 @option(
     "video",
     parameter="video_directory",

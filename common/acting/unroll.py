@@ -18,7 +18,7 @@ from impala_redis.common.blocks.trajectory import (
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.run.spec import RunSpec
 
-# Of the unroll under way: steps done, and the seconds that they have taken.
+# How far the unroll under way is: steps done, and the seconds that they have taken.
 Progress = tuple[int, float]
 
 

@@ -16,7 +16,7 @@ from impala_redis.common.errors import UnsupportedEnvironment, printable
 
 # An environment puts numbers for its user under this key; others are asked for by --info-keys.
 EPISODE_INFO = "episode_info"
-# Of one episode, as many as a block's message takes.
+# One episode gives as many as a block's message takes, at most.
 MAX_NUMBERS, MAX_NAME_LENGTH = 32, 64
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -138,9 +138,9 @@ def _wanted(info: Any, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
         for part in key.split("."):
             place = place.get(part) if isinstance(place, Mapping) else None
         yield key, place
-    told = info.get(EPISODE_INFO)
-    if isinstance(told, Mapping):
-        yield from sorted((_as_name(name), value) for name, value in told.items())
+    given = info.get(EPISODE_INFO)
+    if isinstance(given, Mapping):
+        yield from sorted((_as_name(name), value) for name, value in given.items())
 
 
 def _collected(wanted: Iterable[tuple[str, Any]]) -> Info:

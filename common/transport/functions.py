@@ -188,8 +188,8 @@ def _dry_run(client: Any, questions: Mapping[str, tuple[str, ...]]) -> dict[str,
         return found
     client.connection_pool.disconnect()  # it may have been left within the transaction
     names = [name.rpartition(" ")[0] or name for name in questions]
-    (told,) = round_trip(client, [("COMMAND", "INFO", *names)])
-    known = told if isinstance(told, list) and len(told) == len(names) else names
+    (reply,) = round_trip(client, [("COMMAND", "INFO", *names)])
+    known = reply if isinstance(reply, list) and len(reply) == len(names) else names
     unknown = ResponseError("unknown command")
     found = {name: None if one else unknown for name, one in zip(questions, known, strict=True)}
     return {"MULTI": begun, "EXEC": ended, **found}

@@ -137,6 +137,9 @@ def test_every_row_of_the_fault_matrix_has_its_tests() -> None:
         row: set() for row in named
     }
 
+    # and the README counts them
+    assert f"[tests for {len(named)} faults](docs/reliability.md)" in README
+
 
 # The README and the pages in docs/.
 

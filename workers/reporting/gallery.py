@@ -193,7 +193,7 @@ CORRECTION = (
     Chart(
         "replay-share",
         "Share of replayed trajectories",
-        "Of those trained on.",
+        "The share among the trajectories that were trained on.",
         (Line("replay_share"),),
     ),
 )
@@ -283,7 +283,7 @@ TRANSPORT = (
     Chart(
         "actors",
         "Number of actors",
-        "Of which blocks were trained on.",
+        "The actors whose blocks were trained on.",
         (Line("actors"),),
         over="time_s",
     ),
