@@ -79,14 +79,14 @@ def main(
     """Plays for a run: everything else it learns from the run's spec in Redis."""
     here = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
     name = actor_id or f"{here}-{os.getpid()}"[-64:]
-    stopping.set_up_logging(log_level, ascii(name)[1:-1])
+    stopping.set_up_logging(log_level, name)
     process.share_the_interpreter()
     process.keep_memory()
     stop = stopping.StopFlag()
     with stopping.ending_in_time(), stopping.exit_codes(stop), process.one_computing_thread():
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
             raise ConfigError(
-                f"{ascii(name)[:80]} cannot name an actor: give --actor-id with 1 to 64 letters, "
+                f"{name[:80]!r} cannot name an actor: give --actor-id with 1 to 64 letters, "
                 "digits, '.', '_' or '-'"
             )
         link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_to_join(run), "actor")

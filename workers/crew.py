@@ -115,10 +115,10 @@ class Crew:
             for line in listener.hear():
                 kind = re.sub(r"[\d.,]+", "", line)
                 if name == "learner":
-                    yield f"learner: {printable(line)}"
+                    yield f"learner: {line}"
                 elif kind not in self._said_by_actors:
                     self._said_by_actors.add(kind)
-                    yield f"{name}: {printable(line)}"
+                    yield f"{name}: {line}"
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -191,7 +191,7 @@ class Crew:
             return f"its log cannot be read ({error.strerror})"
         for line in reversed(words.splitlines()):
             if line.startswith("error: ") or "Error" in line:
-                return line.removeprefix("error: ")
+                return printable(line.removeprefix("error: "))
         return f"see {path}"
 
 

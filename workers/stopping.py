@@ -19,6 +19,7 @@ from impala_redis.common.errors import (
     OutputLost,
     RedisUnreachable,
     UnsupportedEnvironment,
+    printable,
 )
 from impala_redis.workers import voice
 
@@ -106,11 +107,22 @@ class StopFlag:
 
 
 class _DatedFormatter(logging.Formatter):
-    """Begins a line with date, time and the zone's offset: logs of several machines are merged."""
+    """Begins a line with date, time and the zone's offset: logs of several machines are merged.
+
+    What the lines quote may be anyone's: nothing in them acts on a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's lines."""
+        return _printable_lines(super().format(record))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """The record's time as ISO 8601, in whole seconds."""
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def set_up_logging(level: str, prefix: str) -> None:
@@ -159,9 +171,9 @@ def _end_late(code: int) -> None:
 
 def say_error(sentence: str) -> None:
     """Says with which error the program ends, on standard error and to who has started it."""
-    voice.tell(error=sentence[: voice.MOST_CHARACTERS])
+    voice.tell(error=sentence)
     with contextlib.suppress(OSError):  # a log on a disk that is full
-        click.echo(f"error: {sentence}", err=True)
+        click.echo(f"error: {printable(sentence)}", err=True)
 
 
 def forget_what_cannot_be_written() -> None:
@@ -188,12 +200,12 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
     except ImpalaError as error:
         if isinstance(error, UnsupportedEnvironment) and error.frames:
             with contextlib.suppress(OSError):
-                click.echo(error.frames, err=True)
+                click.echo(_printable_lines(error.frames), err=True)
         say_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
         if not isinstance(error, BrokenPipeError):
-            voice.tell(error=f"{type(error).__name__}: {error}"[: voice.MOST_CHARACTERS])
+            voice.tell(error=f"{type(error).__name__}: {error}")
             raise
         # The reader of our output went away, as `| head` does.
         _drop_output()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from impala_redis.common.errors import printable
 from impala_redis.common.learning.delay import Delay
 from impala_redis.common.learning.publisher import Publisher
 from impala_redis.common.learning.tally import Arrivals
@@ -115,7 +116,7 @@ def what_became_of(refused: int, stale: int, why: str) -> str:
     said = []
     if refused:
         said.append(
-            f"{refused} were refused, the last because {ascii(why)[1:-1]}; look at the environment "
+            f"{refused} were refused, the last because {printable(why)}; look at the environment "
             "and at which actors there are"
         )
     if stale:

@@ -16,10 +16,13 @@ import os
 import stat
 from typing import Any
 
+from impala_redis.common.errors import printable
+
 # Names the pipe's descriptor, for the program that is started with it and no other.
 VARIABLE = "IMPALA_VOICE_FD"
 # So long a line is written whole or not at all (POSIX: at least 512 bytes, Linux 4,096).
 MOST_BYTES = 4096
+# A text is cut to this length: with up to 6 bytes a character the line is short enough.
 MOST_CHARACTERS = 600
 
 
@@ -28,7 +31,8 @@ def tell(**message: Any) -> None:
     descriptor = _descriptor()
     if descriptor is None:
         return
-    line = json.dumps(message).encode() + b"\n"
+    cut = {n: m[:MOST_CHARACTERS] if isinstance(m, str) else m for n, m in message.items()}
+    line = json.dumps(cut, ensure_ascii=False).encode(errors="replace") + b"\n"
     with contextlib.suppress(OSError):  # nobody reads it any more, or nobody has for very long
         if len(line) <= MOST_BYTES:
             os.write(descriptor, line)
@@ -42,7 +46,7 @@ def tell_errors() -> None:
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        tell(log=record.getMessage()[:MOST_CHARACTERS])
+        tell(log=record.getMessage())
 
 
 @functools.cache
@@ -76,13 +80,16 @@ class Listener:
         os.close(self._mine.pop())
 
     def hear(self) -> list[str]:
-        """The lines of the log that came since the last call; keeps error and result."""
+        """The lines of the log that came since the last call; keeps error and result.
+
+        Texts are fit for a terminal, whatever they quote.
+        """
         lines: list[str] = []
         for message in self._messages():
             if isinstance(text := message.get("log"), str):
-                lines.append(text)
+                lines.append(printable(text))
             if isinstance(text := message.get("error"), str):
-                self.error = text
+                self.error = printable(text)
             if isinstance(result := message.get("result"), dict):
                 self.result = result
         return lines

@@ -63,8 +63,8 @@ def check_module(env_id: str, trusted: Collection[str]) -> None:
                 _import_from(file)
             return
     raise ConfigError(
-        f"the run's environment {env_id} is made by the module {module!r}, which nobody here "
-        f"has named; if you trust it, add --env-module {module}"
+        f"the run's environment {printable(env_id)} is made by the module {module!r}, which nobody "
+        f"here has named; if you trust it, add --env-module {printable(module)}"
     )
 
 

@@ -12,7 +12,13 @@ from typing import NamedTuple
 
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
-from impala_redis.common.errors import MessageRefused, OutOfStep, RedisUnreachable, RunMissing
+from impala_redis.common.errors import (
+    MessageRefused,
+    OutOfStep,
+    RedisUnreachable,
+    RunMissing,
+    printable,
+)
 from impala_redis.common.learning.sequences import Sequences
 from impala_redis.common.learning.tally import Refusals
 from impala_redis.common.run.spec import RunSpec
@@ -144,9 +150,9 @@ class Intake:
     def _count_refusal(self, error: MessageRefused) -> None:
         self.refused[error.reason] += 1
         self._refusals.note_refusal(error)
-        words = ascii(str(error))[1:-1]  # they may quote the block
         self._log_refusal(
-            f"refused a block ({error.reason}, number {self.refused[error.reason]}): {words}"
+            f"refused a block ({error.reason}, number {self.refused[error.reason]}): "
+            f"{printable(error)}"  # it may quote the block
         )
 
     def _count_columns(self, block: Block, stale: bool) -> None:

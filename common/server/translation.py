@@ -15,6 +15,7 @@ from impala_redis.common.errors import (
     RunMissing,
     ServerDemoted,
     UnsuitableServer,
+    printable,
 )
 from impala_redis.common.server import tls
 from impala_redis.common.server.address import cli_command, parse, without_password
@@ -29,7 +30,8 @@ def as_ours(error: Exception, url: str, has_answered: bool, named_by: str = "") 
     silent is asked whether TLS is the reason: that opens connections of its own.
     """
     where = without_password(url) + f" (named by {without_password(named_by)})" * bool(named_by)
-    text = str(error).rpartition("Transaction discarded because of: ")[2]
+    said = printable(error)  # a server may quote anyone, as the holder of a lease
+    text = said.rpartition("Transaction discarded because of: ")[2]
     word, _, rest = text.partition(" ")
     row = next(row for row in _TABLE if row.fits(error, text))
     if row.raised is _REPLY and word in _FROM_OUR_FUNCTIONS:
@@ -38,7 +40,7 @@ def as_ours(error: Exception, url: str, has_answered: bool, named_by: str = "") 
     if refusal:
         return RedisDenied(f"no TLS agreement with Redis at {where}: {refusal}")
     message = row.message.format(
-        where=where, error=error, text=text, cause=_cause(error), cli=cli_command(url)
+        where=where, error=said, text=text, cause=_cause(error), cli=cli_command(url)
     )
     return row.error(message)
 
@@ -252,5 +254,5 @@ def _tls_refusal(error: Exception, url: str, has_answered: bool) -> str | None:
 
 
 def _cause(error: Exception) -> str:
-    text = str(error).rstrip(".")
+    text = printable(error).rstrip(".")
     return re.sub(r"^Error \S+ connecting to \S+ ", "", text) or type(error).__name__

@@ -1,5 +1,6 @@
 """How programs begin and end, whatever the system does: early signals, full outputs, log lines."""
 
+import logging
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from impala_redis.workers import stopping
 from support import BIN, Programs, eventually
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full and namespaces are Linux's")
@@ -43,6 +45,22 @@ def test_a_log_line_begins_with_date_time_and_zone(zone: str, offset: str) -> No
     assert rest == "100%s: hello\n"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d" + re.escape(offset), stamp)
     assert abs(datetime.fromisoformat(stamp) - datetime.now(UTC)) < timedelta(seconds=60)
+
+
+def test_what_programs_say_of_strangers_does_nothing_to_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # given a text of somebody else's, as the name of a lease's holder or an environment's error
+    text = "held by \x1b[2Jhost:1\x07"
+
+    # when it stands in a log line, beside frames of several lines, and in the last sentence
+    record = logging.makeLogRecord({"msg": "%s\n  File x", "args": (text,)})
+    line = stopping._DatedFormatter("%(message)s").format(record)
+    stopping.say_error(text)
+
+    # then
+    assert line == "held by ?[2Jhost:1?\n  File x"
+    assert capsys.readouterr().err == "error: held by ?[2Jhost:1?\n"
 
 
 # Outputs that take nothing.

@@ -53,6 +53,18 @@ def test_errors_of_the_log_are_heard_and_warnings_are_not(listener: voice.Listen
     assert listener.hear() == ["lost: " + "x" * (voice.MOST_CHARACTERS - 6)]
 
 
+@pytest.mark.parametrize("letter", ["x", "\N{GAME DIE}", "\x1b", "\udc80"])
+def test_a_long_text_is_cut_and_fit_for_a_terminal(letter: str, listener: voice.Listener) -> None:
+    # when
+    voice.tell(log=letter * 10_000)
+    voice.tell(error=letter * 10_000)
+
+    # then
+    (heard,) = listener.hear()
+    assert heard == (letter if letter.isprintable() else "?") * voice.MOST_CHARACTERS
+    assert listener.error == heard
+
+
 def test_the_programs_that_a_program_starts_do_not_have_its_voice(
     listener: voice.Listener,
 ) -> None:

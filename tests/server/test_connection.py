@@ -581,6 +581,18 @@ def test_what_will_not_pass_is_final(
     assert type(failed.value) is kind
 
 
+@pytest.mark.parametrize(
+    "reply", ["HELD 500 \x1b[2Jhost:1", "FENCED 1:a is over, now 2:\x1b[2Jb", "ERR no \x1b[2Jkey"]
+)
+def test_an_error_that_quotes_a_stranger_does_nothing_to_a_terminal(
+    fake: Callable[[Answer], FakeServer], reply: str
+) -> None:
+    server = fake(lambda command: f"-{reply}\r\n".encode())
+    with pytest.raises(ImpalaError, match=r"\?\[2J") as failed:
+        ping(server.url)
+    assert str(failed.value).isprintable()
+
+
 # Time, and commands sent once.
 
 
