@@ -165,6 +165,7 @@ def ending_in_time() -> Iterator[None]:
 
 
 def _end_late(code: int) -> None:
+    threading.main_thread().join()  # a program that runs inside of another has not ended yet
     time.sleep(END_WITHIN_S)
     os._exit(code)
 

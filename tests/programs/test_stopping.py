@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,6 +62,32 @@ def test_what_programs_say_of_strangers_does_nothing_to_a_terminal(
     # then
     assert line == "held by ?[2Jhost:1?\n  File x"
     assert capsys.readouterr().err == "error: held by ?[2Jhost:1?\n"
+
+
+# Ends.
+
+
+ENDS = """
+import threading, time
+from impala_redis.workers import stopping
+stopping.END_WITHIN_S = 0.2
+with stopping.ending_in_time():
+    threading.Thread(target=time.sleep, args=(60.0,)).start()
+time.sleep(0.5)
+print("still here", flush=True)
+"""
+
+
+def test_a_program_ends_in_time_and_not_whoever_runs_it() -> None:
+    # given one that leaves a thread, in a process that goes on with other things
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=30.0, check=True
+    )
+
+    # then they are done, and the process does not wait for the thread
+    assert done.stdout == "still here\n"
+    assert time.monotonic() - began < 20.0
 
 
 # Outputs that take nothing.
