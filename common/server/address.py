@@ -54,6 +54,12 @@ class Address(NamedTuple):
     database: int
     options: Mapping[str, str]  # those of the query, decoded
 
+    @property
+    def user(self) -> str:
+        """The user's name, "" for the server's default one."""
+        named = unquote(self.login.rstrip("@").partition(":")[0])
+        return named or self.options.get("username", "")
+
     def server_url(self, place: Place | None = None) -> str:
         """The address of one server, at `place` or where this one says, with the same login."""
         scheme = "rediss" if self.encrypted else "redis"
@@ -194,8 +200,7 @@ def cli_command(url: str, *, login: bool = True) -> str:
         address = parse(url)
     except ValueError:
         return "redis-cli"
-    user = unquote(address.login.rstrip("@").partition(":")[0]) or address.options.get("username")
-    login_options = [f"--user {shlex.quote(user)}"] if user and login else []
+    login_options = [f"--user {shlex.quote(address.user)}"] if address.user and login else []
     login_options += ["--askpass"] if has_password(url) and login else []
     tls = ["--tls", *_cli_tls_files(address.options)] if address.encrypted else []
     if address.path:

@@ -10,10 +10,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from impala_redis.common.errors import ImpalaError, RedisDenied, UnsuitableServer
-from impala_redis.common.server.address import cli_command, without_password
+from impala_redis.common.server.address import cli_command, parse, without_password
 from impala_redis.common.server.connection import (
     ExecAbortError,
     NoPermissionError,
@@ -214,7 +213,7 @@ def _refusal(client: Any, url: str, keys: Keys, missing: Mapping[str, Any]) -> I
             "there, or never offered; have them switched on, or use another server"
         )
     if denied:
-        user = unquote(urlsplit(url).username or "default")
+        user = parse(url).user or "default"
         rights = [f"+{name.lower().replace(' ', '|')}" for name in forbidden]
         rights += [f"'~{keys.actor('').removesuffix('actor:')}*'"] if by_key else []
         what = [*forbidden, *(["the run's keys"] if by_key else [])]

@@ -83,6 +83,19 @@ def test_an_address_is_taken_apart() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "user"),
+    [
+        ("redis://al%69ce:pw@h/0", "alice"),
+        ("unix:///run/a.sock?username=alice&password=pw", "alice"),
+        ("redis://:pw@h/0", ""),
+        ("redis://h/0", ""),
+    ],
+)
+def test_the_user_is_named_as_the_server_knows_it(url: str, user: str) -> None:
+    assert parse(url).user == user
+
+
+@pytest.mark.parametrize(
     ("url", "there"),
     [
         ("redis://u:p@one:1/3", "redis://u:p@two:2/3"),

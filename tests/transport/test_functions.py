@@ -142,8 +142,9 @@ def test_every_right_that_is_missing_stands_in_one_sentence(
 
     # then
     message = str(denied.value)
-    assert f"the user 'asker' of redis://***@127.0.0.1:{any_server.port}/0 lacks a permission for "
-    assert f" lacks a permission for {missing}; as an operator, run: " in message
+    place = f"redis://***@127.0.0.1:{any_server.port}/0"
+    assert f"the user 'asker' of {place} lacks a permission for {missing}; as an " in message
+    assert " operator, run: " in message
     assert f" ACL SETUSER asker {remedy} (SECURITY.md" in message
     assert "admin" not in message
     assert "hush" not in message
