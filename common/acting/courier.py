@@ -237,6 +237,7 @@ class Courier:
         self._link.beat(self._actor, self._figures(), BEAT_EXPIRES_S)
         news = self._link.read_news()
         if news is None:
+            self._learner.note(None, time.monotonic())
             raise RunMissing("the run has no spec any more")
         self._follow(news)
 
@@ -265,8 +266,7 @@ class Courier:
         else:
             with self._changed:
                 self._newest = newest
-        self.published_version = reply.version
-        self._version = reply.version  # also of refused weights, which are not read again
+        self.published_version = self._version = reply.version  # refused ones are read once, too
 
     def _repeat(self, attempt: Callable[[], Reply]) -> Reply | None:
         """What `attempt` returns once Redis answers; None only if the actor closes before that."""

@@ -502,6 +502,27 @@ def test_an_actor_that_waits_outlives_a_wipe_and_its_block_arrives(own_run: Run)
     assert carrier.shed_local == 0
 
 
+def test_a_learner_is_away_from_a_run_that_the_server_has_lost(own_run: Run) -> None:
+    # given a run that a learner holds
+    carrier = own_run.courier()
+    own_run.learner.renew({})
+    eventually(lambda: carrier.learner_away_s < 0.06)
+
+    # when the server loses everything, and nobody opens the run again
+    own_run.operator.flushall()
+
+    # then
+    eventually(lambda: carrier.learner_away_s > 2.5)
+    assert not carrier.over
+
+    # until somebody does
+    own_run.learner.open()
+    own_run.learner.renew({})
+    own_run.learner.publish(1, message(1))
+    own_run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+    eventually(lambda: carrier.learner_away_s < 1.0)
+
+
 def test_a_learner_that_renews_its_lease_is_not_away(run: Run) -> None:
     # given a learner that renews its lease now and then
     carrier = run.courier()
