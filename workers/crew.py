@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +57,7 @@ class Crew:
             self._logs.mkdir(exist_ok=True)
         self._log_starts: dict[str, int] = {}  # bytes of earlier sessions
         self._listeners: dict[str, voice.Listener] = {}
+        self._news: list[str] = []
         self._said_by_actors: set[str] = set()  # without the figures in it
         self._logs_due = pacing.every(LOOK_AT_LOGS_S)
         self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
@@ -106,25 +106,17 @@ class Crew:
         words = f"ended at once; continue with --resume --run-dir {self._directory.path}\n"
         os.write(sys.stderr.fileno(), words.encode(errors="replace"))
 
-    def news(self) -> Iterator[str]:
-        """What the programs have said to the user since the last call.
-
-        Actors of one kind say the same but for figures: it comes once.
-        """
-        for name, listener in self._listeners.items():
-            for line in listener.hear():
-                kind = re.sub(r"[\d.,]+", "", line)
-                if name == "learner":
-                    yield f"learner: {line}"
-                elif kind not in self._said_by_actors:
-                    self._said_by_actors.add(kind)
-                    yield f"{name}: {line}"
+    def news(self) -> list[str]:
+        """What the programs have said to the user since the last call."""
+        for name in self._listeners:
+            self._heard(name)
+        news, self._news = self._news, []
+        return news
 
     @property
     def result(self) -> dict[str, Any] | None:
         """What the learner has reached by its own words; None if it has not come to any."""
-        self._listeners["learner"].hear()
-        return self._listeners["learner"].result
+        return self._heard("learner").result
 
     def replace_lost_actors(self) -> None:
         """Replaces actors that ended by themselves. Raises ActorsLost: they keep ending."""
@@ -180,9 +172,22 @@ class Crew:
         listener.started()
         return process
 
+    def _heard(self, name: str) -> voice.Listener:
+        """A program's listener, after what it has said was taken into the news.
+
+        Actors of one kind say the same but for figures: it comes once.
+        """
+        listener = self._listeners[name]
+        for line in listener.hear():
+            kind = re.sub(r"[\d.,]+", "", line)
+            if name == "learner" or kind not in self._said_by_actors:
+                self._news.append(f"{name}: {line}")
+            if name != "learner":
+                self._said_by_actors.add(kind)
+        return listener
+
     def _last_error(self, log_name: str) -> str:
-        self._listeners[log_name].hear()
-        if said := self._listeners[log_name].error:
+        if said := self._heard(log_name).error:
             return said
         path = self._logs / f"{log_name}.log"
         try:

@@ -6,10 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from impala_redis.workers import voice
+from impala_redis.workers import crew, voice
+from impala_redis.workers.plan import make_plan
 from support import Programs
 
 
@@ -115,6 +118,37 @@ def test_what_is_no_message_is_passed_over(listener: voice.Listener) -> None:
     os.write(listener.writing, json.dumps({"log": "half"}).encode()[5:] + b"\n")
     assert listener.hear() == ["half"]
     assert (listener.error, listener.result) == (None, None)
+
+
+def test_the_last_words_of_a_lost_actor_are_news_and_the_error_with_which_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given programs of which the actors say something and end at once
+    def spawn(command: list[str], *, log_file: Path, environment: dict[str, str], **_: Any) -> Any:
+        name = log_file.stem
+        for message in ({"log": "a block takes 60 s"}, {"error": "an environment hangs"}):
+            if name != "learner":
+                os.write(int(environment[voice.VARIABLE]), json.dumps(message).encode() + b"\n")
+        return SimpleNamespace(poll=lambda: None if name == "learner" else 18)
+
+    monkeypatch.setattr(crew.children, "spawn", spawn)
+    plan = make_plan(
+        run="r",
+        run_dir=tmp_path,
+        preset_name="cartpole",
+        config_file=None,
+        resume=False,
+        overrides={"num_actors": 1},
+    )
+    made = crew.Crew(plan, "redis://localhost", [], [])
+
+    # when it is replaced
+    made.replace_lost_actors()
+
+    # then
+    assert "actor-0 ended (18): an environment hangs; actor-0.1 takes its place" in caplog.text
+    assert made.news() == ["actor-0: a block takes 60 s"]
+    assert made.news() == []
 
 
 @pytest.mark.processes
