@@ -79,6 +79,7 @@ class Block(NamedTuple):
     # What its reader left out; an episode is also left out where its column is.
     unfit: tuple[Unfit, ...] = ()
     episodes_left_out: int = 0
+    left_out: tuple[int, ...] = ()  # the columns
 
     @property
     def num_envs(self) -> int:

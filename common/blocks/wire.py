@@ -118,6 +118,7 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
         unroll_s=_seconds(header, "unroll_s"),
         unfit=unfit,
         episodes_left_out=num_episodes - len(ended),
+        left_out=tuple(np.flatnonzero(~fit).tolist()) if unfit else (),
     )
 
 

@@ -148,4 +148,5 @@ class Feeder:
 def _as_played(block: Block) -> Played:
     origin = block.origin
     actor = (origin.actor, origin.incarnation)
-    return Played(actor, block.num_envs, origin.sequence == 1, block.episodes)
+    first = origin.sequence == 1
+    return Played(actor, block.num_envs, first, block.episodes, block.left_out)

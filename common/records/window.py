@@ -21,9 +21,11 @@ EPISODE_WINDOW = 100
 # An actor is gone when nothing of it was trained on for this long, while as many blocks came as
 # would have been this many of each actor.
 GONE_S, GONE_TURNS = 10.0, 20
-# An environment loses its place while the others finish this many episodes each, on average: its
-# episode may never end.
-PATIENCE_EPISODES = 30
+# An environment loses its place while the others finish this many episodes each, on average, and
+# these are so many steps: its episode may never end. Few tasks let an episode take longer.
+PATIENCE_EPISODES, PATIENCE_STEPS = 30, 2000
+# Or when so many of its columns were refused before it ended an episode.
+PATIENCE_REFUSED = 5
 # This many actors are known at once; nobody could make the learner remember more.
 MOST_ACTORS = 10_000
 # Multiples of it modulo 1 are spread evenly, however many of them there are.
@@ -41,6 +43,10 @@ class Ended(Protocol):
     def episode_return(self) -> float:
         """The sum of its rewards."""
 
+    @property
+    def length(self) -> int:
+        """The number of its steps."""
+
 
 class Played(NamedTuple):
     """A block that was trained on, as far as the window looks at it."""
@@ -49,6 +55,7 @@ class Played(NamedTuple):
     num_envs: int
     first: bool  # whether it is the actor's first block, in which its environments begin
     episodes: Sequence[Ended]
+    left_out: Sequence[int] = ()  # columns that were refused
 
 
 class _Place:
@@ -61,6 +68,7 @@ class _Place:
         self.begun = begins  # else its first episode began at an unknown time and does not count
         self.inside = False  # whether the window has taken it in
         self.last_end = ends  # as `EpisodeWindow._ends`
+        self.refused = 0  # columns before its first end
         # Where its returns stand in the window: this many from there on, the next one at `turn`.
         self.first = self.count = self.turn = 0
 
@@ -110,7 +118,8 @@ class EpisodeWindow:
         self.episodes = episodes
         self._actors: OrderedDict[tuple[str, int], _Actor] = OrderedDict()  # longest silent first
         self._blocks = 0
-        self._ends = self._looked_at = 0  # episodes of environments with places
+        self._ends = self._steps = 0  # episodes of environments with places, and their steps
+        self._ends_before = self._steps_before = 0  # when the stuck were last looked for
         # In the window; about to come in together; to come in after those.
         self._inside: list[_Place] = []
         self._waiting: list[_Place] = []
@@ -129,7 +138,8 @@ class EpisodeWindow:
             self._add_block(block, now_s)
         self._settle()
         self._forget_the_gone(now_s)
-        if self._ends - self._looked_at > PATIENCE_EPISODES * self._taken:
+        ends, steps = self._ends - self._ends_before, self._steps - self._steps_before
+        if min(ends / PATIENCE_EPISODES, steps / PATIENCE_STEPS) > self._taken:
             self._let_the_stuck_rest()
         if self._changed and (self._later or self._waiting or not self._follows):
             self._take_in()
@@ -159,14 +169,32 @@ class EpisodeWindow:
             fresh = fresh_of(episode.column)
             if fresh is not None:
                 fresh.append(episode.episode_return)
+                self._steps += episode.length
         if actor.resting:
-            self._wake(actor, {episode.column for episode in block.episodes})
+            self._wake(actor, block.episodes)
+        if block.left_out:
+            self._note_refused(actor, block.left_out)
 
-    def _wake(self, actor: _Actor, ended: set[int]) -> None:
-        """Lets environments ask for a place again whose episode has ended after all."""
-        actor.unplaced.extendleft(actor.resting & ended)
-        actor.resting -= ended
+    def _wake(self, actor: _Actor, episodes: Sequence[Ended]) -> None:
+        """Gives environments a place again whose episode has ended after all, and counts it."""
+        woken = actor.resting & {episode.column for episode in episodes}
+        actor.resting -= woken
+        actor.unplaced.extendleft(woken)
         self._give_places(actor, begins=True)
+        for episode in episodes:
+            if episode.column in woken and episode.column in actor.fresh:
+                actor.fresh[episode.column].append(episode.episode_return)
+
+    def _note_refused(self, actor: _Actor, columns: Sequence[int]) -> None:
+        """Takes the places of environments of which nothing is fit: no end of theirs would come."""
+        hopeless = []
+        for column in columns:
+            place = actor.places.get(column)
+            if place is not None and not place.returns:
+                place.refused += 1
+                if place.refused >= PATIENCE_REFUSED:
+                    hopeless.append(column)
+        self._remove(_rest(actor, hopeless))
 
     def _give_places(self, actor: _Actor, begins: bool) -> None:
         while actor.unplaced and self._taken < EPISODE_WINDOW:
@@ -225,14 +253,11 @@ class EpisodeWindow:
 
     def _let_the_stuck_rest(self) -> None:
         """Takes the places of environments whose episodes do not end while others' do."""
-        before, self._looked_at = self._looked_at, self._ends
+        before, self._ends_before = self._ends_before, self._ends
+        self._steps_before = self._steps
         for actor in self._actors.values():
             stuck = [column for column, p in actor.places.items() if p.last_end <= before]
-            if stuck:
-                actor.resting.update(stuck)
-                for column in stuck:
-                    del actor.fresh[column]
-                self._remove({actor.places.pop(column) for column in stuck})
+            self._remove(_rest(actor, stuck))
 
     def _remove(self, places: set[_Place]) -> None:
         """Takes these places; environments without one get them, the oldest actor's first."""
@@ -246,6 +271,14 @@ class EpisodeWindow:
         )
         for actor in self._actors.values():
             self._give_places(actor, begins=False)
+
+
+def _rest(actor: _Actor, columns: Sequence[int]) -> set[_Place]:
+    """Lets these environments wait until an episode of theirs ends; the places that they had."""
+    actor.resting.update(columns)
+    for column in columns:
+        del actor.fresh[column]
+    return {actor.places.pop(column) for column in columns}
 
 
 def _shares(places: Sequence[_Place]) -> list[int]:

@@ -158,6 +158,7 @@ def assert_costs_its_column(block: Block, column: int, reason: str, spec: RunSpe
     # then
     ((found_reason, _, explanation, columns),) = found.unfit
     assert (found_reason, columns, found.episodes_left_out) == (reason, 1, 1)
+    assert found.left_out == (column,)
     assert len(explanation) < 300
     assert found.num_envs == n
     assert [(e.episode_return, e.column) for e in found.episodes] == [(i, i) for i in others]

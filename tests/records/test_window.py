@@ -17,6 +17,7 @@ T = 20  # steps of an unroll
 class Ended(NamedTuple):
     episode_return: float
     column: int
+    length: int = 1
 
 
 Lengths, Returns = NDArray[np.int64], NDArray[np.float64]
@@ -62,9 +63,10 @@ def play(
         blocks: list[list[Ended]] = [[] for _ in range(actors)]
         while (ended := np.flatnonzero(ends_at < (unroll + 1) * T)).size:
             for env in ended[np.argsort(ends_at[ended], kind="stable")]:
-                blocks[env // num_envs].append(Ended(float(returns[env]), int(env % num_envs)))
-            lengths, returns[ended] = task(rng, ended.size)
-            ends_at[ended] += 1 + lengths
+                episode = Ended(float(returns[env]), int(env % num_envs), int(lengths[env]))
+                blocks[env // num_envs].append(episode)
+            lengths[ended], returns[ended] = task(rng, ended.size)
+            ends_at[ended] += 1 + lengths[ended]
         yield [
             Played((f"{name}-{number}", 1), num_envs, unroll == 0, episodes)
             for number, episodes in enumerate(blocks)
@@ -220,7 +222,7 @@ def test_an_environment_that_never_ends_an_episode_does_not_keep_the_mean_unknow
     # given eight environments, one of them without an end
     window = EpisodeWindow()
     for number in range(60):
-        episodes = [Ended(float(number), column) for column in range(7)]
+        episodes = [Ended(float(number), column, 100) for column in range(7)]
         window.add([Played(("a", 1), 8, True, episodes)], number * 0.1)
 
     # then the others make the window
@@ -232,6 +234,59 @@ def test_an_environment_that_never_ends_an_episode_does_not_keep_the_mean_unknow
         episodes = [Ended(100.0, column) for column in range(8)]
         window.add([Played(("a", 1), 8, True, episodes)], 6 + number * 0.1)
     assert window.mean_return == 100.0
+    assert len(window._inside) == 8
+
+
+def rarely_long(rng: np.random.Generator, count: int) -> tuple[Lengths, Returns]:
+    """One step, which costs 1; one episode of a hundred takes 500."""
+    lengths = np.where(rng.random(count) < 0.01, 500, 1)
+    return lengths, -lengths.astype(np.float64)
+
+
+@pytest.mark.parametrize(("actors", "num_envs"), [(1, 32), (13, 10)])
+def test_an_episode_that_takes_a_hundred_times_as_long_as_others_counts(
+    actors: int, num_envs: int
+) -> None:
+    # given a task in which those that wait for their end are the ones that matter
+    true_mean, of_a_run = -5.99, 5.0
+
+    # when
+    seen = [mean_returns(rarely_long, actors, num_envs, seed, 60) for seed in range(20)]
+
+    # then
+    of_all = of_a_run / 20**0.5
+    assert np.mean([one.first for one in seen]) == pytest.approx(true_mean, abs=3 * of_all)
+    assert np.mean([one.later for one in seen]) == pytest.approx(true_mean, abs=3 * of_all)
+
+
+def test_an_episode_that_outlasts_all_patience_counts_when_it_ends() -> None:
+    # given an environment that has lost its place
+    window = EpisodeWindow()
+    for _ in range(60):
+        window.add([Played(("a", 1), 2, True, [Ended(1.0, 0, 5000)])] * 10, 0.0)
+    assert window.returns == [1.0] * 100
+
+    # when its episode ends, and further ones
+    window.add([Played(("a", 1), 2, True, [Ended(-9.0, 1, 250_000)])], 0.0)
+    window.add([Played(("a", 1), 2, True, [Ended(1.0, 0), Ended(1.0, 1)])] * 49, 0.0)
+
+    # then it is one of them
+    assert window.returns.count(-9.0) == 1
+
+
+def test_environments_of_which_nothing_is_fit_do_not_keep_the_mean_unknown() -> None:
+    # given eight environments, half of them refused, whose episodes are short
+    window = EpisodeWindow()
+    for _ in range(30):
+        episodes = [Ended(2.0, column) for column in range(4)]
+        window.add([Played(("a", 1), 8, True, episodes, (4, 5, 6, 7))], 0.0)
+    assert window.mean_return == 2.0
+
+    # when they are fit after all
+    for _ in range(30):
+        window.add([Played(("a", 1), 8, False, [Ended(4.0, column) for column in range(8)])], 0.0)
+
+    # then they are in the window
     assert len(window._inside) == 8
 
 
