@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from impala_redis.common.errors import RedisDenied, RunMissing
+from impala_redis.common.errors import RedisDenied, RunMissing, UnsuitableServer
 from impala_redis.common.server.resp import round_trip
 from impala_redis.common.transport.functions import fcall
 from impala_redis.common.transport.keys import Keys
@@ -79,7 +79,7 @@ class ActorLink(Link):
     def count_join(self, actor: str) -> int | None:
         """Counts that an actor of this name joins; how often one had joined before.
 
-        None for a user of the server who may not count.
+        None for a user of the server who may not count, and where a command for it is lacking.
         """
         joins = self.keys.joins
         try:
@@ -90,7 +90,7 @@ class ActorLink(Link):
                 count, names = pipeline_replies(pipe)
                 if names > MOST_JOINED:
                     self.client.unlink(joins)
-        except RedisDenied:
+        except (RedisDenied, UnsuitableServer):
             return None
         return int(count) - 1
 

@@ -39,7 +39,10 @@ _BEATS = ("HSET actor:", "PEXPIRE actor:", "EXISTS actor:", "UNLINK actor:")
 # impala-train needs what impala-learner and impala-actor do. SECURITY.md repeats the table.
 NEEDS = {
     "impala-learner": Needs(
-        ("INFO", "FCALL pushing", "GET lock", "HGET weights", "HMGET stats", "LRANGE claimed"),
+        (
+            *("INFO", "FCALL pushing", "GET lock", "HGET weights", "HMGET stats", "LRANGE claimed"),
+            "UNLINK joins",
+        ),
         ("open", "renew", "release", "announce", "claim", "confirm", "commit", "publish"),
         "pushing",
     ),
@@ -58,32 +61,41 @@ NEEDS = {
         "pushing",
     ),
     "impala-actor --plain-push": Needs(
-        ("PING", "RPUSH trajectories", "LLEN trajectories", "HGET weights", "HMGET spec", *_BEATS)
+        ("RPUSH trajectories", "LLEN trajectories", "HGET weights", "HMGET spec", *_BEATS)
     ),
     "impala-status": Needs(
         ("FCALL_RO stats", "GET lock", "PTTL lock", "HGETALL epoch", "HMGET spec", "SCAN", "TIME"),
         ("read_books",),
         "stats",
     ),
+    "impala-status --delete": Needs(
+        (
+            *("WATCH lock", "GET lock", "PTTL lock", "SCAN", "HGETALL actor:"),
+            *("MULTI", "UNLINK stats", "EXEC"),
+        )
+    ),
     "impala-eval": Needs(("HMGET spec",)),
 }
-# A command's arguments when it is asked for, KEY in place of a key. What writes is only queued.
+# A command's arguments when it is asked for, KEY in place of a key. What writes is only queued, or
+# asked for in a way that it refuses or that finds nothing to change.
 QUESTIONS = {
     **dict.fromkeys(("DEL", "EXISTS", "GET", "HGETALL", "LLEN", "PTTL", "UNLINK"), "KEY"),
     **dict.fromkeys(
         ("HDEL", "HEXISTS", "HGET", "HMGET", "LPUSH", "RPUSH", "RPUSHX", "SET"), "KEY x"
     ),
-    **dict.fromkeys(("HSET", "HSETNX"), "KEY x x"),
+    **{"HSET": "KEY x x x", "HSETNX": "KEY x x", "WATCH": "KEY"},
     **dict.fromkeys(("FCALL", "FCALL_RO"), "impala_question 1 KEY"),
     **dict.fromkeys(("LRANGE", "LTRIM"), "KEY 0 -1"),
     **{"FUNCTION LOAD": "x", "HINCRBY": "KEY x 0", "INFO": "server", "PEXPIRE": "KEY 1000"},
-    **{"RENAME": "KEY KEY", "SCAN": "0", "TIME": "", "SORT": "KEY BY nosort STORE KEY", "PING": ""},
+    **{"RENAME": "KEY KEY", "SCAN": "0", "TIME": "", "SORT": "KEY BY nosort STORE KEY"},
 }
 _TRANSACTION = ("MULTI", "EXEC")
 _TWO_WORDS = ("CLIENT SETNAME", "FUNCTION LOAD")
 # A user who may do all but this needs an admin to load them, not more rights.
 _LEFT_TO_PROVIDE = {"FUNCTION LOAD"}
-_ONLY_READ = {"impala-status", "impala-eval"}
+# They are asked for as they stand: the first two change nothing, and the user of the third may have
+# no right to a transaction. Its RPUSH is asked for without a block, so only whether it is there.
+_ASKED_OUTRIGHT = {"impala-status", "impala-eval", "impala-actor --plain-push"}
 
 
 def fcall(function: str, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
@@ -139,7 +151,8 @@ def require(client: Any, url: str, keys: Keys, programs: Sequence[str], *further
         name: _question(name, keys) for name in (*wanted, *further) if name not in _TRANSACTION
     }
     replies = _unnamed(client)
-    if set(programs) <= _ONLY_READ:
+    if set(programs) <= _ASKED_OUTRIGHT:
+        questions |= {name: ("RPUSH",) for name in questions if name.startswith("RPUSH ")}
         replies |= zip(questions, round_trip(client, list(questions.values())), strict=True)
     else:
         replies |= _dry_run(client, questions)

@@ -33,11 +33,6 @@ class Link:
         """Ends the connection."""
         self.client.close()
 
-    def ping(self) -> None:
-        """Asks for an answer, no more."""
-        with self._asking():
-            self.client.ping()
-
     def require(self, *programs: str) -> None:
         """Asks whether the server offers all commands that the programs need.
 

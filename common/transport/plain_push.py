@@ -21,8 +21,8 @@ class PlainActorLink(ActorLink):
     """What an actor may do whose user has no right to call functions."""
 
     def require(self, *programs: str) -> None:
-        """Asks for an answer only: a user of so few rights may not ask what else it may do."""
-        self.ping()
+        """Asks for the commands of a plain push, without a transaction."""
+        super().require("impala-actor --plain-push")
 
     def push(
         self,

@@ -471,9 +471,9 @@ def test_every_call_ends_by_its_time_out_when_nothing_answers(
         "release": learner(lambda link: link.release()),
     }
     for link, _ in calls.values():
-        link.ping()
+        link.read_spec()
     # and one that has none yet
-    calls["connect"] = actor(lambda link: link.ping())
+    calls["connect"] = actor(lambda link: link.read_spec())
 
     # when nothing comes back any more
     proxy.blackhole = True

@@ -15,7 +15,7 @@ from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
-from impala_redis.common.transport.monitor import MonitorLink, residual
+from impala_redis.common.transport.monitor import MonitorLink, OperatorLink, residual
 from impala_redis.common.transport.plain_push import PlainActorLink
 from support import eventually
 
@@ -116,6 +116,15 @@ def test_every_side_finds_the_node_that_has_the_run(
         assert link.url == owner.url
     assert cli_command(sides.monitor.url) == f"redis-cli -p {owner.port}"
     sides.learner.release()
+
+    # and an operator who was given another node finds it, too
+    sides.actor.leave("a")
+    operator = OperatorLink(cluster.nodes[1].url, run_name, "test")
+    with owner.client() as admin:
+        there = len(admin.keys(f"{sides.keys.prefix}*"))
+        assert operator.delete_run() == there > 4
+        assert admin.keys(f"{sides.keys.prefix}*") == []
+    operator.close()
 
 
 def test_a_node_with_the_functions_takes_a_run_over_without_a_word(

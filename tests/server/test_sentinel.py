@@ -72,7 +72,7 @@ def test_messages_and_hints_name_the_server_once_it_is_known(sentinels: OwnSenti
     assert link.url == f"{sentinels.url}/3"
 
     # when
-    link.ping()
+    link.read_spec()
 
     # then
     assert link.url == f"redis://127.0.0.1:{sentinels.master().port}/3"

@@ -21,7 +21,8 @@ from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.functions import FILE, NEEDS, QUESTIONS, commands_inside
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.link import Link
-from impala_redis.common.transport.monitor import MonitorLink
+from impala_redis.common.transport.monitor import MonitorLink, OperatorLink
+from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers.evaluator import main as eval_command
 from impala_redis.workers.status import main as status_command
 from support import Programs, eventually
@@ -121,6 +122,8 @@ EVERYTHING = ("~*", "&*", "+@all")
         (("impala-learner", "impala-actor"), ("-rpushx", "-sort"), "RPUSHX, SORT", "+rpushx +sort"),
         (("impala-status",), ("-scan", "-fcall_ro"), "FCALL_RO, SCAN", "+fcall_ro +scan"),
         (("impala-eval",), ("-hmget",), "HMGET", "+hmget"),
+        (("impala-actor --plain-push",), ("-hset", "-llen"), "HSET, LLEN", "+hset +llen"),
+        (("impala-status --delete",), ("-unlink", "-scan"), "SCAN, UNLINK", "+scan +unlink"),
         (("impala-learner",), ("resetkeys", "~other:*"), "the run's keys", "'~impala:{mine}:*'"),
         (("impala-status",), ("resetkeys", "%W~*"), "the run's keys", "'~impala:{mine}:*'"),
     ],
@@ -179,12 +182,17 @@ def server_without(folder: Path, *names: str) -> Iterator[OwnServer]:
         yield running
 
 
+OFF = ("SORT", "FUNCTION", "FCALL", "RENAME", "CLIENT", "RPUSH", "UNLINK", "WATCH")
+
+
 def test_every_command_that_is_switched_off_stands_in_one_sentence(tmp_path: Path) -> None:
     # given a hardened server
-    with server_without(tmp_path, "SORT", "FUNCTION", "FCALL", "RENAME", "CLIENT") as server:
+    with server_without(tmp_path, *OFF) as server:
         learner = LearnerLink(server.url, "mine", "holder", 30.0)
         actor = ActorLink(server.url, "mine", "actor")
         monitor = MonitorLink(server.url, "mine", "status")
+        plain = PlainActorLink(server.url, "mine", "actor")
+        operator = OperatorLink(server.url, "mine", "status")
         sentences = []
 
         # when each program asks
@@ -192,19 +200,23 @@ def test_every_command_that_is_switched_off_stands_in_one_sentence(tmp_path: Pat
             learner.check_server,
             lambda: actor.require("impala-actor"),
             lambda: monitor.require("impala-status"),
+            plain.require,
+            operator.delete_run,
         ):
             with pytest.raises(UnsuitableServer) as refused:
                 ask()
             sentences.append(str(refused.value))
-        for link in (learner, actor, monitor):
+        for link in (learner, actor, monitor, plain, operator):
             link.close()
 
     # then each names what it lacks, and the version that the server has
     lacks = [re.findall(r"/0, \w+ \d[\d.]+, does not know ([A-Z_, ]+): ", s) for s in sentences]
     assert lacks == [
-        ["CLIENT SETNAME, FCALL, FUNCTION LOAD, RENAME, SORT"],
-        ["CLIENT SETNAME, FCALL, RENAME"],
+        ["CLIENT SETNAME, FCALL, FUNCTION LOAD, RENAME, RPUSH, SORT, UNLINK"],
+        ["CLIENT SETNAME, FCALL, RENAME, UNLINK"],
         ["CLIENT SETNAME"],
+        ["CLIENT SETNAME, RPUSH, UNLINK"],
+        ["CLIENT SETNAME, UNLINK, WATCH"],
     ]
     assert "too old" not in "".join(sentences)
 
@@ -231,6 +243,18 @@ def test_what_is_switched_off_and_what_is_forbidden_stand_in_one_sentence(tmp_pa
         with contextlib.closing(learner), pytest.raises(UnsuitableServer) as refused:
             learner.check_server()
     assert re.search(r"know SORT: .*; and the user 'default' .* for RENAME; ", str(refused.value))
+
+
+@pytest.mark.parametrize("lacking", ["HLEN", "HINCRBY"])
+def test_joins_are_not_counted_where_a_command_for_it_is_lacking(
+    tmp_path: Path, lacking: str
+) -> None:
+    with (
+        server_without(tmp_path, lacking) as server,
+        contextlib.closing(PlainActorLink(server.url, "mine", "actor")) as actor,
+    ):
+        actor.require()
+        assert actor.count_join("a") is None
 
 
 def test_functions_that_an_admin_has_loaded_need_no_right_to_load_them(tmp_path: Path) -> None:
