@@ -237,13 +237,9 @@ class ActorProgram:
         error.frames = ""
 
     def _pause(self, courier: Courier, max_policy_age_s: float) -> None:
-        """Waits for Redis: the policy is too old to act with.
-
-        Raises WaitedTooLong: a run that Redis has lost got no learner for too long.
-        """
+        """Waits for Redis: the policy is too old to act with."""
         log.warning("paused: nothing from Redis for %.0f s", courier.silent_s)
         while not (courier.over or courier.silent_s < max_policy_age_s):
-            self._absence.keeps_from_playing(courier.learner_away_s)
             if self._stop.wait(LOOK_S):
                 break
 

@@ -71,7 +71,6 @@ class Courier:
         self._newest: VersionedWeights | None = None  # not taken yet
         self._version = -1  # the last version that was read, refused ones included
         self._sequence = 0
-        self._last_contact = time.monotonic()
         self._next_beat = 0.0
         self.generated = self.accepted = self.shed_local = self.weights_refused = 0
         self.push_unknown = 0  # pushes given up at the end, without an answer
@@ -127,7 +126,7 @@ class Courier:
     @property
     def silent_s(self) -> float:
         """Seconds since Redis last answered."""
-        return time.monotonic() - self._last_contact
+        return time.monotonic() - self._learner.looked_at_s
 
     @property
     def learner_away_s(self) -> float:
@@ -237,15 +236,13 @@ class Courier:
         self._link.beat(self._actor, self._figures(), BEAT_EXPIRES_S)
         news = self._link.read_news()
         if news is None:
-            self._learner.note(None, time.monotonic())
             raise RunMissing("the run has no spec any more")
         self._follow(news)
 
     def _follow(self, news: News) -> None:
         """Acts on the news of the run: its end, its replacement, its newer weights, its learner."""
-        self._last_contact = time.monotonic()
         self.published_version = news.weights_version
-        self._learner.note(news.renewed_at, self._last_contact)
+        self._learner.note(news.renewed_at, time.monotonic())
         if news.state != "running":
             self.over = self.run_finished = True
         elif news.spec_digest != self._spec_digest:
@@ -276,6 +273,8 @@ class Courier:
                 reply = attempt()
             except (RedisUnreachable, RunMissing) as error:
                 self._note_redis(away=isinstance(error, RedisUnreachable))
+                if isinstance(error, RunMissing):
+                    self._learner.note(None, time.monotonic())
                 if self._gives_up:
                     return None
                 backoff.failed(error)

@@ -538,6 +538,29 @@ def test_a_learner_that_renews_its_lease_is_not_away(run: Run) -> None:
     eventually(lambda: carrier.learner_away_s > 0.5)
 
 
+@pytest.mark.parametrize("kind", [ActorLink, PlainActorLink])
+def test_a_server_that_has_lost_the_run_shows_that_its_learner_is_away(
+    run: Run, kind: type[ActorLink]
+) -> None:
+    # given a learner that has just renewed its lease
+    carrier = run.courier(kind)
+    run.learner.renew({})
+    eventually(lambda: carrier.learner_away_s > 0.0)
+
+    # when the server loses the run, as by a restart without memory, then Redis is not silent
+    run.operator.unlink(*run.operator.keys(run.learner.keys.prefix + "*"))
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.learner_away_s > 0.6)
+    assert carrier.silent_s < 2.0
+
+    # and when a learner opens it again, it is back
+    run.learner.open()
+    run.learner.publish(2, message(2))
+    run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
+    run.learner.renew({})
+    eventually(lambda: carrier.learner_away_s < 0.3)
+
+
 # Weights.
 
 

@@ -30,12 +30,12 @@ def test_a_run_whose_lease_nobody_has_renewed_is_without_a_learner_from_the_star
     assert signs.away_s == 10.0
 
 
-def test_a_run_that_redis_has_lost_is_without_a_learner_until_one_opens_it_again() -> None:
+def test_a_run_that_redis_does_not_have_is_without_a_learner() -> None:
     signs = LearnerSigns(0.0)
     signs.note("5.0", 1.0)
     for second in range(2, 12):
         signs.note(None, float(second))
-    assert signs.away_s == 10.0
+    assert (signs.away_s, signs.looked_at_s) == (10.0, 11.0)
     signs.note("6.0", 12.0)
     assert signs.away_s == 0.0
 
