@@ -718,9 +718,10 @@ def test_files_that_may_not_grow_from_the_start_cost_the_checkpoint_and_a_code(
     # then
     assert train.code(60) == 10, train.output
     assert "finished: mean return" in train.output
+    run_dir = programs.folder / "run"
     assert (
-        "error: the run is finished, but the last checkpoint could not be written to run (File too "
-        "large); make room, then go on with --resume --run-dir run"
+        f"error: the run is finished, but the last checkpoint could not be written to {run_dir} "
+        f"(File too large); make room, then go on with --resume --run-dir {run_dir}"
     ) in train.output
     result = json.loads((programs.folder / "run" / "result.json").read_text())
     assert result["status"] == "finished"

@@ -1,14 +1,11 @@
 """What an actor does while its run has no learner."""
 
 import logging
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
 from impala_redis.common.errors import WaitedTooLong
 from impala_redis.workers.absence import NOTICE_S, LearnerAbsence
-from impala_redis.workers.actor import ActorProgram
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -63,18 +60,6 @@ def test_an_actor_that_is_to_end_says_why() -> None:
     assert not absence.keeps_from_playing(89.0)
     with pytest.raises(WaitedTooLong, match="'r' for 90 s, and --max-learner-away-s is over"):
         absence.keeps_from_playing(90.0)
-
-
-def test_an_actor_ends_although_its_policy_is_too_old_to_play_with() -> None:
-    # given one that waits in a run which the server has lost
-    absence, nothing = LearnerAbsence("r", 90.0, ends=True), cast(Any, None)
-    stop = cast(Any, SimpleNamespace(wait=lambda timeout_s: True))
-    program = ActorProgram(nothing, "a", (), nothing, absence, stop)
-    courier = SimpleNamespace(over=False, silent_s=700.0, learner_away_s=90.0)
-
-    # then
-    with pytest.raises(WaitedTooLong, match="--max-learner-away-s is over"):
-        program._pause(cast(Any, courier), 600.0)
 
 
 def test_without_a_bound_an_actor_plays_on(caplog: pytest.LogCaptureFixture) -> None:
