@@ -14,7 +14,7 @@ from pathlib import Path
 from impala_redis.common.records import figures
 from impala_redis.common.run.config import settings
 from impala_redis.common.transport.functions import NEEDS, commands_inside
-from impala_redis.workers.options import shown
+from impala_redis.workers.setting_options import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from impala_redis.workers.options import option, shared
+from impala_redis.workers.options import Function, option, shared
 from impala_redis.workers.watchdog import STEP_TIMEOUT_S
-
-Function = Callable[..., Any]
 
 
 class ActorOption(NamedTuple):

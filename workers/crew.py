@@ -15,8 +15,8 @@ from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.spec import module_of
 from impala_redis.common.server import children
 from impala_redis.workers import pacing, process, voice
-from impala_redis.workers.options import as_arguments
 from impala_redis.workers.plan import Plan
+from impala_redis.workers.setting_options import as_arguments
 
 log = logging.getLogger(__name__)
 

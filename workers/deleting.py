@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,9 +10,8 @@ from impala_redis.common.errors import ConfigError
 from impala_redis.common.server.address import without_password
 from impala_redis.common.transport.monitor import OperatorLink
 from impala_redis.workers import stopping
+from impala_redis.workers.options import Function
 from impala_redis.workers.plan import run_name
-
-Function = Callable[..., Any]
 
 
 def may_delete(function: Function) -> Function:

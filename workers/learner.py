@@ -41,8 +41,9 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import opening, pacing, process, stopping
 from impala_redis.workers.logbook import Logbook, ResultStatus
-from impala_redis.workers.options import CONTEXT, GroupedCommand, every_setting, shared
+from impala_redis.workers.options import CONTEXT, shared
 from impala_redis.workers.plan import Plan, make_plan
+from impala_redis.workers.setting_options import GroupedCommand, every_setting
 from impala_redis.workers.terms import Terms, terms_options
 from impala_redis.workers.training import Training
 

@@ -29,16 +29,10 @@ from impala_redis.common.transport.link import Link
 from impala_redis.workers import pacing, stopping, voice
 from impala_redis.workers.actor_options import options_for_actors
 from impala_redis.workers.crew import Crew, program_command
-from impala_redis.workers.options import (
-    CONTEXT,
-    GroupedCommand,
-    every_setting,
-    option,
-    redis_options,
-    shared,
-)
+from impala_redis.workers.options import CONTEXT, option, redis_options, shared
 from impala_redis.workers.plan import Plan, make_plan
 from impala_redis.workers.progress import Progress
+from impala_redis.workers.setting_options import GroupedCommand, every_setting
 from impala_redis.workers.terms import Terms, terms_options
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,102 @@
+"""One option for every setting, made from the config's classes, and a --help in their groups."""
+
+import functools
+from typing import Any
+
+import click
+
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.run.config import Config, settings
+from impala_redis.common.run.settings import Setting
+from impala_redis.workers.command import Program
+from impala_redis.workers.options import Function, option
+
+
+class SettingType(click.ParamType[Any]):
+    """A setting's value as text: a number, a choice, "none", or whole numbers with commas."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        names = {int: "integer", float: "number", tuple: "integers", str: "text"}
+        self.name = "names" if setting.item_kind is str else names[setting.kind]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What --help shows in place of the value."""
+        if self.setting.choices:
+            return f"[{'|'.join(self.setting.choices)}]"
+        return self.name.upper() + ("|none" if self.setting.optional else "")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The checked value ("none" stays a word: None means not given)."""
+        try:
+            parsed = self._parsed(value)
+            self.setting.check(parsed)
+            return parsed
+        except (ConfigError, ValueError) as error:
+            self.fail(str(error) if isinstance(error, ConfigError) else self._refusal(value), param)
+
+    def _parsed(self, text: Any) -> Any:
+        if not isinstance(text, str) or (self.setting.optional and text == "none"):
+            return text
+        if self.setting.kind is tuple:
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            return parts if self.setting.item_kind is str else [int(part) for part in parts]
+        if self.setting.kind is int:
+            number = float(text)  # 5e6 is a way to write a count
+            return int(text) if not number.is_integer() or abs(number) > 2**53 else int(number)
+        return float(text) if self.setting.kind is float else text
+
+    def _refusal(self, value: Any) -> str:
+        return f"{self.setting.key} must be {self.setting.range()}, not {value!r}"
+
+
+class GroupedCommand(Program):
+    """A command whose --help shows the settings in the config's groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes first the program's own options, then a section for each group of settings."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        group_of = {f"setting_{s.key}": s.group for s in settings()}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                group = group_of.get(parameter.name or "", "")
+                title = f"Settings: {group}" if group else "Options"
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def every_setting(function: Function) -> Function:
+    """Adds an option for each setting; the given ones arrive as `overrides`, by key."""
+
+    @functools.wraps(function)
+    def with_overrides(**options: Any) -> Any:
+        given = {s.key: options.pop(f"setting_{s.key}") for s in settings()}
+        overrides = {key: value for key, value in given.items() if value is not None}
+        return function(**options, overrides=overrides)
+
+    decorated: Function = with_overrides
+    for setting in reversed(settings()):
+        decorated = option(
+            setting.key.replace("_", "-"),
+            parameter=f"setting_{setting.key}",
+            type=SettingType(setting),
+            default=None,
+            show_default=shown(setting.default),
+            help=setting.help,
+        )(decorated)
+    return decorated
+
+
+def as_arguments(config: Config) -> list[str]:
+    """Every setting as command-line arguments, to hand a config to another program."""
+    return [f"--{key.replace('_', '-')}={shown(value)}" for key, value in config.values().items()]
+
+
+def shown(value: Any) -> str:
+    """A setting's value as one would type it."""
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
