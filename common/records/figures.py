@@ -76,7 +76,7 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure(
             "weights_version", "", "version of the network's weights, one more with each update"
         ),
-        Figure("mean_return_100", "", "mean return of the last 100 episodes", in_status=True),
+        Figure("mean_return_100", "", "mean return of 100 episodes", in_status=True),
         *_alike(
             {
                 "episode_return_mean": "mean",

@@ -76,7 +76,7 @@ class TrainingSettings:
         10_000_000, "stop after this many environment steps trained on", at_least=1
     )
     stop_at_return: float | None = setting(
-        None, "stop, solved, when the mean return of the last 100 episodes reaches this"
+        None, "stop, solved, when the mean return of 100 episodes reaches this"
     )
     batch_size: int = setting(32, "trajectories in one update (B)", at_least=1, at_most=65_536)
     seed: int = setting(

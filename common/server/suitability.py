@@ -132,8 +132,8 @@ def check_kind(info: Mapping[str, object], url: str) -> None:
     where = without_password(url)
     if info.get("redis_mode") == "sentinel":
         raise UnsuitableServer(
-            f"{where} is a Sentinel, which keeps no data; give --redis-url the server that it "
-            "watches (docs/servers.md)"
+            f"{where} is a Sentinel, which keeps no data; ask it for the server with --redis-url "
+            "redis+sentinel://HOST:PORT/NAME (docs/servers.md)"
         )
     name, least, found = _version(info)
     numbers = [int(part) for part in re.findall(r"\d{1,9}", found)[:2]]

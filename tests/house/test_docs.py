@@ -137,8 +137,10 @@ def test_every_row_of_the_fault_matrix_has_its_tests() -> None:
         row: set() for row in named
     }
 
-    # and the README counts them
+    # and other pages count them
+    how_it_works = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     assert f"[tests for {len(named)} faults](docs/reliability.md)" in README
+    assert f"[reliability.md](reliability.md) has all {len(named)} of them" in how_it_works
 
 
 # The README and the pages in docs/.

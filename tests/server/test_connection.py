@@ -480,7 +480,9 @@ def test_a_memory_limit_that_is_not_told_as_a_number_is_not_known(
 
 def test_a_sentinel_is_named_as_such(fake: Callable[[Answer], FakeServer]) -> None:
     server = fake(answering("redis_version:7.2.0\r\nredis_mode:sentinel\r\n"))
-    with pytest.raises(UnsuitableServer, match=r"is a Sentinel, .* the server that it watches"):
+    with pytest.raises(
+        UnsuitableServer, match=r"is a Sentinel, .* redis\+sentinel://HOST:PORT/NAME"
+    ):
         check(server.url)
 
 
