@@ -9,22 +9,11 @@ from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import NO_INFOS, Episode
 from impala_redis.common.errors import MessageRefused
+from impala_redis.common.run.settings import MAX_INFOS, MAX_NAME
 
-MAX_INFOS = 32  # names in one block
-MAX_NAME_LENGTH = 64  # characters
 MAX_NUMBERS = 4096  # K x I: a block of many one-step episodes would hold little else
 # What the list of names takes in a header, at most: a character has up to 4 bytes.
-NAMES_NBYTES = MAX_INFOS * (4 * MAX_NAME_LENGTH + 3)
-
-
-def is_info_name(value: Any) -> bool:
-    """Whether this is a text of 1 to 64 printable characters, the first and last no spaces."""
-    return (
-        isinstance(value, str)
-        and 1 <= len(value) <= MAX_NAME_LENGTH
-        and value.isprintable()
-        and value == value.strip()
-    )
+NAMES_NBYTES = MAX_INFOS * (4 * MAX_NAME + 3)
 
 
 def info_names(episodes: Sequence[Episode]) -> list[str]:

@@ -39,7 +39,7 @@ from impala_redis.common.blocks.checks import fit_part
 from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory, layout
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import MessageRefused, NotFinite
-from impala_redis.common.run.settings import MAX_ENVS
+from impala_redis.common.run.settings import MAX_ENVS, MAX_INFOS, is_name
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
 ArrayLayout = tuple[str, tuple[int, ...]]  # an array's dtype and shape
@@ -263,9 +263,9 @@ def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:
 
 def _info_names(header: dict[str, Any], num_episodes: int) -> list[str]:
     names = header.get("infos")
-    if not isinstance(names, list) or not all(map(episodes.is_info_name, names)):
+    if not isinstance(names, list) or not all(map(is_name, names)):
         raise MessageRefused("schema", "the header's infos are not a list of names")
-    if len(names) > episodes.MAX_INFOS or len(names) * num_episodes > episodes.MAX_NUMBERS:
+    if len(names) > MAX_INFOS or len(names) * num_episodes > episodes.MAX_NUMBERS:
         raise MessageRefused("schema", f"the header's {len(names)} infos are too many")
     if len(set(names)) < len(names):
         raise MessageRefused("schema", "a name stands twice in the header's infos")

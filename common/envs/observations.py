@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from impala_redis.common.envs.fitting import Array, Space, column_of, in_a_line
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.settings import MAX_TEXT
 from impala_redis.common.run.spaces import (
     MAX_CHOICES,
+    MAX_DIMENSIONS,
     MAX_OBSERVATION_SIZE,
     MAX_PARTS,
     OBSERVATION_DTYPES,
@@ -39,10 +41,8 @@ TEXT_BUCKETS = 128  # bucket 0: no word
 _HASH_START = 412_872
 # Categories of one observation, at most: the spec's text lists the number of values of each.
 MAX_CATEGORIES = 4096
-MAX_DIMENSIONS = 8
 # The bounds of single numbers take this many characters of one observation's spec, at most.
 MAX_SCALE_TEXT = 20_000
-MAX_NAME_LENGTH = 256
 
 _ALIGNMENT_BYTES = 8
 _KEPT_IN = {
@@ -199,8 +199,8 @@ def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
         raise _refusal(env_id, space, f"{where}, which is empty or too large")
     if values and max(values) > MAX_CHOICES:
         raise _refusal(env_id, space, f"{where}, which has more than {MAX_CHOICES:,} values")
-    if len(leaf.name) > MAX_NAME_LENGTH:
-        raise _refusal(env_id, space, f"{where}, whose name is longer than {MAX_NAME_LENGTH}")
+    if len(leaf.name) > MAX_TEXT:
+        raise _refusal(env_id, space, f"{where}, whose name is longer than {MAX_TEXT}")
     return ObservationPart(leaf.name, shape, dtype, values, start)
 
 

@@ -13,11 +13,10 @@ import numpy as np
 
 from impala_redis.common.envs.fitting import fitted
 from impala_redis.common.errors import UnsupportedEnvironment, printable
+from impala_redis.common.run.settings import MAX_INFOS, MAX_NAME
 
 # An environment puts numbers for its user under this key; others are asked for by --info-keys.
 EPISODE_INFO = "episode_info"
-# One episode gives as many as a block's message takes, at most.
-MAX_NUMBERS, MAX_NAME_LENGTH = 32, 64
 
 _LARGEST = float(np.finfo(np.float32).max)
 _MODERNISE = (
@@ -149,14 +148,14 @@ def _collected(wanted: Iterable[tuple[str, Any]]) -> Info:
         number = _number_or_none(value)
         if name and number is not None and abs(number) <= _LARGEST:  # a NaN is not
             found.setdefault(name, number)
-        if len(found) == MAX_NUMBERS:
+        if len(found) == MAX_INFOS:
             break
     return found
 
 
 def _as_name(key: Any) -> str:
     """A key as a figure's name: one line of printable characters."""
-    return printable(key).strip()[:MAX_NAME_LENGTH].strip()
+    return printable(key).strip()[:MAX_NAME].strip()
 
 
 def _number_or_none(value: Any) -> float | None:

@@ -14,9 +14,21 @@ MAX_ENVS = 4096
 # The most observations that a network sees at once.
 MAX_FRAME_STACK = 16
 # The longest text and the longest list that a run's spec carries.
-MAX_TEXT, MAX_ITEMS, MAX_NAME = 256, 64, 64
+MAX_TEXT, MAX_ITEMS = 256, 64
+# The longest name of a number of an episode's last info, and the most of them in one block.
+MAX_NAME, MAX_INFOS = 64, 32
 # The largest number with a fraction: what is computed with it must still be finite in float32.
 LARGEST = 1e30
+
+
+def is_name(value: object) -> bool:
+    """Whether this is a text of 1 to 64 printable characters, the first and last no spaces."""
+    return (
+        isinstance(value, str)
+        and 1 <= len(value) <= MAX_NAME
+        and value.isprintable()
+        and value == value.strip()
+    )
 
 
 def setting(
@@ -79,8 +91,7 @@ class Setting:
         return self._check_number(int, value)
 
     def _check_name(self, value: Any) -> Any:
-        named = isinstance(value, str) and 1 <= len(value) <= MAX_NAME and value.isprintable()
-        if not named or value != value.strip() or "," in value:
+        if not is_name(value) or "," in value:
             raise self._refusal(value)
         return value
 

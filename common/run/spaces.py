@@ -28,6 +28,7 @@ OBSERVATION_DTYPES = tuple(ITEM_BYTES)
 # The most numbers, or bytes of a row, in one observation; a run with larger ones is refused.
 MAX_OBSERVATION_SIZE = 16_777_216
 MAX_PARTS = 64
+MAX_DIMENSIONS = 8
 # The largest number that a space's bounds allow, and so the largest that numbers are divided by.
 MAX_SCALE = 2**64
 # The most values that one index or category may have, and the most choices of one action.

@@ -12,6 +12,7 @@ from impala_redis.common.run.settings import MAX_FRAME_STACK, MAX_ITEMS, MAX_TEX
 from impala_redis.common.run.spaces import (
     ITEM_BYTES,
     MAX_CHOICES,
+    MAX_DIMENSIONS,
     MAX_OBSERVATION_SIZE,
     MAX_PARTS,
     MAX_SCALE,
@@ -99,7 +100,7 @@ def _scale_from(value: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _array_from(name: str, fields: dict[str, Any]) -> tuple[tuple[int, ...], str]:
     shape = _whole_numbers_from(f"{name}.shape", fields["shape"], 0, MAX_OBSERVATION_SIZE)
-    if len(shape) > 8 or not 0 < prod(shape) <= MAX_OBSERVATION_SIZE:
+    if len(shape) > MAX_DIMENSIONS or not 0 < prod(shape) <= MAX_OBSERVATION_SIZE:
         raise SpecMismatch(
             f"the run's spec has an observation of shape {shape}: empty or too large"
         )
