@@ -12,7 +12,7 @@ from typing import Any
 
 from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost, printable
 from impala_redis.common.records.rundir import written_to
-from impala_redis.common.run.spec import module_of
+from impala_redis.common.run.env_id import module_of
 from impala_redis.common.server import children
 from impala_redis.workers import pacing, process, voice
 from impala_redis.workers.plan import Plan

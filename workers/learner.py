@@ -45,7 +45,7 @@ from impala_redis.workers.options import CONTEXT, shared
 from impala_redis.workers.plan import Plan, make_plan
 from impala_redis.workers.setting_options import GroupedCommand, every_setting
 from impala_redis.workers.terms import Terms, terms_options
-from impala_redis.workers.training import Training
+from impala_redis.workers.training import Training, actor_command
 
 if TYPE_CHECKING:
     from impala_redis.common.learning.learner import Learner
@@ -220,7 +220,8 @@ class LearnerProgram:
         begun.callback(feeder.close)  # or the interpreter might end while it copies to a GPU
         log.info("ready on %s; waiting for the first batch", device)
         delay = Delay(transport.force_lag)
-        return Training(spec, self._link.url, learner, feeder, publisher, logbook, delay)
+        to_join = actor_command(spec.run, self._config.environment.env, self._link.url)
+        return Training(spec, to_join, learner, feeder, publisher, logbook, delay)
 
     def _start_publishing(self, spec: RunSpec, begun: contextlib.ExitStack) -> Publisher:
         """Keeps the lease from here on."""

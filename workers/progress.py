@@ -25,7 +25,7 @@ from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.refusals import in_words
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.spec import module_of
+from impala_redis.common.run.env_id import module_of
 from impala_redis.common.server.address import cli_command, without_password
 from impala_redis.common.transport.keys import Keys
 

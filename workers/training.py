@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from impala_redis.common.envs.user_module import as_typed
 from impala_redis.common.errors import printable
 from impala_redis.common.learning.delay import Delay
 from impala_redis.common.learning.publisher import Publisher
 from impala_redis.common.learning.tally import Arrivals
 from impala_redis.common.records.figures import shown_return
-from impala_redis.common.run.spec import RunSpec, module_of
+from impala_redis.common.run.env_id import module_of
+from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
 from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook
@@ -33,7 +35,7 @@ class Training:
     """The parts of one training, and the steps in which they work together."""
 
     spec: RunSpec
-    redis_url: str
+    actor_command: str  # what starts an actor of the run
     learner: "Learner"
     feeder: "Feeder"
     publisher: Publisher
@@ -100,15 +102,15 @@ class Training:
                     *(silent_s, came, what_became_of(refused, stale, refusals.last)),
                 )
                 return
-            module = module_of(self.spec.env)
-            log.info(
-                "no trajectories for %.0f s; start actors with: impala-actor --run %s "
-                "--redis-url %s%s",
-                silent_s,
-                self.spec.run,
-                without_password(self.redis_url),
-                f" --env-module {module}" if module else "",
-            )
+            command = self.actor_command
+            log.info("no trajectories for %.0f s; start actors with: %s", silent_s, command)
+
+
+def actor_command(run: str, env_id: str, redis_url: str) -> str:
+    """What starts an actor, as one types it in this folder; `env_id` as the user named it."""
+    module = module_of(env_id)
+    trust = f" --env-module {as_typed(module)}" if module else ""
+    return f"impala-actor --run {run} --redis-url {without_password(redis_url)}{trust}"
 
 
 def what_became_of(refused: int, stale: int, why: str) -> str:

@@ -29,7 +29,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.spec import module_of
+from impala_redis.common.run.env_id import module_of, name_of
 
 Frames = NDArray[np.uint8]  # [N, 84, 84]
 
@@ -48,7 +48,7 @@ NO_OP = 0
 
 def is_atari(env_id: str) -> bool:
     """Whether an id names a game of ALE, as ALE/Pong-v5 or ale_py:ALE/Pong-v5."""
-    return module_of(env_id) in ("", "ale_py") and _name(env_id).startswith(GAMES_PREFIX)
+    return module_of(env_id) in ("", "ale_py") and name_of(env_id).startswith(GAMES_PREFIX)
 
 
 def modern_id(env_id: str) -> str | None:
@@ -56,7 +56,7 @@ def modern_id(env_id: str) -> str | None:
     with contextlib.suppress(ImportError):
         import ale_py  # noqa: F401
     older = re.fullmatch(
-        r"(?:ALE/)?([A-Z]\w*?)(NoFrameskip|Deterministic|-ram)*-v\d+", _name(env_id)
+        r"(?:ALE/)?([A-Z]\w*?)(NoFrameskip|Deterministic|-ram)*-v\d+", name_of(env_id)
     )
     modern = f"{GAMES_PREFIX}{older[1]}-v5" if older else None
     return modern if older and (older[2] or modern in gymnasium.registry) else None
@@ -279,7 +279,7 @@ def _emulators(env_id: str, num_envs: int, screen: bool = False) -> VectorEnv[An
 
 def _rom(env_id: str) -> str:
     """ALE's own name of a game; ale-py has registered the ids. Raises UnsupportedEnvironment."""
-    name = _name(env_id)
+    name = name_of(env_id)
     spec = gymnasium.registry.get(name)
     if spec is None:
         known = [known for known in gymnasium.registry if known.startswith(GAMES_PREFIX)]
@@ -289,8 +289,3 @@ def _rom(env_id: str) -> str:
             f"is {near}"
         )
     return str(spec.kwargs["game"])
-
-
-def _name(env_id: str) -> str:
-    """The id without the module that registers it."""
-    return env_id.rpartition(":")[2]

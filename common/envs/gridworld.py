@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium import spaces
 
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.env_id import name_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ GridObservation = dict[str, Any]
 
 def is_gridworld(env_id: str) -> bool:
     """Whether an id, with or without a module to import, is MiniGrid's or BabyAI's."""
-    return env_id.rpartition(":")[2].startswith(PREFIXES)
+    return name_of(env_id).startswith(PREFIXES)
 
 
 def register(env_id: str) -> None:

@@ -117,7 +117,8 @@ def way_on(env_id: str) -> str:
         base = f"{module.replace('.', '/')}.py"
         for path in _files_nearby():
             if str(path).endswith(f"/{base}"):
-                return f"; it is in {path}: give --env {path}:{name} ({others} {path})"
+                typed, file = shlex.quote(f"{path}:{name}"), shlex.quote(str(path))
+                return f"; it is in {file}: give --env {typed} ({others} {file})"
         return (
             f"; install its package, start the program in the folder of {base}, or name the file: "
             f"--env PATH/{base}:{name} ({others} PATH/{base})"
@@ -130,7 +131,7 @@ def way_on(env_id: str) -> str:
     for path in _files_nearby():
         if name and _registers(path, name):
             module = str(path) if len(path.parts) > 1 else path.stem
-            return f"; {path} names it: give --env {module}:{name}"
+            return f"; {path} names it: give --env {shlex.quote(f'{module}:{name}')}"
     return (
         "; --env takes a Gymnasium id such as CartPole-v1, or module:Id or path/to/file.py:Id to "
         "import what registers it; one of the old package gym must be wrapped for Gymnasium "

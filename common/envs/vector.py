@@ -31,7 +31,7 @@ from impala_redis.common.envs.fitting import Array
 from impala_redis.common.envs.observations import Encoder, observation_spec
 from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.spec import module_of
+from impala_redis.common.run.env_id import module_of, name_of
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _refuse_raw_frames(env_id: str) -> None:
     module = module_of(env_id)
     if module not in ("", "gym", "atari_py"):
         importlib.import_module(module)
-    spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+    spec = gymnasium.registry.get(name_of(env_id))
     if spec is None:
         older = module in ("", "ale_py", "gym", "gymnasium", "atari_py")
     else:
@@ -205,7 +205,7 @@ def _in_own_vector_form(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any] 
 
     Raises UnsupportedEnvironment: it has no other form, and this one does not suit.
     """
-    spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+    spec = gymnasium.registry.get(name_of(env_id))
     if spec is None or spec.vector_entry_point is None:
         return None
     try:

@@ -10,6 +10,16 @@ def split(env_id: str) -> tuple[str, str]:
     return module, name
 
 
+def module_of(env_id: str) -> str:
+    """The module or file that is imported to make an environment; empty for none."""
+    return split(env_id)[0]
+
+
+def name_of(env_id: str) -> str:
+    """The id under which the environment is registered."""
+    return split(env_id)[1]
+
+
 def is_file(module: str) -> bool:
     """Whether a module is named by its file or folder, and not by its own name."""
     return module.endswith(".py") or "/" in module

@@ -94,11 +94,6 @@ class RunSpec(NetworkSpec):
         )
 
 
-def module_of(env_id: str) -> str:
-    """The module that is imported to make an environment, as in module:Id; empty for none."""
-    return env_id.rpartition(":")[0]
-
-
 # What data and weights depend on: all that the network is, and what the run says about both.
 _FITTING = (
     *(item.name for item in dataclasses.fields(RunSpec) if item.metadata == _FITS),

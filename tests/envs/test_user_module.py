@@ -1,5 +1,6 @@
 """Where a user's environment is found, by its module or its file, and what of that travels."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,7 @@ def test_a_file_that_cannot_be_imported_is_refused(here: Path, named: str, why: 
     [
         ("grid_h:FoundHere-v0", "it is in envs/grid_h.py: give --env envs/grid_h.py:FoundHere-v0"),
         ("FoundHere-v0", "envs/grid_h.py names it: give --env envs/grid_h.py:FoundHere-v0"),
+        ("grid_w:Wide-v0", "give --env 'my envs/grid_w.py:Wide-v0'"),
         ("Top-v0", "top.py names it: give --env top:Top-v0"),
         ("elsewhere:X-v0", "or name the file: --env PATH/elsewhere.py:X-v0 (to impala-actor"),
         ("json:X-v0", "json is imported and does not register it with Gymnasium"),
@@ -90,6 +92,8 @@ def test_what_is_not_found_leads_to_the_command_that_works(
     # given
     (here / "envs").mkdir()
     (here / "envs" / "grid_h.py").write_text(MODULE)
+    (here / "my envs").mkdir()
+    (here / "my envs" / "grid_w.py").write_text(MODULE.replace("FoundHere", "Wide"))
     (here / "top.py").write_text(MODULE.replace("FoundHere", "Top"))
 
     # when / then
@@ -97,7 +101,7 @@ def test_what_is_not_found_leads_to_the_command_that_works(
         VectorEnvironment(typed, 1)
     assert way_on in str(refused.value)
     if "give --env" in way_on and "Top" not in typed:
-        VectorEnvironment(way_on.partition("--env ")[2], 1).close()
+        VectorEnvironment(shlex.split(way_on.partition("--env ")[2])[0], 1).close()
 
 
 # What travels.

@@ -16,7 +16,7 @@ from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.workers import training as training_module
 from impala_redis.workers.progress import Progress
-from impala_redis.workers.training import Training
+from impala_redis.workers.training import Training, actor_command
 
 # A learner that has refused everything for the first five seconds.
 ALL_REFUSED = {
@@ -155,8 +155,8 @@ class Waiting:
         self.refusals = Refusals(envs_per_actor=8)
         self.batch: Any = None
         made = Training(
-            spec=cast(Any, SimpleNamespace(env="CartPole-v1", run="mine")),
-            redis_url="redis://here/0",
+            spec=cast(Any, None),
+            actor_command=actor_command("mine", "CartPole-v1", "redis://here/0"),
             learner=cast(Any, None),
             feeder=cast(Any, SimpleNamespace(next_batch=lambda _: self.batch, away=False)),
             publisher=cast(Any, SimpleNamespace(failure=None)),
@@ -175,6 +175,20 @@ class Waiting:
 def waiting(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Waiting:
     caplog.set_level(logging.INFO)
     return Waiting(monkeypatch)
+
+
+def test_a_learner_asks_for_actors_by_a_command_that_finds_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "redis://me:secret@here/0"
+    for env_id, trust in (
+        ("CartPole-v1", ""),
+        ("far:Far-v0", " --env-module far"),
+        (f"{tmp_path}/my envs/far.py:Far-v0", " --env-module 'my envs/far.py'"),
+    ):
+        command = f"impala-actor --run mine --redis-url redis://***@here/0{trust}"
+        assert actor_command("mine", env_id, url) == command
 
 
 def test_a_learner_that_refuses_all_says_why_and_asks_for_no_actors(
