@@ -187,7 +187,7 @@ class OperatorLink(MonitorLink):
         A finished run and one that was interrupted are deleted alike. Raises RunMissing, and
         RunHeld while a learner holds the run or an actor lives, and what `require` does.
         """
-        self.require("impala-status --delete")
+        self.require("impala-status --delete")  # also leads to a cluster's node
         with self._asking(), self.client.pipeline() as pipe:
             pipe.watch(self.keys.lock)  # a learner that opens the run from here on is noticed
             holder, left_ms = pipe.get(self.keys.lock), pipe.pttl(self.keys.lock)

@@ -127,6 +127,24 @@ def test_every_side_finds_the_node_that_has_the_run(
     operator.close()
 
 
+def test_a_run_is_deleted_from_the_node_that_has_it(
+    cluster: OwnCluster, sides: Sides, run_name: str
+) -> None:
+    # given a run that nobody works on any more
+    sides.learner.check_server()
+    sides.open()
+    sides.learner.release()
+
+    # when it is deleted by way of another node
+    operator = OperatorLink(cluster.nodes[1].url, run_name, "status")
+    assert operator.delete_run() > 0
+    operator.close()
+
+    # then
+    with pytest.raises(RunMissing):
+        sides.monitor.read()
+
+
 def test_a_node_with_the_functions_takes_a_run_over_without_a_word(
     cluster: OwnCluster, both_have_functions: None, sides: Sides
 ) -> None:
