@@ -29,10 +29,11 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import make_spec
 from impala_redis.workers import logbook as logbook_module
-from impala_redis.workers.evaluator import EpisodeResult, PlaySettings, make_report, report_in_words
+from impala_redis.workers.evaluator import make_report, report_in_words
 from impala_redis.workers.logbook import Logbook
 from impala_redis.workers.overview import as_text
 from impala_redis.workers.plan import Plan
+from impala_redis.workers.playing import EpisodeResult, PlaySettings
 from impala_redis.workers.progress import Progress
 from impala_redis.workers.reporting import charts, pages
 from impala_redis.workers.reporting.tables import figures_table
