@@ -74,9 +74,12 @@ def _answer(
             raise UnsupportedEnvironment(
                 f"{env_id} hangs: it is not made after {MADE_WITHIN_S:g} s; look at its constructor"
             )
-        if not select.select([answers], [], [], POLL_S)[0]:
+        has_ended = probe.poll() is not None
+        can_be_read = bool(select.select([answers], [], [], POLL_S)[0])
+        if not can_be_read and not has_ended:
             continue
-        part = os.read(answers, 65_536)
+        # A process that the environment has started may keep the pipe open after the end of ours.
+        part = os.read(answers, 65_536) if can_be_read else b""
         if not part:
             raise UnsupportedEnvironment(f"{env_id} cannot be made: {_how_it_ended(probe)}")
         line += part

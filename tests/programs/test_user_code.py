@@ -112,6 +112,12 @@ def leave():
     os._exit(7)
 
 
+def leave_a_child():
+    if not os.fork():
+        time.sleep(1000)
+    os._exit(7)
+
+
 def crash():
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -122,7 +128,7 @@ def give_up():
 
 for name in ("Plain", "Wide", "Forks", "Bears"):
     gymnasium.register(f"{name}-v0", globals()[name])
-for name in ("hang", "leave", "crash", "give_up"):
+for name in ("hang", "leave", "leave_a_child", "crash", "give_up"):
     gymnasium.register(f"{name}-v0", lambda made=globals()[name]: Endless(made))
 for when in ("made", "reset", "step"):
     for what in (take_signals, ignore_signals, block_signals):
@@ -172,6 +178,7 @@ def test_the_spaces_come_out_of_a_process_of_their_own(folder: Path, env_id: str
     ("env_id", "why"),
     [
         ("leave-v0", "cannot be made: its code ended the process with the exit code 7$"),
+        ("leave_a_child-v0", "cannot be made: its code ended the process with the exit code 7$"),
         ("crash-v0", "cannot be made: its code ended the process by the signal SIGSEGV$"),
         ("give_up-v0", r"cannot be made: it calls sys.exit\('no licence'\) \(.*, in give_up\)$"),
         ("hang-v0", "hangs: it is not made after 1.5 s; look at its constructor$"),
