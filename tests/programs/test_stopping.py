@@ -141,6 +141,26 @@ def test_a_full_standard_error_leaves_the_exit_code(programs: Programs) -> None:
     assert program.output == ""
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_as_good_as_none(
+    programs: Programs, redis_url: str, run_name: str, closed: str
+) -> None:
+    """Connections and files must not get their numbers, to which prints and warnings go."""
+    # given what opens connections, makes an environment and prints
+    arguments = f"--run {run_name} --redis-url {redis_url}"
+    train = f"impala-train --preset cartpole {arguments} --run-dir run --envs-per-actor 2"
+    short = "--unroll-length 5 --batch-size 2 --total-frames 100 --stop-at-return none"
+    evaluate = f"impala-eval {arguments} --episodes 1"
+
+    # when / then
+    program = programs.shell(
+        f"{train} {short} {closed} && {evaluate} {closed} && impala-status {arguments} {closed}"
+    )
+    assert program.code(60) == 0, program.output
+    assert "Traceback" not in program.output
+
+
 # Process 1.
 
 
