@@ -104,6 +104,8 @@ def parse(url: str) -> Address:
     port = DEFAULT_SENTINEL_PORT if with_sentinels else DEFAULT_PORT
     places = tuple(_place(text, port) for text in hosts.split(","))
     number = _number(options.get("db", database))
+    if database.strip("/") and number != _number(database):
+        raise ValueError("it names two databases, one behind the / and another by db")
     return Address(text, encrypted, login + at, places, "", unquote(name), number, options)
 
 

@@ -26,6 +26,8 @@ ASK_TIMEOUT_S = 1.0
 ASK_ALL_S = 3.0
 # While connections stand, one sentinel is asked after each interval.
 ASK_AGAIN_S = 2.0
+# How a sentinel's answer begins that does not know the name of the address.
+UNKNOWN_NAME = "it knows no master named"
 
 
 class _Master(NamedTuple):
@@ -123,7 +125,7 @@ class Sentinels:
         if isinstance(found, redis.RedisError):
             raise found
         if found is None:
-            raise redis.ResponseError(f"it knows no master named {name!r}")
+            raise redis.ResponseError(f"{UNKNOWN_NAME} {name!r}")
         host, port = found
         epoch = state.get("config-epoch", 0) if isinstance(state, dict) else 0
         return _Master(int(epoch), host.decode() if isinstance(host, bytes) else host, port)

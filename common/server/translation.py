@@ -17,7 +17,7 @@ from impala_redis.common.errors import (
     UnsuitableServer,
     printable,
 )
-from impala_redis.common.server import tls
+from impala_redis.common.server import sentinel, tls
 from impala_redis.common.server.address import cli_command, parse, without_password
 
 
@@ -115,6 +115,12 @@ _MOVING = (redis.exceptions.AskError,)  # a MovedError is one, too
 _TABLE = (
     _Row(
         _NOT_LET_IN,
+        "^the sentinel at .* without any password",
+        RedisDenied,
+        "{error}; leave sentinel_password out of the address",
+    ),
+    _Row(
+        _NOT_LET_IN,
         "^the sentinel at ",
         RedisDenied,
         "{error}; put the sentinels' own password into the address, as "
@@ -136,6 +142,13 @@ _TABLE = (
         "admin, bring its line up to docker/users.acl",
     ),
     _Row(_NO_PERMISSION, "", RedisDenied, "Redis at {where} lacks a permission: {error}"),
+    _Row(
+        _NO_MASTER,
+        sentinel.UNKNOWN_NAME,
+        RedisUnreachable,
+        "no sentinel tells where the master is ({error}); the address must end with the name "
+        "that `sentinel monitor` gives it, as in redis+sentinel://host:26379/mymaster",
+    ),
     _Row(
         _NO_MASTER,
         "",

@@ -200,6 +200,8 @@ def test_a_special_character_in_a_password_must_be_encoded(url: str) -> None:
         ("redis+sentinel://one:1,two:2", "lacks the name"),
         ("redis+sentinel://one:1,two:2/", "lacks the name"),
         ("redis+sentinel://one:1,two:2/name/x", "must be a number"),
+        ("redis://host/0?db=1", "names two databases"),
+        ("redis+sentinel://one/name/2?db=3", "names two databases"),
         ("redis+sentinel://one:1,two:x/name", "a port of 1 to 65535"),
         ("redis+sentinel://one:1/name?sentinel_kwargs=1", "no option 'sentinel_kwargs'"),
         ("unix://run/a.sock", "must begin with /"),

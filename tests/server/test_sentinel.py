@@ -232,6 +232,9 @@ def test_a_name_that_no_sentinel_knows_and_a_server_that_is_none_are_told_apart(
     # then
     assert f"127.0.0.1:{sentinels.ports[0]}: it knows no master named 'another'" in said
     assert f"127.0.0.1:{server}: it is no sentinel" in said
+    assert "the name that `sentinel monitor` gives it" in said
+    assert "redis-server" not in said
+    assert "start them" not in said
 
 
 # Passwords.
@@ -240,6 +243,13 @@ def test_a_name_that_no_sentinel_knows_and_a_server_that_is_none_are_told_apart(
 def set_password(port: int, *rules: str) -> None:
     with redis.Redis(port=port) as operator:
         operator.execute_command("ACL", "SETUSER", "default", *rules)
+
+
+def test_a_password_for_sentinels_that_want_none_is_the_fault(sentinels: OwnSentinels) -> None:
+    error = refused(f"{sentinels.url}?sentinel_password=hush")
+    assert isinstance(error, RedisDenied)
+    assert "without any password configured" in str(error)
+    assert str(error).endswith("; leave sentinel_password out of the address")
 
 
 def test_sentinels_get_their_own_password_or_the_servers(sentinels: OwnSentinels) -> None:
