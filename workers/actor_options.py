@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from impala_redis.workers.command import Amount
 from impala_redis.workers.options import Function, option, shared
 from impala_redis.workers.watchdog import STEP_TIMEOUT_S
 
@@ -31,7 +32,7 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
     "wait-learner-s": ActorOption(
         option(
             "wait-learner-s",
-            type=click.FloatRange(min=0),
+            type=Amount(min=0),
             show_default="for ever",
             help="An actor gives up when no learner opens the run for this long.",
         )
@@ -39,7 +40,7 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
     "max-learner-away-s": ActorOption(
         option(
             "max-learner-away-s",
-            type=click.FloatRange(min=0),
+            type=Amount(min=0),
             default=600.0,
             help="What an actor does when no learner has held its run for this long, is said by "
             "--when-learner-away; inf: it plays on.",
@@ -68,7 +69,7 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
     "step-timeout-s": ActorOption(
         option(
             "step-timeout-s",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Amount(min=0, min_open=True),
             show_default=f"{STEP_TIMEOUT_S:g}",
             help="A step of all an actor's environments that takes longer hangs, and so does "
             "their making with its first reset: the actor ends, for its supervisor to start "
@@ -78,7 +79,7 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
     "unroll-timeout-s": ActorOption(
         option(
             "unroll-timeout-s",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Amount(min=0, min_open=True),
             hidden=True,
             help="What --step-timeout-s was called in release 0.1.",
         )

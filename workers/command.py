@@ -1,5 +1,6 @@
-"""What every program's command has: --version, and a hint for an option named as others name it."""
+"""What every program's command has: --version, numbers, a hint for an option of another name."""
 
+import math
 from typing import Any
 
 import click
@@ -50,6 +51,17 @@ class Program(click.Command):
                 "impala-learner or impala-train."
             )
         return None
+
+
+class Amount(click.FloatRange):
+    """A number within a range. Not `nan`, which no comparison keeps out: a wait would never end."""
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> float:
+        """The number. Raises click.BadParameter."""
+        number: float = super().convert(value, parameter, context)
+        if math.isnan(number):
+            self.fail("nan is not a number.", parameter, context)
+        return number
 
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, asked: Any) -> None:

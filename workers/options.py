@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from impala_redis.common.run.config_file import decoded
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.server.address import has_password, with_password
+from impala_redis.workers.command import Amount
 
 Function = Callable[..., Any]
 
@@ -191,7 +192,7 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
     ),
     "wait-redis-s": option(
         "wait-redis-s",
-        type=click.FloatRange(min=0),
+        type=Amount(min=0),
         default=30.0,
         help="Seconds to wait at the start for a server that does not answer.",
     ),

@@ -4,8 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import click
-
+from impala_redis.workers.command import Amount
 from impala_redis.workers.options import Function, option
 
 
@@ -44,7 +43,7 @@ _OPTIONS = (
     option("take-over", is_flag=True, help="Take the run from a learner that holds it."),
     option(
         "wait-lease-s",
-        type=click.FloatRange(min=0),
+        type=Amount(min=0),
         show_default="until it ends, but only while nobody renews it",
         help="Seconds to wait for the lease of another learner, even of one that renews it.",
     ),

@@ -28,6 +28,7 @@ from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.link import Link
 from impala_redis.workers import pacing, stopping, voice
 from impala_redis.workers.actor_options import options_for_actors
+from impala_redis.workers.command import Amount
 from impala_redis.workers.crew import Crew, program_command
 from impala_redis.workers.options import CONTEXT, option, redis_options, shared
 from impala_redis.workers.plan import Plan, make_plan
@@ -56,7 +57,7 @@ REPORT_WITHIN_S = 60.0
 @options_for_actors
 @option(
     "wait-redis-s",
-    type=click.FloatRange(min=0),
+    type=Amount(min=0),
     show_default="0, and 30 for learner and actors",
     help="Seconds to wait at the start for a server that does not answer.",
 )

@@ -38,6 +38,15 @@ def test_every_program_tells_its_version(program: str, monkeypatch: pytest.Monke
     assert f"impala-redis {__version__}\n" != typed(program, "--no-such-option")[1]
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_nan_is_no_number_of_seconds(program: str) -> None:
+    """No comparison keeps it out, and a wait of `nan` would never end."""
+    for parameter in command(program).params:
+        if isinstance(parameter.type, click.types.FloatParamType):
+            code, output = typed(program, f"{parameter.opts[0]}=nan")
+            assert (code, "nan is not a number" in output) == (2, True), parameter.name
+
+
 @pytest.mark.parametrize(
     ("word", "name"),
     [
