@@ -140,13 +140,17 @@ def are_there(client: Any, *keys: str) -> bool:
     return True
 
 
-def require(client: Any, url: str, keys: Keys, programs: Sequence[str], *further: str) -> None:
-    """Asks for the commands that the programs need, and for `further` ones, and carries out none.
+def require(client: Any, url: str, keys: Keys, programs: Sequence[str]) -> None:
+    """Asks for the commands that the programs need, and carries out none.
 
-    Each is asked for with a key of the run that it is needed for: rights may differ by key.
+    Each is asked for with a key of the run that it is needed for: rights may differ by key. A
+    learner also needs to load the functions, unless they are there.
     Raises UnsuitableServer or RedisDenied with all that are missing, and redis-py's errors.
     """
     wanted = dict.fromkeys(name for program in programs for name in _wanted(NEEDS[program]))
+    books = (keys.stats, keys.trajectories, keys.inflight)
+    loads = "impala-learner" in programs and not are_there(client, *books)
+    further = ["FUNCTION LOAD"] * loads
     questions = {
         name: _question(name, keys) for name in (*wanted, *further) if name not in _TRANSACTION
     }

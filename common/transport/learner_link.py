@@ -105,11 +105,7 @@ class LearnerLink(Link):
 
         One that may evict the run's keys is unsuitable unless `allow_eviction`.
         """
-        self._find_node()
-        keys, books = self.keys, self._books
-        with self._asking():
-            load = () if functions.are_there(self.client, *books) else ("FUNCTION LOAD",)
-            functions.require(self.client, self.url, keys, ["impala-learner"], *load)
+        self.require("impala-learner")
         limits = check_server(self.client, self.url, allow_eviction)
         self._evictions = EvictionWatch(self._look_at_evictions(self.client))
         return limits

@@ -191,6 +191,7 @@ def test_every_command_that_is_switched_off_stands_in_one_sentence(tmp_path: Pat
         learner = LearnerLink(server.url, "mine", "holder", 30.0)
         actor = ActorLink(server.url, "mine", "actor")
         monitor = MonitorLink(server.url, "mine", "status")
+        both = Link(server.url, "mine", "train")
         plain = PlainActorLink(server.url, "mine", "actor")
         operator = OperatorLink(server.url, "mine", "status")
         sentences = []
@@ -198,6 +199,7 @@ def test_every_command_that_is_switched_off_stands_in_one_sentence(tmp_path: Pat
         # when each program asks
         for ask in (
             learner.check_server,
+            lambda: both.require("impala-learner", "impala-actor"),
             lambda: actor.require("impala-actor"),
             lambda: monitor.require("impala-status"),
             plain.require,
@@ -206,12 +208,13 @@ def test_every_command_that_is_switched_off_stands_in_one_sentence(tmp_path: Pat
             with pytest.raises(UnsuitableServer) as refused:
                 ask()
             sentences.append(str(refused.value))
-        for link in (learner, actor, monitor, plain, operator):
+        for link in (learner, both, actor, monitor, plain, operator):
             link.close()
 
     # then each names what it lacks, and the version that the server has
     lacks = [re.findall(r"/0, \w+ \d[\d.]+, does not know ([A-Z_, ]+): ", s) for s in sentences]
     assert lacks == [
+        ["CLIENT SETNAME, FCALL, FUNCTION LOAD, RENAME, RPUSH, SORT, UNLINK"],
         ["CLIENT SETNAME, FCALL, FUNCTION LOAD, RENAME, RPUSH, SORT, UNLINK"],
         ["CLIENT SETNAME, FCALL, RENAME, UNLINK"],
         ["CLIENT SETNAME"],
