@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -18,6 +19,7 @@ from impala_redis.common.errors import (
     ImpalaError,
     OutputLost,
     RedisUnreachable,
+    RunDirectoryError,
     UnsupportedEnvironment,
     printable,
 )
@@ -205,6 +207,9 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
         say_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and _has_no_place():
+            say_error("the working directory has been deleted; change to one that exists")
+            sys.exit(RunDirectoryError.exit_code)
         if not isinstance(error, BrokenPipeError):
             voice.tell(error=f"{type(error).__name__}: {error}")
             raise
@@ -213,6 +218,15 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
         sys.exit(1)
     finally:
         forget_what_cannot_be_written()
+
+
+def _has_no_place() -> bool:
+    """Whether the working directory is gone: no relative path leads anywhere then."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _output_is_lost() -> bool:

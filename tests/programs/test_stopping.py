@@ -142,9 +142,8 @@ def test_a_full_standard_error_leaves_the_exit_code(programs: Programs) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_are_as_good_as_none(
-    programs: Programs, redis_url: str, run_name: str, closed: str
+    programs: Programs, redis_url: str, run_name: str
 ) -> None:
     """Connections and files must not get their numbers, to which prints and warnings go."""
     # given what opens connections, makes an environment and prints
@@ -155,9 +154,23 @@ def test_closed_standard_streams_are_as_good_as_none(
 
     # when / then
     program = programs.shell(
-        f"{train} {short} {closed} && {evaluate} {closed} && impala-status {arguments} {closed}"
+        f"bash -c '{train} {short} <&- >&- 2>&- && {evaluate} >&- && "
+        f"impala-status {arguments} <&- >&-'"
     )
     assert program.code(60) == 0, program.output
+    assert "Traceback" not in program.output
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "command", ["impala-train", "impala-learner --preset cartpole", "impala-report run"]
+)
+def test_a_working_directory_that_is_gone_gets_a_sentence(programs: Programs, command: str) -> None:
+    program = programs.shell(f"bash -c 'mkdir gone && cd gone && rmdir ../gone && {command}'")
+    assert program.code() == 10
+    assert program.output.endswith(
+        "error: the working directory has been deleted; change to one that exists\n"
+    )
     assert "Traceback" not in program.output
 
 
