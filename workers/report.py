@@ -84,7 +84,11 @@ def charts_of(page: Path) -> Path:
 
 
 def drawn(groups: Sequence[Group], stop: Callable[[], bool]) -> list["Drawing"]:
-    """Every chart. Raises ConfigError when what draws it is not installed."""
+    """Every chart.
+
+    Raises ConfigError when what draws it is not installed, RunDirectoryError when it finds no place
+    for its settings.
+    """
     from impala_redis.workers.reporting import charts
 
     drawings = []
@@ -95,6 +99,11 @@ def drawn(groups: Sequence[Group], stop: Callable[[], bool]) -> list["Drawing"]:
                 raise SystemExit(EXIT_INTERRUPTED)
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
+    except OSError as error:  # of matplotlib: what is drawn has been read
+        raise RunDirectoryError(
+            "the charts need a folder for matplotlib's settings, and neither the home nor a "
+            "temporary directory can be written; set MPLCONFIGDIR to one that can"
+        ) from error
     return drawings
 
 

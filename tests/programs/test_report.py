@@ -193,6 +193,19 @@ def test_without_the_extra_the_command_that_installs_it_is_named(programs: Progr
 
 
 @pytest.mark.processes
+def test_without_a_folder_for_its_settings_matplotlib_gets_a_sentence(programs: Programs) -> None:
+    # given an environment in which it finds no place that can be written
+    write(programs.folder / "run", [figures(1)])
+    (programs.folder / "matplotlib.py").write_text("raise OSError('a writable cache directory')")
+
+    # when / then
+    code, output = programs.run("impala-report", "run", PYTHONPATH=str(programs.folder))
+    assert code == 10
+    assert output.startswith("error: the charts need a folder for matplotlib's settings, ")
+    assert output.endswith("; set MPLCONFIGDIR to one that can\n")
+
+
+@pytest.mark.processes
 def test_a_training_ends_with_its_report(programs: Programs) -> None:
     # when
     options = ("--preset", "cartpole", "--total-frames", "5000", "--run-dir", "run")
