@@ -12,19 +12,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A block that takes longer is worth a word: until it is there, the run has no frames.
-LONG_BLOCK_S = 10.0
+# A block that takes longer is worth a word: until it is there, the run has no frames. So is a call
+# that does not come back for long.
+LONG_BLOCK_S, LONG_CALL_S = 10.0, 6.0
 
 
 class Pace:
     """One call of N environments, such as their making: it is done, or it is not."""
 
     so_far = ""  # what a complaint adds
+    remedy = "they come one after another, so lower --envs-per-actor to wait less"
 
     def __init__(self, what: str) -> None:
         """`what` is the call, in words."""
         self.what = what
         self._times = 0  # how often it has begun
+        self._has_waited = False
 
     def begin(self) -> None:
         """Notes that the call begins, on the thread that makes it."""
@@ -33,6 +36,12 @@ class Pace:
     def look(self) -> Any:
         """A value that changes whenever something has come back."""
         return self, self._times
+
+    def note_silence(self, silent_s: float) -> None:
+        """Says once that nothing has come back for long."""
+        if silent_s >= LONG_CALL_S and not self._has_waited:
+            self._has_waited = True
+            say(f"{self.what} has taken {_seconds(silent_s)} and is not done; {self.remedy}")
 
 
 class UnrollPace(Pace):
@@ -58,9 +67,7 @@ class UnrollPace(Pace):
         block_s = (self._step_s or 0.0) * self._spec.unroll_length
         if block_s > LONG_BLOCK_S and not self._has_said:
             self._has_said = True
-            words = self._words(block_s)
-            log.warning("%s", words)
-            voice.tell(log=words)
+            say(self._words(block_s))
         return self, self._times, done, took_s
 
     @property
@@ -93,6 +100,12 @@ class UnrollPace(Pace):
 
     def _size(self) -> str:
         return f"{self._spec.envs_per_actor} x {self._spec.unroll_length}"
+
+
+def say(words: str) -> None:
+    """Leaves a line in the log, and on the terminal of impala-train."""
+    log.warning("%s", words)
+    voice.tell(log=words)
 
 
 def making(num_envs: int) -> Pace:

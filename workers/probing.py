@@ -11,6 +11,7 @@ and writes one line of JSON to that descriptor; what the environment prints goes
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import select
 import signal
@@ -25,6 +26,7 @@ from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import action_from, observation_from
 from impala_redis.common.server import children
 from impala_redis.workers import stopping
+from impala_redis.workers.pace import LONG_CALL_S, say
 
 # For the environment to be made, and to be closed.
 MADE_WITHIN_S, CLOSED_WITHIN_S = 300.0, 2.0
@@ -66,10 +68,14 @@ def _answer(
     answers: int, env_id: str, probe: "subprocess.Popen[bytes]", stop: stopping.StopFlag
 ) -> dict[str, Any]:
     """The line that the process writes. Raises UnsupportedEnvironment: it writes none."""
-    line, deadline = b"", time.monotonic() + MADE_WITHIN_S
+    line, now = b"", time.monotonic()
+    word_due, deadline = now + LONG_CALL_S, now + MADE_WITHIN_S
     while not line.endswith(b"\n"):
         if stop():
             raise SystemExit(EXIT_INTERRUPTED)
+        if time.monotonic() > word_due:
+            word_due = math.inf
+            say(f"{env_id} is not made after {LONG_CALL_S:g} s: waiting for its constructor")
         if time.monotonic() > deadline:
             raise UnsupportedEnvironment(
                 f"{env_id} hangs: it is not made after {MADE_WITHIN_S:g} s; look at its constructor"

@@ -46,6 +46,8 @@ class Watchdog:
             now = None if watched is None else watched.look()
             stuck_s = stuck_s + pause_s if now == seen else 0.0
             seen = now
+            if watched is not None:
+                watched.note_silence(stuck_s)
             if watched is not None and stuck_s > self._timeout_s:
                 stopping.say_error(
                     f"an environment hangs: {watched.what} is not done after "

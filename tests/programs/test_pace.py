@@ -1,5 +1,6 @@
 """How long a block takes: said once, and only where it is long."""
 
+import threading
 import time
 from collections.abc import Iterable
 
@@ -88,6 +89,34 @@ def test_a_short_block_is_no_news(
 ) -> None:
     watched(spec(32, 20), *unrolls)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("pace", [making(32), watched(spec(32, 20), [(0, 0.0)])])
+def test_a_call_that_does_not_come_back_is_told_once(
+    pace: Pace, caplog: pytest.LogCaptureFixture
+) -> None:
+    # when it is silent for ever longer
+    pace.note_silence(5.0)
+    assert caplog.messages == []
+    for silent_s in (7.0, 8.0, 250.0):
+        pace.note_silence(silent_s)
+
+    # then
+    assert caplog.messages == [
+        f"{pace.what} has taken 7 s and is not done; they come one after another, so lower "
+        "--envs-per-actor to wait less"
+    ]
+
+
+def test_the_watchdog_tells_of_a_call_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    monkeypatch.setattr("impala_redis.workers.pace.LONG_CALL_S", 0.1)
+    told = threading.Event()
+    monkeypatch.setattr("impala_redis.workers.pace.say", lambda _: told.set())
+
+    # when / then
+    with Watchdog(0.2 * 10).watching(making(3)):
+        assert told.wait(10)
 
 
 def test_what_is_known_of_earlier_steps_stands_in_the_complaint() -> None:

@@ -186,12 +186,19 @@ def test_the_spaces_come_out_of_a_process_of_their_own(folder: Path, env_id: str
     ],
 )
 def test_an_environment_that_cannot_be_made_is_refused_with_what_it_did(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, env_id: str, why: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    env_id: str,
+    why: str,
 ) -> None:
     monkeypatch.setattr(probing, "MADE_WITHIN_S", 1.5 if "hang" in env_id else 30.0)
+    monkeypatch.setattr(probing, "LONG_CALL_S", 0.5 if "hang" in env_id else 30.0)
     with pytest.raises(UnsupportedEnvironment, match=why) as refused:
         spaces_of(f"wide_code:{env_id}", 1, NEVER)  # type: ignore[arg-type]
     assert ("in give_up" in refused.value.frames) == (env_id == "give_up-v0")
+    waits = "wide_code:hang-v0 is not made after 0.5 s: waiting for its constructor"
+    assert caplog.messages == ([waits] if "hang" in env_id else [])
 
 
 def test_a_program_that_is_to_stop_does_not_wait_for_an_environment(folder: Path) -> None:
