@@ -4,10 +4,13 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import re
 import shlex
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+import gymnasium
 
 from impala_redis.common.errors import ConfigError, UnsupportedEnvironment, printable
 from impala_redis.common.run.env_id import is_file, split
@@ -18,7 +21,11 @@ _MOST_FILES, _MOST_BYTES = 200, 262_144
 
 def file_of(module: str) -> Path | None:
     """The file or folder that a module is named by; None for a module's own name."""
-    return Path(module) if is_file(module) else None
+    if not is_file(module):
+        return None
+    with contextlib.suppress(RuntimeError):  # nobody's home
+        return Path(module).expanduser()  # a shell leaves the ~ of --env=~/my_env.py:Id
+    return Path(module)
 
 
 def absolute(env_id: str) -> str:
@@ -100,8 +107,11 @@ def _import_from(file: Path) -> None:
         found = None
     whole = file / "__init__.py" if file.is_dir() else file
     if found is None or Path(found).resolve() != whole.resolve():
-        hidden = f"it is hidden by {found}" if found else "its name cannot be a module's"
-        raise UnsupportedEnvironment(f"{printable(file)} cannot be imported: {hidden}; rename it")
+        why = f"it is hidden by {found}" if found else "its name cannot be a module's"
+        why = f"{why}; rename it"
+        if file.is_dir() and not whole.exists():
+            why = "it is a folder without __init__.py; name the file in it"
+        raise UnsupportedEnvironment(f"{printable(file)} cannot be imported: {why}")
 
 
 def _look_in(folder: Path) -> None:
@@ -109,34 +119,82 @@ def _look_in(folder: Path) -> None:
         sys.path.append(str(folder))
 
 
-def way_on(env_id: str) -> str:
-    """What to do about an id that nobody has registered, as the end of a sentence."""
+def way_on(env_id: str, error: BaseException) -> str:
+    """What to do about an id that could not be found, as the end of a sentence.
+
+    Args:
+      env_id: as it was asked for, without a path.
+      error: of Gymnasium, or of an import of the user's own module.
+    """
     module, name = split(env_id)
-    others = "to impala-actor and impala-eval --env-module"
     if module and _folder_of(module.partition(".")[0]) is None:
-        base = f"{module.replace('.', '/')}.py"
-        for path in _files_nearby():
-            if str(path).endswith(f"/{base}"):
-                typed, file = shlex.quote(f"{path}:{name}"), shlex.quote(str(path))
-                return f"; it is in {file}: give --env {typed} ({others} {file})"
-        return (
-            f"; install its package, start the program in the folder of {base}, or name the file: "
-            f"--env PATH/{base}:{name} ({others} PATH/{base})"
-        )
+        return _way_to_module(module, name)
+    if isinstance(error, ImportError):
+        return _way_to_import(module, error)
     if module:
+        if hidden := _hidden_file(module):
+            return f"; {hidden} is hidden by another module of its name: rename it"
+        if ids := _registered_by(module):
+            return f"; {module} registers {', '.join(ids)}: give --env {module}:{ids[0]}"
         old = "; wrap it for Gymnasium, for example with the package shimmy, and register that"
         return f"; {module} is imported and does not register it with Gymnasium" + (
             f", but uses the old package gym{old}" if "gym" in sys.modules else ""
         )
     for path in _files_nearby():
-        if name and _registers(path, name):
+        named = path.stem == name or path == Path(name)
+        if name and (found := _registers(path, "" if named else name)):
             module = str(path) if len(path.parts) > 1 else path.stem
-            return f"; {path} names it: give --env {shlex.quote(f'{module}:{name}')}"
+            return f"; {path} names it: give --env {shlex.quote(f'{module}:{found}')}"
     return (
         "; --env takes a Gymnasium id such as CartPole-v1, or module:Id or path/to/file.py:Id to "
         "import what registers it; one of the old package gym must be wrapped for Gymnasium "
         "first, for example with the package shimmy"
     )
+
+
+def _way_to_module(module: str, name: str) -> str:
+    """What to do about a module that is not found."""
+    others = "to impala-actor and impala-eval --env-module"
+    base = f"{module.replace('.', '/')}.py"
+    for path in _files_nearby():
+        if str(path).endswith(f"/{base}"):
+            typed, file = shlex.quote(f"{path}:{name}"), shlex.quote(str(path))
+            return f"; it is in {file}: give --env {typed} ({others} {file})"
+    return (
+        f"; install its package, start the program in the folder of {base}, or name the file: "
+        f"--env PATH/{base}:{name} ({others} PATH/{base})"
+    )
+
+
+def _way_to_import(module: str, error: ImportError) -> str:
+    """What to do about an import that fails in the user's own module, or in what it names."""
+    if "relative import" in str(error):
+        return (
+            f"; {module or 'it'} is a part of a package: name it from the folder that holds the "
+            "package, as in --env package.module:Id, or name the package's own folder"
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        missing = printable(error.name.partition(".")[0])
+        return f"; install {missing}, or name the folder that holds it in PYTHONPATH"
+    return ""
+
+
+def _hidden_file(module: str) -> str | None:
+    """The file in the working directory that looks like the module, if another one was imported."""
+    file, found = Path(f"{module}.py"), getattr(sys.modules.get(module), "__file__", None)
+    is_hidden = file.exists() and (found is None or Path(found).resolve() != file.resolve())
+    return str(file) if is_hidden else None
+
+
+def _registered_by(module: str) -> list[str]:
+    """The ids, a few of them, of environments that a module has registered."""
+    found = []
+    for name, spec in gymnasium.registry.items():
+        made_by = spec.entry_point or spec.vector_entry_point
+        place = made_by if isinstance(made_by, str) else getattr(made_by, "__module__", "")
+        if f"{place}.".replace(":", ".").startswith(f"{module}."):
+            found.append(printable(name))
+    return found[:5]
 
 
 def _files_nearby() -> Iterator[Path]:
@@ -146,14 +204,20 @@ def _files_nearby() -> Iterator[Path]:
         yield from itertools.islice(nearby, _MOST_FILES)
 
 
-def _registers(path: Path, name: str) -> bool:
-    """Whether a file seems to register that id."""
+def _registers(path: Path, name: str) -> str | None:
+    """The id that a file seems to register: that name, with or without a version; any if empty."""
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES)
+            text = file.read(_MOST_BYTES).decode(errors="replace")
     except OSError:
-        return False
-    return b"register" in text and any(f"{q}{name}{q}".encode() in text for q in "\"'")
+        return None
+    if not name:
+        found = re.search(r"""register\(\s*(?:id\s*=\s*)?["']([\w/.-]+)["']""", text)
+    elif "register" in text:
+        found = re.search(rf"""["']({re.escape(name)}(?:-v\d+)?)["']""", text)
+    else:
+        return None
+    return found[1] if found else None
 
 
 def hidden_neighbours(env_id: str) -> str:

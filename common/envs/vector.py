@@ -252,7 +252,7 @@ def _refusals(env_id: str, doing: str) -> Iterator[None]:
         raise UnsupportedEnvironment(
             f"there is no environment {env_id!r}: {failures.first_line(error)}"
             f"{failures.where(error)}{user_module.hidden_neighbours(env_id)}"
-            f"{user_module.way_on(env_id)}"
+            f"{user_module.way_on(env_id, error)}"
         ) from error
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # of the environment's constructor
         failure = UnsupportedEnvironment(

@@ -23,6 +23,15 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 gymnasium.register("FoundHere-v0", CartPoleEnv)
 """
 
+TOP = """
+import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+class Top(CartPoleEnv):
+    pass
+gymnasium.register("Top-v0", Top)
+"""
+LATE = "import gymnasium; gymnasium.register('Late-v0', 'nowhere_to_be_found:Late')"
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -30,7 +39,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
-    gymnasium.registry.pop("FoundHere-v0", None)
+    for name in ("FoundHere-v0", "Top-v0", "Late-v0"):
+        gymnasium.registry.pop(name, None)
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
@@ -59,17 +69,33 @@ def test_an_environment_is_found_by_its_module_or_file(here: Path, file: str, na
     environment.close()
 
 
+def test_a_path_may_begin_with_the_home_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given: a shell leaves the ~ of --env=~/grid_j.py:FoundHere-v0 as it is
+    (here / "home").mkdir()
+    (here / "home" / "grid_j.py").write_text(MODULE)
+    monkeypatch.setenv("HOME", str(here / "home"))
+
+    # when / then
+    VectorEnvironment("~/grid_j.py:FoundHere-v0", 1).close()
+    assert absolute("~/grid_j.py:X-v0") == f"{here}/home/grid_j.py:X-v0"
+
+
 @pytest.mark.parametrize(
     ("named", "why"),
     [
         ("./nowhere.py:X-v0", r"^there is no file nowhere\.py; name the one"),
         ("./json.py:X-v0", r"^json\.py cannot be imported: it is hidden by .*json.*; rename it$"),
         ("./a.b.py:X-v0", r"^a\.b\.py cannot be imported: its name cannot be .*; rename it$"),
+        (
+            "./bare/:X-v0",
+            r"^bare cannot be imported: .* without __init__\.py; name the file in it$",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_refused(here: Path, named: str, why: str) -> None:
     (here / "json.py").write_text(MODULE)
     (here / "a.b.py").write_text(MODULE)
+    (here / "bare").mkdir()
     with pytest.raises(UnsupportedEnvironment, match=why):
         VectorEnvironment(named, 1)
 
@@ -83,6 +109,15 @@ def test_a_file_that_cannot_be_imported_is_refused(here: Path, named: str, why: 
         ("Top-v0", "top.py names it: give --env top:Top-v0"),
         ("elsewhere:X-v0", "or name the file: --env PATH/elsewhere.py:X-v0 (to impala-actor"),
         ("json:X-v0", "json is imported and does not register it with Gymnasium"),
+        ("random:X-v0", "; random.py is hidden by another module of its name: rename it"),
+        ("top:Topp-v0", "; top registers Top-v0: give --env top:Top-v0"),
+        ("top:CartPoleEnv", "; top registers Top-v0: give --env top:Top-v0"),
+        ("Top", "top.py names it: give --env top:Top-v0"),
+        ("top", "top.py names it: give --env top:Top-v0"),
+        ("./top.py", "top.py names it: give --env top:Top-v0"),
+        ("lacks:X-v0", "; install nowhere_to_be_found, or name the folder that holds it in"),
+        ("late:Late-v0", "; install nowhere_to_be_found, or name the folder that holds it in"),
+        ("envs/part.py:X-v0", "; part is a part of a package: name it from the folder that holds"),
         ("Nobody-v0", "one of the old package gym must be wrapped"),
     ],
 )
@@ -94,13 +129,17 @@ def test_what_is_not_found_leads_to_the_command_that_works(
     (here / "envs" / "grid_h.py").write_text(MODULE)
     (here / "my envs").mkdir()
     (here / "my envs" / "grid_w.py").write_text(MODULE.replace("FoundHere", "Wide"))
-    (here / "top.py").write_text(MODULE.replace("FoundHere", "Top"))
+    (here / "top.py").write_text(TOP)
+    (here / "random.py").touch()
+    (here / "lacks.py").write_text("import nowhere_to_be_found.inside")
+    (here / "late.py").write_text(LATE)
+    (here / "envs" / "part.py").write_text("from . import other")
 
     # when / then
     with pytest.raises(UnsupportedEnvironment) as refused:
         VectorEnvironment(typed, 1)
     assert way_on in str(refused.value)
-    if "give --env" in way_on and "Top" not in typed:
+    if "give --env" in way_on:
         VectorEnvironment(shlex.split(way_on.partition("--env ")[2])[0], 1).close()
 
 
