@@ -128,7 +128,7 @@ class Crew:
             code = actor.poll()
             if code is None:
                 continue
-            why = self._last_error(name)
+            why = self._last_error(name, code)
             if not self._restarts.spend():
                 raise ActorsLost(f"the actors keep ending ({code}): {why}")
             # With a new name: for some seconds impala-status still lists the old one.
@@ -147,7 +147,7 @@ class Crew:
             return (
                 f"the learner was killed; continue with --resume --run-dir {self._directory.path}"
             )
-        return self._last_error("learner")
+        return self._last_error("learner", code)
 
     def _spawn_actor(self, name: str) -> subprocess.Popen[bytes]:
         options = ("--run", self._run, "--actor-id", name, *self._actor_options)
@@ -186,7 +186,7 @@ class Crew:
                 self._said_by_actors.add(kind)
         return listener
 
-    def _last_error(self, log_name: str) -> str:
+    def _last_error(self, log_name: str, code: int) -> str:
         if said := self._heard(log_name).error:
             return said
         path = self._logs / f"{log_name}.log"
@@ -197,7 +197,17 @@ class Crew:
         for line in reversed(words.splitlines()):
             if line.startswith("error: ") or "Error" in line:
                 return printable(line.removeprefix("error: "))
-        return f"see {path}"
+        return f"{silent_end(code)}; see {path}"
+
+
+def silent_end(code: int) -> str:
+    """How a program came to its end that has said nothing."""
+    if code == -signal.SIGKILL:
+        return "it was killed, perhaps for want of memory"
+    if code < 0:
+        with contextlib.suppress(ValueError):  # a signal without a name
+            return f"it was ended by the signal {signal.Signals(-code).name} without a word"
+    return "it ended without a word, as by os._exit in the environment's code"
 
 
 def settings_for_the_learner(plan: Plan) -> list[str]:

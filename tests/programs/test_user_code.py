@@ -366,3 +366,17 @@ def test_a_signal_for_a_child_that_an_environment_forked_is_not_the_programs(
     (folder / "ended").unlink()
     eventually((folder / "ended").exists, 30.0, "another child's end")
     assert evaluation.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "it ended without a word, as by os._exit"),
+        (7, "it ended without a word, as by os._exit"),
+        (-signal.SIGSEGV, "it was ended by the signal SIGSEGV without a word"),
+        (-signal.SIGKILL, "it was killed, perhaps for want of memory"),
+        (-signal.SIGRTMIN - 1, "it ended without a word, as by os._exit"),
+    ],
+)
+def test_an_actor_that_ends_without_a_word_is_spoken_for(code: int, words: str) -> None:
+    assert crew.silent_end(code).startswith(words)
