@@ -5,6 +5,7 @@ Frames of ours and of Gymnasium's wrappers lead there and say nothing, so they a
 
 import contextlib
 import itertools
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import gymnasium
 from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment, printable
 
 _NOT_SHOWN = (f"{Path(__file__).parents[2]}/", f"{Path(gymnasium.__file__).parent}/", "<frozen ")
+# Of an error's text: the place behind it must still be read.
+_MOST_CHARACTERS = 300
 _STDLIB = sysconfig.get_path("stdlib") + "/"
 _INSTALLED = (_STDLIB, *(sysconfig.get_path(name) + "/" for name in ("platlib", "purelib")))
 
@@ -24,16 +27,31 @@ _INSTALLED = (_STDLIB, *(sysconfig.get_path(name) + "/" for name in ("platlib", 
 def named(env_id: str, doing: str) -> Iterator[None]:
     """Turns what an environment's code raises into EnvironmentFailed, with its id, file and line.
 
-    A KeyboardInterrupt or an exit that the code asks for is an error like any other.
+    A KeyboardInterrupt or an exit that the code asks for is an error like any other. In a process
+    that the code has forked it ends that process, which is no second actor.
     """
+    process = os.getpid()
     try:
         yield
     except UnsupportedEnvironment:  # our own words
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:  # a panic in Rust is no Exception
+        end_if_forked(error, process)
         failure = EnvironmentFailed(f"{env_id} failed in {doing}: {what(error)}{where(error)}")
         failure.frames = frames(error)
         raise failure from error
+
+
+def end_if_forked(error: BaseException, process: int) -> None:
+    """Ends this process, as Python would by that error, if it is not the one of that number."""
+    if os.getpid() == process:
+        return
+    code = error.code if isinstance(error, SystemExit) else what(error)
+    if code is not None and not isinstance(code, int):
+        with contextlib.suppress(OSError):
+            os.write(2, f"a process that the environment forked: {what(error)}\n".encode())
+        code = 1
+    os._exit((code or 0) & 255)
 
 
 def what(error: BaseException) -> str:
@@ -44,9 +62,15 @@ def what(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, without its full stop."""
-    text = str(error).strip()
-    return printable(text.splitlines()[0]).rstrip(".") if text else "no reason"
+    """The first line of an error's text, without its full stop, and cut if it is very long."""
+    try:
+        text = str(error).strip()
+    except Exception:
+        text = "its text cannot be read"
+    if not text:
+        return "no reason"
+    line = printable(text.splitlines()[0]).rstrip(".")
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}..."
 
 
 def where(error: BaseException) -> str:

@@ -7,6 +7,7 @@ action, gives reward 0 and the new episode's first observation (`common.blocks.t
 import contextlib
 import importlib
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -237,6 +238,7 @@ def _wrappers(env_id: str) -> list[Any]:
 @contextlib.contextmanager
 def _refusals(env_id: str, doing: str) -> Iterator[None]:
     """Turns whatever an environment's making raises into UnsupportedEnvironment, one sentence."""
+    process = os.getpid()
     try:
         with warnings.catch_warnings():
             # Gymnasium warns about spaces and versions; our own checks cover what matters here.
@@ -254,7 +256,8 @@ def _refusals(env_id: str, doing: str) -> Iterator[None]:
             f"{failures.where(error)}{user_module.hidden_neighbours(env_id)}"
             f"{user_module.way_on(env_id, error)}"
         ) from error
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # of the environment's constructor
+    except BaseException as error:  # of the environment's constructor
+        failures.end_if_forked(error, process)
         failure = UnsupportedEnvironment(
             f"{env_id} cannot be {doing}: {_why_not_made(error)}"
             f"{user_module.hidden_neighbours(env_id)}"
@@ -268,4 +271,10 @@ def _why_not_made(error: BaseException) -> str:
         return str(error)
     if isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
         return "it draws no pictures (it takes no render_mode)"
-    return f"{failures.what(error)}{failures.where(error)}"
+    place = failures.where(error)
+    if isinstance(error, TypeError) and "() missing " in str(error) and not place:
+        return (  # of the call that Gymnasium makes
+            f"{failures.first_line(error).partition(' was raised from')[0]}; register it with "
+            "kwargs={...} that give its arguments"
+        )
+    return f"{failures.what(error)}{place}"

@@ -1,6 +1,7 @@
 """Single environments in a vector: their infos harm nobody, and what is wanted of them is kept."""
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -383,12 +384,24 @@ def test_an_error_is_named_with_the_users_file_line_and_function(make: Make) -> 
     assert "impala_redis" not in frames
 
 
+class NoException(BaseException):
+    """As PyO3 makes it of a panic in Rust."""
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
         (SystemExit(0), r"it calls sys.exit\(0\)"),
         (SystemExit("bye"), r"it calls sys.exit\('bye'\)"),
         (KeyboardInterrupt(), "KeyboardInterrupt: no reason"),
+        (NoException("index out of bounds"), "NoException: index out of bounds"),
+        (Unreadable(), "Unreadable: its text cannot be read"),
+        (RuntimeError("x" * 9999), f"RuntimeError: {'x' * 300}[.]{{3}}"),
     ],
 )
 @pytest.mark.parametrize("doing", ["step", "reset"])
@@ -409,6 +422,59 @@ def test_an_exit_that_the_environments_code_asks_for_is_its_failure(
             environment.step(np.zeros(3, np.int64))
         else:
             environment.reset(0)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(SystemExit(0), 0), (SystemExit(7), 7), (Unreadable(), 1)]
+)
+@pytest.mark.parametrize("doing", ["__init__", "step"])
+def test_a_process_that_an_environment_forks_ends_by_its_error_and_plays_no_further(
+    make: Make, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, doing: str
+) -> None:
+    # given
+    here, codes = os.getpid(), []
+
+    def fork() -> None:
+        child = os.fork()
+        if not child:
+            raise raised
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    class Forks(Telling):
+        def __init__(self) -> None:
+            super().__init__()
+            if doing == "__init__":
+                fork()
+
+        def step(self, action: Any) -> Any:
+            if doing == "step":
+                fork()
+            return super().step(action)
+
+    # when
+    try:
+        make(Forks).step(np.zeros(3, np.int64))
+    finally:
+        if os.getpid() != here:
+            os._exit(99)  # it was taken for ours
+
+    # then
+    assert codes == [code] * 3
+
+
+def test_arguments_that_a_constructor_lacks_are_named_with_the_remedy() -> None:
+    # given
+    class Needs(Telling):
+        def __init__(self, level: int) -> None:
+            super().__init__()
+
+    gymnasium.register("Needs-v0", Needs)
+
+    # when / then
+    why = r"missing 1 .* 'level'; register it with kwargs=\{\.\.\.\} that give its arguments$"
+    with pytest.raises(UnsupportedEnvironment, match=why):
+        VectorEnvironment("Needs-v0", 1)
+    del gymnasium.registry["Needs-v0"]
 
 
 def test_an_error_of_the_constructor_is_named_with_its_place() -> None:
