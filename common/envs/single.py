@@ -109,8 +109,10 @@ def numbers_in_vector(infos: Any, index: int, keys: Iterable[str]) -> Info:
         return {}
 
 
-def _row(infos: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """One environment's own info out of a vector's."""
+def _row(infos: Any, index: int) -> Any:
+    """One environment's own info out of a vector's, or out of a list of them."""
+    if isinstance(infos, list | tuple):
+        return infos[index]
     row: dict[str, Any] = {}
     for key, values in infos.items():
         if str(key).startswith("_") and str(key)[1:] in infos:
@@ -120,7 +122,7 @@ def _row(infos: Mapping[str, Any], index: int) -> dict[str, Any]:
             continue
         if isinstance(values, Mapping):
             row[key] = _row(values, index)
-        elif isinstance(values, np.ndarray | list | tuple) and len(values) > index:
+        elif not isinstance(values, str) and hasattr(values, "__len__") and len(values) > index:
             row[key] = values[index]
     return row
 

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -232,6 +233,19 @@ def test_numbers_of_a_native_vector_form_are_kept_where_its_masks_say_so() -> No
         {1: {"distance": 6.0}},
         {2: {"distance": 7.0, "success": 0.0}},
     ]
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [
+        [{}, {}, {"x": 3}],
+        ({}, None, {"x": np.array([3.0])}),
+        {"x": torch.tensor([1, 2, 3])},
+        {"x": [1, 2, 3], "_x": torch.tensor([False, False, True])},
+    ],
+)
+def test_infos_of_a_vector_form_may_be_a_list_or_tensors(infos: Any) -> None:
+    assert numbers_in_vector(infos, 2, ("x",)) == {"x": 3.0}
 
 
 @pytest.mark.parametrize("infos", [None, [], "text", {"x": None}, {"x": np.ones(1)}, {1: 2}])
