@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 import click
 
@@ -127,9 +128,18 @@ def _printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+class _PatientHandler(logging.StreamHandler[TextIO]):
+    """Loses a line, and ends nobody, when an environment has closed the stream."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Complains on standard error, if that is open."""
+        with contextlib.suppress(ValueError):
+            super().handleError(record)
+
+
 def set_up_logging(level: str, prefix: str) -> None:
     """Log lines to standard error: time with date and zone, program, message."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _PatientHandler(sys.stderr)
     handler.setFormatter(_DatedFormatter(f"%(asctime)s {prefix.replace('%', '%%')}: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     voice.tell_errors()
@@ -175,7 +185,7 @@ def _end_late(code: int) -> None:
 def say_error(sentence: str) -> None:
     """Says with which error the program ends, on standard error and to who has started it."""
     voice.tell(error=sentence)
-    with contextlib.suppress(OSError):  # a log on a disk that is full
+    with contextlib.suppress(OSError, ValueError):  # a log on a full disk, or a closed stream
         click.echo(f"error: {printable(sentence)}", err=True)
 
 
@@ -184,6 +194,8 @@ def forget_what_cannot_be_written() -> None:
 
     What standard error still holds would be written at the end, and that failure has a code, too.
     """
+    if sys.stderr is None or sys.stderr.closed:  # by an environment
+        return
     try:
         sys.stderr.flush()
     except OSError:
@@ -202,7 +214,7 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
         sys.exit(error.exit_code)
     except ImpalaError as error:
         if isinstance(error, UnsupportedEnvironment) and error.frames:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 click.echo(_printable_lines(error.frames), err=True)
         say_error(str(error))
         sys.exit(error.exit_code)

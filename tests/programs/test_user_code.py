@@ -62,6 +62,11 @@ class Wide(Plain):
         print("a word of the environment")
         os.write(1, b"and one of its library\\n")
 
+    def step(self, action):
+        sys.stdout.close()
+        sys.stderr.close()
+        return super().step(action)
+
 
 class Endless(Plain):
     length = 10**9
