@@ -87,8 +87,10 @@ def main(
     """Plays episodes with a run's weights (--run) or a checkpoint's (--checkpoint)."""
     stopping.set_up_logging(log_level, "eval")
     stop = stopping.StopFlag()
+    stop.end_within_s = stopping.END_WITHIN_S
     write = process.take_output()
-    with stopping.ending_in_time(), stopping.exit_codes(stop), process.one_computing_thread():
+    ending, threads = stopping.ending_in_time(), process.one_computing_thread()
+    with ending as at_end, stopping.exit_codes(stop), threads:
         if checkpoint_path is not None and (
             context.get_parameter_source("run") is ParameterSource.ENVIRONMENT
         ):
@@ -107,7 +109,7 @@ def main(
         settings = PlaySettings(greedy, max_steps, seed)
         videos: list[Path] = []
         if video_directory is None:
-            results = play_together(spec, policy, episodes, settings, stop)
+            results = play_together(spec, policy, episodes, settings, stop, at_end)
         else:
             results, videos = record(spec, policy, episodes, settings, video_directory, stop)
         if stop():

@@ -1,6 +1,7 @@
 """Plays episodes with a policy: all at once, or one by one and recorded."""
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,13 +33,17 @@ class PlaySettings:
 
 
 def play_together(
-    spec: RunSpec, policy: Policy, episodes: int, settings: PlaySettings, stop: stopping.StopFlag
+    spec: RunSpec,
+    policy: Policy,
+    episodes: int,
+    settings: PlaySettings,
+    stop: stopping.StopFlag,
+    at_end: ExitStack,
 ) -> list[EpisodeResult]:
-    """All episodes at once, each in an environment of its own."""
+    """All episodes at once, each in an environment of its own; they are closed at the end."""
     environment = VectorEnvironment(spec.env, episodes, frame_stack=spec.observation.frame_stack)
-    results = play(policy, environment, settings, stop)
-    environment.close()
-    return results
+    at_end.callback(environment.close)
+    return play(policy, environment, settings, stop)
 
 
 def play(
@@ -81,7 +86,7 @@ def record(
 ) -> tuple[list[EpisodeResult], list[Path]]:
     """Episodes and their videos, one after another: the pictures of all would fill the memory.
 
-    Each episode has a seed of its own, so they differ from those that `play_together` gives.
+    Each episode has a seed of its own, so they differ from those that are played together.
     Raises UnsupportedEnvironment: it draws no pictures. Raises ConfigError: a file cannot be
     written.
     """

@@ -49,6 +49,8 @@ class StopFlag:
         self._stopped = False
         self._was_handled = False  # by the handler; the thread may have seen the same signal before
         self.before_end_at_once: Callable[[], None] = do_nothing
+        # A program with nothing to save ends so soon after the first signal, whatever it is in.
+        self.end_within_s: float | None = None
         signals, self._arrives = os.pipe()
         os.set_blocking(self._arrives, False)
         os.register_at_fork(after_in_child=self._let_go)
@@ -83,8 +85,12 @@ class StopFlag:
         while number := os.read(signals, 1):
             if asked and number[0] == signal.SIGINT:
                 break
-            asked = asked or number[0] in ENDING_SIGNALS
-            self._stopped = self._stopped or asked
+            if not asked and number[0] in ENDING_SIGNALS:
+                asked = self._stopped = True
+                if self.end_within_s is not None:
+                    ending = threading.Timer(self.end_within_s, os._exit, (EXIT_INTERRUPTED,))
+                    ending.daemon = True
+                    ending.start()
         else:
             return
         self._end_at_once()
@@ -160,25 +166,31 @@ def telling_lost_output() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ending_in_time() -> Iterator[None]:
+def ending_in_time() -> Iterator[contextlib.ExitStack]:
     """Ends the process soon after the `with`, whatever an environment has left running in it.
 
-    Python waits at its end for threads that are no daemons, and for exit handlers.
+    Python waits at its end for threads that are no daemons, and for exit handlers. What is put on
+    the stack is called when that time has begun: it may hang.
     """
     code = 1
+    at_end = contextlib.ExitStack()
     try:
-        yield
+        yield at_end
         code = 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 0
         raise
     finally:
-        threading.Thread(target=_end_late, args=(code,), name="end", daemon=True).start()
+        closed = threading.Event()
+        threading.Thread(target=_end_late, args=(code, closed), name="end", daemon=True).start()
+        at_end.close()
+        closed.set()
 
 
-def _end_late(code: int) -> None:
-    threading.main_thread().join()  # a program that runs inside of another has not ended yet
-    time.sleep(END_WITHIN_S)
+def _end_late(code: int, closed: threading.Event) -> None:
+    if closed.wait(END_WITHIN_S):
+        threading.main_thread().join()  # a program that runs inside of another has not ended yet
+        time.sleep(END_WITHIN_S)
     os._exit(code)
 
 

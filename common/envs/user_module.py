@@ -10,8 +10,6 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import gymnasium
-
 from impala_redis.common.errors import ConfigError, UnsupportedEnvironment, printable
 from impala_redis.common.run.env_id import is_file, split
 
@@ -188,6 +186,8 @@ def _hidden_file(module: str) -> str | None:
 
 def _registered_by(module: str) -> list[str]:
     """The ids, a few of them, of environments that a module has registered."""
+    import gymnasium  # late: the programs that only name an environment do without it
+
     found = []
     for name, spec in gymnasium.registry.items():
         made_by = spec.entry_point or spec.vector_entry_point

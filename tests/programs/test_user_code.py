@@ -110,7 +110,19 @@ class Bears(Plain):
 
 
 def hang():
+    print("it hangs now", flush=True)
     time.sleep(1000)
+
+
+def spin():
+    print("it hangs now", flush=True)
+    while True:
+        pass
+
+
+class Stuck(Plain):
+    def close(self):
+        hang()
 
 
 def leave():
@@ -131,12 +143,12 @@ def give_up():
     sys.exit("no licence")
 
 
-for name in ("Plain", "Wide", "Forks", "Bears"):
+for name in ("Plain", "Wide", "Forks", "Bears", "Stuck"):
     gymnasium.register(f"{name}-v0", globals()[name])
 for name in ("hang", "leave", "leave_a_child", "crash", "give_up"):
     gymnasium.register(f"{name}-v0", lambda made=globals()[name]: Endless(made))
 for when in ("made", "reset", "step"):
-    for what in (take_signals, ignore_signals, block_signals):
+    for what in (take_signals, ignore_signals, block_signals, spin, hang):
         gymnasium.register(f"{what.__name__}_{when}-v0", Endless, kwargs={when: what})
 """
 
@@ -336,6 +348,31 @@ def evaluate(programs: Programs, trained: Path, env_id: str, folder: Path) -> Pr
         *("--episodes", "1", "--max-steps", "1000000000"),
         cwd=folder,
     )
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["spin_step", "hang_reset", "spin_made"])
+def test_one_signal_ends_an_evaluation_whose_environment_hangs(
+    programs: Programs, trained: Path, folder: Path, name: str
+) -> None:
+    # given
+    evaluation = evaluate(programs, trained, f"{name}-v0", folder)
+    evaluation.says("it hangs now")
+
+    # when
+    evaluation.send(signal.SIGTERM)
+
+    # then
+    assert evaluation.code() == 130
+
+
+@pytest.mark.processes
+def test_an_environment_that_hangs_in_close_costs_no_report(
+    programs: Programs, trained: Path, folder: Path
+) -> None:
+    evaluation = evaluate(programs, trained, "Stuck-v0", folder)
+    assert evaluation.code() == 0
+    assert "return: mean 5.00" in evaluation.output
 
 
 @pytest.mark.processes
