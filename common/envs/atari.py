@@ -52,11 +52,11 @@ def is_atari(env_id: str) -> bool:
 
 
 def modern_id(env_id: str) -> str | None:
-    """What we play for an older name of a game, as Pong-v0 or PongNoFrameskip-v4; None for none."""
+    """What we play for an older name, as Pong, Pong-v0 or PongNoFrameskip-v4; None for none."""
     with contextlib.suppress(ImportError):
         import ale_py  # noqa: F401
     older = re.fullmatch(
-        r"(?:ALE/)?([A-Z]\w*?)(NoFrameskip|Deterministic|-ram)*-v\d+", name_of(env_id)
+        r"(?:ALE/)?([A-Z]\w*?)(NoFrameskip|Deterministic|-ram)*(?:-v\d+)?", name_of(env_id)
     )
     modern = f"{GAMES_PREFIX}{older[1]}-v5" if older else None
     return modern if older and (older[2] or modern in gymnasium.registry) else None

@@ -295,6 +295,7 @@ def test_without_ale_py_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyP
     [
         *("PongNoFrameskip-v4", "Pong-v5", "Pong-v0", "Pong-v4", "PongDeterministic-v4"),
         *("Pong-ramNoFrameskip-v4", "Pong-ram-v0", "ale_py:PongNoFrameskip-v4", "ale_py:Pong-v4"),
+        *("Pong", "PongNoFrameskip", "ale_py:Pong", "gym:Pong", "ALE/Pong"),
         *("gym:PongNoFrameskip-v4", "gymnasium:Pong-v0", "ALE/PongNoFrameskip-v4", "ALE/Pong-v4"),
     ],
 )
