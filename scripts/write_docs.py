@@ -49,7 +49,8 @@ def commands_table() -> str:
     """A row for each program: the commands that it sends, and those inside of the functions."""
     lines = ["| program | sends | inside of the functions that it calls |", "|---|---|---|"]
     for program, needs in NEEDS.items():
-        sends = ["CLIENT SETNAME", *(name.partition(" ")[0] for name in needs.sends)]
+        # Each once: some are asked for with several keys.
+        sends = ["CLIENT SETNAME", *dict.fromkeys(n.partition(" ")[0] for n in needs.sends)]
         inside = sorted({name for function in needs.calls for name in commands_inside(function)})
         cells = [", ".join(f"`{name}`" for name in names) for names in (sends, inside)]
         lines.append(f"| `{program}` | {' | '.join(cells)} |")

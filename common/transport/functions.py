@@ -35,6 +35,7 @@ class Needs(NamedTuple):
     inside: str = ""  # the key that the commands inside of the functions are asked for with
 
 
+_READS = ("HGET weights", "HMGET weights", "HMGET spec")
 _BEATS = ("HSET actor:", "PEXPIRE actor:", "EXISTS actor:", "UNLINK actor:")
 # impala-train needs what impala-learner and impala-actor do. SECURITY.md repeats the table.
 NEEDS = {
@@ -53,18 +54,20 @@ NEEDS = {
             "FCALL pushing",
             "RPUSHX pushing",
             "LLEN trajectories",
-            "HGET weights",
-            "HMGET spec",
+            *_READS,
             *_BEATS,
         ),
         ("push_begin", "push_end"),
         "pushing",
     ),
     "impala-actor --plain-push": Needs(
-        ("RPUSH trajectories", "LLEN trajectories", "HGET weights", "HMGET spec", *_BEATS)
+        ("RPUSH trajectories", "LLEN trajectories", *_READS, *_BEATS)
     ),
     "impala-status": Needs(
-        ("FCALL_RO stats", "GET lock", "PTTL lock", "HGETALL epoch", "HMGET spec", "SCAN", "TIME"),
+        (
+            *("FCALL_RO stats", "GET lock", "PTTL lock", "HGETALL epoch", "HMGET spec"),
+            *("HMGET weights", "SCAN", "HGETALL actor:", "TIME"),
+        ),
         ("read_books",),
         "stats",
     ),
@@ -74,7 +77,7 @@ NEEDS = {
             *("MULTI", "UNLINK stats", "EXEC"),
         )
     ),
-    "impala-eval": Needs(("HMGET spec",)),
+    "impala-eval": Needs(("HMGET spec", "HMGET weights")),
 }
 # A command's arguments when it is asked for, KEY in place of a key. What writes is only queued, or
 # asked for in a way that it refuses or that finds nothing to change.

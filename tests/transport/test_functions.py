@@ -125,6 +125,10 @@ EVERYTHING = ("~*", "&*", "+@all")
         (("impala-actor --plain-push",), ("-hset", "-llen"), "HSET, LLEN", "+hset +llen"),
         (("impala-status --delete",), ("-unlink", "-scan"), "SCAN, UNLINK", "+scan +unlink"),
         (("impala-learner",), ("resetkeys", "~other:*"), "the run's keys", "'~impala:{mine}:*'"),
+        (
+            *(("impala-eval",), ("resetkeys", "~impala:{mine}:spec")),
+            *("the run's keys", "'~impala:{mine}:*'"),
+        ),
         (("impala-status",), ("resetkeys", "%W~*"), "the run's keys", "'~impala:{mine}:*'"),
     ],
 )
