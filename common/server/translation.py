@@ -30,8 +30,9 @@ def as_ours(error: Exception, url: str, has_answered: bool, named_by: str = "") 
     silent is asked whether TLS is the reason: that opens connections of its own.
     """
     where = without_password(url) + f" (named by {without_password(named_by)})" * bool(named_by)
-    said = printable(error)  # a server may quote anyone, as the holder of a lease
-    text = said.rpartition("Transaction discarded because of: ")[2]
+    text = said = printable(error)  # a server may quote anyone, as the holder of a lease
+    for before in _BEFORE:
+        text = text.rpartition(before)[2]
     word, _, rest = text.partition(" ")
     row = next(row for row in _TABLE if row.fits(error, text))
     if row.raised is _REPLY and word in _FROM_OUR_FUNCTIONS:
@@ -75,13 +76,17 @@ def _out_of_step(rest: str, where: str) -> ImpalaError:
 _FROM_OUR_FUNCTIONS = {"HELD": _run_held, "FENCED": _fenced, "CURSOR": _out_of_step}
 
 
+# What redis-py and a transaction say before the reply itself.
+_BEFORE = ("Transaction discarded because of: ", " of pipeline caused error: ")
+
+
 class _Row(NamedTuple):
     """One row of the table: what redis-py raises, and what is raised for it."""
 
     raised: tuple[type[Exception], ...]
     pattern: str  # what the error's text must contain, a regular expression
     error: type[ImpalaError]
-    # With {where}, {error}, {text} (the error without what a transaction says before it), {cause}
+    # With {where}, {error}, {text} (the error without what is said before it), {cause}
     # (without the address) and {cli} (redis-cli for that server).
     message: str
 
@@ -141,7 +146,7 @@ _TABLE = (
         "this user of Redis at {where} may not use transactions, and a push is one; as an "
         "admin, bring its line up to docker/users.acl",
     ),
-    _Row(_NO_PERMISSION, "", RedisDenied, "Redis at {where} lacks a permission: {error}"),
+    _Row(_NO_PERMISSION, "", RedisDenied, "Redis at {where} lacks a permission: {text}"),
     _Row(
         _NO_MASTER,
         sentinel.UNKNOWN_NAME,
@@ -182,14 +187,14 @@ _TABLE = (
         RunHeld,
         "a learner has taken the run up just now on Redis at {where}: nothing was deleted",
     ),
-    _Row(_REPLICA, "", ServerDemoted, "Redis at {where} is a replica now: {error}"),
+    _Row(_REPLICA, "", ServerDemoted, "Redis at {where} is a replica now: {text}"),
     _Row(
         _MOVING,
         "",
         RedisUnreachable,
         "the Redis Cluster at {where} is moving the run's keys from node to node now ({text})",
     ),
-    _Row(_BUSY, "", RedisUnreachable, "Redis at {where} cannot take commands now: {error}"),
+    _Row(_BUSY, "", RedisUnreachable, "Redis at {where} cannot take commands now: {text}"),
     _Row(
         _REPLY,
         "^NORUN( |$)|Function not found",

@@ -1,13 +1,16 @@
 """A run that nobody works on can be deleted; any other is left alone."""
 
+import contextlib
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 from parties import Learners, claim, push
 
-from impala_redis.common.errors import RunHeld, RunMissing
+from chaos.servers import OwnServer
+from impala_redis.common.errors import RedisUnreachable, RunHeld, RunMissing
 from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.keys import Keys
@@ -71,6 +74,35 @@ def test_a_run_that_a_learner_holds_is_not_deleted(
     with pytest.raises(RunHeld, match=r"the learner first holds the run .*; stop it first .* s at"):
         deleter.delete_run()
     assert keys_of(operator, run_name) == there
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (("min-replicas-to-write", "1"), r"cannot take commands now: NOREPLICAS Not enough"),
+        (("replicaof", "127.0.0.1 1"), r"is a replica now: You can't write"),
+    ],
+)
+def test_a_server_that_takes_no_writes_deletes_nothing_and_says_why(
+    tmp_path: Path, setting: tuple[str, str], said: str
+) -> None:
+    with OwnServer(tmp_path) as server, server.client() as admin:
+        # given a run on it
+        learner = LearnerLink(server.url, "mine", "holder", 60.0)
+        learner.open()
+        learner.release()
+        learner.close()
+        name, value = setting
+        if name == "replicaof":
+            admin.execute_command("REPLICAOF", *value.split())
+        else:
+            admin.config_set(name, value)
+
+        # when / then
+        operator = OperatorLink(server.url, "mine", "status")
+        with contextlib.closing(operator), pytest.raises(RedisUnreachable, match=said):
+            operator.delete_run()
+        assert admin.exists(learner.keys.stats)
 
 
 @pytest.mark.parametrize(("count", "named"), [(1, r"1 in all \(a0\)"), (5, r"a0, a1, a2, \.\.\.")])
