@@ -258,7 +258,7 @@ def test_a_node_that_is_gone_is_not_asked_for_ever(cluster: OwnCluster, sides: S
 
     # and once there is one for the run again, it is found: here the same one, without its memory
     owner.start()
-    eventually(lambda: can(sides.learner.ping) and can(sides.actor.read_spec))
+    eventually(lambda: can(sides.learner.read_spec) and can(sides.actor.read_spec))
     assert sides.open() == 0
     assert sides.push()
     assert sides.actor.url == owner.url

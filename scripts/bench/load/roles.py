@@ -188,7 +188,7 @@ def produce(
 
     def actor(name: str) -> None:
         link = ActorLink(url, RUN, name)
-        link.ping()
+        link.read_spec()  # connects
         ready.wait(60)
         sequence, due = 0, time.monotonic() + random.uniform(0, every_s)
         until = time.monotonic() + seconds
@@ -227,7 +227,7 @@ def join(url: str, spec: RunSpec, actors: int) -> Figures:
         return time.perf_counter()
 
     def enter(link: ActorLink, name: str) -> None:
-        link.ping()
+        link.read_spec()  # connects
         spec_reply, weights = link.read_spec(), link.read_weights()
         assert spec_reply is not None and weights is not None and weights.intact
         wire.unpack_weights(weights.message, RunSpec.from_json(spec_reply.json))

@@ -38,7 +38,7 @@ def _weights(
         with closing(Link(url, RUN, "bystander")) as bystander:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
-                ping_ms.append(roles.timed_ms(bystander.ping))
+                ping_ms.append(roles.timed_ms(bystander.client.ping))
                 time.sleep(0.002)
         figures, (learned, _) = read(), stage.end()
     return {
