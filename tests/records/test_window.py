@@ -218,6 +218,22 @@ def test_each_environment_has_the_same_number_of_episodes_and_the_first_ones_one
     assert window.returns.count(0.0) == 100 - sum(found) == 2
 
 
+def test_the_first_mean_is_of_the_first_episodes_however_many_the_quick_ones_have_ended() -> None:
+    # given 100 environments, of which all but one end five short episodes before the slow one ends
+    window = EpisodeWindow()
+    for number in range(5):
+        quick = [Ended(float(number), column) for column in range(99)]
+        window.add([Played(("a", 1), 100, number == 0, quick)], number)
+        assert window.mean_return is None
+
+    # when that has ended its first one
+    window.add([Played(("a", 1), 100, False, [Ended(50.0, 99)])], 5.0)
+
+    # then the first one of each counts
+    assert sorted(window.returns) == [0.0] * 99 + [50.0]
+    assert window.mean_return == 0.5
+
+
 def test_an_environment_that_never_ends_an_episode_does_not_keep_the_mean_unknown() -> None:
     # given eight environments, one of them without an end
     window = EpisodeWindow()
