@@ -138,10 +138,10 @@ def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
     speak_as(resp)
     from impala_redis.common.blocks import wire
     from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
+    from impala_redis.common.local.embedded import EmbeddedServer
     from impala_redis.common.run.presets import preset
     from impala_redis.common.run.spaces import ObservationSpec, discrete
     from impala_redis.common.run.spec import make_spec
-    from impala_redis.common.server.embedded import EmbeddedServer
     from impala_redis.common.transport.actor_link import ActorLink
     from impala_redis.common.transport.learner_link import LearnerLink
     from impala_redis.common.transport.ledger import Settled

@@ -35,8 +35,8 @@ from bench import measuring, steady
 from bench.measuring import CORES, Figures, Spread, Spreads
 from bench.steady import BESIDE, COMPUTING, STAGES, Clock, TrainingFailed, Variant, variant_of
 from bench.targets import Target, judged
+from impala_redis.common.local import children
 from impala_redis.common.records.history import read_run
-from impala_redis.common.server import children
 from impala_redis.workers.options import CONTEXT
 
 SCRIPTS = Path(__file__).parent

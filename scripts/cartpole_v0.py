@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from impala_redis.common.errors import RunMissing
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local.embedded import EmbeddedServer
 
 BIN = Path(sys.executable).parent
 RUN = "cartpole-v0"

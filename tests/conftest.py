@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from chaos.servers import OwnServer
-from impala_redis.common.server import embedded as server
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local import embedded as server
+from impala_redis.common.local.embedded import EmbeddedServer
 from support import Programs
 from warm.start import WarmParent
 

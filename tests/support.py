@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from impala_redis.common.server import children
+from impala_redis.common.local import children
 from warm.start import WarmParent
 
 Value = TypeVar("Value")

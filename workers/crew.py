@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost, printable
+from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.env_id import module_of
-from impala_redis.common.server import children
 from impala_redis.workers import pacing, process, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.setting_options import as_arguments

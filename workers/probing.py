@@ -22,9 +22,9 @@ from typing import Any
 
 from impala_redis.common.envs.vector import VectorEnvironment, is_known
 from impala_redis.common.errors import EXIT_INTERRUPTED, UnsupportedEnvironment
+from impala_redis.common.local import children
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import action_from, observation_from
-from impala_redis.common.server import children
 from impala_redis.workers import stopping
 from impala_redis.workers.pace import LONG_CALL_S, say
 

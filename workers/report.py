@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError, printable
-from impala_redis.common.records.files import write_atomically
+from impala_redis.common.files import write_atomically
 from impala_redis.common.records.history import Group, grouped, read_run
 from impala_redis.workers import stopping
 from impala_redis.workers.command import Program

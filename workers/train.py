@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import click
 
 from impala_redis.common.errors import ServerNotStarted
+from impala_redis.common.local import children
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records.rundir import RunDirectory
-from impala_redis.common.server import children
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.link import Link
 from impala_redis.workers import pacing, stopping, voice
 from impala_redis.workers.actor_options import options_for_actors

@@ -18,7 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from impala_redis.common.errors import CheckpointError, SpecMismatch, printable
-from impala_redis.common.records.files import write_atomically
+from impala_redis.common.files import write_atomically
 from impala_redis.common.records.rundir import RunDirectory, way_to_a_run
 from impala_redis.common.run.saved_spec import maker
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from impala_redis.common.files import write_atomically
 from impala_redis.common.records.figures import find
-from impala_redis.common.records.files import write_atomically
 
 if TYPE_CHECKING:
     from impala_redis.common.records.tensorboard_file import EventFile

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from impala_redis.common.errors import ConfigError, RunDirectoryError, RunUnreadable, printable
-from impala_redis.common.records.files import write_atomically
+from impala_redis.common.files import write_atomically
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_document, read_toml, to_toml
 from impala_redis.common.run.saved_spec import MADE_BY, maker

@@ -1,1 +1,1 @@
-"""The Redis server, whatever the run: reach, judge or start it. Only this room imports redis."""
+"""The Redis server, whatever the run: reach and judge it. Only this room imports redis."""

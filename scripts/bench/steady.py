@@ -21,8 +21,8 @@ from bench import measuring
 from bench.measuring import Figures
 from impala_redis.common.envs.atari import action_repeat
 from impala_redis.common.errors import ImpalaError, RunUnreadable
+from impala_redis.common.local import children
 from impala_redis.common.records.history import Run, RunRecords, mean, read_run
-from impala_redis.common.server import children
 
 TRAIN = Path(sys.executable).parent / "impala-train"
 # Limits for the first update, and for the end after Ctrl-C.

@@ -20,10 +20,10 @@ from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server import connection
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled

@@ -10,8 +10,8 @@ from typing import Any
 import redis
 
 from chaos.servers import OwnServer, free_port
-from impala_redis.common.server import children
-from impala_redis.common.server.embedded import find_server
+from impala_redis.common.local import children
+from impala_redis.common.local.embedded import find_server
 from support import eventually
 
 SLOTS = 16384

@@ -11,7 +11,7 @@ from types import TracebackType
 import redis
 
 from chaos.servers import free_port
-from impala_redis.common.server import children
+from impala_redis.common.local import children
 from support import ROOT, eventually
 
 CONF = ROOT / "docker" / "redis.conf"

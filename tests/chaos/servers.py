@@ -11,8 +11,8 @@ from types import TracebackType
 
 import redis
 
-from impala_redis.common.server import children
-from impala_redis.common.server.embedded import find_server
+from impala_redis.common.local import children
+from impala_redis.common.local.embedded import find_server
 from support import eventually
 
 # What survives a kill -9 of the server: everything it has acknowledged.

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from chaos.servers import OwnServer
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records import recorder as metrics
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually
 

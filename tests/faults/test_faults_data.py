@@ -23,10 +23,10 @@ from chaos import fuzz
 from chaos.servers import OwnServer
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spaces import discrete
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually

@@ -23,10 +23,10 @@ import pytest
 import yaml
 from click.core import ParameterSource
 
+from impala_redis.common.local.embedded import find_server
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.server.backoff import keep_trying
 from impala_redis.common.server.connection import connect
-from impala_redis.common.server.embedded import find_server
 from impala_redis.common.server.suitability import ServerLimits, check_server
 from impala_redis.common.transport.keys import Keys
 from support import ROOT

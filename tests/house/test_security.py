@@ -19,10 +19,10 @@ from redis.retry import Retry
 from chaos.hardened import USERS, HardenedServer
 from chaos.servers import OwnServer, free_port
 from impala_redis.common.errors import RedisDenied
-from impala_redis.common.server import embedded as server
+from impala_redis.common.local import embedded as server
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server.address import with_password
 from impala_redis.common.server.connection import connect
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.server.suitability import check_server
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink

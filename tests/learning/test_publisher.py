@@ -18,10 +18,10 @@ from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import Fenced, NotFinite, RedisUnreachable, RunHeld
 from impala_redis.common.learning import publisher as publisher_module
 from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server import connection
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink

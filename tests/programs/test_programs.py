@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import redis
 
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records import checkpoint
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually, is_running
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from impala_redis.common.errors import RunDirectoryError, SpecMismatch
+from impala_redis.common.files import write_atomically
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import (
     CheckpointError,
@@ -21,7 +22,6 @@ from impala_redis.common.records.checkpoint import (
     load,
     save,
 )
-from impala_redis.common.records.files import write_atomically
 from impala_redis.common.records.rundir import RunDirectory
 
 TENSORS: Tensors = {

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from impala_redis.common.errors import RedisUnreachable
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server.address import (
     Place,
     cli_command,
@@ -14,7 +15,6 @@ from impala_redis.common.server.address import (
     without_password,
 )
 from impala_redis.common.server.connection import connect, translated
-from impala_redis.common.server.embedded import EmbeddedServer
 
 
 def refusal(url: str) -> str:

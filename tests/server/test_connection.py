@@ -16,11 +16,11 @@ from impala_redis.common.errors import (
     RedisUnreachable,
     UnsuitableServer,
 )
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server import connection
 from impala_redis.common.server.address import has_password, with_password, without_password
 from impala_redis.common.server.backoff import keep_trying
 from impala_redis.common.server.connection import connect, translated
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.server.suitability import ServerLimits, check_room, check_server
 
 # What a fake server answers to one command, None to hang up without an answer.

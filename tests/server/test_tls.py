@@ -19,8 +19,9 @@ import redis
 
 from chaos.servers import free_port
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
-from impala_redis.common.server import children, tls
-from impala_redis.common.server import embedded as server
+from impala_redis.common.local import children
+from impala_redis.common.local import embedded as server
+from impala_redis.common.server import tls
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.suitability import check_server

@@ -7,8 +7,8 @@ import pytest
 import redis
 from parties import LEASE_S, Learners, Parties
 
-from impala_redis.common.server import embedded as server_module
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local import embedded as server_module
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink

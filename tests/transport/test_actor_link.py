@@ -8,7 +8,7 @@ import redis
 from parties import Learners, claim, push, settle
 
 from impala_redis.common.errors import RunMissing
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.transport import actor_link
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 from parties import COUNTERS, LEASE_S
 
 from impala_redis.common.errors import Fenced, OutOfStep, RunMissing
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server.connection import connect
-from impala_redis.common.server.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Dead, Settled

@@ -11,7 +11,7 @@ from parties import Learners, claim, push
 
 from chaos.servers import OwnServer
 from impala_redis.common.errors import RedisUnreachable, RunHeld, RunMissing
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.learner_link import LearnerLink

@@ -9,7 +9,7 @@ import redis
 from parties import LEASE_S, Parties, claim, push, settle
 
 from impala_redis.common.errors import RedisUnreachable, RunMissing
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Dead, Settled

@@ -13,7 +13,7 @@ import redis
 from parties import COUNTERS, LEASE_S, Learners, claim, push, settle
 
 from impala_redis.common.errors import Fenced, OutOfStep, RunHeld, RunMissing
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import EvictionWatch, LearnerLink

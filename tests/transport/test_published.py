@@ -6,7 +6,7 @@ import time
 
 import redis
 
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink

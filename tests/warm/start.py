@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from impala_redis.common.server import children
+from impala_redis.common.local import children
 
 _PR_SET_CHILD_SUBREAPER = 36
 

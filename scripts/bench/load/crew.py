@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import redis
 
-from impala_redis.common.server import children
-from impala_redis.common.server.embedded import find_server
+from impala_redis.common.local import children
+from impala_redis.common.local.embedded import find_server
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # No role runs longer than this, even if nothing stops it.

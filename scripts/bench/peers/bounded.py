@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from impala_redis.common.errors import printable
-from impala_redis.common.server import children
+from impala_redis.common.local import children
 
 _PR_SET_CHILD_SUBREAPER = 36
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from impala_redis.common.errors import ImpalaError, ServerNotStarted
-from impala_redis.common.server import children
+from impala_redis.common.local import children
 from impala_redis.common.server.connection import LEAST_REDIS, LEAST_VALKEY, connect, translated
 
 log = logging.getLogger(__name__)

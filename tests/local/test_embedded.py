@@ -17,9 +17,9 @@ import pytest
 import redis
 
 from impala_redis.common.errors import ServerNotStarted
-from impala_redis.common.server import children
-from impala_redis.common.server import embedded as server
-from impala_redis.common.server.embedded import LONGEST_SOCKET_PATH, EmbeddedServer, find_server
+from impala_redis.common.local import children
+from impala_redis.common.local import embedded as server
+from impala_redis.common.local.embedded import LONGEST_SOCKET_PATH, EmbeddedServer, find_server
 from support import eventually, is_running
 
 
@@ -328,7 +328,7 @@ STARTER = """
 import sys, time
 from pathlib import Path
 import redis
-from impala_redis.common.server.embedded import EmbeddedServer
+from impala_redis.common.local.embedded import EmbeddedServer
 server = EmbeddedServer(Path(sys.argv[1]))
 print(redis.Redis.from_url(server.url).info("server")["process_id"], flush=True)
 time.sleep(60)
