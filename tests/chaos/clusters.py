@@ -11,8 +11,7 @@ import redis
 
 from chaos.servers import OwnServer, free_port
 from impala_redis.common.local import children
-from impala_redis.common.local.embedded import find_server
-from support import eventually
+from support import eventually, usable_servers
 
 SLOTS = 16384
 NODE_TIMEOUT_MS = 1000
@@ -177,7 +176,7 @@ class OwnSentinels(_Group):
         config = directory / "sentinel.conf"
         config.write_text("\n".join(lines) + "\n")
         process = children.spawn(
-            [find_server(), config, "--sentinel"],
+            [usable_servers()[0], config, "--sentinel"],
             log_file=directory / "sentinel.log",
             death_signal=signal.SIGKILL,
         )

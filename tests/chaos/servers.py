@@ -12,8 +12,7 @@ from types import TracebackType
 import redis
 
 from impala_redis.common.local import children
-from impala_redis.common.local.embedded import find_server
-from support import eventually
+from support import eventually, usable_servers
 
 # What survives a kill -9 of the server: everything it has acknowledged.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -52,7 +51,7 @@ class OwnServer:
             *("--enable-debug-command", "local", "--dir", str(self._data)),
         ]
         self._process = children.spawn(
-            [find_server(), "--port", str(self.port), *defaults, *self._options],
+            [usable_servers()[0], "--port", str(self.port), *defaults, *self._options],
             log_file=self.log,
             death_signal=signal.SIGKILL,
         )

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from click.core import ParameterSource
 
-from impala_redis.common.local.embedded import find_server
+from impala_redis.common.local.server_program import find_server
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.server.backoff import keep_trying
 from impala_redis.common.server.connection import connect

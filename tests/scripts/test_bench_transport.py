@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from chaos.servers import OwnServer
-from impala_redis.common.local.embedded import find_server
+from impala_redis.common.local.server_program import find_server
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled

@@ -20,12 +20,11 @@ import redis
 from chaos.servers import free_port
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
 from impala_redis.common.local import children
-from impala_redis.common.local import embedded as server
 from impala_redis.common.server import tls
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.suitability import check_server
-from support import ROOT, Programs, eventually
+from support import ROOT, Programs, eventually, usable_servers
 
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
@@ -45,8 +44,7 @@ def _has_tls(binary: Path) -> bool:
 
 
 def _binaries() -> list[Path]:
-    found = [path for path in server._candidates() if server._is_recent(path)]
-    return [path for path in found if shutil.which("openssl") and _has_tls(path)]
+    return [path for path in usable_servers() if shutil.which("openssl") and _has_tls(path)]
 
 
 BINARIES = _binaries()

@@ -14,7 +14,8 @@ from parties import claim, push
 from chaos.servers import OwnServer, free_port
 from impala_redis.common.errors import RedisDenied, UnsuitableServer
 from impala_redis.common.local import children
-from impala_redis.common.local.embedded import EmbeddedServer, find_server
+from impala_redis.common.local.embedded import EmbeddedServer
+from impala_redis.common.local.server_program import find_server
 from impala_redis.common.server.address import with_password
 from impala_redis.common.transport import functions
 from impala_redis.common.transport.actor_link import ActorLink

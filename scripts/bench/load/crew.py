@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import redis
 
 from impala_redis.common.local import children
-from impala_redis.common.local.embedded import find_server
+from impala_redis.common.local.server_program import find_server
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # No role runs longer than this, even if nothing stops it.
