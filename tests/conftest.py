@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from chaos.servers import OwnServer
-from impala_redis.common.local.embedded import EmbeddedServer
+from chaos.servers import OpenServer, OwnServer
 from impala_redis.common.local.server_program import SERVER_VARIABLE
 from support import Programs, usable_servers
 from warm.start import WarmParent
@@ -74,20 +73,20 @@ def _no_settings_from_outside() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenServer]:
     """A server for the whole session; tests keep apart by the run's name."""
-    with EmbeddedServer(tmp_path_factory.mktemp("server")) as running:
+    with OpenServer(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @pytest.fixture(scope="session", params=usable_servers(), ids=lambda binary: binary.name)
 def any_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EmbeddedServer]:
+) -> Iterator[OpenServer]:
     """As `redis_server`, once for each kind of server that is installed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SERVER_VARIABLE, str(request.param))
-        running = EmbeddedServer(tmp_path_factory.mktemp("server"))
+        running = OpenServer(tmp_path_factory.mktemp("server"))
     with running:
         yield running
 
@@ -100,7 +99,7 @@ def own_server(tmp_path: Path) -> Iterator[OwnServer]:
 
 
 @pytest.fixture
-def redis_url(redis_server: EmbeddedServer) -> str:
+def redis_url(redis_server: OpenServer) -> str:
     """The session's server, over its Unix socket."""
     return redis_server.url
 
@@ -112,7 +111,7 @@ def run_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def raw(redis_server: EmbeddedServer) -> Iterator[redis.Redis]:
+def raw(redis_server: OpenServer) -> Iterator[redis.Redis]:
     """A plain client, as an operator's redis-cli would be."""
     client = redis.Redis.from_url(redis_server.url)
     yield client

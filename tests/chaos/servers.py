@@ -12,6 +12,7 @@ from types import TracebackType
 import redis
 
 from impala_redis.common.local import children
+from impala_redis.common.local.embedded import EmbeddedServer
 from support import eventually, usable_servers
 
 # What survives a kill -9 of the server: everything it has acknowledged.
@@ -112,6 +113,21 @@ class OwnServer:
             return True  # it wants a password: it is up
         except redis.RedisError:
             return False
+
+
+class OpenServer(EmbeddedServer):
+    """The embedded server, opened to this machine by TCP without a password, as tests need it."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        with redis.Redis.from_url(self.url) as client:
+            client.config_set("port", self.port)
+
+    @property
+    def tcp_url(self) -> str:
+        """Its other address."""
+        return f"redis://127.0.0.1:{self.port}/0"
 
 
 def free_port() -> int:

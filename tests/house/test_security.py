@@ -17,9 +17,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from chaos.hardened import USERS, HardenedServer
-from chaos.servers import OwnServer, free_port
+from chaos.servers import OpenServer, OwnServer, free_port
 from impala_redis.common.errors import RedisDenied
-from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server.address import with_password
 from impala_redis.common.server.connection import connect
 from impala_redis.common.server.suitability import check_server
@@ -870,7 +869,7 @@ def own_address() -> str:
 
 
 def test_a_server_of_this_machine_alone_needs_no_warning(
-    any_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+    any_server: OpenServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert warnings(any_server.url, caplog) == ""
     assert warnings(any_server.tcp_url, caplog) == ""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from chaos.servers import OpenServer, OwnServer
 from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records import checkpoint
 from impala_redis.common.transport.monitor import MonitorLink, residual
@@ -300,20 +301,20 @@ def test_a_wipe_before_the_first_update_is_repaired(
 
 
 def test_a_waiting_actor_survives_a_restart_of_the_server(
-    programs: Programs, tmp_path: Path
+    programs: Programs, own_server: OwnServer
 ) -> None:
     # given an actor that waits for a learner
-    with EmbeddedServer(tmp_path) as server:
-        actor = programs.start("impala-actor", "--run", "x", "--redis-url", server.url)
-        actor.says("waiting: no learner")
+    actor = programs.start("impala-actor", "--run", "x", "--redis-url", own_server.url)
+    actor.says("waiting: no learner")
 
     # when the server is away for a while
-    with EmbeddedServer(tmp_path) as server:
-        # then it has stayed, and joins the run that is opened then
-        learner = ("impala-learner", *SHORT, "--run", "x", "--redis-url", server.url)
-        assert programs.run(*learner)[0] == 0
-        assert actor.process.poll() is None
-        assert "joined x" in actor.output
+    own_server.restart()
+
+    # then it has stayed, and joins the run that is opened then
+    learner = ("impala-learner", *SHORT, "--run", "x", "--redis-url", own_server.url)
+    assert programs.run(*learner)[0] == 0
+    assert actor.process.poll() is None
+    assert "joined x" in actor.output
 
 
 def test_a_bounded_wait_ends_with_its_own_code(programs: Programs, redis_url: str) -> None:
@@ -744,7 +745,7 @@ def test_an_unknown_key_in_a_config_file_is_named(programs: Programs) -> None:
 
 def test_no_password_is_ever_printed(programs: Programs, tmp_path: Path) -> None:
     # given a server with a password
-    with EmbeddedServer(tmp_path) as server:
+    with OpenServer(tmp_path) as server:
         client = redis.Redis.from_url(server.url)
         client.config_set("requirepass", "the-secret")
         client.close()

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
+from chaos.servers import OpenServer
 from impala_redis.common.errors import RedisUnreachable
-from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server.address import (
     Place,
     cli_command,
@@ -42,7 +42,7 @@ def refusal(url: str) -> str:
         "redis://127.0.0.1:{port}/0?",
     ],
 )
-def test_an_address_is_taken_as_people_write_it(redis_server: EmbeddedServer, form: str) -> None:
+def test_an_address_is_taken_as_people_write_it(redis_server: OpenServer, form: str) -> None:
     # given
     client = connect(form.format(port=redis_server.port), "test")
 
@@ -145,7 +145,7 @@ def test_a_database_is_a_number(path: str) -> None:
 
 @pytest.mark.parametrize("number", [16, 99, 123456])
 def test_a_database_that_is_not_there_is_one_sentence(
-    redis_server: EmbeddedServer, number: int
+    redis_server: OpenServer, number: int
 ) -> None:
     # given
     client = connect(f"redis://127.0.0.1:{redis_server.port}/{number}", "test")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from chaos.servers import OpenServer
 from impala_redis.common.errors import (
     Fenced,
     ImpalaError,
@@ -16,7 +17,6 @@ from impala_redis.common.errors import (
     RedisUnreachable,
     UnsuitableServer,
 )
-from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.server import connection
 from impala_redis.common.server.address import has_password, with_password, without_password
 from impala_redis.common.server.backoff import keep_trying
@@ -101,14 +101,14 @@ def fake() -> Iterator[Callable[[Answer], FakeServer]]:
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+def own_server(tmp_path: Path) -> Iterator[OpenServer]:
     """A server whose settings the test may change."""
-    with EmbeddedServer(tmp_path) as running:
+    with OpenServer(tmp_path) as running:
         yield running
 
 
 @pytest.fixture
-def acl_user(redis_server: EmbeddedServer) -> Iterator[str]:
+def acl_user(redis_server: OpenServer) -> Iterator[str]:
     """A URL with a user who may PING and nothing else."""
     operator = redis.Redis.from_url(redis_server.url)
     operator.execute_command("ACL", "SETUSER", "limited", "on", ">hush", "+ping", "+client")
@@ -187,7 +187,7 @@ def test_what_is_no_url_is_refused_with_the_right_forms(url: str) -> None:
 
 
 def test_a_server_that_wants_a_password_is_told_from_one_that_is_away(
-    own_server: EmbeddedServer,
+    own_server: OpenServer,
 ) -> None:
     # given a server with a password
     operator = redis.Redis.from_url(own_server.url)
@@ -321,7 +321,7 @@ def test_none_is_seen_where_there_is_none(url: str) -> None:
 
 @pytest.mark.parametrize("password", ["hush", "a/b", "a@b:c", "100%25", "ümlaut ?#&=+[]"])
 def test_a_password_from_elsewhere_gets_into_every_kind_of_address(
-    own_server: EmbeddedServer, password: str
+    own_server: OpenServer, password: str
 ) -> None:
     # given a server with that password
     operator = redis.Redis.from_url(own_server.url)
@@ -350,14 +350,14 @@ def test_what_is_no_address_is_left_for_connect_to_refuse() -> None:
 
 
 def test_a_server_of_ours_is_suitable_and_tells_its_memory_limit(
-    any_server: EmbeddedServer,
+    any_server: OpenServer,
 ) -> None:
     limits = ServerLimits(maxmemory_bytes=1_000_000_000, bulk_bytes=512 * 1024**2)
     assert check(any_server.url) == limits
     assert check(any_server.tcp_url) == limits
 
 
-def test_a_server_that_evicts_is_refused_with_the_remedy(own_server: EmbeddedServer) -> None:
+def test_a_server_that_evicts_is_refused_with_the_remedy(own_server: OpenServer) -> None:
     operator = redis.Redis.from_url(own_server.url)
     operator.config_set("maxmemory-policy", "allkeys-lru")
     with pytest.raises(
@@ -379,7 +379,7 @@ def told(url: str, caplog: pytest.LogCaptureFixture, *, allow_eviction: bool = F
 
 
 def test_a_server_that_evicts_is_used_with_a_warning_where_the_user_allows_it(
-    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+    own_server: OpenServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with redis.Redis.from_url(own_server.url) as operator:
         operator.config_set("maxmemory-policy", "allkeys-random")
@@ -389,7 +389,7 @@ def test_a_server_that_evicts_is_used_with_a_warning_where_the_user_allows_it(
 
 @pytest.mark.parametrize("policy", ["volatile-lru", "volatile-ttl"])
 def test_a_server_that_evicts_only_what_expires_is_used_with_a_warning(
-    own_server: EmbeddedServer, caplog: pytest.LogCaptureFixture, policy: str
+    own_server: OpenServer, caplog: pytest.LogCaptureFixture, policy: str
 ) -> None:
     with redis.Redis.from_url(own_server.url) as operator:
         operator.config_set("maxmemory-policy", policy)

@@ -7,8 +7,8 @@ import pytest
 import redis
 from parties import LEASE_S, Learners, Parties
 
-from impala_redis.common.local import embedded as server_module
 from impala_redis.common.local.embedded import EmbeddedServer
+from impala_redis.common.local.server_program import SERVER_VARIABLE
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink
@@ -64,7 +64,7 @@ def own_server(
     any_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[EmbeddedServer]:
     """A server of the test's own, to be filled, wiped or ended; of the same kind."""
-    monkeypatch.setenv(server_module.SERVER_VARIABLE, str(any_server.binary))
+    monkeypatch.setenv(SERVER_VARIABLE, str(any_server.binary))
     with EmbeddedServer(tmp_path) as running:
         yield running
 

@@ -7,8 +7,8 @@ import pytest
 import redis
 from parties import Learners, claim, push, settle
 
+from chaos.servers import OpenServer
 from impala_redis.common.errors import RunMissing
-from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.transport import actor_link
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
@@ -58,7 +58,7 @@ def test_the_bound_drops_the_oldest_and_counts_them(
 
 
 def test_the_bound_holds_at_every_instant_with_many_producers(
-    any_server: EmbeddedServer, learner: LearnerLink, monitor: MonitorLink, run_name: str
+    any_server: OpenServer, learner: LearnerLink, monitor: MonitorLink, run_name: str
 ) -> None:
     producers, blocks_each, bound = 4, 150, 3
     done, lengths, residuals = threading.Event(), [], []
@@ -170,7 +170,7 @@ def test_a_producer_that_waits_for_room_drops_nobody_s_block(
 
 
 def test_producers_that_wait_for_room_lose_no_block_however_many_there_are(
-    any_server: EmbeddedServer, learner: LearnerLink, monitor: MonitorLink, run_name: str
+    any_server: OpenServer, learner: LearnerLink, monitor: MonitorLink, run_name: str
 ) -> None:
     producers, blocks_each, bound = 3, 40, 2
 
@@ -267,7 +267,7 @@ def test_a_new_incarnation_begins_at_1_again(
 
 
 def test_a_push_into_a_run_that_nobody_opened_is_refused(
-    any_server: EmbeddedServer,
+    any_server: OpenServer,
     learners: Learners,
     actor: ActorLink,
     operator: redis.Redis,
@@ -315,7 +315,7 @@ def test_a_heartbeat_expires_unless_it_beats(actor: ActorLink, monitor: MonitorL
     ],
 )
 def test_a_run_lists_only_its_own_actors(
-    any_server: EmbeddedServer, run_name: str, mine: str, others: list[str]
+    any_server: OpenServer, run_name: str, mine: str, others: list[str]
 ) -> None:
     # given runs whose names a pattern could confuse
     for run in [mine, *others]:
@@ -368,7 +368,7 @@ def test_the_names_that_have_joined_are_bounded(
 
 
 def test_a_user_who_may_not_count_joins_still_joins(
-    any_server: EmbeddedServer, learner: LearnerLink, operator: redis.Redis, run_name: str
+    any_server: OpenServer, learner: LearnerLink, operator: redis.Redis, run_name: str
 ) -> None:
     # given the rights that an actor needed in release 0.1
     operator.acl_setuser(
