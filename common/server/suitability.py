@@ -130,7 +130,7 @@ def check_kind(info: Mapping[str, object], url: str) -> None:
     Raises UnsuitableServer when it is too old, or a Sentinel.
     """
     where = without_password(url)
-    if info.get("redis_mode") == "sentinel":
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):  # Valkey's name of it
         raise UnsuitableServer(
             f"{where} is a Sentinel, which keeps no data; ask it for the server with --redis-url "
             "redis+sentinel://HOST:PORT/NAME (docs/servers.md)"

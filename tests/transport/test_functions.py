@@ -11,11 +11,9 @@ import redis
 from click.testing import CliRunner
 from parties import claim, push
 
-from chaos.servers import OwnServer, free_port
+from chaos.servers import OpenServer, OwnServer, free_port
 from impala_redis.common.errors import RedisDenied, UnsuitableServer
 from impala_redis.common.local import children
-from impala_redis.common.local.embedded import EmbeddedServer
-from impala_redis.common.local.server_program import find_server
 from impala_redis.common.server.address import with_password
 from impala_redis.common.transport import functions
 from impala_redis.common.transport.actor_link import ActorLink
@@ -26,7 +24,7 @@ from impala_redis.common.transport.monitor import MonitorLink, OperatorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers.evaluator import main as eval_command
 from impala_redis.workers.status import main as status_command
-from support import Programs, eventually
+from support import Programs, eventually, usable_servers
 
 ALL = tuple(NEEDS)
 
@@ -101,7 +99,7 @@ def test_asking_takes_two_round_trips_however_much_is_asked(
 
 
 @contextlib.contextmanager
-def user(server: EmbeddedServer, *rules: str) -> Iterator[str]:
+def user(server: OpenServer, *rules: str) -> Iterator[str]:
     """The address of a user with these rights."""
     with redis.Redis.from_url(server.url) as operator:
         operator.execute_command("ACL", "SETUSER", "asker", "reset", "on", ">hush", *rules)
@@ -134,7 +132,7 @@ EVERYTHING = ("~*", "&*", "+@all")
     ],
 )
 def test_every_right_that_is_missing_stands_in_one_sentence(
-    any_server: EmbeddedServer,
+    any_server: OpenServer,
     programs: tuple[str, ...],
     rules: tuple[str, ...],
     missing: str,
@@ -158,7 +156,7 @@ def test_every_right_that_is_missing_stands_in_one_sentence(
     assert "hush" not in message
 
 
-def test_a_learner_without_scripting_is_told_all_that_it_lacks(any_server: EmbeddedServer) -> None:
+def test_a_learner_without_scripting_is_told_all_that_it_lacks(any_server: OpenServer) -> None:
     with user(any_server, *EVERYTHING, "-@scripting") as url:
         link = LearnerLink(url, "mine", "holder", 30.0)
         with contextlib.closing(link), pytest.raises(RedisDenied) as denied:
@@ -166,7 +164,7 @@ def test_a_learner_without_scripting_is_told_all_that_it_lacks(any_server: Embed
     assert "lacks a permission for FCALL, FUNCTION LOAD; " in str(denied.value)
 
 
-def test_a_learner_needs_no_transactions(any_server: EmbeddedServer) -> None:
+def test_a_learner_needs_no_transactions(any_server: OpenServer) -> None:
     with (
         user(any_server, *EVERYTHING, "-@transaction") as url,
         contextlib.closing(LearnerLink(url, "mine", "holder", 30.0)) as link,
@@ -303,13 +301,14 @@ def test_age_is_the_reason_only_where_the_version_says_so(
 
 
 @pytest.mark.parametrize("program", ["actor", "status", "eval"])
-def test_a_sentinel_is_named_to_every_program(tmp_path: Path, program: str) -> None:
+@pytest.mark.parametrize("binary", usable_servers(), ids=lambda binary: binary.name)
+def test_a_sentinel_is_named_to_every_program(tmp_path: Path, binary: Path, program: str) -> None:
     # given a Sentinel's port
     port = free_port()
     file = tmp_path / "sentinel.conf"
     file.write_text(f"port {port}\nbind 127.0.0.1\n")
     process = children.spawn(
-        [find_server(), file, "--sentinel"],
+        [binary, file, "--sentinel"],
         log_file=tmp_path / "sentinel.log",
         death_signal=signal.SIGKILL,
     )
