@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 # An empty list is asked again after half the time that blocks took to come before, then ever later.
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 REFUSED_LINE_INTERVAL_S = 10.0
+# Where nearly all that was claimed was refused, the next claim is twice as large, up to this many
+# blocks and bytes: a round trip for two of them would let a flood of junk stand for an hour.
+FLOOD_BLOCKS, FLOOD_BYTES = 512, 4 * 2**20
 
 
 class PendingBlock(NamedTuple):
@@ -62,7 +65,9 @@ class Intake:
         self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
         self._ledger = Ledger()
         self._settled = Settled()  # taken from the ledger, not known to be committed
-        self._messages: deque[tuple[bytes, Claimed]] = deque()  # claimed, not looked at yet
+        self._messages: deque[bytes] = deque()  # claimed, not looked at yet
+        self._flood = 0  # blocks to claim while nearly all are refused; 0: as many as are needed
+        self._last_claim = (0, 0)  # blocks claimed by it, and how many had been refused before it
         self._sequences = Sequences()
         self._closing = threading.Event()
         self._backoff = Backoff("waiting for Redis", wait=self._closing.wait)
@@ -113,18 +118,20 @@ class Intake:
     def next_block(self, columns: int) -> PendingBlock | None:
         """The next block that is fit to train on; None when the intake closes.
 
-        `columns` more are needed for the batch: no more blocks are claimed than fill them.
+        `columns` more are needed for the batch: no more blocks are claimed than fill them, but in a
+        flood of what is refused.
         """
         while not self._closing.is_set():
             if not self._messages:
-                self._wait_for_blocks(most=-(-columns // self._spec.envs_per_actor))
+                needed = -(-columns // self._spec.envs_per_actor)
+                self._wait_for_blocks(self._most_to_claim(needed))
                 continue
-            message, claimed = self._messages.popleft()
+            message = self._messages.popleft()
             try:
                 block = wire.unpack_block(message, self._spec)
                 self._sequences.follow(block.origin)
             except MessageRefused as error:
-                claimed.outcome = Dead(error.reason, str(error), message)
+                self._ledger.refuse(Dead(error.reason, str(error), message))
                 self._count_refusal(error)
                 continue
             self._steps_opened += block.num_envs * self._spec.unroll_length
@@ -132,9 +139,9 @@ class Intake:
             stale = self.is_stale(block.origin.weights_version)
             self._count_columns(block, stale)
             if stale:
-                claimed.outcome = "stale"
+                self._ledger.note_stale()
                 continue
-            return PendingBlock(block, claimed, 0)
+            return PendingBlock(block, self._ledger.claim(), 0)
         return None
 
     def is_stale(self, version: int) -> bool:
@@ -150,25 +157,38 @@ class Intake:
     def _count_refusal(self, error: MessageRefused) -> None:
         self.refused[error.reason] += 1
         self._refusals.note_refusal(error)
-        self._log_refusal(
-            f"refused a block ({error.reason}, number {self.refused[error.reason]}): "
-            f"{printable(error)}"  # it may quote the block
-        )
+        if self._is_line_due():
+            log.warning(
+                "refused a block (%s, number %d): %s",
+                *(error.reason, self.refused[error.reason]),
+                printable(error),  # it may quote the block
+            )
 
     def _count_columns(self, block: Block, stale: bool) -> None:
         self._refusals.note_block(block, stale)
         for unfit in block.unfit:
-            self._log_refusal(
-                f"left out {unfit.columns} of {block.num_envs} columns of a block of "
-                f"{block.origin.actor} ({unfit.reason}, {self._refusals.arrivals.refused} columns "
-                f"refused up to now): {unfit.explanation}"
-            )
+            if self._is_line_due():
+                log.warning(
+                    "left out %d of %d columns of a block of %s "
+                    "(%s, %d columns refused up to now): %s",
+                    *(unfit.columns, block.num_envs, block.origin.actor, unfit.reason),
+                    *(self._refusals.arrivals.refused, unfit.explanation),
+                )
 
-    def _log_refusal(self, words: str) -> None:
-        """Logs it, but not each one of a flood."""
-        if time.monotonic() >= self._refusal_logged_from:
-            self._refusal_logged_from = time.monotonic() + REFUSED_LINE_INTERVAL_S
-            log.warning(words)
+    def _is_line_due(self) -> bool:
+        """Whether a refusal is to be logged: not each one of a flood."""
+        if time.monotonic() < self._refusal_logged_from:
+            return False
+        self._refusal_logged_from = time.monotonic() + REFUSED_LINE_INTERVAL_S
+        return True
+
+    def _most_to_claim(self, needed: int) -> int:
+        """The blocks that the next claim may bring: more than are needed in a flood of junk."""
+        claimed, refused_before = self._last_claim
+        refused = self.refused.total() - refused_before
+        is_flood = claimed > 0 and 4 * refused > 3 * claimed
+        self._flood = min(2 * max(self._flood, needed), FLOOD_BLOCKS) if is_flood else 0
+        return max(self._flood, needed)
 
     def _wait_for_blocks(self, most: int) -> None:
         """Claims blocks, and waits for some if there are none."""
@@ -178,12 +198,13 @@ class Intake:
         while not self._messages and not self._closing.is_set():
             started = time.perf_counter()
             messages = self._settle_and_claim(most)
+            self._last_claim = (len(messages), self.refused.total())
             self._busy_s += time.perf_counter() - started
             self._asked += 1
             self._queued_in_all += self._queued
             self._claimed += len(messages)
             for message in messages:
-                self._messages.append((message, self._ledger.claim()))
+                self._messages.append(message)
                 self._bytes_received += len(message)
             if not messages:
                 self._closing.wait(pause_s)
@@ -202,7 +223,8 @@ class Intake:
                 if lost:
                     self._reopen()
                     lost = False
-                messages, left = self._link.settle_and_claim(self._settled, most)
+                asked = (self._settled, most, FLOOD_BYTES if self._flood else 0)
+                messages, left = self._link.settle_and_claim(*asked)
             except RedisUnreachable as error:
                 self._backoff.failed(error)
                 if self._closing.is_set():

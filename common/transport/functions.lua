@@ -174,19 +174,39 @@ local function count_foreign(trajectories, inflight, stats)
   count(stats, 'foreign', there - explained)
 end
 
+-- How many of the first blocks have so many bytes together; one at least, if there is one. Each is
+-- copied to Lua for it, so it is asked only where blocks are likely to be no blocks.
+local function within(trajectories, most, most_bytes)
+  local bytes = 0
+  for i = 1, most do
+    bytes = bytes + #redis.call('LRANGE', trajectories, i - 1, i - 1)[1]
+    if bytes > most_bytes then return math.max(i - 1, 1) end
+  end
+  return most
+end
+
+local function leave_marks(inflight, first, last)
+  for start = first, last, 1000 do
+    local marks = {}
+    for mark = start, math.min(start + 999, last) do marks[#marks + 1] = mark end
+    redis.call('RPUSH', inflight, unpack(marks))
+  end
+end
+
 -- A claim is claim, LRANGE claimed, confirm: no transaction, which a full server would refuse.
 
 -- claim: takes the next blocks off the list, into `claimed`, and leaves a mark for each in flight.
 -- `received` is how many this learner has received since it opened the run: later ones, of a claim
 -- whose reply was lost, are given again.
--- KEYS trajectories inflight claimed epoch stats   ARGV token received most
+-- With `most_bytes` above 0 no more are taken than have so many bytes together, but one at least.
+-- KEYS trajectories inflight claimed epoch stats   ARGV token received most most_bytes
 -- Returns how many there are for the caller, from the head of `claimed`.
 local function claim(keys, args)
   local trajectories, inflight, claimed, epoch, stats = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
   if not has_books(stats) then return norun() end
-  local received, most = tonumber(args[2]), tonumber(args[3])
+  local received, most, most_bytes = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
   local committed = tonumber(redis.call('HGET', epoch, 'committed'))
   local taken = committed + redis.call('LLEN', inflight)
   local lost = taken - received
@@ -202,6 +222,7 @@ local function claim(keys, args)
   end
   count_foreign(trajectories, inflight, stats)
   local blocks = redis.call('LLEN', trajectories)
+  if most_bytes > 0 then most = within(trajectories, math.min(blocks, most), most_bytes) end
   if blocks > most then
     -- SORT, of all commands: it copies to another list and does not tell the blocks to Lua.
     redis.call('SORT', trajectories, 'BY', 'nosort', 'LIMIT', 0, most, 'STORE', claimed)
@@ -210,7 +231,7 @@ local function claim(keys, args)
   elseif blocks > 0 then
     redis.call('RENAME', trajectories, claimed)
   end
-  for i = 1, blocks do redis.call('RPUSH', inflight, taken + i) end
+  leave_marks(inflight, taken + 1, taken + blocks)
   return blocks
 end
 
@@ -222,8 +243,9 @@ local function confirm(keys, args)
 end
 
 -- commit: settles the oldest in-flight blocks, each in one counter. `before` is how many were
--- committed before: a commit sent again is ignored. Dead ones leave a record, the last 100 kept.
--- KEYS inflight stats epoch dead   ARGV token before consumed stale [reason record]...
+-- committed before: a commit sent again is ignored. Dead ones come as counts by reason, `kinds` in
+-- all, and the last of them leave a record each, oldest first; the last 100 are kept.
+-- KEYS inflight stats epoch dead   ARGV token before consumed stale kinds [reason count]... [record]...
 -- Returns how many are committed now.
 local function commit(keys, args)
   local inflight, stats, epoch, dead = unpack(keys)
@@ -231,7 +253,8 @@ local function commit(keys, args)
   if over then return over end
   if not has_books(stats) then return norun() end
   local before, consumed, stale = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
-  local buried = (#args - 4) / 2
+  local records, buried = 6 + 2 * tonumber(args[5]), 0
+  for i = 7, records, 2 do buried = buried + tonumber(args[i]) end
   local settled = consumed + stale + buried
   local committed = tonumber(redis.call('HGET', epoch, 'committed'))
   if committed == before + settled then return committed end
@@ -244,11 +267,9 @@ local function commit(keys, args)
   count(stats, 'consumed', consumed)
   count(stats, 'stale_rejected', stale)
   count(stats, 'dead_lettered', buried)
-  for i = 5, #args, 2 do
-    redis.call('HINCRBY', stats, 'dead_lettered:' .. args[i], 1)
-    redis.call('LPUSH', dead, args[i + 1])
-    redis.call('LTRIM', dead, 0, 99)
-  end
+  for i = 6, records - 1, 2 do count(stats, 'dead_lettered:' .. args[i], tonumber(args[i + 1])) end
+  for i = records, #args do redis.call('LPUSH', dead, args[i]) end
+  if #args >= records then redis.call('LTRIM', dead, 0, 99) end
   return committed + settled
 end
 

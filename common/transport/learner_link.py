@@ -164,13 +164,17 @@ class LearnerLink(Link):
             self._token = f"{self.epoch}:{self.holder}"
         return int(abandoned)
 
-    def settle_and_claim(self, settled: Settled, most: int) -> tuple[list[bytes], int]:
-        """Commits how the oldest in-flight blocks ended and claims up to `most` more.
+    def settle_and_claim(
+        self, settled: Settled, most: int, most_bytes: int = 0
+    ) -> tuple[list[bytes], int]:
+        """Commits how blocks in flight ended and claims up to `most` more.
 
+        With `most_bytes` the server looks how large they are, which costs it a copy of each, and
+        gives no more than fit, but one at least.
         Returns the blocks' messages and how many blocks are left in the list. One round trip, and
         exact however often it must be repeated: the server and this learner each hold a cursor.
         """
-        commands = self._claim_commands(most)
+        commands = self._claim_commands(most, most_bytes)
         if len(settled):
             commands.insert(0, self._commit_command(settled))
         with self._fenced_by_another(), self._asking():
@@ -214,7 +218,7 @@ class LearnerLink(Link):
 
     def _commit_command(self, settled: Settled) -> tuple[Any, ...]:
         keys = self.keys
-        records = [part for dead in settled.dead for part in (dead.reason, dead.record())]
+        refused = settled.refused()
         return fcall(
             "commit",
             [keys.inflight, keys.stats, keys.epoch, keys.dead],
@@ -222,15 +226,17 @@ class LearnerLink(Link):
             self._cursor.committed,
             settled.consumed,
             settled.stale,
-            *records,
+            len(refused),
+            *(part for pair in refused.items() for part in pair),
+            *(dead.record() for dead in settled.dead),
         )
 
-    def _claim_commands(self, most: int) -> list[tuple[Any, ...]]:
+    def _claim_commands(self, most: int, most_bytes: int) -> list[tuple[Any, ...]]:
         """The commands of a claim; their last three replies: claimed blocks, messages, queued."""
         keys = self.keys
         lists = [keys.trajectories, keys.inflight, keys.claimed, keys.epoch, keys.stats]
         return [
-            fcall("claim", lists, self._token, self._cursor.received, most),
+            fcall("claim", lists, self._token, self._cursor.received, most, most_bytes),
             ("LRANGE", keys.claimed, *((0, most - 1) if most else (1, 0))),
             fcall("confirm", [keys.trajectories, keys.epoch], self._token),
         ]

@@ -649,13 +649,15 @@ class LossyLink(LearnerLink):
     chances = random.Random(1)
     lost = 0
 
-    def settle_and_claim(self, settled: Settled, most: int) -> tuple[list[bytes], int]:
+    def settle_and_claim(
+        self, settled: Settled, most: int, most_bytes: int = 0
+    ) -> tuple[list[bytes], int]:
         cursor = self._cursor
         chance = self.chances.random()
         if chance < 0.2:
             self.lost += 1
             raise RedisUnreachable("the request was lost")
-        reply = super().settle_and_claim(settled, most)
+        reply = super().settle_and_claim(settled, most, most_bytes)
         if chance < 0.4:
             self.lost += 1
             self._cursor = cursor

@@ -1,19 +1,14 @@
-"""The ledger of claimed blocks: settled in the order of their claim, each exactly once."""
-
-from collections import Counter
-from typing import Literal
+"""The ledger of blocks in flight: trained on in the order of their claim, the rest at once."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impala_redis.common.transport.ledger import Claimed, Dead, Ledger, Settled
-
-Outcome = Literal["consumed", "stale"] | Dead
+from impala_redis.common.transport.ledger import DEAD_RECORDS, Claimed, Dead, Ledger, Settled
 
 
-def dead(number: int) -> Dead:
-    return Dead("malformed", f"message {number}", b"message")
+def dead(number: int, reason: str = "malformed") -> Dead:
+    return Dead(reason, f"message {number}", b"message")
 
 
 def claims(ledger: Ledger, count: int) -> list[Claimed]:
@@ -30,17 +25,17 @@ def test_nothing_is_settled_before_its_end_is_known() -> None:
     assert len(ledger.settle()) == 0
 
 
-def test_a_block_that_ended_early_waits_for_those_claimed_before_it() -> None:
+def test_a_block_that_was_trained_on_early_waits_for_those_claimed_before_it() -> None:
     # given
     ledger = Ledger()
     first, second, third = claims(ledger, 3)
 
     # when / then
     third.outcome = "consumed"
-    second.outcome = "stale"
+    second.outcome = "consumed"
     assert ledger.settle() == Settled(0, 0, ())
     first.outcome = "consumed"
-    assert ledger.settle() == Settled(2, 1, ())
+    assert ledger.settle() == Settled(3, 0, ())
 
 
 def test_only_the_oldest_whose_end_is_known_are_settled() -> None:
@@ -54,79 +49,81 @@ def test_only_the_oldest_whose_end_is_known_are_settled() -> None:
 
     # then
     assert ledger.settle() == Settled(2, 0, ())
-    blocks[2].outcome = "stale"
-    assert ledger.settle() == Settled(1, 1, ())
+    blocks[2].outcome = "consumed"
+    assert ledger.settle() == Settled(2, 0, ())
+
+
+def test_what_is_not_trained_on_waits_for_nothing() -> None:
+    # given a block whose batch is not full
+    ledger = Ledger()
+    ledger.claim()
+
+    # when others come that no batch takes
+    ledger.note_stale()
+    ledger.refuse(dead(1))
+
+    # then
+    assert ledger.settle() == Settled(0, 1, (dead(1),))
 
 
 def test_a_block_is_settled_once() -> None:
-    # given
+    # given one of each end
     ledger = Ledger()
     ledger.claim().outcome = "consumed"
+    ledger.note_stale()
+    ledger.refuse(dead(1))
 
     # when / then
-    assert len(ledger.settle()) == 1
+    assert len(ledger.settle()) == 3
     assert len(ledger.settle()) == 0
 
 
-@pytest.mark.parametrize(
-    ("outcome", "settled"),
-    [
-        ("consumed", Settled(consumed=1)),
-        ("stale", Settled(stale=1)),
-        (dead(1), Settled(dead=(dead(1),))),
-    ],
-)
-def test_each_end_is_counted_as_its_own(outcome: Outcome, settled: Settled) -> None:
-    # given
+def test_of_many_refused_blocks_all_are_counted_and_the_last_keep_their_evidence() -> None:
+    # given more than are kept, of two reasons
     ledger = Ledger()
+    for number in range(DEAD_RECORDS + 30):
+        ledger.refuse(dead(number, "range" if number < 10 else "spec"))
 
     # when
-    ledger.claim().outcome = outcome
+    settled = ledger.settle()
 
     # then
-    assert ledger.settle() == settled
-    assert len(settled) == 1
+    assert settled.dead == tuple(dead(n, "spec") for n in range(30, DEAD_RECORDS + 30))
+    assert settled.refused_before == {"range": 10, "spec": 20}
+    assert settled.refused() == {"range": 10, "spec": DEAD_RECORDS + 20}
+    assert len(settled) == DEAD_RECORDS + 30
 
 
-def test_refused_blocks_keep_their_order_and_their_evidence() -> None:
-    # given
-    ledger = Ledger()
-    blocks = claims(ledger, 3)
-
-    # when
-    for number in (2, 0, 1):
-        blocks[number].outcome = dead(number)
-
-    # then
-    assert ledger.settle().dead == (dead(0), dead(1), dead(2))
-
-
-def test_what_is_forgotten_is_never_settled() -> None:
+@pytest.mark.parametrize("settled_before", [False, True])
+def test_what_is_forgotten_is_never_settled(settled_before: bool) -> None:
     # given
     ledger = Ledger()
     before = claims(ledger, 2)
     before[0].outcome = "consumed"
+    if settled_before:
+        ledger.settle()
+    ledger.refuse(dead(1))
+    ledger.note_stale()
 
     # when
     ledger.forget()
     before[1].outcome = "consumed"  # the batch it is in is still trained on
-    ledger.claim().outcome = "stale"
+    ledger.note_stale()
 
     # then
     assert ledger.settle() == Settled(0, 1, ())
 
 
-_outcomes = st.sampled_from(["consumed", "stale"]) | st.integers(0, 9).map(dead)
-# Claim one more, end the n-th still open one somehow, or settle.
+# Claim one more, train on the n-th still open one, refuse one, leave one as too old, or settle.
 _events = st.lists(
-    st.just("claim") | st.just("settle") | st.tuples(st.integers(0, 20), _outcomes), max_size=60
+    st.sampled_from(["claim", "settle", "refuse", "stale"]) | st.integers(0, 20), max_size=60
 )
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(_events)
 def test_whatever_ends_when_every_block_is_settled_once_and_in_order(
-    events: list[str | tuple[int, Outcome]],
+    events: list[str | int],
 ) -> None:
     # given
     ledger = Ledger()
@@ -134,24 +131,25 @@ def test_whatever_ends_when_every_block_is_settled_once_and_in_order(
     settled: list[Settled] = []
 
     # when
-    for event in events:
+    for number, event in enumerate(events):
         still_open = [block for block in blocks if block.outcome is None]
         if event == "claim":
             blocks.append(ledger.claim())
         elif event == "settle":
             settled.append(ledger.settle())
-        elif still_open and isinstance(event, tuple):
-            still_open[event[0] % len(still_open)].outcome = event[1]
+        elif event == "refuse":
+            ledger.refuse(dead(number))
+        elif event == "stale":
+            ledger.note_stale()
+        elif still_open and isinstance(event, int):
+            still_open[event % len(still_open)].outcome = "consumed"
     settled.append(ledger.settle())
 
-    # then: exactly the blocks before the first open one, each in its counter
+    # then: exactly the blocks before the first open one, and all the others
     outcomes = [block.outcome for block in blocks]
     ended = outcomes[: outcomes.index(None)] if None in outcomes else outcomes
-    found = Counter({"consumed": 0, "stale": 0})
-    for part in settled:
-        found["consumed"] += part.consumed
-        found["stale"] += part.stale
-    assert found["consumed"] == ended.count("consumed")
-    assert found["stale"] == ended.count("stale")
-    assert [d for part in settled for d in part.dead] == [d for d in ended if isinstance(d, Dead)]
-    assert sum(map(len, settled)) == len(ended)
+    assert sum(part.consumed for part in settled) == len(ended)
+    assert sum(part.stale for part in settled) == events.count("stale")
+    refused = [dead(number) for number, event in enumerate(events) if event == "refuse"]
+    assert [one for part in settled for one in part.dead] == refused
+    assert sum(map(len, settled)) == len(ended) + events.count("stale") + len(refused)
