@@ -48,6 +48,38 @@ def script(path: Path, *lines: str) -> Path:
     return path
 
 
+def as_nobody(code: str) -> str:
+    """What a line of Python prints that the user nobody runs, errors too; we must be root.
+
+    It may use `os`, `socket`, `subprocess` and `glob`: nobody may not be able to import more.
+    """
+    become = "import glob, os, socket, subprocess, pwd; nobody = pwd.getpwnam('nobody'); "
+    become += "os.setgroups([]); os.setgid(nobody.pw_gid); os.setuid(nobody.pw_uid)\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", become + code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+        timeout=30,
+    )
+    return done.stdout
+
+
+def listeners_of(pid: int) -> set[int]:
+    """The ports on which a process takes connections or packets, by its own descriptors."""
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    mine = {str(file.readlink()) for file in files if os.path.lexists(file)}
+    ports = set()
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        table = Path(f"/proc/{pid}/net/{protocol}")
+        for line in table.read_text().splitlines()[1:] if table.exists() else []:
+            _, place, _, state, *_, inode = line.split()[:10]
+            if f"socket:[{inode}]" in mine and (protocol[:3] == "udp" or state == "0A"):
+                ports.add(int(place.rpartition(":")[2], 16))
+    return ports
+
+
 def is_running(pid: int) -> bool:
     """Whether the process is there and not just waiting to be reaped."""
     try:

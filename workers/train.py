@@ -105,7 +105,7 @@ def main(
             progress = Progress(plan.directory, plan.config)
             progress.introduce(plan.run, server.public_url)
             with Crew(plan, server.url, options, actor_arguments) as crew:
-                stop.before_end_at_once = crew.kill  # or a learner that hangs would stay
+                stop.before_end_at_once = lambda: server.kill_with(crew)
                 code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code), crew.result)
         if report and code == 0 and not stop():
@@ -179,6 +179,12 @@ class Server(NamedTuple):
                 f"with --resume --run-dir {self.embedded.log.parent}"
             )
 
+    def kill_with(self, crew: Crew) -> None:
+        """Ends the crew, or a learner that hangs would stay, and our own server at once."""
+        crew.kill()
+        if self.embedded is not None:
+            self.embedded.kill()
+
 
 @contextlib.contextmanager
 def _server(
@@ -187,7 +193,7 @@ def _server(
     """The given server, or our own while the `with` lasts."""
     if redis_url is None:
         with EmbeddedServer(plan.directory.path) as embedded:
-            yield Server(embedded.url, embedded.tcp_url, embedded)
+            yield Server(embedded.url, embedded.url, embedded)
         return
     link = Link(redis_url, plan.run, "train")
 

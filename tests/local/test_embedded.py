@@ -17,7 +17,7 @@ import redis
 from impala_redis.common.errors import ServerNotStarted
 from impala_redis.common.local import children
 from impala_redis.common.local import embedded as server
-from impala_redis.common.local.embedded import LONGEST_SOCKET_PATH, EmbeddedServer
+from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.local.server_program import SERVER_VARIABLE
 from support import eventually, is_running, script
 
@@ -25,6 +25,13 @@ from support import eventually, is_running, script
 def pid_of(running: EmbeddedServer) -> int:
     with redis.Redis.from_url(running.url) as client:
         return int(client.info("server")["process_id"])
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a path so short that a socket in it has room."""
+    with tempfile.TemporaryDirectory(prefix="i") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -54,25 +61,14 @@ def test_the_server_is_set_to_keep_nothing_evict_nothing_and_be_private(
         assert int(client.config_get("maxmemory")["maxmemory"]) > 0
 
 
-def test_both_addresses_lead_to_the_same_server(any_server: EmbeddedServer) -> None:
-    with (
-        redis.Redis.from_url(any_server.url) as near,
-        redis.Redis.from_url(any_server.tcp_url) as far,
-    ):
-        near.set("test_both_addresses", "1")
-        assert far.get("test_both_addresses") == b"1"
-        near.delete("test_both_addresses")
-    assert any_server.tcp_url.startswith("redis://127.0.0.1:")
-    assert any_server.alive
-
-
 def test_only_its_owner_may_use_the_socket(any_server: EmbeddedServer) -> None:
     mode = any_server.socket.stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o700
+    assert stat.S_IMODE(any_server.socket.parent.stat().st_mode) == 0o700
 
 
-def test_closing_ends_the_server_and_removes_its_socket(
+def test_closing_ends_the_server_and_removes_its_folder(
     any_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a server of the same kind
@@ -80,14 +76,15 @@ def test_closing_ends_the_server_and_removes_its_socket(
     running = EmbeddedServer(tmp_path)
     pid = pid_of(running)
     assert running.binary == any_server.binary
-    assert running.socket == tmp_path / "redis.sock"
+    assert running.socket.parent.is_dir()
 
     # when it is closed
     running.close()
 
-    # then process and socket are gone; its words and nothing else are left
+    # then process and folder are gone; its words and nothing else are left
     assert not running.alive
     assert not is_running(pid)
+    assert not running.socket.parent.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["server.log"]
     assert running.log.read_text() != ""
 
@@ -102,9 +99,9 @@ def test_closing_after_the_server_was_killed_removes_what_it_left(tmp_path: Path
     eventually(lambda: not running.alive)
     assert running.socket.exists()
 
-    # when it is closed, then the socket is gone
+    # when it is closed, then its folder is gone
     running.close()
-    assert not running.socket.exists()
+    assert not running.socket.parent.exists()
 
 
 def test_leaving_by_an_error_closes_the_server(tmp_path: Path) -> None:
@@ -112,70 +109,57 @@ def test_leaving_by_an_error_closes_the_server(tmp_path: Path) -> None:
         pid = pid_of(running)
         raise RuntimeError("on purpose")
     assert not is_running(pid)
-    assert not running.socket.exists()
+    assert not running.socket.parent.exists()
+
+
+def test_ending_at_once_leaves_no_folder_either(tmp_path: Path) -> None:
+    running = EmbeddedServer(tmp_path)
+    pid = pid_of(running)
+    running.kill()
+    eventually(lambda: not is_running(pid))
+    assert not running.socket.parent.exists()
+    running.close()
 
 
 @pytest.mark.parametrize("name", ["two words", "50%25", "a#b", "what?", "übung"])
-def test_the_directory_may_have_any_name(tmp_path: Path, quickly: None, name: str) -> None:
-    folder = tmp_path / name
-    folder.mkdir()
-    with EmbeddedServer(folder) as running:
-        assert running.socket.parent == folder
-        assert pid_of(running)
-
-
-def test_a_relative_directory_is_found_from_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_folder_for_temporary_files_may_have_any_name(
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    # given a server started in a relative directory
-    (tmp_path / "run").mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with EmbeddedServer(Path("run")) as running:
-        # when the program looks for it from another place, then the address still holds
-        monkeypatch.chdir("elsewhere")
+    (short / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(short / name))
+    with EmbeddedServer(tmp_path) as running:
+        assert running.socket.parent.parent == short / name
         assert pid_of(running)
+    assert list((short / name).iterdir()) == []
 
 
-def test_a_long_directory_gets_a_short_socket_path(tmp_path: Path) -> None:
-    # given a directory whose socket would have too long a path
-    folder = tmp_path / ("long-" * 30)
-    folder.mkdir()
-
-    # when a server is started in it
-    with EmbeddedServer(folder) as running:
-        # then the socket is elsewhere, and the log is here
-        short = running.socket.parent
-        assert len(os.fsencode(running.socket)) <= LONGEST_SOCKET_PATH
-        assert short != folder
-        assert stat.S_IMODE(short.stat().st_mode) == 0o700
-        assert running.log.parent == folder
+@pytest.mark.parametrize("name", ["two words", "50%25", "long-" * 40])
+def test_the_run_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with EmbeddedServer(tmp_path / name) as running:
         assert pid_of(running)
-
-    # and nothing of it is left
-    assert not short.exists()
+        assert running.log.parent == tmp_path / name
 
 
-@pytest.mark.parametrize("temporary", ["nowhere", "as long"])
-def test_a_long_directory_without_a_temporary_one_gets_the_remedy(
+@pytest.mark.parametrize("temporary", ["nowhere", "too long", "not sticky"])
+def test_a_folder_for_temporary_files_that_will_not_do_gets_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: str
 ) -> None:
-    # given a system without a folder for temporary files, or with one that is no better
-    folder = tmp_path / ("long-" * 30)
-    folder.mkdir()
-
-    def refuse(**_: object) -> None:
-        raise FileNotFoundError(2, "No usable temporary directory found")
-
-    if temporary == "nowhere":
-        monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
-    else:
-        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    # given one that is missing, too long for a socket, or open to all without the sticky bit
+    folder = tmp_path / ("long-" * 30 if temporary == "too long" else "folder")
+    if temporary != "nowhere":
+        folder.mkdir()
+    if temporary == "not sticky":
+        folder.chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
 
     # when / then
-    with pytest.raises(ServerNotStarted, match=r"too long .* shorter --run-dir, or set TMPDIR"):
-        EmbeddedServer(folder)
-    assert list(folder.iterdir()) == []
+    with pytest.raises(ServerNotStarted, match=r"folder.*socket.*set TMPDIR to ") as refused:
+        EmbeddedServer(tmp_path)
+    assert str(folder) in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert temporary == "nowhere" or list(folder.iterdir()) == []
+    assert not (tmp_path / "server.log").exists()
 
 
 def test_two_servers_run_side_by_side(tmp_path: Path) -> None:
@@ -183,15 +167,17 @@ def test_two_servers_run_side_by_side(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     with EmbeddedServer(tmp_path / "one") as one, EmbeddedServer(tmp_path / "two") as two:
         assert pid_of(one) != pid_of(two)
-        assert one.tcp_url != two.tcp_url
+        assert one.url != two.url
 
 
 # Servers that do not start.
 
 
 def test_a_server_that_ends_at_once_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+
     # given a server that cannot start
     broken = script(tmp_path / "broken", "echo 'Fatal: no luck today' >&2", "exit 1")
     monkeypatch.setenv("IMPALA_REDIS_SERVER", str(broken))
@@ -204,11 +190,14 @@ def test_a_server_that_ends_at_once_is_not_waited_for(
     # then that is noticed at once, and its words are where the message says
     assert time.monotonic() - started < 5.0
     assert "no luck today" in (tmp_path / "server.log").read_text()
+    assert list(short.iterdir()) == []
 
 
 def test_a_server_that_never_answers_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+
     # given a program that runs, and is no server
     mute = script(tmp_path / "mute", f"echo $$ > {tmp_path}/pid", "exec sleep 60")
     monkeypatch.setenv("IMPALA_REDIS_SERVER", str(mute))
@@ -218,6 +207,7 @@ def test_a_server_that_never_answers_is_ended(
     with pytest.raises(ServerNotStarted):
         EmbeddedServer(tmp_path)
     assert not is_running(int((tmp_path / "pid").read_text()))
+    assert list(short.iterdir()) == []
 
 
 # Its life hangs on ours.

@@ -1,0 +1,71 @@
+"""A folder that only this user can enter, and that goes with the process that made it.
+
+It is locked as long as its process lives. So a later process of the same user can tell one that was
+left behind, as after kill -9, from one in use.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+PREFIX = "impala-"
+
+
+class PrivateFolder:
+    """A new folder of mode 0700 among the temporary files; `remove` ends it."""
+
+    def __init__(self) -> None:
+        """Makes and locks the folder.
+
+        Raises OSError when it cannot be made, PermissionError when other users could put another
+        in its place.
+        """
+        parent = Path(tempfile.gettempdir())
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PermissionError(
+                0,
+                "every user may rename what others have in it: it lacks the sticky bit",
+                str(parent),
+            )
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        # Without locks nobody can tell that it was left behind, and it stays.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """Removes the folder with all that is in it; a second time does no harm."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def remove_those_left_behind(contents: str) -> None:
+    """Removes the folders of this user whose processes are gone.
+
+    Only one with a file named `contents` is removed: without it a folder may be so new that its
+    process has not locked it yet.
+    """
+    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX):
+                with contextlib.suppress(OSError):
+                    _remove_if_left_behind(Path(entry.path), contents)
+
+
+def _remove_if_left_behind(path: Path, contents: str) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(folder)
+        ours = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
+        if ours and os.path.lexists(path / contents):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+            shutil.rmtree(path)
+    finally:
+        os.close(folder)
