@@ -9,8 +9,10 @@ of ours as its `strerror`.
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,16 +21,17 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Writes the file so that it is old or new at every instant, and durable afterwards.
 
-    A symbolic link of that name is replaced, and what it leads to is left alone. Raises OSError.
+    A symbolic link of that name is replaced, and what it leads to is left alone. Data in pieces are
+    written as they come, so that the whole is never held. Raises OSError.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -43,6 +46,18 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.close(descriptor)
 
 
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Removes what a kill has left of `write_atomically`, for names of a pattern as `glob` has it.
+
+    Until 0.2 the number of a process stood where now are 16 hex digits. Raises OSError.
+    """
+    for path in folder.glob(f".{name}.*.tmp"):
+        if re.fullmatch(r"[0-9a-f]{16}|[0-9]{1,10}", path.name.split(".")[-2]) and (
+            path.is_symlink() or path.is_file()
+        ):
+            path.unlink(missing_ok=True)
+
+
 def open_to_append(path: Path, *, mode: int = 0o666, buffering: int = -1) -> BinaryIO:
     """Opens a file for writing at its end, and makes it, with `mode`, if it is not there.
 
@@ -50,6 +65,20 @@ def open_to_append(path: Path, *, mode: int = 0o666, buffering: int = -1) -> Bin
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     return os.fdopen(_opened(path, flags, mode, follow=False), "ab", buffering=buffering)
+
+
+def open_for_its_owner(path: Path) -> int:
+    """Opens a file for reading and writing, and makes it, so that no other user can open it.
+
+    One of ours that others could open is closed to them. Returns the file descriptor. Raises
+    OSError as `open_to_append`.
+    """
+    descriptor = _opened(path, os.O_RDWR | os.O_CREAT, 0o600, follow=False)
+    found = os.fstat(descriptor)
+    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o077:
+        with contextlib.suppress(OSError):  # a file system without modes
+            os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def open_to_read(path: Path, *, follow: bool = False) -> BinaryIO:
@@ -68,15 +97,23 @@ def open_to_read(path: Path, *, follow: bool = False) -> BinaryIO:
 def read_whole(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
     """What a regular file of at most `most_bytes` holds. Raises OSError as `open_to_read`."""
     with open_to_read(path, follow=follow) as file:
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise OSError(errno.EFBIG, f"it is longer than {most_bytes:,} bytes", str(path))
-    return data
+        # By the size that it has: what only claims to be long, as a sparse file, is not read, and
+        # no memory is taken for more than there is.
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            why = f"{path.name} is longer than {most_bytes:,} bytes"
+            raise OSError(errno.EFBIG, why, str(path))
+        return file.read(size)
 
 
 def make_folder(path: Path) -> None:
     """Makes a folder, and those above it, unless it is there. Raises OSError, also for a link."""
+    refuse_link(path)
     path.mkdir(parents=True, exist_ok=True)
+
+
+def refuse_link(path: Path) -> None:
+    """Raises OSError if the name, of a folder that was found in a directory, is that of a link."""
     if path.is_symlink():
         raise _is_a_link(path)
 
@@ -98,8 +135,9 @@ def _opened(path: Path, flags: int, mode: int, follow: bool) -> int:
 
 
 def _is_a_link(path: Path) -> OSError:
-    return OSError(errno.ELOOP, "it is a symbolic link, which is not followed there", str(path))
+    why = f"{path.name} is a symbolic link, which is not followed there"
+    return OSError(errno.ELOOP, why, str(path))
 
 
 def _is_not_regular(path: Path) -> OSError:
-    return OSError(errno.EINVAL, "it is no regular file", str(path))
+    return OSError(errno.EINVAL, f"{path.name} is no regular file", str(path))
