@@ -59,7 +59,7 @@ def _started(records: RunRecords) -> RunRecords:
     if records.count <= FEW:
         return records
     numbers = {name: column[1:] for name, column in records.numbers.items()}
-    return RunRecords(records.count - 1, numbers, {})
+    return RunRecords(records.count - 1, numbers, {}, records.every)
 
 
 def _rising(x: Column, y: Column) -> tuple[Column, Column]:

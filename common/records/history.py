@@ -4,11 +4,10 @@ Another process, which may have been killed while it wrote, or another version h
 it: a line that is no record is skipped and counted, a figure that is no number is left out.
 """
 
-import io
-import json
 import math
+import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -18,15 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.errors import ConfigError, RunUnreadable, printable
+from impala_redis.common.files import open_to_read
+from impala_redis.common.records.lines import lines_of, number_or_nan, record_of
 from impala_redis.common.records.rundir import RunDirectory, way_to_a_run
 from impala_redis.common.run.config import Config
 
 Column = NDArray[np.float64]
 
-# A figure beyond this is not drawn; float32, in which figures are computed, ends earlier.
-LARGEST = 1e100
 # A file with more names than this was not written by us; the rest is left out.
-FIGURES = 500
+FIGURES, LONGEST_NAME = 500, 200
+# A record lists at most 20 values one by one; of a longer list the rest is left out.
+LONGEST_LIST = 1000
+# This many numbers are held (8 bytes each): 27 days of records every 5 s. Of a longer run every
+# other record is left out, as often as need be.
+MOST_NUMBERS = 40_000_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class RunRecords:
     count: int
     numbers: dict[str, Column]  # each [count], NaN where a record has no value
     lists: dict[str, list[tuple[int, Column]]]  # single values: the record, what it holds
+    every: int = 1  # only each so-manieth record was kept, for there were too many, and the last
 
     def column(self, name: str) -> Column:
         """The figure in each record: [count]."""
@@ -82,6 +87,7 @@ def read_run(path: Path) -> Run:
         identity, settings = directory.read_config()
         complete = Config().replace(settings).values() if settings else {}
         records, skipped_lines = _read_records(directory.metrics)
+        result = directory.read_result() or {}
     except OSError as error:
         raise RunUnreadable(
             f"the run in {printable(path)} cannot be read ({error.strerror}); change the "
@@ -104,7 +110,7 @@ def read_run(path: Path) -> Run:
         name=name if isinstance(name, str) else path.resolve().name,
         preset=preset if isinstance(preset, str) else None,
         settings=complete,
-        result=directory.read_result() or {},
+        result=result,
         records=records,
         skipped_lines=skipped_lines,
     )
@@ -122,46 +128,80 @@ def _check_that_it_holds_a_run(directory: RunDirectory) -> None:
         )
 
 
-def _read_records(path: Path) -> tuple[RunRecords, int]:
-    """The records, and the number of lines that are none.
+class _Reading:
+    """Records as they are read.
 
-    Numbers go into arrays as they are read: a Python list would hold each as an object.
+    Numbers go into arrays at once: a Python list would hold each as an object.
     """
-    count, skipped = 0, 0
-    found: dict[str, array[float]] = {}
-    lists: dict[str, list[tuple[int, Column]]] = {}
-    with path.open("rb") if path.exists() else io.BytesIO() as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            if not isinstance(record, dict):
-                skipped += bool(line.strip())
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, array[float]] = {}
+        self._lists: dict[str, list[tuple[int, Column]]] = {}
+        self._count, self._in_lists = 0, 0  # records, and numbers in lists
+        self._every, self._read = 1, 0
+        self._latest: Mapping[str, Any] | None = None  # unless it is kept
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Takes the next record in."""
+        if self._read % self._every:
+            self._latest = record
+        else:
+            self._keep(record)
+            if self._count * len(self._numbers) + self._in_lists > MOST_NUMBERS:
+                self._halve()
+        self._read += 1
+
+    def _keep(self, record: Mapping[str, Any]) -> None:
+        self._latest = None
+        for name, value in record.items():
+            known = name in self._numbers or name in self._lists
+            full = len(self._numbers) + len(self._lists) >= FIGURES
+            if not known and (full or len(name) > LONGEST_NAME):
                 continue
-            for name, value in record.items():
-                if len(found) + len(lists) >= FIGURES and not (name in found or name in lists):
-                    continue
-                if isinstance(value, list):
-                    several = np.fromiter(map(number_or_nan, value), np.float64, len(value))
-                    lists.setdefault(name, []).append((count, several))
-                elif math.isfinite(figure := number_or_nan(value)):
-                    values = found.setdefault(name, array("d"))
-                    if len(values) < count:  # the figure was absent for a while
-                        values.extend(repeat(math.nan, count - len(values)))
-                    values.append(figure)
-            count += 1
-    for values in found.values():
-        values.extend(repeat(math.nan, count - len(values)))
-    numbers = {name: np.frombuffer(values) for name, values in found.items()}
-    return RunRecords(count, numbers, lists), skipped
+            if isinstance(value, list):
+                several = np.array([number_or_nan(one) for one in value[:LONGEST_LIST]])
+                self._lists.setdefault(name, []).append((self._count, several))
+                self._in_lists += len(several)
+            elif math.isfinite(figure := number_or_nan(value)):
+                values = self._numbers.setdefault(name, array("d"))
+                if len(values) < self._count:  # the figure was absent for a while
+                    values.extend(repeat(math.nan, self._count - len(values)))
+                values.append(figure)
+        self._count += 1
+
+    def _halve(self) -> None:
+        """Leaves out every other record."""
+        self._every *= 2
+        self._count = (self._count + 1) // 2
+        self._numbers = {name: values[::2] for name, values in self._numbers.items()}
+        self._lists = {
+            name: [(record // 2, values) for record, values in lists if record % 2 == 0]
+            for name, lists in self._lists.items()
+        }
+        self._in_lists = sum(len(one) for lists in self._lists.values() for _, one in lists)
+
+    def records(self) -> RunRecords:
+        """All that was kept, and the last one in any case."""
+        if self._latest is not None:
+            self._keep(self._latest)
+        for values in self._numbers.values():
+            values.extend(repeat(math.nan, self._count - len(values)))
+        numbers = {name: np.frombuffer(values) for name, values in self._numbers.items()}
+        return RunRecords(self._count, numbers, self._lists, self._every)
 
 
-def number_or_nan(value: Any) -> float:
-    """The value if it is a number that can be drawn, else NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
-        return math.nan
-    return float(value)
+def _read_records(path: Path) -> tuple[RunRecords, int]:
+    """The records, and the number of lines that are none. Raises OSError."""
+    reading, skipped = _Reading(), 0
+    if os.path.lexists(path):
+        with open_to_read(path) as file:
+            for line in lines_of(file):
+                record = record_of(line)
+                if record is not None:
+                    reading.add(record)
+                else:
+                    skipped += bool(line.strip())
+    return reading.records(), skipped
 
 
 def series(records: RunRecords, name: str, over: str = "frames") -> tuple[Column, Column]:

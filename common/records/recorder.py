@@ -11,18 +11,21 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impala_redis.common.files import write_atomically
+from impala_redis.common.files import open_to_append, open_to_read, write_atomically
 from impala_redis.common.records.figures import find
+from impala_redis.common.records.lines import lines_of, number_or_nan, record_of
 
 if TYPE_CHECKING:
     from impala_redis.common.records.tensorboard_file import EventFile
 
 log = logging.getLogger(__name__)
 
+# What is counted, and the seconds of a run, stay far below it.
+MOST = 2.0**52
 # TensorBoard's import takes 0.2 s: a short run pays for it once, after the training.
 TENSORBOARD_AFTER_S = 5.0
 
@@ -32,13 +35,13 @@ class Recorder:
 
     def __init__(self, run_dir: Path, updates: int = 0) -> None:
         """Goes on after the record of that many updates; cuts off what a resumed run repeats."""
-        self._run_dir = run_dir
+        self._run_dir, self._path = run_dir, run_dir / "metrics.jsonl"
         self.time_s = 0.0  # of the last record that is kept
         self._frames = 0
-        if (run_dir / "metrics.jsonl").exists():
-            self._keep_until(updates)
+        if os.path.lexists(self._path):
+            write_atomically(self._path, self._until(updates))
         # Not buffered: a record is written whole or taken back.
-        self._file = (run_dir / "metrics.jsonl").open("ab", buffering=0)
+        self._file = open_to_append(self._path, buffering=0)
         self.lost = 0  # records that could not be written
         self._losing = False
         self._started = time.monotonic()
@@ -87,19 +90,15 @@ class Recorder:
                 self._file.truncate(end)
             raise
 
-    def _keep_until(self, updates: int) -> None:
-        kept = []
-        for line in (self._run_dir / "metrics.jsonl").read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-                keep = record["updates"] <= updates
-            except (ValueError, KeyError, TypeError):
-                continue  # a record that a killed learner left unfinished
-            if keep:
-                kept.append(line + b"\n")
-                self.time_s = float(record.get("time_s", 0.0))
-                self._frames = int(record.get("frames", 0))
-        write_atomically(self._run_dir / "metrics.jsonl", b"".join(kept))
+    def _until(self, updates: int) -> Iterator[bytes]:
+        """The lines of the records up to that many updates; what is no record is left out."""
+        with open_to_read(self._path) as file:
+            for line in lines_of(file):
+                record = record_of(line) or {}  # none: a killed learner left it unfinished
+                if number_or_nan(record.get("updates")) <= updates:
+                    yield line.rstrip(b"\r\n") + b"\n"
+                    self.time_s = _number(record, "time_s")
+                    self._frames = int(_number(record, "frames"))
 
     def _write_events(self) -> None:
         if self._events_failed:
@@ -123,6 +122,12 @@ def _is_scalar(name: str, value: Any) -> bool:
     """Whether TensorBoard gets it: all numbers but those that the table keeps from it."""
     figure = find(name)
     return isinstance(value, int | float) and (figure is None or figure.in_tensorboard)
+
+
+def _number(record: Mapping[str, Any], name: str) -> float:
+    """A figure that is never negative, 0 if the record garbles it."""
+    value = number_or_nan(record.get(name))
+    return value if 0 <= value <= MOST else 0.0
 
 
 def _has_value(value: Any) -> bool:

@@ -22,6 +22,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import (
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG, PLUGIN_NAME
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from impala_redis.common.files import open_to_append
 from impala_redis.common.records import figures
 from impala_redis.common.records.figures import Figure
 
@@ -32,7 +33,7 @@ class EventFile:
     def __init__(self, run_dir: Path, purge_step: int | None) -> None:
         """Hides the events of earlier files from `purge_step` on, if there is one."""
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
-        self._file = (run_dir / name).open("ab")
+        self._file = open_to_append(run_dir / name)
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if purge_step is not None:

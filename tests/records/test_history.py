@@ -14,6 +14,7 @@ from impala_redis.common.errors import ConfigError, RunUnreadable
 from impala_redis.common.records import history
 from impala_redis.common.records.curves import POINTS, Curve, curve_of, spread
 from impala_redis.common.records.history import grouped, read_run, series
+from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.rundir import FORMAT, RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.saved_spec import MADE_BY
@@ -346,7 +347,5 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path: Path) -> Non
 
 
 def test_a_number_is_one_that_can_be_drawn() -> None:
-    assert history.number_or_nan(3) == 3.0
-    assert all(
-        math.isnan(history.number_or_nan(v)) for v in (True, "3", None, 10**400, math.inf, [3])
-    )
+    assert number_or_nan(3) == 3.0
+    assert all(math.isnan(number_or_nan(v)) for v in (True, "3", None, 10**400, math.inf, [3]))

@@ -13,6 +13,7 @@ import numpy as np
 from impala_redis.common.records import history
 from impala_redis.common.records.curves import Curve, curve_of, spread
 from impala_redis.common.records.history import Column, Group, Run
+from impala_redis.common.records.lines import number_or_nan
 from impala_redis.workers.reporting import canvas
 from impala_redis.workers.reporting.canvas import MUTED, PAPER
 from impala_redis.workers.reporting.gallery import OVER, SECTIONS, Chart, Line
@@ -228,13 +229,13 @@ def _limit(chart: Chart, groups: Sequence[Group]) -> tuple[str, str] | None:
     if chart.limit is None:
         return None
     found = {run.settings.get(chart.limit[0]) for group in groups for run in group.runs}
-    return chart.limit if len(found) == 1 and np.isfinite(history.number_or_nan(*found)) else None
+    return chart.limit if len(found) == 1 and np.isfinite(number_or_nan(*found)) else None
 
 
 def _draw_limit(axes: "Axes", limit: tuple[str, str], run: Run) -> None:
     """Draws the setting that bounds the figure."""
     key, words = limit
-    value = history.number_or_nan(run.settings[key])
+    value = number_or_nan(run.settings[key])
     style, label = (0, (4, 3)), f"{words} {short(value)}"
     axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=style, label=label)
 

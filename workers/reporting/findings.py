@@ -11,6 +11,7 @@ import numpy as np
 
 from impala_redis.common.records import history
 from impala_redis.common.records.history import Run, RunRecords
+from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.refusals import REFUSALS, why_refused
 from impala_redis.common.transport.diagnosis import NOT_ENOUGH_FIGURES, Situation, bottleneck
 
@@ -120,7 +121,7 @@ def refused_share(run: Run) -> float | None:
     """The share refused of the columns that came: by the result, else by the records."""
     refused = run.result.get("refused")
     share = refused.get("refused_share") if isinstance(refused, dict) else None
-    known = history.number_or_nan(share)
+    known = number_or_nan(share)
     return history.mean(run.records, "refused_share", "time_s") if math.isnan(known) else known
 
 

@@ -10,6 +10,7 @@ from impala_redis import __version__
 from impala_redis.common.records import history
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.history import Group, Run
+from impala_redis.common.records.lines import number_or_nan
 from impala_redis.workers.reporting import findings
 from impala_redis.workers.reporting.tables import Table, figures_table, settings_table
 from impala_redis.workers.reporting.words import run_labels, setting
@@ -141,13 +142,13 @@ def _ending(run: Run) -> str:
 
 def _outcome(run: Run, name: str) -> float:
     """A figure of the result, else of the last record that has it; NaN when there is none."""
-    value = history.number_or_nan(run.result.get(name))
+    value = number_or_nan(run.result.get(name))
     return run.records.last(name) if math.isnan(value) else value
 
 
 def _wall_s(run: Run) -> float:
     """The time that the user waited, else the time up to the last record."""
-    value = history.number_or_nan(run.result.get("wall_s"))
+    value = number_or_nan(run.result.get("wall_s"))
     return _outcome(run, "time_s") if math.isnan(value) else value
 
 
@@ -263,6 +264,12 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
         yield (
             f"{lines} of metrics.jsonl could not be read and had to be left out; a program that is "
             "killed may leave one unfinished."
+        )
+    thinned = max(run.records.every for run in runs)
+    if thinned > 1:
+        yield (
+            f"There are too many records to hold them all: only one of {thinned} was read, so a "
+            "peak between two of them may be missing."
         )
     records = sum(run.records.count for run in runs)
     yield (
