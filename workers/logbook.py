@@ -67,6 +67,7 @@ class Logbook:
         with written_to(plan.directory.path):
             self._directory.write_config(plan.run, plan.preset, plan.config)
             self._directory.result.unlink(missing_ok=True)  # left before the run was resumed
+            self._directory.remove_leftovers()
             checkpoint.discard_after(self._directory.checkpoints, learner.updates)
             self._recorder = Recorder(plan.directory.path, learner.updates)
         self._means, self._tally = Means(), Tally()

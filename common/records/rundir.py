@@ -4,15 +4,21 @@ import contextlib
 import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from impala_redis.common.errors import ConfigError, RunDirectoryError, RunUnreadable, printable
-from impala_redis.common.files import write_atomically
+from impala_redis.common.files import (
+    make_folder,
+    open_for_its_owner,
+    read_whole,
+    refuse_link,
+    remove_leftovers,
+    write_atomically,
+)
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.config_file import read_document, read_toml, to_toml
+from impala_redis.common.run.config_file import read_document_found, settings_in, to_toml
 from impala_redis.common.run.saved_spec import MADE_BY, maker
 
 log = logging.getLogger(__name__)
@@ -22,6 +28,8 @@ log = logging.getLogger(__name__)
 # not when a setting is added, since a version that does not know it refuses the file by its name.
 FORMAT = 1
 
+# A result takes one KB.
+MOST_RESULT_BYTES = 1_048_576
 
 # Folders of a run directory, which are taken for it now and then.
 FOLDERS = ("checkpoints", "logs")
@@ -74,7 +82,8 @@ class RunDirectory:
         """
         if not self.config.exists():
             return {}, {}
-        table = read_document(self.config).get("run")
+        document = read_document_found(self.config)
+        table = document.get("run")
         identity = table if isinstance(table, dict) else {}
         made_by = f" ({maker(identity)})" if "made_by" in identity else ""
         found = identity.get("format", FORMAT)
@@ -84,7 +93,7 @@ class RunDirectory:
                 f"{ascii(found)[:80]}, this one reads {FORMAT}); install that version{made_by}"
             )
         try:
-            return identity, read_toml(self.config)
+            return identity, settings_in(document)
         except ConfigError as error:
             raise ConfigError(
                 f"{printable(self.config)}: {error}; or it is of a newer version of impala-redis: "
@@ -109,8 +118,10 @@ class RunDirectory:
                     f"{name} already holds a run ({printable(self._status())}); add --resume to "
                     "continue it, or give another --run-dir"
                 )
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / f".{program}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            make_folder(self.checkpoints)
+            for folder in FOLDERS:
+                refuse_link(self.path / folder)
+            lock = open_for_its_owner(self.path / f".{program}.lock")
         except OSError as error:
             raise RunDirectoryError(
                 f"the run directory {name} cannot be written ({error.strerror}); give another "
@@ -131,12 +142,20 @@ class RunDirectory:
             )
 
     def read_result(self) -> dict[str, Any] | None:
-        """The result of the run, None as long as it has not ended."""
+        """The result of the run, None as long as it has not ended, or if it is damaged.
+
+        Raises OSError: it is there, and cannot be read.
+        """
         try:
-            result = json.loads(self.result.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            result = json.loads(read_whole(self.result, MOST_RESULT_BYTES).decode())
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
         return result if isinstance(result, dict) else None
+
+    def remove_leftovers(self) -> None:
+        """Removes what a kill has left unfinished beside the run's files. Raises OSError."""
+        for file in (self.config, self.metrics, self.result):
+            remove_leftovers(self.path, file.name)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes result.json, whole."""

@@ -4,10 +4,14 @@ import codecs
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from impala_redis.common.errors import ConfigError
+from impala_redis.common.errors import ConfigError, printable
+from impala_redis.common.files import open_to_read
 from impala_redis.common.run.config import Config, find_setting, settings
+
+# A file with every setting takes 10 KB.
+MOST_BYTES = 1_048_576
 
 
 def to_toml(config: Config) -> str:
@@ -38,25 +42,60 @@ def decoded(raw: bytes) -> str:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """A TOML file as it is. Raises ConfigError: unreadable, or not TOML."""
+    """A TOML file that the user has named, as it is; it may also be a link, or a pipe.
+
+    Raises ConfigError: unreadable, too long, or not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return _parsed(file, path)
+    except OSError as error:
+        raise ConfigError(_unreadable(path, error)) from error
+
+
+def read_document_found(path: Path) -> dict[str, Any]:
+    """A TOML file that was found in a run directory: a regular file, and no symbolic link.
+
+    Raises ConfigError as `read_document`.
+    """
+    try:
+        with open_to_read(path) as file:
+            return _parsed(file, path)
+    except OSError as error:
+        raise ConfigError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"cannot read the config file {printable(path)}: {error.strerror}"
+
+
+def _parsed(file: BinaryIO, path: Path) -> dict[str, Any]:
     import tomllib  # late: it takes 20 ms, and most programs read none
 
+    raw = file.read(MOST_BYTES + 1)
+    if len(raw) > MOST_BYTES:
+        raise ConfigError(
+            f"the config file {printable(path)} is longer than {MOST_BYTES:,} bytes, and not one "
+            "of ours"
+        )
     try:
-        text = decoded(path.read_bytes())
-        return tomllib.loads(text.replace("\r\n", "\n").replace("\r", "\n"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from error
+        return tomllib.loads(decoded(raw).replace("\r\n", "\n").replace("\r", "\n"))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the config file {path} is not TOML: {error}") from error
+        why = str(error)[:200]
+        raise ConfigError(f"the config file {printable(path)} is not TOML: {why}") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, as flat keys; tables only group them. Raises ConfigError.
+    """The settings in a TOML file that the user has named. Raises ConfigError."""
+    return settings_in(read_document(path))
+
+
+def settings_in(document: dict[str, Any]) -> dict[str, Any]:
+    """A document's settings, as flat keys; tables only group them. Raises ConfigError.
 
     The table `[run]` of a run directory's config.toml is passed over.
     """
-    document = read_document(path)
-    document.pop("run", None)
+    document = {key: value for key, value in document.items() if key != "run"}
     values: dict[str, Any] = {}
     for key, value in document.items():
         values.update(value if isinstance(value, dict) else {key: value})
