@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, Ac
 from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.env_id import module_of
-from impala_redis.workers import pacing, process, voice
+from impala_redis.workers import credentials, pacing, process, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.setting_options import as_arguments
 
@@ -47,9 +48,9 @@ class Crew:
         self._actor_options = list(actor_options)
         if module := module_of(plan.config.environment.env):
             self._actor_options += ["--env-module", module]
-        # In the environment: an address may hold a password, and everyone can read arguments.
-        self._environment = os.environ | {
-            "IMPALA_REDIS_URL": redis_url,
+        # Not as an argument, nor in the environment: an address may hold a password.
+        self._redis_url = redis_url
+        self._environment = _without_addresses(os.environ) | {
             process.STARTED_AT_VARIABLE: str(process.started_at_unix_s()),
         }
         self._logs = plan.directory.path / "logs"
@@ -162,13 +163,15 @@ class Crew:
             log.warning("%s has no log: %s", log_name, error)
             log_file = Path(os.devnull)
         listener = self._listeners[log_name] = voice.Listener()
-        process = children.spawn(
-            program_command(program, *options),
-            log_file=log_file,
-            death_signal=signal.SIGTERM,
-            environment=self._environment | {voice.VARIABLE: str(listener.writing)},
-            pass_fds=[listener.writing],
-        )
+        with credentials.handing_over(self._redis_url) as address:
+            process = children.spawn(
+                program_command(program, *options),
+                log_file=log_file,
+                death_signal=signal.SIGTERM,
+                environment=self._environment
+                | {voice.VARIABLE: str(listener.writing), credentials.VARIABLE: str(address)},
+                pass_fds=[listener.writing, address],
+            )
         listener.started()
         return process
 
@@ -198,6 +201,12 @@ class Crew:
             if line.startswith("error: ") or "Error" in line:
                 return printable(line.removeprefix("error: "))
         return f"{silent_end(code)}; see {path}"
+
+
+def _without_addresses(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those that name another server, or the file of its password."""
+    left_out = ("IMPALA_REDIS_URL", "IMPALA_REDIS_PASSWORD_FILE")
+    return {name: value for name, value in variables.items() if name not in left_out}
 
 
 def silent_end(code: int) -> str:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from impala_redis.common.run.config_file import decoded
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.server.address import has_password, with_password
+from impala_redis.workers import credentials
 from impala_redis.workers.command import Amount
 
 Function = Callable[..., Any]
@@ -108,6 +109,10 @@ def _complete_url(
             "into a file that --redis-password-file or IMPALA_REDIS_PASSWORD_FILE names",
             context,
         )
+    if _holds_secret(os.environ.get("IMPALA_REDIS_URL", "")):
+        credentials.forget("IMPALA_REDIS_URL")  # before an environment runs, which might look
+    if source is ParameterSource.DEFAULT and not context.resilient_parsing:
+        url = _handed_over(context) or url
     path: Path | None = context.meta[_PASSWORD_FILE]
     if path is None or context.resilient_parsing:
         return url
@@ -118,6 +123,18 @@ def _complete_url(
             context,
         )
     return url if has_password(url) else with_password(url, _password_in(path, context))
+
+
+def _handed_over(context: click.Context) -> str | None:
+    """The address from impala-train, if it has started this program."""
+    try:
+        return credentials.handed_over()
+    except ValueError as error:
+        raise click.UsageError(
+            f"{credentials.VARIABLE} is for what impala-train starts, and {error}: unset it, and "
+            "name the server by --redis-url or IMPALA_REDIS_URL",
+            context,
+        ) from error
 
 
 def _holds_secret(url: str) -> bool:
