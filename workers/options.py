@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from impala_redis.common.run.config_file import decoded
 from impala_redis.common.run.presets import PRESETS
-from impala_redis.common.server.address import has_password, with_password
+from impala_redis.common.server.address import has_password, holds_secret, with_password
 from impala_redis.workers import credentials
 from impala_redis.workers.command import Amount
 
@@ -102,14 +102,14 @@ def _complete_url(
 ) -> str | None:
     """The address with the password from the file, unless it holds one itself."""
     source = context.get_parameter_source(parameter.name or "")
-    if url and source is ParameterSource.COMMANDLINE and _holds_secret(url):
+    if url and source is ParameterSource.COMMANDLINE and holds_secret(url):
         raise click.UsageError(
             "--redis-url holds a password, and everyone on this machine can read a command line: "
             "set IMPALA_REDIS_URL instead, or leave the password out of the address and put it "
             "into a file that --redis-password-file or IMPALA_REDIS_PASSWORD_FILE names",
             context,
         )
-    if _holds_secret(os.environ.get("IMPALA_REDIS_URL", "")):
+    if holds_secret(os.environ.get("IMPALA_REDIS_URL", "")):
         credentials.forget("IMPALA_REDIS_URL")  # before an environment runs, which might look
     if source is ParameterSource.DEFAULT and not context.resilient_parsing:
         url = _handed_over(context) or url
@@ -135,10 +135,6 @@ def _handed_over(context: click.Context) -> str | None:
             "name the server by --redis-url or IMPALA_REDIS_URL",
             context,
         ) from error
-
-
-def _holds_secret(url: str) -> bool:
-    return has_password(url) or "password=" in url.lower()  # a key's ssl_password, too
 
 
 def _password_in(path: Path, context: click.Context) -> str:

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 FORMS = (
     "redis://host:port/0, rediss://host:port/0, unix:///path/to/redis.sock or "
@@ -21,10 +21,7 @@ _ALIASES = {
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 _OPTIONS = ("db", "username", "password")
 _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
-_TLS_OPTIONS = (
-    *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile"),
-    *("ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
-)
+_TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_min_version")
 _ENCODE = (
     "a special character in it must be percent-encoded, in a user name or password above all (% is "
     "%25, / %2F, ? %3F, # %23, @ %40, : %3A, [ %5B); or keep the password in a file and name that "
@@ -116,19 +113,23 @@ def _cleaned(url: str) -> str:
 
 
 def _options(query: str, encrypted: bool, with_sentinels: bool) -> dict[str, str]:
-    """The options of the query, which must all be known."""
-    found = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    """The options of the query, each given once, all known; `tls.objection` judges those of TLS."""
+    found: dict[str, str] = {}
     known = (
         *_OPTIONS,
         *(_TLS_OPTIONS if encrypted else ()),
         *(_SENTINEL_OPTIONS if with_sentinels else ()),
     )
-    for name in found:
-        if name in _TLS_OPTIONS and not encrypted:
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        is_of_tls = re.fullmatch(r"ssl_\w{1,36}", name)
+        shown = repr(name) if re.fullmatch(r"\w{1,40}", name, re.ASCII) else "of that name"
+        if is_of_tls and not encrypted:
             raise ValueError(f"the option {name} is one of rediss://, where TLS is spoken")
-        if name not in known:
-            shown = repr(name) if re.fullmatch(r"\w{1,40}", name) else "of that name"
+        if name not in known and not is_of_tls:
             raise ValueError(f"there is no option {shown} here; there are {', '.join(known)}")
+        if name in found:
+            raise ValueError(f"it has the option {shown} twice")
+        found[name] = value
     return found
 
 
@@ -167,7 +168,16 @@ def _number(text: str) -> int:
 def has_password(url: str) -> bool:
     """Whether an address holds the server's password, or something that may be meant as one."""
     before, _, _ = url.partition("://")[2 if "://" in url else 0].rpartition("@")
-    return bool(before.partition(":")[2]) or bool(re.search(r"[?&#]password=", url, re.IGNORECASE))
+    named = re.search(r"[?&#]password=", unquote(url), re.IGNORECASE)
+    return bool(before.partition(":")[2]) or named is not None
+
+
+def holds_secret(url: str) -> bool:
+    """Whether an address holds any password, such as a key's, in whatever spelling."""
+    decoded = unquote(url)
+    login = decoded.partition("://")[2].rpartition("@")[0] if "://" in decoded else ""
+    has_login = bool(login.partition(":")[2])
+    return has_password(url) or has_login or re.search(r"password\s*=", decoded, re.I) is not None
 
 
 def with_password(url: str, password: str) -> str:
@@ -224,7 +234,11 @@ def _asking_sentinels(address: Address, tls: list[str]) -> str:
 
 def _cli_place(place: Place) -> list[str]:
     return [
-        *([f"-h {place.host}"] if place.host not in ("localhost", "127.0.0.1") else []),
+        *(
+            [f"-h {shlex.quote(place.host)}"]
+            if place.host not in ("localhost", "127.0.0.1")
+            else []
+        ),
         *([f"-p {place.port}"] if place.port != DEFAULT_PORT else []),
     ]
 

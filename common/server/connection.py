@@ -42,9 +42,11 @@ def connect(url: str, name: str) -> Client:
         given = address.parse(url)
     except ValueError as error:
         raise _no_url(url, str(error)) from error
+    objection = tls.objection_to_names(given.options)
     try:
-        pool = _make_pool(given, name)
-        objection = tls.objection(pool.connection_kwargs)
+        if objection is None:
+            pool = _make_pool(given, name)
+            objection = tls.objection(pool.connection_kwargs)
         if objection is None:
             pool.make_connection()  # checks the options, connects to nothing
     except (ValueError, TypeError, redis.RedisError) as error:

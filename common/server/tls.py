@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PROBE_TIMEOUT_S = 1.0
@@ -21,6 +21,18 @@ _CHECKS_OFF = (
     ("ssl_min_version", lambda value: value < LEAST_VERSION),
 )
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+# What an address may say of TLS. Everything else that redis-py takes could lower what is checked,
+# such as the ciphers: some need no certificate.
+_TAKEN = (*_FILES, "ssl_password", *(name for name, _ in _CHECKS_OFF))
+
+
+def objection_to_names(names: Iterable[str]) -> str | None:
+    """What is wrong with the names of an address's options; None if nothing is."""
+    odd = next((name for name in names if name.startswith("ssl_") and name not in _TAKEN), None)
+    return odd and (
+        f"its option {odd} changes what TLS checks, and no address may do that; an address may "
+        f"have {', '.join(_TAKEN)}"
+    )
 
 
 def objection(options: Mapping[str, Any]) -> str | None:
@@ -62,7 +74,10 @@ def diagnosis(options: Mapping[str, Any], encrypted: bool) -> str | None:
             return None
         return "the server speaks TLS there; write rediss:// for redis://"
     if _answers_in_clear(place):
-        return "the server does not speak TLS there; write redis://, or give it a tls-port"
+        return (
+            "the server does not speak TLS there, or somebody in between answers for it: give it "
+            "a tls-port and look who answers, before you send a password or a run without TLS"
+        )
     return _greeting(place, options, listen=True) or None
 
 

@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from click.testing import CliRunner
 
 from chaos.servers import OpenServer
 from impala_redis.common.errors import RedisUnreachable
@@ -10,11 +11,13 @@ from impala_redis.common.server.address import (
     Place,
     cli_command,
     has_password,
+    holds_secret,
     parse,
     with_password,
     without_password,
 )
 from impala_redis.common.server.connection import connect, translated
+from impala_redis.workers.status import main as status_command
 
 
 def refusal(url: str) -> str:
@@ -22,6 +25,51 @@ def refusal(url: str) -> str:
     with pytest.raises(RedisUnreachable) as refused:
         connect(url, "test")
     return str(refused.value)
+
+
+# Secrets.
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/0?%70assword=hush",
+        "redis://h/0?db=1&%50ASSWOR%44=hush",
+        "redis://h/0%3Fpassword=hush",
+        "redis://h/0?password%3Dhush",
+        "redis://alice%3Ahush@h/0",
+        "redis+sentinel://h/name?sentinel_%70assword=hush",
+        "rediss://h/0?%73sl_p%61ssword=hush",
+        "unix:///no.sock?password%20=hush",
+    ],
+)
+def test_a_password_is_noticed_in_any_spelling(url: str) -> None:
+    # when
+    done = CliRunner().invoke(status_command, ["--run", "x", "--redis-url", url])
+
+    # then
+    assert holds_secret(url)
+    assert done.exit_code == 2
+    assert "holds a password" in done.output
+    assert "hush" not in done.output
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://alice@h/0?db=1",
+        "rediss://h/0?ssl_ca_certs=/a/passwords/ca.crt",
+        "h:6379",
+        "",
+        "[::1]",
+    ],
+)
+def test_no_password_is_seen_where_there_is_none(url: str) -> None:
+    assert not holds_secret(url)
+
+
+def test_an_option_stands_once() -> None:
+    assert "the option 'db' twice" in refusal("redis://127.0.0.1:1/0?db=1&%64b=2")
 
 
 # Taken.

@@ -24,7 +24,7 @@ from impala_redis.common.server import tls
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.server.suitability import check_server
-from support import ROOT, Programs, eventually, usable_servers
+from support import ROOT, Programs, eventually, tie_to_us, usable_servers
 
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
@@ -318,7 +318,7 @@ def misfit(
         "foreign certificate": (strict.url(**mutual(stranger)), "unknown ca"),
         "clear to tls": (f"redis://localhost:{place.port}/0", "write rediss://"),
         "clear to strict tls": (f"redis://u:p@localhost:{strict.port}/0", "write rediss://"),
-        "tls to clear": (clear.url(), "does not speak TLS there; write redis://"),
+        "tls to clear": (clear.url(), "or somebody in between answers for it"),
         "no such file": (place.url(ca=tmp_path / "no.crt"), "no.crt, cannot be read"),
         "check turned off": (place.url(ssl_cert_reqs="none"), "turns a check of TLS off"),
     }
@@ -385,6 +385,74 @@ def test_every_program_ends_with_the_cause_instead_of_waiting(
 def test_no_option_turns_a_check_off(option: str) -> None:
     with pytest.raises(RedisDenied, match="turns a check of TLS off"):
         connect(f"rediss://localhost:1/0?{option}", "test")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "ssl_ciphers=aNULL:%40SECLEVEL=0",
+        "%73sl_ciphers=aNULL:%40SECLEVEL=0",
+        "ssl_ca_certs=/etc/passwd&ssl_ciphers=aNULL",
+        "ssl_exclude_verify_flags=VERIFY_X509_STRICT",
+        "ssl_include_verify_flags=VERIFY_DEFAULT",
+        "ssl_ca_path=/tmp",
+        "ssl_ca_data=x",
+        "ssl_validate_ocsp=false",
+        "ssl_validate_ocsp_stapled=false",
+        "ssl_ocsp_context=x",
+        "ssl_ocsp_expected_cert=x",
+        "ssl_of_a_later_redis_py=x",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["rediss", "rediss+sentinel"])
+def test_no_other_option_of_tls_is_taken(scheme: str, option: str) -> None:
+    address = f"{scheme}://user:hush@localhost:1/{'0' if scheme == 'rediss' else 'mymaster'}"
+    with pytest.raises(RedisDenied, match="changes what TLS checks") as refused:
+        connect(f"{address}?{option}", "test")
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["SSL_CIPHERS=aNULL", "Ssl_Ca_Path=/tmp", "ssl-ciphers=aNULL"])
+def test_an_option_of_tls_in_another_spelling_is_none(option: str) -> None:
+    with pytest.raises(RedisUnreachable, match="there is no option"):
+        connect(f"rediss://localhost:1/0?{option}", "test")
+
+
+def test_an_option_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(RedisUnreachable, match="'ssl_cert_reqs' twice"):
+        connect("rediss://localhost:1/0?ssl_cert_reqs=none&ssl_cert_reqs=required", "test")
+
+
+def test_options_that_leave_every_check_on_do_no_harm(place: Place) -> None:
+    ping(place.url(ssl_cert_reqs="required", ssl_check_hostname="true", ssl_min_version=772))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("option", ["", "?ssl_ciphers=aNULL:%40SECLEVEL=0"])
+def test_a_server_without_a_certificate_never_gets_a_password(tmp_path: Path, option: str) -> None:
+    # given somebody who speaks TLS, has no certificate, and writes down what he is sent
+    port = free_port()
+    heard = tmp_path / "heard"
+    command = ("openssl", "s_server", "-nocert", "-cipher", "aNULL:@SECLEVEL=0", "-tls1_2")
+    with heard.open("wb") as output:
+        somebody = subprocess.Popen(
+            [*command, "-accept", f"127.0.0.1:{port}"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=tie_to_us,
+        )
+    eventually(lambda: b"ACCEPT" in heard.read_bytes())
+
+    # when
+    with pytest.raises((RedisDenied, RedisUnreachable)) as refused:
+        ping(f"rediss://user:hunter2@127.0.0.1:{port}/0{option}")
+    somebody.kill()
+    somebody.communicate(timeout=10)
+
+    # then
+    assert isinstance(refused.value, RedisDenied)
+    assert b"hunter2" not in heard.read_bytes()
 
 
 def test_an_older_tls_is_refused(certificates: Certificates) -> None:
@@ -480,6 +548,7 @@ def test_a_connection_that_once_worked_and_breaks_is_not_examined(
             "rediss://h/0?ssl_keyfile=/a%20b/k&ssl_certfile=/a%20b/c&ssl_ca_certs=/ca",
             "redis-cli -h h --tls --cacert /ca --cert '/a b/c' --key '/a b/k'",
         ),
+        ("redis://$(touch%20x);y/0", "redis-cli -h '$(touch x);y'"),
         ("redis://h/0?username=bob&password=hush", "redis-cli -h h --user bob --askpass"),
         ("unix:///run/redis.sock?db=0", "redis-cli -s /run/redis.sock"),
         ("unix://bob:hush@/run/redis.sock", "redis-cli -s /run/redis.sock --user bob --askpass"),
