@@ -24,6 +24,7 @@ from impala_redis.common.errors import (
     MessageRefused,
     RunMissing,
     SpecMismatch,
+    printable,
 )
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.figures import shown_return
@@ -153,9 +154,9 @@ def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
     for name, shape in spec.parameter_shapes().items():
         tensor = saved.tensors.get(f"model.{name}")
         if tensor is None or tensor.shape != shape:
-            raise CheckpointError(f"{saved.path} has no {name} of shape {list(shape)}")
+            raise CheckpointError(f"{printable(saved.path)} has no {name} of shape {list(shape)}")
         weights[name] = tensor.astype(np.float32)
-    return spec, VersionedWeights(int(saved.facts.get("version", 0)), weights)
+    return spec, VersionedWeights(saved.facts.get("version", 0), weights)
 
 
 def make_report(

@@ -21,6 +21,7 @@ from impala_redis.common.learning.optimizers import Optimizer, scheduled
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
+from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.window import EpisodeWindow
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
@@ -139,13 +140,18 @@ class Learner:
                     f"{checkpoint.path} does not fit this network and optimizer: {name} is "
                     f"{'missing' if saved is None else f'{saved.dtype}{list(saved.shape)}'}"
                 )
+            if np.isnan(saved).any():  # the next update would make the weights so
+                raise CheckpointError(f"{checkpoint.path} is damaged: {name} is not a number")
             tensor.copy_(torch.from_numpy(saved.copy()))
         facts = checkpoint.facts
         try:
             torch.set_rng_state(torch.from_numpy(checkpoint.tensors["rng.torch"].copy()))
-            self.version, self.updates = int(facts["version"]), int(facts["updates"])
-            self.frames, self._optimizer.steps = int(facts["frames"]), int(facts["optimizer_steps"])
-            self.window = EpisodeWindow(map(float, facts["returns"]), int(facts["episodes"]))
+            self.version, self.updates = facts["version"], facts["updates"]
+            self.frames, self._optimizer.steps = facts["frames"], facts["optimizer_steps"]
+            returns = [number_or_nan(one) for one in facts["returns"]]
+            if np.isnan(returns).any():
+                raise ValueError("returns")
+            self.window = EpisodeWindow(returns, facts["episodes"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
 

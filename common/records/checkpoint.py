@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import re
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +18,34 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from impala_redis.common.errors import CheckpointError, SpecMismatch, printable
-from impala_redis.common.files import write_atomically
+from impala_redis.common.errors import CheckpointError, ConfigError, SpecMismatch, printable
+from impala_redis.common.files import (
+    make_folder,
+    read_whole,
+    refuse_link,
+    remove_leftovers,
+    write_atomically,
+)
 from impala_redis.common.records.rundir import RunDirectory, way_to_a_run
-from impala_redis.common.run.saved_spec import maker
+from impala_redis.common.run.saved_spec import maker, read_saved_spec
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d{12})\.json")
+
+# The facts take some KB, and the spec among them at most 64 KiB.
+MOST_FACTS_BYTES = 4_194_304
+# The tensors take at most as many bytes as the network's parameters this many times (weights, two
+# slots of an optimizer, and room for one more), beside a header and the state of a generator.
+COPIES, MOST_BYTES_BESIDE = 4, 16_777_216
+# Whatever the spec says: the weights of such a network would fill no message of Redis.
+MOST_BYTES = 8_589_934_592
+# Facts that count something, and the most of each: the next ones must fit, too.
+_COUNTS = {
+    "updates": 10**11,
+    **dict.fromkeys(("version", "frames", "episodes", "optimizer_steps", "resumes"), 2**52),
+}
 
 Tensors = dict[str, NDArray[np.generic]]
 
@@ -40,8 +60,7 @@ class Checkpoint(NamedTuple):
     @property
     def resumes(self) -> int:
         """How often the run had been resumed when this was saved."""
-        found = self.facts.get("resumes")  # since 0.2
-        return found if isinstance(found, int) and found >= 0 else 0
+        return int(self.facts.get("resumes", 0))  # since 0.2
 
 
 def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any], keep: int) -> Path:
@@ -49,7 +68,7 @@ def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any],
 
     Raises OSError, such as no space left; earlier checkpoints are intact then.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     stem = directory / f"checkpoint-{updates:012d}"
     data = safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in tensors.items()})
     document = {
@@ -68,12 +87,15 @@ def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any],
 
 
 def discard_after(directory: Path, updates: int) -> None:
-    """Removes checkpoints beyond the one that is resumed, and files that a kill left unfinished."""
+    """Removes checkpoints beyond the one that is resumed, and files that a kill left unfinished.
+
+    Raises OSError, also when the directory is a symbolic link.
+    """
+    refuse_link(directory)
     for path in _all(directory):
         if int(path.stem.partition("-")[2]) > updates:
             _remove(path)
-    for leftover in directory.glob(".checkpoint-*.tmp"):
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(directory, "checkpoint-*")
     for tensors in directory.glob("checkpoint-*.safetensors"):
         if not tensors.with_suffix(".json").exists():
             tensors.unlink(missing_ok=True)
@@ -82,23 +104,24 @@ def discard_after(directory: Path, updates: int) -> None:
 def load(path: Path) -> Checkpoint:
     """The checkpoint in that JSON (or safetensors) file, or the newest whole one of a directory.
 
-    A damaged one is passed over with a warning. Raises CheckpointError if none is usable, and
-    SpecMismatch if a newer version made it.
+    A damaged one is passed over with a warning. What `path` names may be a symbolic link, what is
+    found in a directory may not. Raises CheckpointError if none is usable, and SpecMismatch if a
+    newer version made it.
     """
     if not path.exists():
         raise CheckpointError(f"there is no run directory or checkpoint at {path}")
     if not path.is_dir():
         if not _may_be_one(path):
             raise CheckpointError(f"{printable(path)} is no checkpoint; {way_to_a_run(path)}")
-        return _load_one(path.with_suffix(".json"))
-    candidates = _all(path) or _all(path / "checkpoints")
+        return _load_one(path.with_suffix(".json"), is_named=True)
+    candidates = _all(path) or _all(_folder_in(path))
     if not candidates:
         holds_a_run = RunDirectory(path).holds_a_run
         way = "its learner has written none" if holds_a_run else way_to_a_run(path)
         raise CheckpointError(f"there is no checkpoint in {printable(path)}; {way}")
     for candidate in candidates:
         try:
-            return _load_one(candidate)
+            return _load_one(candidate, is_named=False)
         except CheckpointError as error:
             log.warning("PASSED OVER a damaged checkpoint: %s", error)
     raise CheckpointError(f"none of the {len(candidates)} checkpoints in {path} is usable")
@@ -112,9 +135,20 @@ def _may_be_one(path: Path) -> bool:
     if _NAME.fullmatch(document.name):
         return True
     try:
-        return "sha256" in json.loads(document.read_bytes())
+        return "sha256" in json.loads(read_whole(document, MOST_FACTS_BYTES, follow=True))
     except (OSError, ValueError, TypeError, RecursionError):
         return False
+
+
+def _folder_in(run_dir: Path) -> Path:
+    folder = run_dir / "checkpoints"
+    try:
+        refuse_link(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{printable(run_dir)}: {error.strerror}; name that folder itself if you trust it"
+        ) from error
+    return folder
 
 
 def _remove(path: Path) -> None:
@@ -128,26 +162,74 @@ def _all(directory: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
-def _load_one(path: Path) -> Checkpoint:
+def _load_one(path: Path, is_named: bool) -> Checkpoint:
+    """Reads a checkpoint; where the user has named it, its two files may be symbolic links."""
+    name = printable(path)
     try:
-        facts = json.loads(path.read_bytes())
+        facts = json.loads(read_whole(path, MOST_FACTS_BYTES, follow=is_named))
         found = facts["format"]
         if type(found) is int and found > FORMAT:
             raise SpecMismatch(
-                f"{path} was made by {maker(facts)} (format {found}, this one reads {FORMAT}); "
-                "install that version"
+                f"{name} was made by {maker(facts)} (format {ascii(found)[:80]}, this one reads "
+                f"{FORMAT}); install that version"
             )
         if found != FORMAT:
-            raise CheckpointError(f"{path} is of format {ascii(found)[:80]}, not {FORMAT}")
-        data = (path.parent / Path(facts["tensors"]).name).read_bytes()
+            raise CheckpointError(f"{name} is of format {ascii(found)[:80]}, not {FORMAT}")
+        _check_counts(facts, name)
+        beside = path.parent / Path(facts["tensors"]).name
+        data = read_whole(beside, _most_bytes(facts, path), follow=is_named)
         digest = facts["sha256"]
     except OSError as error:
-        raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise CheckpointError(
+            f"{printable(error.filename)} cannot be read: {error.strerror}"
+        ) from error
+    except MemoryError as error:
+        raise CheckpointError(f"there is no memory for the tensors of {name}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint: {error}") from error
+        raise CheckpointError(f"{name} is not a checkpoint: {str(error)[:200]}") from error
+    tensors_name = printable(beside.name)
     if hashlib.sha256(data).hexdigest() != digest:
-        raise CheckpointError(f"{facts['tensors']} is damaged: its SHA-256 does not fit {path}")
+        raise CheckpointError(f"{tensors_name} is damaged: its SHA-256 does not fit {name}")
     try:
-        return Checkpoint(safetensors.numpy.load(data), facts, path)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{facts['tensors']} is not safetensors: {error}") from error
+        tensors = safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{tensors_name} is not safetensors: {str(error)[:200]}") from error
+    _check_weights(tensors, tensors_name)
+    return Checkpoint(tensors, facts, path)
+
+
+def _check_counts(facts: dict[str, Any], name: str) -> None:
+    """Raises CheckpointError: a fact that counts something is no such number."""
+    for key, most in _COUNTS.items():
+        found = facts.get(key, 0)  # some came later than the first version
+        if type(found) is not int or not 0 <= found <= most:
+            raise CheckpointError(
+                f"{name} is damaged: its {key} is {_shortened(found)}, not 0 to {most}"
+            )
+
+
+def _shortened(value: Any) -> str:
+    """A value from JSON in a few characters; numbers may have thousands of digits."""
+    try:
+        return ascii(value)[:40]
+    except (ValueError, RecursionError):
+        return "too long"
+
+
+def _most_bytes(facts: dict[str, Any], path: Path) -> int:
+    """How long the tensors' file may be: a longer one is not of this run's network."""
+    try:
+        shapes = read_saved_spec(facts, path).parameter_shapes()
+    except (SpecMismatch, ConfigError):  # whoever needs the spec refuses it
+        return MOST_BYTES_BESIDE
+    parameters = sum(map(prod, shapes.values()))
+    return min(COPIES * 4 * parameters + MOST_BYTES_BESIDE, MOST_BYTES)
+
+
+def _check_weights(tensors: Tensors, name: str) -> None:
+    """Raises CheckpointError: weights are not finite, which neither actors nor a learner take."""
+    for key, tensor in tensors.items():
+        if key.startswith("model.") and tensor.dtype != np.float32:
+            raise CheckpointError(f"{name} is damaged: {printable(key)} is {tensor.dtype}")
+        if key.startswith("model.") and not np.isfinite(tensor).all():
+            raise CheckpointError(f"{name} is damaged: {printable(key)} is not finite")

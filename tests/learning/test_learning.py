@@ -210,7 +210,7 @@ def test_garbled_facts_are_refused(tmp_path: Path, name: str, value: Any) -> Non
         checkpoint.save(tmp_path, 1, tensors, garbled, keep=1)
 
         # when / then
-        with pytest.raises(CheckpointError, match="lacks or garbles"):
+        with pytest.raises(CheckpointError, match=r"lacks or garbles|none of the 1 checkpoints"):
             make_learner(make_config()).restore(checkpoint.load(tmp_path))
 
 
