@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError, printable
-from impala_redis.common.files import write_atomically
+from impala_redis.common.files import make_folder, write_atomically
 from impala_redis.common.records.history import Group, grouped, read_run
 from impala_redis.workers import stopping
 from impala_redis.workers.command import Program
@@ -46,6 +46,7 @@ def main(run_dirs: tuple[Path, ...], output: Path | None, log_level: str) -> Non
     """
     stopping.set_up_logging(log_level, "report")
     stop = stopping.StopFlag()
+    stop.end_within_s = stopping.END_WITHIN_S
     with stopping.exit_codes(stop):
         once = different(run_dirs)
         page = output or default_page(once)
@@ -129,7 +130,7 @@ def write(page: Path, html: str, drawings: Sequence["Drawing"]) -> None:
 
     folder = charts_of(page)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for old in folder.glob("*.png"):
             if is_slug(old.stem):
                 old.unlink()

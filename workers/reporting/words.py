@@ -77,7 +77,7 @@ def setting(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+        return printable(", ".join(map(str, value)))
     return f"{value:g}" if isinstance(value, float) else printable(value)
 
 
