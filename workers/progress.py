@@ -21,6 +21,7 @@ from rich.text import Text
 
 from impala_redis.common.envs.user_module import as_typed
 from impala_redis.common.errors import EXIT_INTERRUPTED
+from impala_redis.common.files import open_to_read
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.refusals import in_words
 from impala_redis.common.records.rundir import RunDirectory
@@ -166,7 +167,7 @@ class RecordTail:
     def new(self) -> list[dict[str, Any]]:
         """The records since the last call."""
         try:
-            with self._path.open("rb") as file:
+            with open_to_read(self._path) as file:
                 # What the learner could not write whole it has taken back.
                 self._position = min(self._position, os.fstat(file.fileno()).st_size)
                 file.seek(self._position)

@@ -8,23 +8,28 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from impala_redis.common.files import open_to_append
+
 _PR_SET_PDEATHSIG = 1
 
 
 def spawn(
     command: Sequence[str | Path],
     *,
-    log_file: Path,
+    log_file: Path | None,
     death_signal: signal.Signals,
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Starts a process whose output goes to `log_file`, and which gets `death_signal` if we die.
 
+    Without a log file its output is lost. Raises OSError, also when the log's name is that of a
+    symbolic link or of no regular file.
+
     The signal comes when the thread that calls this ends, so call it from the main thread. The
     process has a session of its own: a Ctrl-C in the terminal reaches only us, and we end it.
     """
-    with log_file.open("ab") as output:
+    with open_to_append(log_file) if log_file else Path(os.devnull).open("ab") as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
