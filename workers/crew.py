@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost, printable
+from impala_redis.common.files import make_folder, open_to_append, open_to_read
 from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.env_id import module_of
@@ -26,6 +27,8 @@ LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
 # What an actor prints beyond this is cut off at the next look, but for its beginning.
 MOST_LOG_BYTES, KEPT_LOG_BYTES = 64_000_000, 1_000_000
+# A program's last error is looked for in so much of its log's end.
+LOOKED_AT_BYTES = 1_000_000
 LOOK_AT_LOGS_S = 1.0
 # Actors that end by themselves are replaced, at most this often within this time.
 ACTOR_RESTARTS = 5
@@ -55,7 +58,7 @@ class Crew:
         }
         self._logs = plan.directory.path / "logs"
         with written_to(plan.directory.path):
-            self._logs.mkdir(exist_ok=True)
+            make_folder(self._logs)
         self._log_starts: dict[str, int] = {}  # bytes of earlier sessions
         self._listeners: dict[str, voice.Listener] = {}
         self._news: list[str] = []
@@ -155,13 +158,14 @@ class Crew:
         return self._spawn(name, "actor", *options)
 
     def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
-        log_file = self._logs / f"{log_name}.log"
+        log_file: Path | None = self._logs / f"{log_name}.log"
+        self._log_starts[log_name] = 0
         try:
-            self._log_starts[log_name] = log_file.stat().st_size if log_file.exists() else 0
-            log_file.touch()
+            with open_to_append(self._logs / f"{log_name}.log") as file:
+                self._log_starts[log_name] = os.fstat(file.fileno()).st_size
         except OSError as error:
             log.warning("%s has no log: %s", log_name, error)
-            log_file = Path(os.devnull)
+            log_file = None
         listener = self._listeners[log_name] = voice.Listener()
         with credentials.handing_over(self._redis_url) as address:
             process = children.spawn(
@@ -194,7 +198,10 @@ class Crew:
             return said
         path = self._logs / f"{log_name}.log"
         try:
-            words = path.read_bytes()[self._log_starts[log_name] :].decode(errors="replace")
+            with open_to_read(path) as file:
+                end = os.fstat(file.fileno()).st_size
+                file.seek(max(self._log_starts[log_name], end - LOOKED_AT_BYTES))
+                words = file.read(LOOKED_AT_BYTES).decode(errors="replace")
         except OSError as error:
             return f"its log cannot be read ({error.strerror})"
         for line in reversed(words.splitlines()):
@@ -236,8 +243,8 @@ def cut_log(path: Path) -> bool:
     with contextlib.suppress(OSError):  # no log, or no room for the note
         if path.stat().st_size <= MOST_LOG_BYTES:
             return False
-        os.truncate(path, KEPT_LOG_BYTES)
-        with path.open("ab") as file:
+        with open_to_append(path, buffering=0) as file:
+            file.truncate(KEPT_LOG_BYTES)
             file.write(f"\n[cut here: the log had more than {MOST_LOG_BYTES:,} bytes]\n".encode())
         return True
     return False
