@@ -248,6 +248,13 @@ _TABLE = (
         RedisUnreachable,
         "Redis at {where} cannot take commands now: {text}",
     ),
+    _Row(
+        _REPLY,
+        "^(BROKEN|WRONGTYPE) |not an integer|not a valid float|would overflow",
+        RunMissing,
+        "somebody has broken a key of this run on Redis at {where} ({text}); its learner mends it "
+        "when it opens the run: start one with impala-learner --resume if there is none",
+    ),
     _Row(_REPLY, "", ImpalaError, "Redis at {where} answered with an error: {text}"),
     _Row(_ANY, "", RedisUnreachable, "Redis at {where} failed: {error}"),
 )
