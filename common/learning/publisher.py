@@ -18,6 +18,8 @@ RETRY_S = 0.2
 REPUBLISH_S = 5.0
 # The server is asked this often whether it evicts keys.
 EVICTIONS_S = 10.0
+# That somebody else writes weights is said this often.
+OTHERS_S = 10.0
 # At the end, a server that does not answer gets this long for the last weights.
 LAST_WORD_S = 2.0
 
@@ -47,7 +49,7 @@ class Publisher:
         self._published = 0  # versions
         self._busy_s = 0.0  # from packing new weights until they are in Redis
         self._cpu_s = 0.0  # processor time of this thread, whatever it does
-        self._evictions_due = 0.0
+        self._evictions_due = self._others_due = 0.0
         self._flow: dict[str, float] = {}  # figures of the books, as last read by `_keep_lease`
         # The learner leaves these in Redis; the time tells how old they are.
         self._status_figures: tuple[dict[str, float], float] = ({}, time.monotonic())
@@ -186,5 +188,12 @@ class Publisher:
 
     def _publish(self, new: VersionedWeights) -> None:
         message = wire.pack_weights(new.weights, new.version, self._spec)
-        self._link.publish(new.version, message)
+        others = self._link.publish(new.version, message)
         self._written_at = time.monotonic()
+        if others is not None and self._written_at >= self._others_due:
+            self._others_due = self._written_at + OTHERS_S
+            log.error(
+                "SOMEBODY ELSE WROTE THE WEIGHTS' VERSION %s, and version %d was written over it; "
+                "look who else has a password of the user learner, or changes keys by hand",
+                *(others, new.version),
+            )

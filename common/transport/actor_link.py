@@ -64,7 +64,13 @@ class ActorLink(Link):
 
     def beat(self, actor: str, figures: Mapping[str, Any], expires_s: float) -> None:
         """Says that the actor lives, with its figures; the record goes after `expires_s`."""
-        key = self.keys.actor(actor)
+        try:
+            self._beat(self.keys.actor(actor), figures, expires_s)
+        except RunMissing:  # the record is of another type
+            self.leave(actor)
+            self._beat(self.keys.actor(actor), figures, expires_s)
+
+    def _beat(self, key: str, figures: Mapping[str, Any], expires_s: float) -> None:
         with self._asking():
             pipe = self.client.pipeline(transaction=False)
             pipe.hset(key, mapping=dict(figures))
@@ -79,7 +85,8 @@ class ActorLink(Link):
     def count_join(self, actor: str) -> int | None:
         """Counts that an actor of this name joins; how often one had joined before.
 
-        None for a user of the server who may not count, and where a command for it is lacking.
+        None for a user of the server who may not count, where a command for it is lacking, and
+        where somebody has broken the counts.
         """
         joins = self.keys.joins
         try:
@@ -90,7 +97,7 @@ class ActorLink(Link):
                 count, names = pipeline_replies(pipe)
                 if names > MOST_JOINED:
                     self.client.unlink(joins)
-        except (RedisDenied, UnsuitableServer):
+        except (RedisDenied, UnsuitableServer, RunMissing):
             return None
         return int(count) - 1
 

@@ -9,7 +9,8 @@
 -- The number in the names is the protocol's: raised by one whenever a function's meaning changes,
 -- so that two versions of the programs can share a server.
 --
--- Errors start with a word that common/server/translation.py knows: HELD, FENCED, NORUN, CURSOR.
+-- Errors start with a word that common/server/translation.py knows: HELD, FENCED, NORUN, CURSOR, and
+-- BROKEN or a word of the server's own where a key or a counter is not what the programs write.
 
 local COUNTERS = {
   'produced', 'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
@@ -18,6 +19,9 @@ local COUNTERS = {
 local ENDS = {
   'consumed', 'dropped_oldest', 'dead_lettered', 'stale_rejected', 'abandoned',
 }
+
+-- The largest number that Lua, and so a counter here, holds exactly.
+local MOST = 2 ^ 53
 
 -- A producer that has been silent for this long is forgotten.
 local SILENT_S = 86400
@@ -50,27 +54,87 @@ local function count(stats, name, amount)
   if amount > 0 then redis.call('HINCRBY', stats, name, amount) end
 end
 
--- open: takes the run over for a learner. In-flight blocks of the one before are abandoned.
--- KEYS lock epoch inflight claimed stats   ARGV holder lease_ms take_over least_epoch generation
--- Returns {epoch, abandoned, generation}. HELD when another learner's lease is alive.
+local function whole(text)
+  local number = tonumber(text)
+  return number and number >= 0 and number <= MOST and number == math.floor(number) and number or nil
+end
+
+-- Deletes a key that is of another type than that which the command reads.
+local function mend_key(mended, key, ...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and string.find(reply.err or '', 'WRONGTYPE') then
+    redis.call('DEL', key)
+    table.insert(mended, key)
+  end
+end
+
+-- Begins the counters anew that hold no number or an absurd one, and those of the books that are
+-- missing.
+local function mend_counters(mended, stats, names)
+  local has_begun = has_books(stats)
+  for _, name in ipairs(names) do
+    if redis.call('HEXISTS', stats, name) == 1 then
+      local value = redis.pcall('HINCRBY', stats, name, 0)
+      if type(value) ~= 'number' or not whole(8 * value) then -- the sum of all must be whole, too
+        redis.call('HSET', stats, name, 0)
+        table.insert(mended, stats .. ' ' .. name)
+      end
+    end
+  end
+  for _, name in ipairs(COUNTERS) do
+    local is_new = redis.call('HSETNX', stats, name, 0) == 1
+    if is_new and has_begun and name ~= 'foreign' then table.insert(mended, stats .. ' ' .. name) end
+  end
+end
+
+local function ended(stats)
+  local sum = 0
+  for _, count_ended in ipairs(redis.call('HMGET', stats, unpack(ENDS))) do
+    sum = sum + tonumber(count_ended)
+  end
+  return sum
+end
+
+-- open: takes the run over for a learner. In-flight blocks of the one before are abandoned. What is
+-- of another type than it must be is deleted, and counters that are no numbers begin anew; then
+-- `produced` is what the other counters and the list explain.
+-- KEYS lock epoch inflight claimed stats trajectories pushing dead seq weights spec joins
+-- ARGV holder lease_ms take_over least_epoch generation [further counter]...
+-- Returns {epoch, abandoned, by how much produced was lowered, [what was mended]...}.
+-- HELD when another learner's lease is alive.
 local function open(keys, args)
-  local lock, epoch, inflight, claimed, stats = unpack(keys)
+  local lock, epoch, inflight, claimed, stats, trajectories = unpack(keys)
   local holder, lease_ms, take_over, least_epoch, generation = unpack(args)
+  local mended = {}
+  mend_key(mended, lock, 'GET', lock)
   local held = redis.call('GET', lock)
   if held and held ~= holder and take_over ~= '1' then
     return redis.error_reply('HELD ' .. redis.call('PTTL', lock) .. ' ' .. held)
   end
-  local last = tonumber(redis.call('HGET', epoch, 'number') or '0')
+  for _, i in ipairs { 3, 4, 6, 7, 8 } do mend_key(mended, keys[i], 'LLEN', keys[i]) end
+  for _, i in ipairs { 2, 5, 9, 10, 11, 12 } do mend_key(mended, keys[i], 'HEXISTS', keys[i], '') end
+  mend_counters(mended, stats, COUNTERS)
+  mend_counters(mended, stats, { unpack(args, 6) })
+  local last = whole(redis.call('HGET', epoch, 'number') or '0')
+  if not last or last > MOST / 2 then -- so high that it could not be counted on
+    last = 0
+    table.insert(mended, epoch .. ' number')
+  end
   local number = math.max(last, tonumber(least_epoch)) + 1
   redis.call('HSET', epoch, 'number', number, 'holder', holder, 'committed', 0,
-    'token', number .. ':' .. holder)
+    'token', string.format('%.0f:%s', number, holder))
   redis.call('SET', lock, holder, 'PX', lease_ms)
-  for _, name in ipairs(COUNTERS) do redis.call('HSETNX', stats, name, 0) end
   redis.call('HSETNX', stats, 'generation', generation)
   local abandoned = redis.call('LLEN', inflight)
   count(stats, 'abandoned', abandoned)
   redis.call('DEL', inflight, claimed)
-  return { number, abandoned, redis.call('HGET', stats, 'generation') }
+  local unexplained = 0
+  if #mended > 0 then
+    local produced = ended(stats) + redis.call('LLEN', trajectories)
+    unexplained = redis.call('HGET', stats, 'produced') - produced
+    redis.call('HSET', stats, 'produced', string.format('%.0f', produced))
+  end
+  return { number, abandoned, unexplained, unpack(mended) }
 end
 
 -- renew: keeps the lease, and leaves the learner's figures beside its epoch. Actors, who may not
@@ -81,6 +145,7 @@ local function renew(keys, args)
   local over = fenced(epoch, args[1])
   if over then return over end
   redis.call('SET', lock, args[2], 'PX', args[3])
+  mend_key({}, spec, 'HEXISTS', spec, '')
   redis.call('HSET', spec, 'renewed_at', now())
   for i = 4, #args, 2 do redis.call('HSET', epoch, 'learner:' .. args[i], args[i + 1]) end
   return 1
@@ -98,6 +163,7 @@ end
 local function announce(keys, args)
   local over = fenced(keys[2], args[1])
   if over then return over end
+  mend_key({}, keys[1], 'HEXISTS', keys[1], '')
   redis.call('HSET', keys[1], 'json', args[2], 'digest', args[3], 'fingerprint', args[4],
     'state', args[5])
   return 1
@@ -131,7 +197,8 @@ local function push_begin(keys, args)
   if not has_books(stats) then return norun() end
   local known = redis.call('HGET', seq, producer)
   if not known then forget_silent(seq) end
-  local last = tonumber(string.match(known or '', '^%d+') or '0')
+  local last = whole(string.match(known or '', '^(%d+) %d+$') or string.match(known or '', '^%d+$'))
+    or 0
   if tonumber(sequence) <= last then
     redis.call('HINCRBY', stats, 'dup_push', 1)
     return 0
@@ -165,10 +232,7 @@ end
 
 -- Counts what came onto the list around a push.
 local function count_foreign(trajectories, inflight, stats)
-  local explained = tonumber(redis.call('HGET', stats, 'produced'))
-  for _, ended in ipairs(redis.call('HMGET', stats, unpack(ENDS))) do
-    explained = explained - tonumber(ended)
-  end
+  local explained = tonumber(redis.call('HGET', stats, 'produced')) - ended(stats)
   local there = redis.call('LLEN', trajectories) + redis.call('LLEN', inflight)
   count(stats, 'produced', there - explained)
   count(stats, 'foreign', there - explained)
@@ -199,15 +263,19 @@ end
 -- `received` is how many this learner has received since it opened the run: later ones, of a claim
 -- whose reply was lost, are given again.
 -- With `most_bytes` above 0 no more are taken than have so many bytes together, but one at least.
--- KEYS trajectories inflight claimed epoch stats   ARGV token received most most_bytes
+-- KEYS trajectories inflight claimed epoch stats pushing seq
+-- ARGV token received most most_bytes
 -- Returns how many there are for the caller, from the head of `claimed`.
 local function claim(keys, args)
   local trajectories, inflight, claimed, epoch, stats = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
   if not has_books(stats) then return norun() end
+  -- Actors need these two and cannot mend them: whether they are sound is noticed here.
+  redis.call('LLEN', keys[6])
+  redis.call('HEXISTS', keys[7], '')
   local received, most, most_bytes = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
-  local committed = tonumber(redis.call('HGET', epoch, 'committed'))
+  local committed = whole(redis.call('HGET', epoch, 'committed'))
   local taken = committed + redis.call('LLEN', inflight)
   local lost = taken - received
   if received < committed or lost < 0 or lost > redis.call('LLEN', claimed) then
@@ -256,7 +324,7 @@ local function commit(keys, args)
   local records, buried = 6 + 2 * tonumber(args[5]), 0
   for i = 7, records, 2 do buried = buried + tonumber(args[i]) end
   local settled = consumed + stale + buried
-  local committed = tonumber(redis.call('HGET', epoch, 'committed'))
+  local committed = whole(redis.call('HGET', epoch, 'committed'))
   if committed == before + settled then return committed end
   if committed ~= before or settled > redis.call('LLEN', inflight) then
     return redis.error_reply('CURSOR ' .. before .. ' + ' .. settled .. ' does not follow '
@@ -273,18 +341,23 @@ local function commit(keys, args)
   return committed + settled
 end
 
--- publish: new weights, all fields at once; the version only grows.
--- KEYS weights epoch   ARGV token version payload digest
--- Returns 1 when stored, 0 when newer ones were there. The same ones again repair what is there.
+-- publish: new weights, all fields at once. The version only grows, up to `newest`, the newest that
+-- this learner has sent. What is there and newer than that was written by somebody else.
+-- KEYS weights epoch   ARGV token version payload digest newest
+-- Returns 1 when stored, 0 when newer ones were there, and a version that was somebody else's and is
+-- written over. The same ones again repair what is there.
 local function publish(keys, args)
   local weights, epoch = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
-  local current = tonumber(redis.call('HGET', weights, 'version') or '-1')
-  if tonumber(args[2]) < current then return 0 end
+  mend_key({}, weights, 'HEXISTS', weights, '')
+  local text = redis.call('HGET', weights, 'version')
+  local current = whole(text or '0')
+  local is_ours = current and current <= tonumber(args[5])
+  if text and is_ours and tonumber(args[2]) < current then return 0 end
   redis.call('HSET', weights, 'version', args[2], 'payload', args[3], 'digest', args[4],
     'published_at', now())
-  return 1
+  return is_ours and 1 or string.sub(text, 1, 40)
 end
 
 -- read_books: the counters and the two lengths, of one instant; also on a full server, where a
@@ -293,21 +366,32 @@ local function read_books(keys)
   return { redis.call('HGETALL', keys[1]), redis.call('LLEN', keys[2]), redis.call('LLEN', keys[3]) }
 end
 
--- allow-oom: what drains the queue and what the learner needs must work on a full server.
-local function learner_only(name, callback)
-  redis.register_function { function_name = name, callback = callback, flags = { 'allow-oom' } }
+-- Lua's own errors, as of a number that is none, become replies like the others; the server's stay
+-- as they are, without the line of this file where they arose.
+local function with_replies(callback)
+  return function(keys, args)
+    local fine, reply = pcall(callback, keys, args)
+    if fine or type(reply) == 'table' then return reply end
+    local what = string.gsub(reply, '^[^:]*:%d+: ', '')
+    return redis.error_reply('BROKEN a number is gone or is none: ' .. what)
+  end
 end
 
-redis.register_function('impala3_push_begin', push_begin)
-redis.register_function('impala3_push_end', push_end)
-redis.register_function {
-  function_name = 'impala3_read_books', callback = read_books, flags = { 'no-writes' },
-}
-learner_only('impala3_open', open)
-learner_only('impala3_renew', renew)
-learner_only('impala3_release', release)
-learner_only('impala3_announce', announce)
-learner_only('impala3_claim', claim)
-learner_only('impala3_confirm', confirm)
-learner_only('impala3_commit', commit)
-learner_only('impala3_publish', publish)
+local function register(name, callback, ...)
+  redis.register_function {
+    function_name = name, callback = with_replies(callback), flags = { ... },
+  }
+end
+
+register('impala3_push_begin', push_begin)
+register('impala3_push_end', push_end)
+register('impala3_read_books', read_books, 'no-writes')
+-- allow-oom: what drains the queue and what the learner needs must work on a full server.
+register('impala3_open', open, 'allow-oom')
+register('impala3_renew', renew, 'allow-oom')
+register('impala3_release', release, 'allow-oom')
+register('impala3_announce', announce, 'allow-oom')
+register('impala3_claim', claim, 'allow-oom')
+register('impala3_confirm', confirm, 'allow-oom')
+register('impala3_commit', commit, 'allow-oom')
+register('impala3_publish', publish, 'allow-oom')

@@ -11,13 +11,14 @@ the other.
 
 import contextlib
 import hashlib
+import logging
 import re
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from impala_redis.common.errors import Fenced, ImpalaError, OutOfStep
+from impala_redis.common.errors import Fenced, ImpalaError, OutOfStep, RunMissing, printable
 from impala_redis.common.server.connection import connect
 from impala_redis.common.server.resp import round_trip
 from impala_redis.common.server.suitability import (
@@ -28,9 +29,17 @@ from impala_redis.common.server.suitability import (
 )
 from impala_redis.common.transport import functions
 from impala_redis.common.transport.functions import fcall
-from impala_redis.common.transport.ledger import Settled
+from impala_redis.common.transport.ledger import REASONS, Settled
 from impala_redis.common.transport.link import Link
-from impala_redis.common.transport.replies import RunState, whole_number, without_errors
+from impala_redis.common.transport.replies import (
+    MOST_VERSION,
+    RunState,
+    what_was_mended,
+    whole_number,
+    without_errors,
+)
+
+log = logging.getLogger(__name__)
 
 
 class Cursor(NamedTuple):
@@ -92,6 +101,7 @@ class LearnerLink(Link):
         self._token = ""
         self._opening = threading.Lock()
         self._cursor = Cursor()
+        self._newest = -1  # the newest version of the weights that was sent
         self._evictions = EvictionWatch(None)
         self._books = (self.keys.stats, self.keys.trajectories, self.keys.inflight)
 
@@ -125,14 +135,16 @@ class LearnerLink(Link):
 
     def current_holder(self) -> str | None:
         """The holder of the run's lease now; None if there is none."""
-        with self._asking():
+        with contextlib.suppress(RunMissing), self._asking():  # it is no lease: `open` mends it
             holder = self.client.get(self.keys.lock)
-        return None if holder is None else holder.decode(errors="replace")
+            return None if holder is None else holder.decode(errors="replace")
+        return None
 
     def weights_version(self) -> int:
-        """The version that is published now, -1 for none."""
+        """The version that is published now; -1 for none, and for one that no learner gets to."""
         with self._asking():
-            return whole_number(self.client.hget(self.keys.weights, "version"), -1)
+            version = whole_number(self.client.hget(self.keys.weights, "version"), -1)
+        return version if version <= MOST_VERSION else -1
 
     def forget_joins(self) -> None:
         """Lets the next join of each actor's name count as its first."""
@@ -142,26 +154,33 @@ class LearnerLink(Link):
     def open(self, take_over: bool = False) -> int:
         """Takes the run: a new epoch, the lease, and the books if there are none.
 
+        What somebody has broken is mended, and said in an error of the log.
         Returns how many blocks of an earlier learner were abandoned. Raises RunHeld.
         """
         keys = self.keys
-        with self._opening, self._asking():
-            self.client.get(keys.lock)  # leads to the node that needs the functions
-            functions.provide(self.client, self.url, *self._books)
-            epoch, abandoned, _ = self._call(
-                self.client,
-                "open",
-                [keys.lock, keys.epoch, keys.inflight, keys.claimed, keys.stats],
-                self.holder,
-                self._lease_ms,
-                int(take_over),
-                self.epoch,
-                secrets.token_hex(8),
-            )
+        first = [keys.lock, keys.epoch, keys.inflight, keys.claimed, keys.stats]
+        others = [keys.trajectories, keys.pushing, keys.dead, keys.seq, keys.weights, keys.spec]
+        with self._opening:
+            self.current_holder()  # leads to the node that needs the functions
+            with self._asking():
+                functions.provide(self.client, self.url, *self._books)
+                epoch, abandoned, unexplained, *mended = self._call(
+                    self.client,
+                    "open",
+                    [*first, *others, keys.joins],
+                    self.holder,
+                    self._lease_ms,
+                    int(take_over),
+                    self.epoch,
+                    secrets.token_hex(8),
+                    *(f"dead_lettered:{reason}" for reason in REASONS),
+                )
             # It is one server: an answer on one connection says as much about the other.
             self._publisher_client.has_answered = True
             self.epoch, self._cursor = int(epoch), Cursor()
             self._token = f"{self.epoch}:{self.holder}"
+        if mended:
+            log.error("%s", what_was_mended(mended, unexplained))
         return int(abandoned)
 
     def settle_and_claim(
@@ -190,10 +209,16 @@ class LearnerLink(Link):
         digest = hashlib.sha256(spec_json.encode()).hexdigest()
         self._call_fenced("announce", [self.keys.spec], spec_json, digest, fingerprint, state)
 
-    def publish(self, version: int, message: bytes) -> None:
-        """Publishes weights, unless these or newer ones are there already."""
+    def publish(self, version: int, message: bytes) -> str | None:
+        """Publishes weights, unless newer ones of this learner's are there already.
+
+        Returns the version that was there if it was somebody else's; that one is written over.
+        """
         digest = hashlib.sha256(message).hexdigest()
-        self._call_fenced("publish", [self.keys.weights], version, message, digest)
+        self._newest = max(self._newest, version)
+        weights = (version, message, digest, self._newest)
+        reply = self._call_fenced("publish", [self.keys.weights], *weights)
+        return printable(reply.decode(errors="replace")) if isinstance(reply, bytes) else None
 
     def renew(self, figures: Mapping[str, float]) -> None:
         """Keeps the lease for another `lease_s`, and leaves the learner's figures for status."""
@@ -235,8 +260,9 @@ class LearnerLink(Link):
         """The commands of a claim; their last three replies: claimed blocks, messages, queued."""
         keys = self.keys
         lists = [keys.trajectories, keys.inflight, keys.claimed, keys.epoch, keys.stats]
+        sound = [keys.pushing, keys.seq]
         return [
-            fcall("claim", lists, self._token, self._cursor.received, most, most_bytes),
+            fcall("claim", [*lists, *sound], self._token, self._cursor.received, most, most_bytes),
             ("LRANGE", keys.claimed, *((0, most - 1) if most else (1, 0))),
             fcall("confirm", [keys.trajectories, keys.epoch], self._token),
         ]
@@ -244,11 +270,12 @@ class LearnerLink(Link):
     def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
         return client.execute_command(*fcall(function, keys, *arguments))
 
-    def _call_fenced(self, function: str, keys: list[str], *arguments: Any) -> None:
+    def _call_fenced(self, function: str, keys: list[str], *arguments: Any) -> Any:
         """Calls a function that refuses every token but the present one."""
         client = self._publisher_client
         with self._opening, self._fenced_by_another(), self._asking(client):
-            self._call(client, function, [*keys, self.keys.epoch], self._token, *arguments)
+            keys = [*keys, self.keys.epoch]
+            return self._call(client, function, keys, self._token, *arguments)
 
     @contextlib.contextmanager
     def _fenced_by_another(self) -> Iterator[None]:

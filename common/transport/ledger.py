@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+# Why blocks are refused: a counter `dead_lettered:<reason>` each.
+REASONS = ("malformed", "version", "spec", "schema", "range", "nonfinite", "duplicate")
 # This much of a refused block's message is kept as evidence.
 DEAD_RECORD_BYTES = 4096
 # The run keeps evidence of this many refused blocks, the last ones.
@@ -21,7 +23,7 @@ DEAD_RECORDS = 100
 class Dead(NamedTuple):
     """A refused block."""
 
-    reason: str  # names its counter
+    reason: str  # one of REASONS
     explanation: str
     message: bytes
 

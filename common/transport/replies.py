@@ -5,10 +5,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from impala_redis.common.errors import printable
+
 RunState = Literal["running", "finished"]
 
 # In digits. A longer text is not a number that this project writes, and would be slow to read.
 LONGEST_NUMBER = 30
+# No learner makes so many versions of its weights; messages and functions count up to twice this.
+MOST_VERSION = 2**52
 
 
 class SpecReply(NamedTuple):
@@ -66,6 +70,20 @@ def news_from(version: bytes | None, spec: Sequence[bytes | None]) -> News | Non
     if digest is None or state is None:
         return None
     return News(whole_number(version, -1), digest, state, renewed_at or "")
+
+
+def what_was_mended(mended: Sequence[bytes], unexplained: int) -> str:
+    """Which keys were deleted, which counters begin anew, and what that means for the books."""
+    names = [printable(name.decode(errors="replace")) for name in mended]
+    broken = ", ".join(name for name in names if " " not in name)
+    counters = ", ".join(name for name in names if " " in name)
+    said = [f"deleted {broken}, of another type than a run's"] if broken else []
+    said += [f"began {counters} anew, which held no number of a run's"] if counters else []
+    said += [f"corrected `produced` by {-unexplained:+,} blocks"] if unexplained else []
+    return (
+        f"SOMEBODY HAD BROKEN THE RUN'S KEYS: {'; '.join(said)}; counts of before may be lost; see "
+        "who has the passwords of the users actor and learner"
+    )
 
 
 def pipeline_replies(pipe: Any) -> list[Any]:

@@ -38,7 +38,14 @@ OTHER = "impala:{other}:"
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
 PUSH_KEYS = f"4 {K}trajectories {K}pushing {K}stats {K}seq"
-CLAIM_KEYS = f"5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats"
+CLAIM_KEYS = f"7 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats {K}pushing {K}seq"
+OPEN_KEYS = "12 " + " ".join(
+    K + name
+    for name in (
+        *("lock", "epoch", "inflight", "claimed", "stats", "trajectories", "pushing", "dead"),
+        *("seq", "weights", "spec", "joins"),
+    )
+)
 
 # What the programs send, and what an operator is told to send, by user.
 ALLOWED: dict[str, list[str]] = {
@@ -89,12 +96,12 @@ ALLOWED: dict[str, list[str]] = {
         f"HGET {K}weights version",
         f"UNLINK {K}joins",
         f"LLEN {K}trajectories",
-        f"FCALL impala3_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 new",
+        f"FCALL impala3_open {OPEN_KEYS} me 10000 1 0 new",
         f"FCALL impala3_claim {CLAIM_KEYS} 1:me 0 1 0",
         f"LRANGE {K}claimed 0 0",
         f"FCALL impala3_confirm 2 {K}trajectories {K}epoch 1:me",
         f"FCALL impala3_commit 4 {K}inflight {K}stats {K}epoch {K}dead 1:me 0 0 0 1 r 0 x",
-        f"FCALL impala3_publish 2 {K}weights {K}epoch 1:me 1 payload digest",
+        f"FCALL impala3_publish 2 {K}weights {K}epoch 1:me 1 payload digest 1",
         f"FCALL impala3_announce 2 {K}spec {K}epoch 1:me json digest fingerprint running",
         f"FCALL impala3_renew 3 {K}lock {K}spec {K}epoch 1:me me 10000 frames 5",
         f"FCALL impala3_read_books 3 {K}stats {K}trajectories {K}inflight",
@@ -200,9 +207,9 @@ NO_ACTOR = [
     f"HGETALL {K}actor:other",
     f"HGET {K}actor:other host",
     f"HGETALL {K}joins",
-    f"FCALL impala3_claim 5 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats 1:me 0 1 9",
-    f"FCALL impala3_open 5 {K}lock {K}epoch {K}inflight {K}claimed {K}stats me 10000 1 0 g",
-    f"FCALL impala3_publish 2 {K}weights {K}epoch 1:me 2 x y",
+    f"FCALL impala3_claim {CLAIM_KEYS} 1:me 0 1 0",
+    f"FCALL impala3_open {OPEN_KEYS} me 10000 1 0 g",
+    f"FCALL impala3_publish 2 {K}weights {K}epoch 1:me 2 x y 2",
     f"FCALL impala3_push_begin 4 {K}weights {K}pushing {K}stats {K}seq a#1 1",
     f"FCALL_RO impala3_read_books 3 {K}stats {K}trajectories {K}inflight",
 ]
@@ -261,8 +268,8 @@ def hardened(
     with HardenedServer(folder, request.param, RUN) as running:
         running.load_functions()
         with running.client("learner") as learner:
-            keys = [K + name for name in ("lock", "epoch", "inflight", "claimed", "stats")]
-            learner.fcall("impala3_open", 5, *keys, "me", 10_000, 0, 0, "generation")
+            keys = OPEN_KEYS.split()[1:]
+            learner.fcall("impala3_open", len(keys), *keys, "me", 10_000, 0, 0, "generation")
         yield running
 
 

@@ -59,11 +59,11 @@ class GatedLink(LearnerLink):
         self.waiting = threading.Event()
         self.tried: list[int] = []
 
-    def publish(self, version: int, payload: bytes) -> None:
+    def publish(self, version: int, payload: bytes) -> str | None:
         self.tried.append(version)
         self.waiting.set()
         assert self.gate.wait(20)
-        super().publish(version, payload)
+        return super().publish(version, payload)
 
 
 class Run:
@@ -135,6 +135,27 @@ def test_what_is_offered_is_published(run: Run) -> None:
     publisher.offer(VersionedWeights(3, weights(3)))
     eventually(lambda: run.published == 3)
     eventually(lambda: published_by(publisher) == 1)
+
+
+def test_a_version_that_somebody_else_wrote_is_written_over_and_told_once_in_a_while(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a publisher at work
+    publisher = run.publisher()
+    publisher.offer(VersionedWeights(1, weights(1)))
+    eventually(lambda: run.published == 1)
+
+    # when somebody raises the version again and again
+    for version in (2, 3):
+        run.operator.hset(run.link.keys.weights, "version", 10**15)
+        publisher.offer(VersionedWeights(version, weights(version)))
+
+        # then the learner's own is there
+        eventually(lambda: run.link.weights_version() == version)  # noqa: B023
+
+    # and one line tells what was there
+    (line,) = [text for text in caplog.messages if "SOMEBODY ELSE" in text]
+    assert "1000000000000000, and version 2 was written over it" in line
 
 
 def test_of_several_offers_the_newest_is_published(run: Run) -> None:

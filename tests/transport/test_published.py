@@ -4,7 +4,9 @@ import hashlib
 import threading
 import time
 
+import pytest
 import redis
+from parties import Learners
 
 from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.transport.actor_link import ActorLink
@@ -51,6 +53,59 @@ def test_the_weights_version_only_grows(
     found = actor.read_weights()
     assert found is not None
     assert (found.version, found.message, found.intact) == (10, b"ten", True)
+
+
+@pytest.mark.parametrize("raised", ["1000000000000000", "1" + "0" * 29, "x", "9" * 100, "-3"])
+def test_a_version_that_somebody_else_wrote_is_written_over_and_told(
+    learner: LearnerLink, actor: ActorLink, operator: redis.Redis, raised: str
+) -> None:
+    # given a learner at work, and somebody who writes another version
+    assert learner.publish(5, b"five") is None
+    operator.hset(actor.keys.weights, "version", raised)
+
+    # when the learner publishes the same once more, as after 5 s without an update
+    assert learner.publish(5, b"five") == raised[:40]
+
+    # then actors find it, and the next one is as always
+    found = actor.read_weights()
+    assert found is not None
+    assert (found.version, found.intact) == (5, True)
+    assert learner.publish(6, b"six") is None
+    assert learner.publish(5, b"five") is None
+    assert learner.weights_version() == 6
+
+
+@pytest.mark.parametrize("raised", [str(2**52 + 1), str(2**53), "1" + "0" * 29, "x"])
+def test_a_learner_does_not_go_on_from_a_version_that_no_learner_gets_to(
+    learner: LearnerLink, learners: Learners, operator: redis.Redis, raised: str
+) -> None:
+    # given
+    learner.publish(5, b"five")
+    operator.hset(learner.keys.weights, "version", raised)
+
+    # when another learner begins
+    second = learners("second")
+    second.open(take_over=True)
+
+    # then it begins from its own
+    assert second.weights_version() == -1
+    assert second.publish(0, b"zero") == raised
+    assert second.weights_version() == 0
+
+
+def test_a_learner_goes_on_from_the_version_of_the_one_before(
+    learner: LearnerLink, learners: Learners
+) -> None:
+    # given
+    learner.publish(2**52, b"many")
+
+    # when
+    second = learners("second")
+    second.open(take_over=True)
+
+    # then what it publishes is newer, and nobody else's
+    assert second.weights_version() == 2**52
+    assert second.publish(2**52 + 1, b"one more") is None
 
 
 def test_publishing_the_same_version_again_repairs_it(
