@@ -157,6 +157,16 @@ class MessageRefused(ImpalaError):
         self.kind = kind or reason  # what is wrong with values, such as "observations"
 
 
+# Of a text in a message. It leaves room for the longest path that a system takes.
+MOST_CHARACTERS = 5000
+
+
 def printable(text: object) -> str:
-    """A text from outside, fit for a message: one line that a terminal does not act on."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
+    """A text from outside, fit for a message: one line that a terminal does not act on.
+
+    No line breaks or tabs, no colours or titles, no marks that turn the direction of writing, no
+    halves of characters; and no end of it is cut off unless it is longer than any sentence.
+    """
+    whole = str(text)
+    shown = "".join(c if c.isprintable() else "?" for c in whole[:MOST_CHARACTERS])
+    return shown if len(whole) <= MOST_CHARACTERS else f"{shown}..."

@@ -8,7 +8,7 @@ import click
 from impala_redis import __version__
 from impala_redis.common.run.config import settings
 from impala_redis.common.run.field_names import our_name
-from impala_redis.workers import stopping
+from impala_redis.workers import saying, stopping
 
 
 class Program(click.Command):
@@ -31,11 +31,13 @@ class Program(click.Command):
         typed = list(args)  # click empties the list
         try:
             return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            hint = self._hint(error.option_name, typed)
-            if hint is None:
-                raise
-            raise click.NoSuchOption(error.option_name, message=hint, ctx=ctx) from None
+        except click.UsageError as error:
+            if isinstance(error, click.NoSuchOption) and (
+                hint := self._hint(error.option_name, typed)
+            ):
+                error = click.NoSuchOption(error.option_name, message=hint, ctx=ctx)
+            error.message = saying.printable_lines(error.message)  # type: ignore[misc]
+            raise error from None  # what was typed is quoted in it
 
     def _hint(self, option: str, typed: list[str]) -> str | None:
         """The sentence for an option that has another name or place here; None if none is known."""
@@ -66,7 +68,7 @@ class Amount(click.FloatRange):
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, asked: Any) -> None:
     if asked and not ctx.resilient_parsing:
-        click.echo(f"impala-redis {__version__}")
+        saying.say(f"impala-redis {__version__}")
         ctx.exit()
 
 

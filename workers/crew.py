@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from impala_redis.common.files import make_folder, open_to_append, open_to_read
 from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.env_id import module_of
-from impala_redis.workers import credentials, pacing, process, voice
+from impala_redis.workers import credentials, pacing, process, saying, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.setting_options import as_arguments
 
@@ -106,9 +107,8 @@ class Crew:
         """Ends all of them at once, and says how to go on (on any thread)."""
         for program in (self._learner, *self._actors.values()):
             program.kill()
-        # No print: another thread may hold the stream's lock.
-        words = f"ended at once; continue with --resume --run-dir {self._directory.path}\n"
-        os.write(sys.stderr.fileno(), words.encode(errors="replace"))
+        path = shlex.quote(str(self._directory.path))
+        saying.say_at_once(f"ended at once; continue with --resume --run-dir {path}")
 
     def news(self) -> list[str]:
         """What the programs have said to the user since the last call."""
@@ -149,7 +149,8 @@ class Crew:
             return None
         if code == EXIT_LEARNER_KILLED:
             return (
-                f"the learner was killed; continue with --resume --run-dir {self._directory.path}"
+                "the learner was killed; continue with --resume --run-dir "
+                f"{shlex.quote(str(self._directory.path))}"
             )
         return self._last_error("learner", code)
 

@@ -1,7 +1,6 @@
 """impala-status --delete: takes the keys of a run that nobody works on off the server."""
 
 import functools
-import json
 from typing import Any
 
 import click
@@ -9,7 +8,7 @@ import click
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.server.address import without_password
 from impala_redis.common.transport.monitor import OperatorLink
-from impala_redis.workers import stopping
+from impala_redis.workers import saying, stopping
 from impala_redis.workers.options import Function
 from impala_redis.workers.plan import run_name
 
@@ -46,8 +45,9 @@ def _delete(redis_url: str, run: str, as_json: bool) -> None:
     deleted = link.delete_run()
     link.close()
     where = without_password(redis_url)
-    click.echo(
-        json.dumps({"run": run, "deleted_keys": deleted})
-        if as_json
-        else f"deleted the run {run} from {where}: {deleted} keys; its run directory is as it was"
+    if as_json:
+        saying.say_json({"run": run, "deleted_keys": deleted})
+        return
+    saying.say(
+        f"deleted the run {run} from {where}: {deleted} keys; its run directory is as it was"
     )

@@ -4,7 +4,6 @@ The same seed plays the same episodes, but not the same with --video as without.
 to Redis.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.monitor import MonitorLink
-from impala_redis.workers import process, stopping
+from impala_redis.workers import process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.plan import run_name
@@ -118,7 +117,9 @@ def main(
         report = make_report(spec, weights.version, results, settings)
         if video_directory is not None:
             report["videos"] = [str(path) for path in videos]
-        write(json.dumps(report) if as_json else report_in_words(report))
+        write(
+            saying.as_json(report) if as_json else saying.printable_lines(report_in_words(report))
+        )
 
 
 def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, VersionedWeights]:

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from impala_redis.common.run.config_file import decoded
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.server.address import has_password, holds_secret, with_password
-from impala_redis.workers import credentials
+from impala_redis.workers import credentials, saying
 from impala_redis.workers.command import Amount
 
 Function = Callable[..., Any]
@@ -155,7 +155,7 @@ def _password_in(path: Path, context: click.Context) -> str:
             f"the password file {path} is empty: its first line must be the password", context
         )
     if others_read:
-        click.echo(
+        saying.say(
             f"warning: every user of this machine can read the password file {path}; "
             f"run: chmod 600 {shlex.quote(str(path))}",
             err=True,

@@ -5,6 +5,7 @@ All it knows it reads from the run directory, where the learner writes.
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -29,6 +30,7 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.env_id import module_of
 from impala_redis.common.server.address import cli_command, without_password
 from impala_redis.common.transport.keys import Keys
+from impala_redis.workers import saying
 
 PLAIN_LINE_INTERVAL_S = 2.0
 
@@ -49,9 +51,9 @@ class Progress:
         """Says what runs and how to look at it."""
         environment = self._config.environment
         self.say(f"training {environment.env}, run {run!r}, in {self._directory.path}")
-        queue = Keys(run).trajectories
-        self.say(f"the queue: {cli_command(public_url)} LLEN '{queue}'")
-        address = without_password(public_url)
+        queue = shlex.quote(Keys(run).trajectories)
+        self.say(f"the queue: {cli_command(public_url)} LLEN {queue}")
+        address = shlex.quote(without_password(public_url))
         self.say(f"all of it: {_typed('impala-status')} --run {run} --redis-url {address}")
 
     def __enter__(self) -> "Progress":
@@ -83,6 +85,7 @@ class Progress:
         `result` is what the learner said of it: the file may be missing, or of an earlier time.
         """
         path = self._directory.path
+        typed = shlex.quote(str(path))
         if result is not None and result["status"] != "failed":
             mean = result["mean_return_100"]
             self.say(
@@ -91,9 +94,7 @@ class Progress:
                 f"{result['wall_s']:.1f} s"
             )
         if last_words is not None:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(
-                f"error: {last_words}", markup=False
-            )
+            saying.say(f"error: {last_words}", err=True)
             self.say(f"logs: {path / 'logs'}")
             return
         if result is None:
@@ -109,15 +110,15 @@ class Progress:
             self.say(f"left out:      {refused}")
         self.say(f"run directory: {path}")
         if code == EXIT_INTERRUPTED:
-            self.say(f"continue:      {_typed('impala-train')} --resume --run-dir {path}")
+            self.say(f"continue:      {_typed('impala-train')} --resume --run-dir {typed}")
         module = module_of(self._config.environment.env)
         trust = f" --env-module {as_typed(module)}" if module else ""
-        self.say(f"next:          {_typed('impala-eval')} --checkpoint {path}{trust}")
-        self.say(f"               {_typed('tensorboard')} --logdir {path}")
+        self.say(f"next:          {_typed('impala-eval')} --checkpoint {typed}{trust}")
+        self.say(f"               {_typed('tensorboard')} --logdir {typed}")
 
     def say(self, text: str) -> None:
         """Prints one line, above the panel if there is one."""
-        self._console.print(text, markup=False)
+        saying.say_on(self._console, text)
 
     def say_all(self, texts: Iterable[str]) -> None:
         """Prints each of them."""
@@ -141,7 +142,8 @@ class Progress:
         table.add_row("updates", _figure(record, "updates", ",d"))
         table.add_row("policy lag", _figure(record, "policy_lag_mean", ".1f") + " updates")
         table.add_row(
-            "queue", f"{record.get('queue_blocks', 0)} of {self._config.transport.queue_blocks}"
+            "queue",
+            f"{record.get('queue_blocks', 0):d} of {self._config.transport.queue_blocks}",
         )
         table.add_row("learner waits", _figure(record, "wait_share", ".0%"))
         if refused := in_words(record):
@@ -193,7 +195,8 @@ def _typed(program: str) -> str:
     if shutil.which(program):
         return program
     path = Path(sys.executable).parent / program
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return shlex.quote(str(near))
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import click
 from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, RunDirectoryError, printable
 from impala_redis.common.files import make_folder, write_atomically
 from impala_redis.common.records.history import Group, grouped, read_run
-from impala_redis.workers import stopping
+from impala_redis.workers import saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, shared
 
@@ -57,7 +57,7 @@ def main(run_dirs: tuple[Path, ...], output: Path | None, log_level: str) -> Non
         drawings = drawn(groups, stop)
         html = rendered(groups, drawings)
         write(page, html, drawings)
-        click.echo(
+        saying.say(
             f"report: {printable(page)} ({len(drawings)} charts, as PNGs in "
             f"{printable(charts_of(page))})"
         )

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from impala_redis.common.errors import printable
 from impala_redis.common.transport.replies import whole_number
 from impala_redis.common.transport.situation import behind
 
@@ -57,9 +58,11 @@ def _head(rows: Sequence[tuple[str, str]], trouble: str | None) -> RenderableTyp
     grid.add_column(overflow="fold")
     for label, text in rows:
         if label == "verdict" and trouble:
-            grid.add_row("trouble", Text(f"{trouble}; last figures below", style="bold red"))
+            grid.add_row(
+                "trouble", Text(f"{printable(trouble)}; last figures below", style="bold red")
+            )
         else:
-            grid.add_row(label, Text(text, style=_style(label, text)))
+            grid.add_row(label, Text(printable(text), style=_style(label, text)))
     return grid
 
 
@@ -91,7 +94,7 @@ def _actors(status: dict[str, Any], room: int, width: int) -> RenderableType:
         )
     for name in shown:
         cells = _cells(name, actors[name], version)
-        table.add_row(*(Text(cells[title]) for title in columns))
+        table.add_row(*(Text(printable(cells[title])) for title in columns))
     return Group(table, Text(rest, style="dim")) if rest else table
 
 

@@ -1,6 +1,5 @@
 """impala-status: a run at a glance, read from Redis: what limits it, queue, rates, lag, actors."""
 
-import json
 import logging
 import os
 import sys
@@ -10,7 +9,7 @@ import click
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.transport.monitor import MonitorLink
 from impala_redis.common.transport.situation import RunStatus, summary
-from impala_redis.workers import process, stopping
+from impala_redis.workers import process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.deleting import may_delete
 from impala_redis.workers.options import CONTEXT, option, shared
@@ -66,7 +65,10 @@ def _can_redraw() -> bool:
 
 def echo(run: str, status: RunStatus, as_json: bool) -> None:
     """Prints a status: as text, or as one line of JSON."""
-    click.echo(json.dumps(status) if as_json else as_text(run, status))
+    if as_json:
+        saying.say_json(status)
+    else:
+        saying.say(as_text(run, status))
 
 
 def as_lines(watcher: Watcher, as_json: bool, stop: stopping.StopFlag) -> None:
@@ -95,7 +97,7 @@ def on_a_screen(watcher: Watcher, stop: stopping.StopFlag) -> None:
             screen.show(rows(watcher.run, status), status, str(trouble) if trouble else None)
 
         watcher.watch(show, stop)
-    click.echo(as_text(watcher.run, watcher.status))
+    saying.say(as_text(watcher.run, watcher.status))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-import click
-
 from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     ImpalaError,
@@ -25,6 +23,7 @@ from impala_redis.common.errors import (
     printable,
 )
 from impala_redis.workers import voice
+from impala_redis.workers.saying import printable_lines, say, say_fault
 
 SHOW_CURSOR = b"\x1b[?25h\n"
 # Threads and exit handlers that an environment has left get this long at a program's end.
@@ -123,15 +122,11 @@ class _DatedFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's lines."""
-        return _printable_lines(super().format(record))
+        return printable_lines(super().format(record))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """The record's time as ISO 8601, in whole seconds."""
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds")
-
-
-def _printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
 
 
 class _PatientHandler(logging.StreamHandler[TextIO]):
@@ -148,6 +143,7 @@ def set_up_logging(level: str, prefix: str) -> None:
     handler = _PatientHandler(sys.stderr)
     handler.setFormatter(_DatedFormatter(f"%(asctime)s {prefix.replace('%', '%%')}: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    sys.excepthook = say_fault
     voice.tell_errors()
 
 
@@ -198,7 +194,7 @@ def say_error(sentence: str) -> None:
     """Says with which error the program ends, on standard error and to who has started it."""
     voice.tell(error=sentence)
     with contextlib.suppress(OSError, ValueError):  # a log on a full disk, or a closed stream
-        click.echo(f"error: {printable(sentence)}", err=True)
+        say(f"error: {printable(sentence)}", err=True)
 
 
 def forget_what_cannot_be_written() -> None:
@@ -227,7 +223,7 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
     except ImpalaError as error:
         if isinstance(error, UnsupportedEnvironment) and error.frames:
             with contextlib.suppress(OSError, ValueError):
-                click.echo(_printable_lines(error.frames), err=True)
+                say(error.frames, err=True)
         say_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
