@@ -125,10 +125,11 @@ def speak_as(resp: str) -> None:
     if resp != "ours":
         import redis
 
+        from impala_redis.common.server import reading
         from impala_redis.common.server import resp as ours
 
         plain: Any = redis.Connection(protocol=2)  # never connected
-        ours.LargeReplies = type(plain._parser)  # type: ignore[misc]
+        reading.BoundedReplies = type(plain._parser)  # type: ignore[misc]
         ours.PACKER = plain._command_packer  # type: ignore[misc]
         ours.packed = plain.pack_commands
 

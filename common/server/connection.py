@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError as ResponseError
 from redis.retry import Retry
 
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
-from impala_redis.common.server import address, resp, sentinel, tls
+from impala_redis.common.server import address, reading, resp, sentinel, tls
 from impala_redis.common.server.address import Address, Place, without_password
 from impala_redis.common.server.cluster import Client as Client
 from impala_redis.common.server.translation import as_ours
@@ -80,7 +80,7 @@ def _make_pool(given: Address, name: str, place: Place | None = None) -> redis.C
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        "parser_class": resp.LargeReplies,
+        "parser_class": reading.BoundedReplies,
         "command_packer": resp.PACKER,
         "client_name": re.sub(r"[^!-~]", "-", name),
         "driver_info": None,  # a user without that permission would fill the server's ACL LOG

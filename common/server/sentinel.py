@@ -20,6 +20,8 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 
 from impala_redis.common.server.address import Address, Place
+from impala_redis.common.server.reading import BoundedReplies, place_of, replies_to
+from impala_redis.common.server.shapes import is_number
 
 # One sentinel gets this long for an answer, and all of them together that long.
 ASK_TIMEOUT_S = 1.0
@@ -48,8 +50,7 @@ class Sentinels:
         self._epoch = -1  # of the master that was named last
         server = parse_url(address.server_url())  # type: ignore[no-untyped-call]
         self._tls = {name: value for name, value in server.items() if name.startswith("ssl_")}
-        if address.encrypted:
-            self._tls["ssl"] = True
+        self._connection: Any = redis.SSLConnection if address.encrypted else redis.Connection
         own = {n: address.options.get(f"sentinel_{n}") for n in ("username", "password")}
         servers = {n: server.get(n) for n in ("username", "password")}
         # Sentinels without a password refuse one, so they get the server's only if they want any.
@@ -107,28 +108,31 @@ class Sentinels:
         return self._ask_as(last, place, name)
 
     def _ask_as(self, login: dict[str, Any], place: Place, name: str) -> _Master:
-        client = redis.Redis(
-            place.host,
-            place.port,
+        connection = self._connection(
+            host=place.host,
+            port=place.port,
             socket_timeout=ASK_TIMEOUT_S,
             socket_connect_timeout=ASK_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
+            parser_class=BoundedReplies,
             driver_info=None,
             **login,
             **self._tls,
         )
-        with client, client.pipeline(transaction=False) as questions:
-            questions.sentinel_get_master_addr_by_name(name)
-            questions.sentinel_master(name)
-            found, state = questions.execute(raise_on_error=False)
-        if isinstance(found, redis.RedisError):
+        questions = [(f"SENTINEL {word}", name) for word in ("GET-MASTER-ADDR-BY-NAME", "MASTER")]
+        try:
+            connection.connect()
+            connection.send_packed_command(connection.pack_commands(questions))
+            found, state = replies_to(connection, questions)
+        finally:
+            connection.disconnect()
+        if isinstance(found, Exception):
             raise found
         if found is None:
             raise redis.ResponseError(f"{UNKNOWN_NAME} {name!r}")
-        host, port = found
-        epoch = state.get("config-epoch", 0) if isinstance(state, dict) else 0
-        return _Master(int(epoch), host.decode() if isinstance(host, bytes) else host, port)
+        host, port = place_of(found[0].decode(errors="replace"), int(found[1]))
+        return _Master(_epoch(state), host, port)
 
 
 class _Pool(SentinelConnectionPool):
@@ -149,6 +153,13 @@ def make_pool(address: Address, options: Mapping[str, Any]) -> SentinelConnectio
         settings.pop(name, None)
     pool: Any = _Pool
     return cast(SentinelConnectionPool, pool(address.master, Sentinels(address), **settings))
+
+
+def _epoch(state: Any) -> int:
+    """The epoch in a sentinel's description of a master; 0 where it gives none."""
+    fields = dict(zip(state[::2], state[1::2], strict=True)) if isinstance(state, list) else {}
+    epoch: Any = fields.get(b"config-epoch")
+    return int(epoch) if is_number(epoch) else 0
 
 
 def _in_words(error: redis.RedisError) -> str:

@@ -19,6 +19,7 @@ from impala_redis.common.errors import (
 )
 from impala_redis.common.server import sentinel, tls
 from impala_redis.common.server.address import cli_command, parse, without_password
+from impala_redis.common.server.reading import NotRedis
 
 
 def as_ours(error: Exception, url: str, has_answered: bool, named_by: str = "") -> ImpalaError:
@@ -53,7 +54,7 @@ def is_unknown_command(reply: object) -> bool:
 
 def _run_held(rest: str, where: str) -> ImpalaError:
     left_ms, _, holder = rest.partition(" ")
-    left_s = int(left_ms) / 1000
+    left_s = int(left_ms) / 1000 if re.fullmatch(r"-?[0-9]{1,15}", left_ms) else 0.0
     return RunHeld(
         f"another learner holds this run: {holder} (lease renewed within the last seconds, "
         f"{left_s:.1f} s left); stop it, choose another --run, or pass --take-over",
@@ -180,6 +181,13 @@ _TABLE = (
         RedisUnreachable,
         "no answer from Redis at {where} ({cause}); start one with: redis-server, "
         "or give another address with --redis-url",
+    ),
+    _Row(
+        (NotRedis,),
+        "",
+        UnsuitableServer,
+        "the server at {where} answered with what is no reply of Redis: {error}; look at what "
+        "listens there, or give another address with --redis-url",
     ),
     _Row(
         (redis.exceptions.WatchError,),

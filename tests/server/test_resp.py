@@ -11,7 +11,8 @@ import redis
 
 from impala_redis.common.server import connection
 from impala_redis.common.server.connection import connect
-from impala_redis.common.server.resp import LEAST_ALONE_BYTES, LEAST_LARGE_BYTES, packed, round_trip
+from impala_redis.common.server.reading import LEAST_LARGE_BYTES
+from impala_redis.common.server.resp import LEAST_ALONE_BYTES, packed, round_trip
 
 LARGE = random.Random(7).randbytes(300_001)
 
@@ -124,18 +125,4 @@ def test_a_reply_that_breaks_off_is_an_error_in_time_and_no_part_of_it_is_read_l
 
     # then only the new answer is read
     assert round_trip(client, [("PING",), ("PING",)]) == [2, LARGE]
-    client.close()
-
-
-def test_a_length_beyond_what_redis_stores_takes_no_memory_before_it_comes(
-    peer: Peer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a stream out of joint
-    monkeypatch.setattr(connection, "SOCKET_TIMEOUT_S", 0.3)
-    peer.will_say([b"$99999999999999\r\nx"], then_hang_up=True)
-    client = connect(peer.url, "test")
-
-    # then it is one more broken answer
-    with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
-        round_trip(client, [("PING",)])
     client.close()

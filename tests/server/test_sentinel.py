@@ -289,7 +289,8 @@ def test_sentinels_get_their_own_password_or_the_servers(sentinels: OwnSentinels
 
 def test_tls_goes_along_to_the_sentinels() -> None:
     found = Sentinels(parse("rediss+sentinel://one/name?ssl_ca_certs=/ca&ssl_min_version=772"))
-    assert found._tls == {"ssl": True, "ssl_ca_certs": "/ca", "ssl_min_version": 772}
+    assert found._connection is redis.SSLConnection
+    assert found._tls == {"ssl_ca_certs": "/ca", "ssl_min_version": 772}
     assert Sentinels(parse("redis+sentinel://one/name"))._tls == {}
 
 
