@@ -13,6 +13,7 @@ from impala_redis.common.transport.replies import (
     News,
     PushReply,
     news_from,
+    of_kinds,
     pipeline_replies,
     without_errors,
 )
@@ -43,6 +44,7 @@ class ActorLink(Link):
             commands = push_commands(self.keys, message, *push)
             *_, executed = without_errors(round_trip(self.client, commands))
             begun, _, stored, version, spec = without_errors(executed)
+            of_kinds([begun, stored], int, int)
         news = news_from(version, spec)
         if news is None:
             raise RunMissing(f"the run {self.run!r} has no spec any more")

@@ -34,6 +34,7 @@ from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.replies import (
     MOST_VERSION,
     RunState,
+    of_kinds,
     what_was_mended,
     whole_number,
     without_errors,
@@ -164,7 +165,7 @@ class LearnerLink(Link):
             self.current_holder()  # leads to the node that needs the functions
             with self._asking():
                 functions.provide(self.client, self.url, *self._books)
-                epoch, abandoned, unexplained, *mended = self._call(
+                opened = self._call(
                     self.client,
                     "open",
                     [*first, *others, keys.joins],
@@ -175,9 +176,10 @@ class LearnerLink(Link):
                     secrets.token_hex(8),
                     *(f"dead_lettered:{reason}" for reason in REASONS),
                 )
+                epoch, abandoned, unexplained, *mended = of_kinds(opened, int, int, int, rest=bytes)
             # It is one server: an answer on one connection says as much about the other.
             self._publisher_client.has_answered = True
-            self.epoch, self._cursor = int(epoch), Cursor()
+            self.epoch, self._cursor = epoch, Cursor()
             self._token = f"{self.epoch}:{self.holder}"
         if mended:
             log.error("%s", what_was_mended(mended, unexplained))
@@ -198,6 +200,7 @@ class LearnerLink(Link):
             commands.insert(0, self._commit_command(settled))
         with self._fenced_by_another(), self._asking():
             *_, claimed, messages, queued = without_errors(round_trip(self.client, commands))
+            of_kinds([claimed, queued], int, int)
         if len(messages) != claimed:
             raise OutOfStep(f"of {claimed} claimed blocks {len(messages)} were there")
         received, committed = self._cursor

@@ -23,6 +23,7 @@ from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.replies import (
     SpecReply,
     finite_number,
+    of_kinds,
     pipeline_replies,
     whole_number,
 )
@@ -72,9 +73,11 @@ class MonitorLink(Link):
         keys = self.keys
         try:
             with self._asking():
-                stats, queued, in_flight = self.client.fcall_ro(
+                read = self.client.fcall_ro(
                     f"{LIBRARY}_read_books", 3, keys.stats, keys.trajectories, keys.inflight
                 )
+                stats, queued, in_flight = of_kinds(read, list, int, int)
+                of_kinds(stats, *(bytes,) * (len(stats) // 2 * 2))
         except RunMissing:  # not even the functions are there
             stats = []
         if not stats:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from impala_redis.common.errors import printable
+from impala_redis.common.server.reading import NotRedis
 
 RunState = Literal["running", "finished"]
 
@@ -97,6 +98,17 @@ def without_errors(replies: list[Any]) -> list[Any]:
         if isinstance(reply, Exception):
             raise reply
     return replies
+
+
+def of_kinds(reply: list[Any], *kinds: type, rest: type | None = None) -> list[Any]:
+    """The items of what a function of ours has replied. Raises NotRedis: they are others.
+
+    `rest` is the type of all that may follow those of `kinds`.
+    """
+    found = tuple(map(type, reply)) if type(reply) is list else ()
+    if found[: len(kinds)] != kinds or set(found[len(kinds) :]) - {rest}:
+        raise NotRedis(f"{repr(reply)[:60]} by one of our functions")
+    return reply
 
 
 def whole_number(reply: bytes | str | None, default: int) -> int:
