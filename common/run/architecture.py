@@ -188,6 +188,18 @@ class NetworkSpec:
         return sum(map(prod, self.parameter_shapes().values()))
 
     @property
+    def widest_layer(self) -> int:
+        """The most numbers that a layer is given, or makes, of one environment's observation."""
+        layers = NETWORKS[self.network].convolutions[:1]  # the later ones see smaller pictures
+        pictures = [
+            layer.channels * -(-picture.height // layer.stride) * -(-picture.width // layer.stride)
+            for layer in layers
+            for picture in map(picture_of, convolved_parts(self.network, self.observation))
+        ]
+        widths = (*self.hidden_sizes, 4 * self.lstm_size, self.action.num_outputs)
+        return max(self.observation.num_features, *pictures, *widths)
+
+    @property
     def core_memory_size(self) -> int:
         """How many numbers of the memory are the core's, the first of them: the LSTM's h and c."""
         return 2 * self.lstm_size

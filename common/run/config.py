@@ -190,7 +190,7 @@ class TransportSettings:
     max_policy_age_s: float = setting(
         600.0,
         "an actor pauses when nothing was read from Redis for this long",
-        above=0,
+        at_least=1,
         at_most=1e9,
     )
     lease_s: float = setting(10.0, "the learner's hold on the run lapses after this", at_least=1)

@@ -9,13 +9,14 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.config import Config, find_setting, settings
 from impala_redis.common.run.env_id import travelling
-from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
+from impala_redis.common.run.spaces import ITEM_BYTES, ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import (
     action_from,
     observation_from,
@@ -28,6 +29,11 @@ WIRE_VERSION = 4
 
 # A spec takes some hundred characters, and some hundred more for each part of an observation.
 MAX_SPEC_LENGTH = 65_536
+
+# The longest message of a block or of weights, whatever a server would take.
+MOST_MESSAGE_BYTES = 512 * 1024 * 1024
+# The most numbers, 4 bytes each, that one layer of an actor's network makes in a step.
+MOST_NUMBERS = 2**28
 
 # Marks a field that data and weights depend on; the others may differ between programs.
 _FITS = {"fits": True}
@@ -85,6 +91,16 @@ class RunSpec(NetworkSpec):
             )
         return _spec_from(document)
 
+    @property
+    def rows_nbytes(self) -> int:
+        """What the rows of a block take, without the episodes that end in it, in bytes."""
+        steps, observation = self.unroll_length, self.observation
+        each = ITEM_BYTES[observation.dtype] * prod(observation.shape)
+        numbers = 4 * prod(self.action.shape) + 14  # beside the action 3 numbers and 2 flags
+        memory = 4 * self.memory_size
+        column = (steps + 1 + observation.history) * each + steps * numbers + memory
+        return self.envs_per_actor * column
+
     def difference(self, other: "RunSpec") -> str:
         """What does not fit, in words: "lstm_size is 64 here and 32 there"; empty if all fits."""
         return "; ".join(
@@ -109,12 +125,42 @@ _SETTINGS = tuple(
 def make_spec(
     run: str, config: Config, observation: ObservationSpec, action: ActionSpec
 ) -> RunSpec:
-    """The spec of a run with that config in an environment of those spaces."""
+    """The spec of a run with that config in an environment of those spaces.
+
+    Raises ConfigError for a run that no actor would join, because it is too large.
+    """
     values = config.values()
     values["env"] = travelling(values["env"])
-    return RunSpec(
+    spec = RunSpec(
         run=run, observation=observation, action=action, **{key: values[key] for key in _SETTINGS}
     )
+    check_size(spec)
+    return spec
+
+
+def check_size(spec: RunSpec) -> None:
+    """Raises ConfigError: blocks, weights or a layer are larger than any machine should bear.
+
+    That is also raised for a network that does not fit the observations.
+    """
+    most = f"{MOST_MESSAGE_BYTES:,} bytes at most"
+    if spec.rows_nbytes > MOST_MESSAGE_BYTES:
+        raise ConfigError(
+            f"a block of {spec.envs_per_actor:,} environments x {spec.unroll_length:,} steps takes "
+            f"{spec.rows_nbytes:,} bytes, and a message has {most}; lower --envs-per-actor or "
+            "--unroll-length"
+        )
+    each = 2 if spec.weights_dtype == "bfloat16" else 4
+    if (needed := each * spec.num_parameters) > MOST_MESSAGE_BYTES:
+        raise ConfigError(
+            f"the network's {spec.num_parameters:,} parameters take {needed:,} bytes, and a "
+            f"message has {most}; lower --hidden-sizes or --lstm-size"
+        )
+    if spec.envs_per_actor * spec.widest_layer > MOST_NUMBERS:
+        raise ConfigError(
+            f"{spec.envs_per_actor:,} environments x {spec.widest_layer:,} numbers in one layer of "
+            f"the network are more than {MOST_NUMBERS:,}; lower --envs-per-actor"
+        )
 
 
 def _spec_from(document: dict[str, Any]) -> RunSpec:
@@ -123,7 +169,7 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
     if set(document) != expected:
         odd = ", ".join(sorted(str(name)[:40] for name in set(document) ^ expected)[:5])
         raise SpecMismatch(f"the run's spec has missing or unknown fields: {odd}")
-    return RunSpec(
+    spec = RunSpec(
         run=text_from("run", document["run"]),
         observation=observation_from(document["observation"]),
         action=action_from(document["action"]),
@@ -131,6 +177,11 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
         resumes=whole_number_from("resumes", document["resumes"], 0, 2**63),
         **{key: _setting_from(key, document[key]) for key in _SETTINGS},
     )
+    try:
+        check_size(spec)
+    except ConfigError as error:
+        raise SpecMismatch(f"the run's spec will not do: {error}") from error
+    return spec
 
 
 def _setting_from(key: str, value: Any) -> Any:

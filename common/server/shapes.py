@@ -5,7 +5,7 @@ from typing import Any, Final
 
 Command = Sequence[Any]
 
-# The longest message of a block or of weights, whatever a server takes.
+# The longest message of a block or of weights, whatever a server takes. No run has longer ones.
 MOST_MESSAGE_BYTES: Final = 512 * 1024 * 1024
 # The most of a reply to a command that asks for no messages.
 MOST_BYTES: Final = 16 * 1024 * 1024
@@ -111,6 +111,11 @@ def _of_a_function(command: Command, reply: Any) -> bool:
     return reply is None or type(reply) in (int, bytes)
 
 
+def _listing(command: Command, reply: Any) -> bool:
+    """A list of whatever: who has asked for it looks at each item."""
+    return type(reply) is list and _of_a_function(command, reply)
+
+
 def is_number(text: Any) -> bool:
     """Whether a text of a server is a whole number of 64 bits without a sign, as cursors are."""
     return type(text) is bytes and text.isdigit() and len(text) <= 20 and int(text) < 2**64
@@ -124,6 +129,7 @@ _SHAPES: dict[str, _Shape] = {
     **dict.fromkeys(("HSET", "HINCRBY", "HSTRLEN", "RPUSH", "RPUSHX"), _number),
     **dict.fromkeys(("HGETALL", "CONFIG GET", "SENTINEL MASTER"), _pairs),
     **dict.fromkeys(("FCALL", "FCALL_RO"), _of_a_function),
+    "FUNCTION LIST": _listing,
     "LRANGE": _texts,
     "HMGET": _fields,
     "SCAN": _page,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.presets import preset
+from impala_redis.common.run.presets import PRESETS, preset
 from impala_redis.common.run.spaces import (
     MAX_OBSERVATION_SIZE,
     ActionSpec,
@@ -19,7 +20,7 @@ from impala_redis.common.run.spaces import (
     ObservationSpec,
     discrete,
 )
-from impala_redis.common.run.spec import WIRE_VERSION, RunSpec, make_spec
+from impala_redis.common.run.spec import WIRE_VERSION, RunSpec, check_size, make_spec
 
 quick = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -348,11 +349,25 @@ WRONG: dict[str, list[Any]] = {
     "queue_blocks": [None, "1", 1.0, True, [], {}, 0, -1],
     "start_frames": [None, "1", 1.0, True, [], {}, -1],
     "resumes": [None, "1", 1.0, True, [], {}, -1],
-    "max_policy_age_s": [None, "1", True, [], {}, 0, -1.0, float("nan"), float("inf"), 10**30],
+    "max_policy_age_s": [
+        None,
+        "1",
+        True,
+        [],
+        {},
+        0,
+        -1.0,
+        float("nan"),
+        float("inf"),
+        10**30,
+        1e-300,
+        0.999,
+    ],
     "seed": [None, "1", 1.0, True, [], {}, -1, 2**63, 10**30],
     "weights_dtype": [None, 1, True, [], {}, "float16", "", LONG],
 }
 WRONG["hidden_sizes"].append([1] * 65)
+WRONG["max_policy_age_s"] += [1e-300, 0.999]
 
 
 def test_there_are_wrong_values_for_every_field() -> None:
@@ -592,7 +607,7 @@ def test_any_value_in_any_field_gives_a_spec_or_a_mismatch_and_nothing_else(
         {"max_policy_age_s": 1e9},
         {"hidden_sizes": [1] * 65},
         {"env": "package.module:" + "x" * 300},
-        {"unroll_length": 10_000, "envs_per_actor": 4096},
+        {"unroll_length": 10_000, "envs_per_actor": 1024},
     ],
     ids=lambda values: ", ".join(values),
 )
@@ -609,6 +624,73 @@ def test_a_config_that_is_taken_makes_a_spec_that_actors_can_read(values: dict[s
 
     # then
     assert RunSpec.from_json(spec.to_json()) == spec
+
+
+GAME, INDEX_OF_MANY = ObservationSpec((210, 160, 3), "uint8"), ObservationSpec((), "int64", 65_536)
+SMALL = ObservationSpec((4,), "float32")
+TOO_LARGE: list[tuple[str, dict[str, Any], ObservationSpec, ActionSpec]] = [
+    ("a block", {"envs_per_actor": 4096, "unroll_length": 10_000}, SMALL, discrete(2)),
+    ("a block", {"envs_per_actor": 4096}, GAME, discrete(6)),
+    ("a block", {"unroll_length": 20}, ObservationSpec((2**24,), "uint8"), discrete(2)),
+    ("a block", {"envs_per_actor": 1024, "lstm_size": 65_536}, SMALL, discrete(2)),
+    ("a block", {"unroll_length": 10_000}, SMALL, ActionSpec("continuous", (65_536,))),
+    ("the network's", {"hidden_sizes": [65_536, 65_536]}, SMALL, discrete(2)),
+    ("the network's", {"hidden_sizes": [65_536] * 64}, SMALL, discrete(2)),
+    ("the network's", {"lstm_size": 65_536}, SMALL, discrete(2)),
+    (
+        "the network's",
+        {"envs_per_actor": 1, "unroll_length": 1},
+        ObservationSpec((2**24,), "uint8"),
+        discrete(2),
+    ),
+    (
+        "4,096 env",
+        {"envs_per_actor": 4096, "hidden_sizes": []},
+        dataclasses.replace(INDEX_OF_MANY, frame_stack=16),
+        discrete(2),
+    ),
+    (
+        "4,096 env",
+        {"envs_per_actor": 4096, "network": "deep", "unroll_length": 1},
+        ObservationSpec((160, 160), "uint8"),
+        discrete(2),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "values", "observation", "action"), TOO_LARGE)
+def test_a_run_too_large_for_any_machine_is_refused_by_its_learner_and_by_every_actor(
+    words: str, values: dict[str, Any], observation: ObservationSpec, action: ActionSpec
+) -> None:
+    # given its spec, as somebody may have written it into Redis
+    small = make_spec("run", Config(), SMALL, discrete(2))
+    config = Config().replace(values)
+    large = dataclasses.replace(
+        small, observation=observation, action=action, **{k: config.values()[k] for k in values}
+    )
+
+    # when its learner begins, and an actor reads it
+    with pytest.raises(ConfigError) as caught:
+        make_spec("run", config, observation, action)
+    said = refusal(large.to_json())
+
+    # then both say the same, with what to lower
+    assert str(caught.value).startswith(words)
+    assert re.search("; lower --[a-z-]+", str(caught.value))
+    assert said == f"the run's spec will not do: {caught.value}"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_is_near_what_is_too_large(name: str) -> None:
+    config = preset(name)
+    network = config.values()["network"]
+    seen = ObservationSpec((84, 84), "uint8") if network != "mlp" else SMALL
+    spec = make_spec("run", config, seen, discrete(18))
+    check_size(dataclasses.replace(spec, envs_per_actor=4 * spec.envs_per_actor))
+
+
+def test_a_network_that_its_own_observation_does_not_fit_is_no_spec() -> None:
+    assert "--network deep needs a picture" in refusal(json.dumps(document(network="deep")))
 
 
 def test_the_parameters_of_a_network_follow_from_the_spec() -> None:
