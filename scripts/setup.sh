@@ -12,7 +12,17 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
     exit 1
 fi
 
-wanted="$(cat setup.cfg pyproject.toml constraints.txt | cksum) ${extra}"
+hashes=(-r scripts/hashes/core.txt)
+for name in ${extra//,/ }; do
+    if ! grep -qx "$name =" setup.cfg || [ ! -f "scripts/hashes/$name.txt" ]; then
+        echo "error: there is no extra $name; see the top of $0" >&2
+        exit 1
+    fi
+    hashes+=(-r "scripts/hashes/$name.txt")
+done
+
+wanted="$(cat setup.cfg pyproject.toml constraints.txt scripts/setup.sh scripts/hashes/*.txt | cksum)"
+wanted="$wanted ${extra}"
 stamp=".venv/.installed${extra:+-$extra}"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
@@ -26,8 +36,21 @@ if [ ! -x .venv/bin/python ]; then
     }
 fi
 echo "installing into .venv (the first time this takes a minute or more)" >&2
-# torch first: what is installed already, such as a GPU build, is kept if it fits.
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-    --editable ".${extra:+[$extra]}"
+install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+# What is installed already, such as a GPU build of torch, is kept if it fits. All else is taken only with
+# a SHA-256 that scripts/hashes/ has; torch by its version, since each kind of GPU has a build of its own.
+"${install[@]}" --require-hashes --no-deps "${hashes[@]}" || {
+    echo "error: not every package could be had as scripts/hashes/ has it. If your package index builds" \
+        "packages itself, install without this check: .venv/bin/pip install -c constraints.txt" \
+        "-e '.${extra:+[$extra]}'" >&2
+    exit 1
+}
+"${install[@]}" -c constraints.txt torch
+# Nothing is fetched here, whatever pip is set to: what the steps above have not brought is an error. The
+# build takes the setuptools that they have brought.
+PIP_CONFIG_FILE=/dev/null "${install[@]}" --isolated --no-index --no-build-isolation \
+    --editable ".${extra:+[$extra]}" || {
+    echo "error: scripts/hashes/ lacks what pip names above; scripts/write_hashes.py writes it" >&2
+    exit 1
+}
 echo "$wanted" >"$stamp"
