@@ -47,14 +47,24 @@ class Progress:
         self._next_line = 0.0
         self._live: Live | None = None
 
-    def introduce(self, run: str, public_url: str) -> None:
-        """Says what runs and how to look at it."""
+    def introduce(self, run: str, public_url: str, password_file: Path | None = None) -> None:
+        """Says what runs and how to look at it, and with a password how to join it."""
         environment = self._config.environment
         self.say(f"training {environment.env}, run {run!r}, in {self._directory.path}")
         queue = shlex.quote(Keys(run).trajectories)
-        self.say(f"the queue: {cli_command(public_url)} LLEN {queue}")
         address = shlex.quote(without_password(public_url))
-        self.say(f"all of it: {_typed('impala-status')} --run {run} --redis-url {address}")
+        there = f"--run {run} --redis-url {address}"
+        login = ""
+        if password_file is not None:
+            file = shlex.quote(str(password_file))
+            there += f" --redis-password-file {file}"
+            login = f'REDISCLI_AUTH="$(cat {file})" '
+        self.say(f"the queue: {login}{cli_command(public_url)} LLEN {queue}")
+        self.say(f"all of it: {_typed('impala-status')} {there}")
+        if password_file is not None:
+            module = module_of(environment.env)
+            there += f" --env-module {as_typed(module)}" if module else ""
+            self.say(f"to join:   {_typed('impala-actor')} {there}")
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:

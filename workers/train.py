@@ -46,6 +46,12 @@ REPORT_WITHIN_S = 60.0
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
 @redis_options(None, "a server of its own", "Use this server instead of starting one: ")
+@option(
+    "embedded-port",
+    type=click.IntRange(1, 65535),
+    help="Have the server of its own listen on this port of this machine, too, with a password in "
+    "a file that is named at the start. Without it only your user reaches the server.",
+)
 @shared("run", "run-dir", "preset", "config", "device", "threads", "resume")
 @terms_options
 @option(
@@ -65,6 +71,7 @@ REPORT_WITHIN_S = 60.0
 @every_setting
 def main(
     redis_url: str | None,
+    embedded_port: int | None,
     run: str | None,
     run_dir: Path | None,
     preset: str | None,
@@ -83,6 +90,7 @@ def main(
 
     Without --preset, --env or --config it trains CartPole-v1.
     """
+    _want_one_server(redis_url, embedded_port)
     stopping.set_up_logging(log_level, "train")
     stop = stopping.StopFlag()
     with stopping.exit_codes(stop):
@@ -99,19 +107,17 @@ def main(
         options = ["--device", device, "--threads", str(threads), "--log-level", log_level]
         options += [] if wait_redis_s is None else ["--wait-redis-s", str(wait_redis_s)]
         options += ["--preset", plan.preset] if plan.preset else []
-        options += ["--resume"] if resume else []
-        options += terms.as_arguments()
-        with _server(redis_url, plan, wait_redis_s or 0.0, stop) as server:
+        options += [*(["--resume"] if resume else []), *terms.as_arguments()]
+        with _server(redis_url, embedded_port, plan, wait_redis_s or 0.0, stop) as server:
             progress = Progress(plan.directory, plan.config)
-            progress.introduce(plan.run, server.public_url)
+            progress.introduce(plan.run, server.public_url, server.password_file)
             with Crew(plan, server.url, options, actor_arguments) as crew:
                 stop.before_end_at_once = lambda: server.kill_with(crew)
                 code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code), crew.result)
-        if report and code == 0 and not stop():
-            page = write_report(plan.directory, stop)
-            if page is not None:
-                progress.say(f"report:        {page}")
+        report = report and code == 0 and not stop()
+        if report and (page := write_report(plan.directory, stop)):
+            progress.say(f"report:        {page}")
         raise SystemExit(code)
 
 
@@ -164,12 +170,26 @@ def _watch(crew: Crew, server: "Server", progress: Progress, stop: stopping.Stop
     return code
 
 
+def _want_one_server(redis_url: str | None, embedded_port: int | None) -> None:
+    """Raises click.UsageError for a port of our own server and the address of another."""
+    if embedded_port is not None and redis_url is not None:
+        raise click.UsageError(
+            "--embedded-port is for a server of impala-train's own, and --redis-url names another: "
+            "leave one of them out"
+        )
+
+
 class Server(NamedTuple):
     """Where Redis is: the address for our programs, and the one that is shown."""
 
     url: str
     public_url: str
     embedded: EmbeddedServer | None
+
+    @property
+    def password_file(self) -> Path | None:
+        """Where the password of our own server is, if it has one."""
+        return self.embedded.password_file if self.embedded is not None else None
 
     def check(self) -> None:
         """Raises ServerNotStarted when our own server has ended."""
@@ -188,12 +208,16 @@ class Server(NamedTuple):
 
 @contextlib.contextmanager
 def _server(
-    redis_url: str | None, plan: Plan, wait_redis_s: float, stop: stopping.StopFlag
+    redis_url: str | None,
+    embedded_port: int | None,
+    plan: Plan,
+    wait_redis_s: float,
+    stop: stopping.StopFlag,
 ) -> Iterator[Server]:
     """The given server, or our own while the `with` lasts."""
     if redis_url is None:
-        with EmbeddedServer(plan.directory.path) as embedded:
-            yield Server(embedded.url, embedded.url, embedded)
+        with EmbeddedServer(plan.directory.path, embedded_port) as embedded:
+            yield Server(embedded.url, embedded.public_url, embedded)
         return
     link = Link(redis_url, plan.run, "train")
 

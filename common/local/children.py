@@ -20,19 +20,20 @@ def spawn(
     death_signal: signal.Signals,
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Starts a process whose output goes to `log_file`, and which gets `death_signal` if we die.
 
-    Without a log file its output is lost. Raises OSError, also when the log's name is that of a
-    symbolic link or of no regular file.
+    It reads nothing, or what comes from the descriptor `stdin`. Without a log file its output is
+    lost. The signal comes when the thread that calls this ends, so call it from the main thread.
+    The process has a session of its own: a Ctrl-C in the terminal reaches only us, and we end it.
 
-    The signal comes when the thread that calls this ends, so call it from the main thread. The
-    process has a session of its own: a Ctrl-C in the terminal reaches only us, and we end it.
+    Raises OSError, also when the log's name is that of a symbolic link or of no regular file.
     """
     with open_to_append(log_file) if log_file else Path(os.devnull).open("ab") as output:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=dict(environment) if environment is not None else None,

@@ -1,11 +1,13 @@
 """The embedded server: a private Redis or Valkey for a run on one machine.
 
-It listens on a Unix socket in a folder that only this user can enter, and on no port. It loads
-nothing, keeps nothing on disk, has a memory limit, evicts nothing, and dies with us.
+It listens on a Unix socket in a folder that only this user can enter, and on no port, or on one of
+this machine that wants a password. It loads nothing, keeps nothing on disk, has a memory limit,
+evicts nothing, and dies with us.
 """
 
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -28,13 +30,26 @@ LONGEST_SOCKET_PATH = 100
 class EmbeddedServer:
     """A running server; `close` (or leaving the `with`) ends it."""
 
-    def __init__(self, directory: Path) -> None:
-        """Starts a server with its log in `directory`. Raises ServerNotStarted."""
+    def __init__(self, directory: Path, port: int | None = None) -> None:
+        """Starts a server.
+
+        Args:
+          directory: where its log is written.
+          port: where it also listens, on the loopback interface, and wants the password that is in
+            `password_file` then; 1 to 65535, None for no port.
+
+        Raises ServerNotStarted, also when the port is taken.
+        """
         self.binary = find_server()
         self.log = directory / "server.log"
+        self.port = port
         self._folder = _private_folder()
         self.socket = self._folder.path / SOCKET_NAME
+        self.password_file: Path | None = None
+        self._password = ""
         try:
+            if port is not None:
+                self._set_password()
             self._process = self._spawn()
         except BaseException:
             self._folder.remove()
@@ -42,25 +57,61 @@ class EmbeddedServer:
         remove_those_left_behind(SOCKET_NAME)  # while the server starts
         if not self._is_ready():
             self.close()
+            if port is not None and (why := _objection_to(port)):
+                raise ServerNotStarted(
+                    f"the embedded server cannot have the port {port} ({why}); give another one "
+                    "with --embedded-port, or none: the server's socket needs no port"
+                )
             raise ServerNotStarted(f"{self.binary} did not start; its words are in {self.log}")
+
+    def _set_password(self) -> None:
+        import secrets
+
+        self._password = secrets.token_hex(32)
+        self.password_file = self._folder.path / "password"
+        try:
+            descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(self._password + "\n")
+        except OSError as error:
+            raise ServerNotStarted(
+                f"the server's password cannot be written to {self.password_file} "
+                f"({error.strerror}); make room there, or set TMPDIR to another folder"
+            ) from error
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         # A server loads what it finds in its folder, so that is the private one.
         command: list[str | Path] = [
-            *(self.binary, "--port", "0", "--bind", "127.0.0.1"),
+            *(self.binary, "-", "--port", str(self.port or 0), "--bind", "127.0.0.1"),
             *("--unixsocket", self.socket, "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--dir", self._folder.path),
             *("--maxmemory", str(MAXMEMORY_BYTES), "--maxmemory-policy", "noeviction"),
         ]
+        # By standard input: everyone can read the arguments of a process.
+        settings, writing = os.pipe()
+        with os.fdopen(writing, "w") as file:
+            file.write(f"requirepass {self._password}\n" if self._password else "")
         try:
-            return children.spawn(command, log_file=self.log, death_signal=signal.SIGKILL)
+            return children.spawn(
+                command, log_file=self.log, death_signal=signal.SIGKILL, stdin=settings
+            )
         except OSError as error:
             raise ServerNotStarted(f"{self.binary} cannot be run: {error.strerror}") from error
+        finally:
+            os.close(settings)
 
     @property
     def url(self) -> str:
-        """Its address, for this user's programs on this machine."""
-        return f"unix://{urllib.parse.quote(str(self.socket))}?db=0"
+        """Its address for our own programs, with the password if there is one."""
+        login = f":{self._password}@" if self._password else ""
+        return f"unix://{login}{urllib.parse.quote(str(self.socket))}?db=0"
+
+    @property
+    def public_url(self) -> str:
+        """Its address for programs that a user starts, without the password."""
+        if self.port is not None:
+            return f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{urllib.parse.quote(str(self.socket))}"
 
     @property
     def alive(self) -> bool:
@@ -102,6 +153,17 @@ class EmbeddedServer:
                 client.close()
                 return True
         return False
+
+
+def _objection_to(port: int) -> str:
+    """Why nobody can listen on the port now; empty if somebody could."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def _private_folder() -> PrivateFolder:

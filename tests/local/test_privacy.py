@@ -2,20 +2,24 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import redis
 
+from chaos.servers import free_port
+from impala_redis.common.errors import ServerNotStarted
 from impala_redis.common.local import private_folder
 from impala_redis.common.local.embedded import SOCKET_NAME, EmbeddedServer
 from impala_redis.common.local.private_folder import PrivateFolder, remove_those_left_behind
 from impala_redis.common.local.server_program import SERVER_VARIABLE
+from impala_redis.common.server.address import with_password
 from support import as_nobody, eventually, listeners_of
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -77,6 +81,132 @@ def test_a_listener_would_be_seen() -> None:
         assert listening.getsockname()[1] in listeners_of(os.getpid())
 
 
+# A port, for those who ask for one.
+
+
+@pytest.fixture
+def with_port(
+    any_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EmbeddedServer]:
+    """An embedded server that listens on a port as well, of each kind."""
+    monkeypatch.setenv(SERVER_VARIABLE, str(any_server.binary))
+    with EmbeddedServer(tmp_path, free_port()) as server:
+        yield server
+
+
+def password_of(server: EmbeddedServer) -> str:
+    assert server.password_file is not None
+    return server.password_file.read_text().strip()
+
+
+FOREIGN_COMMANDS = (
+    *("EVAL 'return 1' 0", "CONFIG GET *", "CONFIG SET bind 0.0.0.0", "RPUSH trajectories x"),
+    *("FUNCTION LIST", "SHUTDOWN NOSAVE", "SAVE", "REPLICAOF 127.0.0.1 1", "INFO", "PING"),
+)
+
+
+@pytest.mark.parametrize("way", ["port", "socket"])
+def test_without_the_password_no_command_is_carried_out(
+    with_port: EmbeddedServer, way: str
+) -> None:
+    family = socket.AF_INET if way == "port" else socket.AF_UNIX
+    place = ("127.0.0.1", with_port.port) if way == "port" else str(with_port.socket)
+    with socket.socket(family) as stranger:
+        stranger.settimeout(5)
+        stranger.connect(place)
+        for command in FOREIGN_COMMANDS:
+            stranger.sendall(command.encode() + b"\r\n")
+            assert stranger.recv(999).startswith(b"-NOAUTH"), command
+        for login in ("x", "''", "default ''", "nobody x"):
+            stranger.sendall(f"AUTH {login}\r\n".encode())
+            assert stranger.recv(999).startswith(b"-WRONGPASS"), login
+
+
+@only_root
+def test_another_user_at_the_port_is_refused(with_port: EmbeddedServer) -> None:
+    # given another user, who can connect
+    talk = f"s = socket.socket(); s.settimeout(5); s.connect(('127.0.0.1', {with_port.port}))\n"
+    for command in FOREIGN_COMMANDS:
+        talk += f"s.sendall({command.encode() + bytes([13, 10])!r}); print(s.recv(999))\n"
+
+    # then each command is answered in the same way
+    lines = as_nobody(talk).splitlines()
+    assert len(lines) == len(FOREIGN_COMMANDS)
+    assert [line for line in lines if not line.startswith("b'-NOAUTH")] == []
+
+
+@only_root
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at in /proc")
+def test_no_other_user_finds_the_password(with_port: EmbeddedServer) -> None:
+    password = password_of(with_port)
+
+    # in its file
+    assert with_port.password_file is not None
+    assert stat.S_IMODE(with_port.password_file.stat().st_mode) == 0o600
+    assert "PermissionError" in as_nobody(f"open({str(with_port.password_file)!r})")
+
+    # in what can be seen of any process, here and there
+    for shown in ("cmdline", "environ", "status", "comm"):
+        look = "for name in glob.glob('/proc/[0-9]*/@'):\n try: print(open(name).read())\n except "
+        look = look.replace("@", shown) + "OSError: pass"
+        seen = as_nobody(look)
+        assert password not in seen
+        assert shown == "environ" or "-server" in seen  # it has been looked at
+    with redis.Redis.from_url(with_port.url) as client:
+        pid = client.info("server")["process_id"]
+    for shown in ("cmdline", "environ"):
+        assert password.encode() not in Path(f"/proc/{pid}/{shown}").read_bytes()
+
+    # or in the run directory
+    assert password not in with_port.log.read_text()
+    assert [path.name for path in with_port.log.parent.iterdir()] == ["server.log"]
+
+
+def test_with_the_password_both_addresses_lead_to_the_server(with_port: EmbeddedServer) -> None:
+    far = with_password(with_port.public_url, password_of(with_port))
+    with redis.Redis.from_url(with_port.url) as mine, redis.Redis.from_url(far) as others:
+        mine.set("x", "1")
+        assert others.get("x") == b"1"
+        assert mine.config_get("bind") == {"bind": "127.0.0.1"}
+        assert listeners_of(mine.info("server")["process_id"]) == {with_port.port}
+    assert password_of(with_port) not in with_port.public_url
+
+
+def test_each_server_has_a_password_of_its_own(with_port: EmbeddedServer, tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path, free_port()) as another:
+        assert password_of(another) != password_of(with_port)
+        assert len(password_of(another)) >= 32
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_is_taken_gets_one_sentence(
+    tmp_path: Path, temporary: Path, interface: str
+) -> None:
+    with socket.create_server((interface, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerNotStarted, match=f"port {port} .*in use.*--embedded-port") as one:
+            EmbeddedServer(tmp_path, port)
+    assert len(str(one.value).splitlines()) == 1
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_disk_without_room_for_the_password_gets_one_sentence(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def full(path: Any, *args: Any, **options: Any) -> int:
+        if Path(path).name == "password":
+            raise OSError(28, "No space left on device")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(ServerNotStarted, match=r"No space left on device.*TMPDIR"):
+        EmbeddedServer(tmp_path, free_port())
+    monkeypatch.undo()
+    assert list(temporary.iterdir()) == []
+
+
 # Files of others.
 
 
@@ -126,7 +256,7 @@ def test_nothing_that_the_server_writes_outlives_it(running: EmbeddedServer) -> 
         client.set("x", "1")
         client.save()
         client.config_set("appendonly", "yes")
-        eventually((folder / "appendonlydir").exists)
+        eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
         assert {path.name for path in folder.iterdir()} >= {
             *("redis.sock", "dump.rdb", "appendonlydir")
         }

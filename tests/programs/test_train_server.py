@@ -4,15 +4,19 @@ import os
 import re
 import shutil
 import signal
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from chaos.servers import OwnServer
-from support import Program, Programs, as_nobody, eventually, is_running, listeners_of
+from chaos.servers import OwnServer, free_port
+from support import BIN, Program, Programs, as_nobody, eventually, is_running, listeners_of
 
 pytestmark = pytest.mark.processes
 
@@ -66,6 +70,16 @@ def printed(training: Program, what: str) -> str:
     return found[1]
 
 
+def typed(line: str) -> str:
+    """What a line shows that is typed into a shell in which the project's environment is active."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", line], env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @needs_redis_cli
 @needs_proc
 def test_what_is_printed_reaches_the_server_and_nobody_else_does(
@@ -76,12 +90,8 @@ def test_what_is_printed_reaches_the_server_and_nobody_else_does(
     (folder,) = temporary.iterdir()
 
     # then the commands work word by word, and an actor may join at the address
-    queue = programs.shell(printed(training, "the queue"))
-    assert queue.code() == 0
-    assert 0 <= int(queue.output) <= 4
-    shown = programs.shell(printed(training, "all of it"))
-    assert shown.code() == 0, shown.output
-    assert "actor-0" in shown.output
+    assert 0 <= int(typed(printed(training, "the queue"))) <= 4
+    assert "actor-0" in typed(printed(training, "all of it"))
     (address,) = re.findall(r"--redis-url (unix://\S+)", training.output)
     actor = programs.start("impala-actor", "--run", "cartpole", "--redis-url", address)
     actor.says("joined")
@@ -168,3 +178,79 @@ def test_a_run_directory_brings_nothing_into_the_server(
     training.send(signal.SIGTERM)
     assert training.code() == 130
     assert "DB loaded" not in (programs.folder / "run" / "server.log").read_text()
+
+
+# A port, for those who ask for one.
+
+
+@needs_redis_cli
+@needs_proc
+def test_what_is_printed_with_a_port_works_and_no_password_is_in_it(
+    programs: Programs, temporary: Path
+) -> None:
+    # given
+    port = free_port()
+    training = train(programs, temporary, "--embedded-port", str(port))
+    (file,) = temporary.glob("*/password")
+    password = file.read_text().strip()
+
+    # then the commands work word by word
+    assert 0 <= int(typed(printed(training, "the queue"))) <= 4
+    assert "actor-0" in typed(printed(training, "all of it"))
+    actor = programs.shell(printed(training, "to join"))
+    actor.says("joined")
+
+    # and the server listens there alone, for those who know the password
+    assert listeners_of(server_of(training)) == {port}
+    with (
+        redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        stranger.ping()
+
+    # and that is in no argument of a program, and nowhere in what they write
+    family = [training.pid, actor.pid, *children_of(training)]
+    assert password.encode() not in b"".join(
+        Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family
+    )
+    for program in (actor, training):
+        program.send(signal.SIGTERM)
+    assert training.code() == 130
+    written = [path for path in (programs.folder / "run").rglob("*") if path.is_file()]
+    assert len(written) > 5
+    for path in written:
+        assert password.encode() not in path.read_bytes(), path
+    assert password not in "".join(program.output for program in programs.started)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "code", "said"),
+    [
+        (("--embedded-port", "0"), {}, 2, "0 is not in the range 1<=x<=65535"),
+        (("--embedded-port", "65536"), {}, 2, "65536 is not in the range 1<=x<=65535"),
+        (("--embedded-port", "x"), {}, 2, "'x' is not a valid integer"),
+        ((), {"IMPALA_EMBEDDED_PORT": "0"}, 2, "0 is not in the range 1<=x<=65535"),
+        (("--embedded-port", "7", "--redis-url", "redis://localhost"), {}, 2, "leave one of them"),
+        (("--embedded-port", "7"), {"IMPALA_REDIS_URL": "unix:///x"}, 2, "leave one of them"),
+    ],
+)
+def test_a_port_that_will_not_do_gets_one_sentence(
+    programs: Programs, options: tuple[str, ...], variables: dict[str, str], code: int, said: str
+) -> None:
+    found, output = programs.run("impala-train", "--run-dir", "run", *options, **variables)
+    assert found == code
+    assert said in output
+    assert "Traceback" not in output
+    assert not (programs.folder / "run").exists()
+
+
+def test_a_port_that_is_taken_gets_one_sentence(programs: Programs, temporary: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = ("impala-train", "--run-dir", "run", "--embedded-port", port)
+        code, output = programs.run(*command, cold=True, TMPDIR=str(temporary))
+    assert code == 13
+    assert f"cannot have the port {port} (Address already in use)" in output
+    assert len(output.splitlines()) == 1
+    assert list(temporary.iterdir()) == []
