@@ -157,6 +157,16 @@ class Program:
             raise AssertionError(f"{self.name} did not end:\n{self.output}") from None
 
 
+def pressed_again_and_again(program: Program) -> Callable[[], bool]:
+    """Ctrl-C, once more at each call; whether the program has ended."""
+
+    def press() -> bool:
+        program.send(signal.SIGINT)
+        return program.process.poll() is not None
+
+    return press
+
+
 class Programs:
     """Starts programs in one folder, and ends those that are left."""
 

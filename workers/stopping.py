@@ -29,6 +29,13 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 # Threads and exit handlers that an environment has left get this long at a program's end.
 END_WITHIN_S = 2.0
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A second SIGTERM counts from then on. One that comes sooner may be the same wish by another way:
+# systemd and Slurm signal impala-train and its learner, to which impala-train passes it on, and
+# `timeout` signals its program, then the program's group.
+AGAIN_AFTER_S = 2.0
+# So does a Ctrl-C, from when a hand may have typed it after the first signal. One that comes sooner
+# is passed on by what started us: a terminal signals both, and `timeout --foreground`, say, us too.
+TYPED_AFTER_S = 0.1
 
 
 def do_nothing() -> None:
@@ -36,7 +43,10 @@ def do_nothing() -> None:
 
 
 class StopFlag:
-    """Set by the first Ctrl-C or SIGTERM; the second Ctrl-C ends the process at once.
+    """Set by the first Ctrl-C or SIGTERM; a second one ends the process at once.
+
+    A second SIGTERM does so only from AGAIN_AFTER_S after the first signal on, and a Ctrl-C from
+    TYPED_AFTER_S on.
 
     Signals are noticed by a thread, whatever the main thread does, and whoever has set a handler of
     his own in Python: that runs only between two steps of Python code, so not while a library
@@ -46,7 +56,8 @@ class StopFlag:
     def __init__(self) -> None:
         # A plain flag: an Event could deadlock, set by a handler that interrupts its own wait.
         self._stopped = False
-        self._was_handled = False  # by the handler; the thread may have seen the same signal before
+        # By a monotonic clock. The thread, which keeps its own, may have seen the signal before.
+        self._handled_at_s: float | None = None
         self.before_end_at_once: Callable[[], None] = do_nothing
         # A program with nothing to save ends so soon after the first signal, whatever it is in.
         self.end_within_s: float | None = None
@@ -55,7 +66,7 @@ class StopFlag:
         os.register_at_fork(after_in_child=self._let_go)
         self.take_signals()
         threading.Thread(
-            target=self._end_at_second_ctrl_c, args=(signals,), name="ctrl-c", daemon=True
+            target=self._end_at_second_signal, args=(signals,), name="signals", daemon=True
         ).start()
 
     def take_signals(self) -> None:
@@ -74,18 +85,20 @@ class StopFlag:
                 signal.signal(number, signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._was_handled and number == signal.SIGINT:
+        if self._handled_at_s is None:
+            self._handled_at_s = time.monotonic()
+        elif _insists(number, self._handled_at_s):
             self._end_at_once()  # an environment may have taken the signals from the thread
-        self._stopped = self._was_handled = True
+        self._stopped = True
 
-    def _end_at_second_ctrl_c(self, signals: int) -> None:
+    def _end_at_second_signal(self, signals: int) -> None:
         """Reads the numbers of the signals that arrive, a byte each (on a thread of its own)."""
-        asked = False
+        asked_at_s: float | None = None
         while number := os.read(signals, 1):
-            if asked and number[0] == signal.SIGINT:
+            if asked_at_s is not None and _insists(number[0], asked_at_s):
                 break
-            if not asked and number[0] in ENDING_SIGNALS:
-                asked = self._stopped = True
+            if asked_at_s is None and number[0] in ENDING_SIGNALS:
+                asked_at_s, self._stopped = time.monotonic(), True
                 if self.end_within_s is not None:
                     ending = threading.Timer(self.end_within_s, os._exit, (EXIT_INTERRUPTED,))
                     ending.daemon = True
@@ -112,6 +125,12 @@ class StopFlag:
         while not self._stopped and (left_s := deadline - time.monotonic()) > 0:
             time.sleep(min(left_s, 0.02))
         return self._stopped
+
+
+def _insists(number: int, asked_at_s: float) -> bool:
+    """Whether a signal after the first one asks for the end at once."""
+    after_s = {signal.SIGINT: TYPED_AFTER_S, signal.SIGTERM: AGAIN_AFTER_S}
+    return number in after_s and time.monotonic() - asked_at_s >= after_s[signal.Signals(number)]
 
 
 class _DatedFormatter(logging.Formatter):

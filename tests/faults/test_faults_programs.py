@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.monitor import MonitorLink
-from support import ROOT, Program, Programs, eventually
+from support import ROOT, Program, Programs, eventually, pressed_again_and_again
 
 pytestmark = pytest.mark.processes
 
@@ -443,16 +442,6 @@ def test_a_learner_that_is_asked_to_stop_commits_saves_and_gives_the_lease_back(
     assert crew.balanced()["consumed"] == len(trained([learner]))
     crew.unharmed(actor)
     crew.ends_well()
-
-
-def pressed_again_and_again(program: Program) -> Callable[[], bool]:
-    """Ctrl-C, once more at each call; whether the program has ended."""
-
-    def press() -> bool:
-        program.send(signal.SIGINT)
-        return program.process.poll() is not None
-
-    return press
 
 
 @pytest.mark.fault(47)

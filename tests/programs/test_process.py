@@ -1,5 +1,7 @@
 """What every program sets up for itself."""
 
+import contextlib
+import os
 import platform
 import signal
 import subprocess
@@ -7,7 +9,8 @@ import sys
 
 import pytest
 
-from support import before_exec
+from impala_redis.workers import stopping
+from support import Programs, before_exec, eventually
 
 FAULTS = """
 import resource
@@ -81,7 +84,7 @@ def test_a_second_ctrl_c_ends_a_program_that_is_stuck_in_a_library(
         with pytest.raises(subprocess.TimeoutExpired):
             program.wait(0.2)
 
-        # but Ctrl-C after it does, and a SIGTERM between them does not
+        # but Ctrl-C after it does, and a SIGTERM between them, which comes soon, does not
         program.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             program.wait(0.2)
@@ -90,3 +93,86 @@ def test_a_second_ctrl_c_ends_a_program_that_is_stuck_in_a_library(
             assert program.wait(5) == 130
         finally:
             program.kill()
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("code", [STUCK, LOOPED])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_one_ctrl_c_that_arrives_by_two_ways_does_not_end_a_program_at_once(
+    first: signal.Signals, code: str
+) -> None:
+    # given
+    code = code.replace("stop =", "stopping.TYPED_AFTER_S = 1.0\nstop =", 1)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=before_exec) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"stuck\n"
+
+        # when a terminal and what started the program signal it, sooner than anybody types
+        for number in (first, signal.SIGINT):
+            program.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                program.wait(0.1)
+
+        # then it goes on to its end, until somebody types it again
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(1.2)
+        program.send_signal(signal.SIGINT)
+        try:
+            assert program.wait(5) == 130
+        finally:
+            program.kill()
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("code", [STUCK, LOOPED])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_sigterm_ends_a_program_that_is_stuck_when_it_comes_late(
+    first: signal.Signals, code: str
+) -> None:
+    # given
+    code = code.replace("stop =", "stopping.AGAIN_AFTER_S = 1.0\nstop =", 1)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=before_exec) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"stuck\n"
+
+        # when it is asked to stop by several who mean the same, then that does not end it
+        for number in (first, signal.SIGTERM, signal.SIGTERM):
+            program.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                program.wait(0.1)
+
+        # but one that comes later does
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(1.2)
+        program.send_signal(signal.SIGTERM)
+        try:
+            assert program.wait(5) == 130
+        finally:
+            program.kill()
+
+
+@pytest.mark.processes
+def test_a_learner_that_waits_for_a_pipe_ends_by_two_sigterms(programs: Programs) -> None:
+    # given a config that comes through a pipe, and nobody who writes it
+    pipe = programs.folder / "pipe"
+    os.mkfifo(pipe)
+    learner = programs.start("impala-learner", "--config", "pipe")
+
+    def opened() -> int:
+        with contextlib.suppress(OSError):  # nobody reads it yet
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        return 0
+
+    writing = eventually(opened)
+
+    # when the first one is not enough
+    learner.send(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        learner.process.wait(stopping.AGAIN_AFTER_S + 0.5)
+
+    # then the second one is
+    learner.send(signal.SIGTERM)
+    assert learner.code(5) == 130
+    os.close(writing)

@@ -18,7 +18,14 @@ from chaos.servers import OpenServer, OwnServer
 from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records import checkpoint
 from impala_redis.common.transport.monitor import MonitorLink, residual
-from support import ROOT, Program, Programs, eventually, is_running
+from support import (
+    ROOT,
+    Program,
+    Programs,
+    eventually,
+    is_running,
+    pressed_again_and_again,
+)
 
 pytestmark = pytest.mark.processes
 
@@ -213,7 +220,7 @@ def test_a_second_ctrl_c_ends_a_train_at_once_whatever_its_learner_does(
     train.says("Ctrl-C again ends at once")
 
     # when
-    train.send(signal.SIGINT)
+    eventually(pressed_again_and_again(train))
 
     # then it has ended, with all its programs, and says how to go on
     assert train.code(timeout_s=5) == 130

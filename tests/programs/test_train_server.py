@@ -16,7 +16,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from chaos.servers import OwnServer, free_port
-from support import BIN, Program, Programs, as_nobody, eventually, is_running, listeners_of
+from support import (
+    BIN,
+    Program,
+    Programs,
+    as_nobody,
+    eventually,
+    is_running,
+    listeners_of,
+    pressed_again_and_again,
+)
 
 pytestmark = pytest.mark.processes
 
@@ -126,7 +135,7 @@ def test_no_folder_is_left_however_a_training_ends(
                 os.kill(pid, signal.SIGSTOP)
         training.send(signal.SIGINT)
         training.says("Ctrl-C again ends at once")
-        training.send(signal.SIGINT)
+        eventually(pressed_again_and_again(training))
         assert training.code(timeout_s=5) == 130
     assert list(temporary.iterdir()) == []
 
