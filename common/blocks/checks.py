@@ -18,6 +18,10 @@ Flags = NDArray[np.bool_]
 
 # The network computes in float32.
 MOST = float(np.finfo(np.float32).max)
+# The largest reward, action of a Box, log-probability and number of a memory, by its absolute
+# value. A cell of an LSTM, which an honest step changes by 1 at most, stays below 2**24 in float32;
+# and rewards up to here leave room below `MOST` for the square of a sum of thousands of them.
+MOST_NUMBER = 1e9
 
 
 def fit_part(rows: Trajectory, spec: RunSpec) -> tuple[Trajectory, Flags, tuple[Unfit, ...]]:
@@ -43,26 +47,23 @@ def fit_part(rows: Trajectory, spec: RunSpec) -> tuple[Trajectory, Flags, tuple[
 
 def _faults(rows: Trajectory, spec: RunSpec) -> Iterator[tuple[str, str, str, Flags]]:
     """Reason, kind, explanation and columns [N] of each fault that there is."""
+    continuous = spec.action.kind == "continuous"
     for leaf in spec.observation.leaves:
         yield from _faults_of_observations(rows.observations, leaf, bool(spec.observation.parts))
-    for kind, words, values in (
-        ("rewards", "rewards", rows.rewards),
-        ("flags", "discounts", rows.discounts),
-        ("log_probs", "log-probabilities", rows.behaviour_log_probs),
-        ("memory", "memories of the network", rows.memory),
-    ):
-        if (bad := _not_finite(values)) is not None:
-            yield "nonfinite", kind, f"{words} are not finite", bad
-    yield from _faults_of_actions(rows.actions, spec)
+    log_probs, most = rows.behaviour_log_probs, MOST_NUMBER if continuous else 0
+    yield from _faults_of_numbers("rewards", "rewards", rows.rewards, advice="; scale them down")
+    yield from _faults_of_numbers("log_probs", "log-probabilities", log_probs, most=most)
+    yield from _faults_of_numbers("memory", "memories of the network", rows.memory)
+    if continuous:
+        yield from _faults_of_numbers("actions", "actions", rows.actions)
+    elif (bad := _outside(rows.actions, spec.action.sizes)) is not None:
+        words = f"an action is not in 0 .. {max(spec.action.sizes) - 1}"
+        yield "range", "actions", words, bad
+    yield from _faults_of_numbers("flags", "discounts", rows.discounts, least=0, most=1)
     # A bool made of another byte than 0 and 1 is undefined behaviour where it is used.
     for flags in (rows.is_first, rows.mask):
         if (bad := _beyond(flags.view(np.uint8), 0, 1)) is not None:
             yield "range", "flags", "a flag is neither 0 nor 1", bad
-    if (bad := _beyond(rows.discounts, 0, 1)) is not None:
-        yield "range", "flags", "a discount is not in 0 .. 1", bad
-    most = np.inf if spec.action.kind == "continuous" else 0
-    if (bad := _beyond(rows.behaviour_log_probs, -np.inf, most)) is not None:
-        yield "range", "log_probs", "a log-probability is above 0", bad
 
 
 def _faults_of_observations(
@@ -82,15 +83,20 @@ def _faults_of_observations(
         yield "range", "observations", words, bad
 
 
-def _faults_of_actions(
-    actions: NDArray[Any], spec: RunSpec
+def _faults_of_numbers(
+    kind: str,
+    words: str,
+    values: NDArray[Any],
+    least: float = -MOST_NUMBER,
+    most: float = MOST_NUMBER,
+    advice: str = "",
 ) -> Iterator[tuple[str, str, str, Flags]]:
-    if spec.action.kind == "continuous":
-        if (bad := _not_finite(actions)) is not None:
-            yield "nonfinite", "actions", "actions are not finite", bad
-    elif (bad := _outside(actions, spec.action.sizes)) is not None:
-        most = max(spec.action.sizes) - 1
-        yield "range", "actions", f"an action is not in 0 .. {most}", bad
+    """Of float32 numbers that must lie in `least` .. `most`."""
+    if (bad := _beyond(values, least, most)) is None:
+        return  # nor is there a NaN
+    if (nonfinite := _not_finite(values)) is not None:
+        yield "nonfinite", kind, f"{words} are not finite", nonfinite
+    yield "range", kind, f"{words} are not in {least:g} .. {most:g}{advice}", bad
 
 
 # Each of these gives the columns [N] of values [R, N, ...] that are at fault; None if none is.
@@ -102,8 +108,10 @@ def _not_finite(values: NDArray[Any]) -> Flags | None:
 
 
 def _beyond(values: NDArray[Any], least: float, most: float) -> Flags | None:
-    """Not in `least` .. `most`; a NaN is reported by `_not_finite`."""
-    if not values.size or (values.min() >= least and values.max() <= most):
+    """Not in `least` .. `most`, as no NaN is."""
+    if not values.size:
+        return None
+    if (values.dtype.kind == "u" or values.min() >= least) and values.max() <= most:
         return None
     return _columns(~((values >= least) & (values <= most)))
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.blocks.trajectory import NO_INFOS, Episode
+from impala_redis.common.blocks import ends
+from impala_redis.common.blocks.trajectory import NO_INFOS, Episode, Trajectory
 from impala_redis.common.errors import MessageRefused
 from impala_redis.common.run.settings import MAX_INFOS, MAX_NAME
 
@@ -49,12 +50,15 @@ def most_nbytes(num_steps: int) -> int:
 
 
 def from_arrays(
-    arrays: Sequence[NDArray[Any]], names: Sequence[str], fit: NDArray[np.bool_]
+    arrays: Sequence[NDArray[Any]],
+    names: Sequence[str],
+    rows: Trajectory,
+    fit: NDArray[np.bool_],
 ) -> tuple[Episode, ...]:
-    """The episodes in arrays of that layout, of the columns that are `fit` [N].
+    """The episodes in arrays of that layout, of the columns that are `fit` [N] and make `rows`.
 
     An episode whose return is not finite is left out, and an info that is not finite is absent.
-    Raises MessageRefused, "range": a length or a column cannot be.
+    Raises MessageRefused, "range": a length or a column cannot be, or they do not fit the rows.
     """
     returns, lengths, columns, infos = arrays
     if lengths.min(initial=1) < 1:
@@ -62,7 +66,14 @@ def from_arrays(
     if columns.min(initial=0) < 0 or columns.max(initial=0) >= len(fit):
         words = f"an episode's column is not in 0 .. {len(fit) - 1}"
         raise MessageRefused("range", words, "episodes")
-    kept = fit[columns] & np.isfinite(returns)
+    kept = np.isfinite(returns)
+    if len(fit) == rows.mask.shape[1]:
+        if len(columns):
+            ends.check(rows, returns, lengths, columns)
+    elif (there := fit[columns]).any():
+        in_rows = (fit.cumsum() - 1)[columns[there]]
+        ends.check(rows, returns[there], lengths[there], in_rows)
+    kept &= fit[columns]
     if not kept.all():
         returns, lengths, columns, infos = (array[kept] for array in arrays)
     by_name: list[Mapping[str, float]] = [NO_INFOS] * len(returns)

@@ -27,6 +27,7 @@ float32.
 import re
 import struct
 import zlib
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -91,11 +92,13 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
 
     Raises MessageRefused, with the reason that names its counter: "malformed" (no message, cut, or
     damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
-    "range" (a count is out of range, or a number in each column) or "nonfinite" (in each column).
+    "range" (a count is out of range, an episode does not fit the rows, or in each column a number
+    is out of range) or "nonfinite" (in each column).
     """
     header, body = _unpack(message, BLOCK, spec)
     num_envs = _count(header, "num_envs", 1, MAX_ENVS)
-    num_episodes = _count(header, "num_episodes", 0, num_envs * spec.unroll_length)
+    # Behind each end is a fake row, or the block's end.
+    num_episodes = _count(header, "num_episodes", 0, num_envs * ((spec.unroll_length + 1) // 2))
     names = _info_names(header, num_episodes)
     rows_layout = layout(spec, num_envs)
     parts = [*rows_layout, *episodes.layout(num_episodes, len(names))]
@@ -105,7 +108,7 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
         body = compression.decompressed(body, header["codec"], _size(parts))
     arrays = _split(body, parts)
     trajectory, fit, unfit = fit_part(Trajectory(*arrays[: len(rows_layout)]), spec)
-    ended = episodes.from_arrays(arrays[len(rows_layout) :], names, fit)
+    ended = episodes.from_arrays(arrays[len(rows_layout) :], names, trajectory, fit)
     return Block(
         origin=Origin(
             actor=_text(header, "actor"),
@@ -240,18 +243,22 @@ def _split(body: memoryview, parts: list[ArrayLayout]) -> list[NDArray[Any]]:
         raise MessageRefused(
             "schema", f"the body has {len(body)} bytes, the spec asks {_size(parts)}"
         )
-    arrays, start = [], 0
+    arrays: list[NDArray[Any]] = []
+    start = 0
     for dtype, shape in parts:
-        size = np.dtype(dtype).itemsize * prod(shape)
-        part = np.frombuffer(body[start : start + size], np.dtype(dtype).newbyteorder("<"))
-        arrays.append(part.reshape(shape))
-        start += size
+        arrays.append(np.ndarray(shape, _as_sent(dtype), body, start))
+        start += arrays[-1].nbytes
     return arrays
 
 
 def _size(parts: list[ArrayLayout]) -> int:
     """How many bytes such arrays take."""
-    return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in parts)
+    return sum(_as_sent(dtype).itemsize * prod(shape) for dtype, shape in parts)
+
+
+@cache  # looking it up takes as long as making the array
+def _as_sent(dtype: str) -> "np.dtype[Any]":
+    return np.dtype(dtype).newbyteorder("<")
 
 
 def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 # words.
 REFUSALS = {
     "refused_observations": "observations are not finite or out of range",
-    "refused_rewards": "rewards are not finite",
+    "refused_rewards": "rewards are not finite or beyond 1e9",
     "refused_actions": "actions are not finite or out of range",
-    "refused_log_probs": "log-probabilities are not finite or above 0",
-    "refused_memory": "memories of the network are not finite",
+    "refused_log_probs": "log-probabilities are not finite or out of range",
+    "refused_memory": "memories of the network are not finite or out of range",
     "refused_flags": "discounts or flags are out of range",
     "refused_episodes": "lengths or columns of episodes are out of range",
     "refused_malformed": "blocks are damaged",

@@ -87,11 +87,20 @@ def make_block(
     rows.rewards[:] = rng.normal(0.0, 10.0, (t, num_envs))
     rows.discounts[:] = rng.random((t, num_envs)) < 0.5
     rows.behaviour_log_probs[:] = -rng.exponential(1.0, (t, num_envs))
-    rows.mask[:] = rng.random((t, num_envs)) < 0.8
-    episodes = [
-        Episode(float(np.float32(rng.normal())), int(rng.integers(1, 9)), int(rng.integers(n)))
-        for n in [num_envs] * num_episodes
-    ]
+    # Episodes end at even rows, each in front of a fake one.
+    slots = rng.permutation(num_envs * ((t + 1) // 2))[:num_episodes]
+    ended = sorted((int(slot) // num_envs * 2, int(slot) % num_envs) for slot in slots)
+    rows.mask[:] = True
+    for row, column in ended:
+        rows.mask[row + 1 : row + 2, column] = False
+    episodes, begins = [], [0] * num_envs
+    for row, column in ended:
+        here = slice(begins[column], row + 1)
+        before = 0 if begins[column] else int(rng.integers(9))
+        episode_return = rows.rewards[here, column].sum(dtype=np.float64) + 0.5 * before
+        length = before + int(rows.mask[here, column].sum())
+        episodes.append(Episode(float(np.float32(episode_return)), length, column))
+        begins[column] = row + 1
     return Block(Origin(actor, 7, 1, 3), rows, tuple(episodes), 0.25)
 
 
@@ -232,7 +241,7 @@ def test_a_block_reads_back_as_it_was_written(
 ) -> None:
     # given
     spec = make_spec(observation, unroll_length)
-    num_episodes = round(ended * num_envs * unroll_length)
+    num_episodes = round(ended * num_envs * ((unroll_length + 1) // 2))
     block = make_block(spec, num_envs, num_episodes, seed)
     episodes = [e._replace(infos=i) for e, i in zip(block.episodes, infos, strict=False)]
     block = block._replace(
@@ -334,7 +343,7 @@ def test_the_largest_weights_that_bfloat16_has_are_written() -> None:
 def test_the_bound_of_a_blocks_size_holds_for_the_largest_header_and_most_episodes() -> None:
     # given
     spec = make_spec(ObservationSpec((2,), "float32"), unroll_length=100)
-    block = make_block(spec, num_envs=30, num_episodes=30 * 100)
+    block = make_block(spec, num_envs=30, num_episodes=30 * 50)
     origin = Origin("x" * 64, 2**63, 2**53, 2**53)
 
     # when
@@ -343,6 +352,7 @@ def test_the_bound_of_a_blocks_size_holds_for_the_largest_header_and_most_episod
     # then
     assert unpack_block(message, spec).origin == origin
     unused = 32 * 259 + 4 * 4096  # no infos
+    unused += 12 * 30 * 50  # no more than every other row ends an episode
     assert block_nbytes(spec, 30) - 1024 - unused < len(message) <= block_nbytes(spec, 30)
 
 
@@ -350,7 +360,7 @@ def test_the_bound_of_a_blocks_size_holds_for_the_largest_header_and_most_episod
 def test_the_bound_of_a_blocks_size_holds_for_most_and_longest_infos(num_episodes: int) -> None:
     # given
     spec = make_spec(ObservationSpec((2,), "float32"), unroll_length=100)
-    block = make_block(spec, num_envs=50, num_episodes=num_episodes)
+    block = make_block(spec, num_envs=100, num_episodes=num_episodes)
     infos = {chr(0x1F300 + i) * 64: float(i) for i in range(40)}
     episodes = tuple(episode._replace(infos=infos) for episode in block.episodes)
 
@@ -362,24 +372,24 @@ def test_the_bound_of_a_blocks_size_holds_for_most_and_longest_infos(num_episode
     assert [episode.infos for episode in unpack_block(message, spec).episodes] == [
         sent
     ] * num_episodes
-    assert len(message) <= block_nbytes(spec, 50)
+    assert len(message) <= block_nbytes(spec, 100)
     most = num_episodes == 128  # with the most numbers and names
-    left = 12 * (50 * 100 - 128)
-    assert not most or block_nbytes(spec, 50) - 1024 - left < len(message)
+    left = 12 * (100 * 100 - 128)
+    assert not most or block_nbytes(spec, 100) - 1024 - left < len(message)
 
 
 def test_an_info_that_an_episode_lacks_is_not_made_up() -> None:
     # given
     infos: list[dict[str, float]] = [{"success": 1.0}, {}, {"distance": -0.5, "success": 0.0}]
-    block = make_block(SPEC)
-    episodes = tuple(Episode(1.0, 2, i % 2, told) for i, told in enumerate(infos))
+    block = make_block(SPEC, num_envs=3, num_episodes=0)
+    episodes = tuple(Episode(1.0, 3, i, told) for i, told in enumerate(infos))
 
     # when
     found = unpack_block(pack_block(block._replace(episodes=episodes), SPEC), SPEC)
 
     # then
     assert [dict(episode.infos) for episode in found.episodes] == infos
-    assert [episode.column for episode in found.episodes] == [0, 1, 0]
+    assert [episode.column for episode in found.episodes] == [0, 1, 2]
 
 
 def test_what_is_read_cannot_be_written_to() -> None:
@@ -685,7 +695,7 @@ def test_a_number_of_environments_that_does_not_fit_the_body_is_refused(
 def test_infos_of_more_numbers_than_a_block_may_have_are_refused() -> None:
     # given 4,097 episodes with a number each
     spec = make_spec(ObservationSpec((2,), "float32"), unroll_length=100)
-    header, body = opened(pack_block(make_block(spec, 50, 4097), spec))
+    header, body = opened(pack_block(make_block(spec, 100, 4097), spec))
 
     # when / then
     assert refusal(seal(header | {"infos": ["one"]}, body + bytes(4 * 4097)), spec) == "schema"
@@ -745,6 +755,10 @@ def test_fields_that_a_header_has_beyond_ours_are_not_looked_at() -> None:
         ("rewards", np.nan, "nonfinite"),
         ("rewards", np.inf, "nonfinite"),
         ("rewards", -np.inf, "nonfinite"),
+        ("rewards", 1.1e9, "range"),
+        ("rewards", -3.4e38, "range"),
+        ("behaviour_log_probs", -1.1e9, "range"),
+        ("behaviour_log_probs", -3.4e38, "range"),
         ("observations", np.nan, "nonfinite"),
         ("observations", np.inf, "nonfinite"),
     ],
@@ -759,6 +773,18 @@ def test_a_number_that_cannot_be_costs_its_column_wherever_it_stands(
 
     # when / then
     assert_costs_its_column(block, place[1], reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("rewards", 1e9), ("rewards", -1e9), ("behaviour_log_probs", -1e9)]
+)
+def test_the_largest_number_that_is_allowed_costs_nothing(name: str, value: float) -> None:
+    # given
+    block = make_block(SPEC, num_episodes=0)
+    getattr(block.trajectory, name)[1, 0] = value
+
+    # when / then
+    assert_same_block(unpack_block(pack_block(block, SPEC), SPEC), block)
 
 
 def test_columns_with_different_faults_are_counted_each_under_its_first() -> None:
@@ -808,7 +834,7 @@ def test_each_cause_has_words_on_the_screens() -> None:
         ("mask", "flags"),
         ("memory", "memory"),
     ):
-        block = make_block(spec)
+        block = make_block(spec, num_episodes=0)
         values = getattr(block.trajectory, name)
         values[...] = 0
         if values.dtype == bool:
@@ -886,8 +912,8 @@ def test_an_observation_in_float64_must_be_one_in_float32(value: float) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
 def test_a_return_that_is_not_finite_costs_its_episode_alone(value: float) -> None:
     # given
-    episodes = (Episode(1.0, 2, 0), Episode(value, 3, 0), Episode(2.0, 4, 1))
-    block = make_block(SPEC)._replace(episodes=episodes)
+    episodes = (Episode(1.0, 3, 0), Episode(value, 3, 1), Episode(2.0, 4, 2))
+    block = make_block(SPEC, num_envs=3)._replace(episodes=episodes)
 
     # when
     found = unpack_block(pack_block(block, SPEC), SPEC)

@@ -56,7 +56,7 @@ def make_block(spec: RunSpec, num_envs: int = 2) -> Block:
             np.ones(part.shape, part.dtype).reshape(-1).view(np.uint8)
         )
     rows.behaviour_log_probs[...] = -0.5
-    return Block(Origin("a", 7, 1, 3), rows, (Episode(0.5, 2, 0),), 0.25)
+    return Block(Origin("a", 7, 1, 3), rows, (Episode(3.0, 3, 0),), 0.25)
 
 
 KINDS = {
@@ -124,8 +124,11 @@ def test_each_frame_of_a_stack_travels_once() -> None:
         ("several choices", "actions", (0, 0, 0), 2, "range"),
         ("several choices", "actions", (2, 1, 1), -1, "range"),
         ("numbers", "actions", (0, 1, 1), np.nan, "nonfinite"),
+        ("numbers", "actions", (2, 0, 0), -1e38, "range"),
         ("numbers", "behaviour_log_probs", (0, 1), np.inf, "nonfinite"),
+        ("numbers", "behaviour_log_probs", (0, 1), 3e38, "range"),
         ("memory", "memory", (0, 1, 4), np.nan, "nonfinite"),
+        ("memory", "memory", (0, 1, 2), 1e38, "range"),
     ],
 )
 def test_a_value_that_cannot_be_costs_its_column(

@@ -111,13 +111,14 @@ def make_spec(observation: ObservationSpec, hidden_sizes: tuple[int, ...] = ()) 
 
 
 def make_block(spec: RunSpec, num_envs: int, sequence: int = 1, actor: str = "fuzz") -> Block:
-    """Valid rows: zeros where nothing else is asked, one episode."""
+    """Valid rows: zeros where nothing else is asked, one episode that began before."""
     rows = empty_trajectory(spec, num_envs)
     for array in rows:
         array[:] = 0
     rows.behaviour_log_probs[:] = -0.5
     rows.discounts[:] = rows.mask[:] = 1
-    return Block(Origin(actor, 7, sequence, 3), rows, (Episode(1.5, 3, 0, {"x": 0.5}),), 0.25)
+    episode = Episode(1.5, spec.unroll_length + 1, 0, {"x": 0.5})
+    return Block(Origin(actor, 7, sequence, 0), rows, (episode,), 0.25)
 
 
 SPECS = [

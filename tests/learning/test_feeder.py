@@ -48,8 +48,10 @@ SOON_S = 20.0
 
 
 def random_block(rng: np.random.Generator, columns: int, spec: RunSpec = SPEC) -> Trajectory:
-    """Valid rows of random numbers."""
+    """Valid rows of random numbers; an episode may end at the last one."""
     t, n = spec.unroll_length, columns
+    mask = rng.random((t, n)) < 0.8
+    mask[-1] = True
     return Trajectory(
         observations=rng.normal(size=(t + 1, n, 3)).astype(np.float32),
         is_first=rng.random((t + 1, n)) < 0.3,
@@ -57,7 +59,7 @@ def random_block(rng: np.random.Generator, columns: int, spec: RunSpec = SPEC) -
         rewards=rng.normal(size=(t, n)).astype(np.float32),
         discounts=(rng.random((t, n)) < 0.7).astype(np.float32),
         behaviour_log_probs=-rng.exponential(size=(t, n)).astype(np.float32),
-        mask=rng.random((t, n)) < 0.8,
+        mask=mask,
         memory=np.empty((1, n, 0), np.float32),
     )
 
@@ -195,7 +197,7 @@ def test_blocks_of_any_width_arrive_once_and_in_order_in_batches_of_another(
 
 def test_a_batch_knows_frames_versions_and_episodes(run: Run) -> None:
     # given two blocks of other versions, with episodes that ended inside
-    run.push(2, version=4, episodes=(Episode(1.5, 7, 0), Episode(-2.0, 9, 0)))
+    run.push(2, version=4, episodes=(Episode(1.5, 7, 0), Episode(-2.0, 9, 1)))
     run.push(2, version=5, episodes=(Episode(3.0, 11, 0),))
 
     # when they fill one batch
@@ -203,7 +205,7 @@ def test_a_batch_knows_frames_versions_and_episodes(run: Run) -> None:
 
     # then it says what is in it
     assert batch.versions == [4, 4, 5, 5]
-    assert batch.episodes == [Episode(1.5, 7, 0), Episode(-2.0, 9, 0), Episode(3.0, 11, 0)]
+    assert batch.episodes == [Episode(1.5, 7, 0), Episode(-2.0, 9, 1), Episode(3.0, 11, 0)]
     assert batch.frames == sum(rows.frames for rows in run.pushed)
     assert batch.blocks == [
         Played(("a", 1), 2, True, batch.blocks[0].episodes),
@@ -216,13 +218,13 @@ def test_a_used_batch_carries_nothing_into_its_next_use(run: Run) -> None:
     # given a feeder with two batches that go round
     feeder = run.feeder(2)
     for version in range(6):
-        run.push(2, version=version, episodes=(Episode(float(version), 1, 0),))
+        run.push(2, version=version, episodes=(Episode(float(version), T + 1, 0),))
 
     # when each is used several times, then it holds what is new only
     for version in range(6):
         batch = take(feeder)
         assert batch.versions == [version, version]
-        assert batch.episodes == [Episode(float(version), 1, 0)]
+        assert batch.episodes == [Episode(float(version), T + 1, 0)]
         assert batch.frames == run.pushed[version].frames
         assert len(batch.blocks) == 1
         feeder.trained(batch)
@@ -361,7 +363,7 @@ def test_a_bad_number_costs_its_column_and_the_block_is_consumed(
         rows = random_block(run.rng, 8)
         rows.rewards[1, 2] = np.inf
         expected.append(Trajectory(*(values[:, good] for values in rows)))
-        episodes = tuple(Episode(float(column), 1, column) for column in range(8))
+        episodes = tuple(Episode(float(column), T + 1, column) for column in range(8))
         run.push_raw(wire.pack_block(Block(Origin("a", 1, number, 0), rows, episodes, 0.1), SPEC))
 
     # when they are trained on
