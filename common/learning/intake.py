@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from impala_redis.common.blocks import wire
-from impala_redis.common.blocks.trajectory import Block
+from impala_redis.common.blocks.trajectory import Block, Origin
 from impala_redis.common.errors import (
     MessageRefused,
     OutOfStep,
@@ -129,6 +129,7 @@ class Intake:
             message = self._messages.popleft()
             try:
                 block = wire.unpack_block(message, self._spec)
+                self._refuse_the_future(block.origin)
                 self._sequences.follow(block.origin)
             except MessageRefused as error:
                 self._ledger.refuse(Dead(error.reason, str(error), message))
@@ -148,6 +149,16 @@ class Intake:
         """Whether what was played with that version of the weights is too old to train on now."""
         lag = self._learner_version() - version
         return self._max_policy_lag is not None and lag > self._max_policy_lag
+
+    def _refuse_the_future(self, origin: Origin) -> None:
+        """Raises MessageRefused, "range": no learner has made the weights that played it.
+
+        Or one has, whose last versions both its checkpoints and the server have lost.
+        """
+        newest = self._learner_version()
+        if origin.weights_version > newest:
+            said = f"version {origin.weights_version} of the weights, but {newest} is the newest"
+            raise MessageRefused("range", f"it is said to be played with {said}", "weights")
 
     def settle(self) -> None:
         """Commits how blocks ended, and claims none; does nothing while the server is away."""

@@ -77,7 +77,7 @@ class Run:
         self.feeders: list[Feeder] = []
         self.links: list[LearnerLink] = []
         self.pushed: list[Trajectory] = []
-        self.version = 0
+        self.version = 5  # of the learner's weights
         self.reopened = 0
         self.open()
 
@@ -439,6 +439,24 @@ def test_what_is_too_old_is_counted_in_columns_too(run: Run) -> None:
     assert refusals.figures()["columns_stale"] == 4
 
 
+def test_a_block_of_weights_that_are_not_made_yet_is_refused(run: Run) -> None:
+    # given a learner whose newest weights are version 10
+    run.version = 10
+    for version in (11, 2**53, 10):
+        run.push(2, version=version)
+
+    # when
+    refusals = Refusals(SPEC.envs_per_actor)
+    feeder = run.feeder(2, refusals=refusals)
+    batch = take(feeder)
+
+    # then only what these or older ones have played is trained on
+    assert batch.versions == [10, 10]
+    assert run.intake.refused == {"range": 2}
+    assert refusals.figures()["refused_weights"] == 4
+    assert f"version {2**53} of the weights, but 10 is the newest" in refusals.last
+
+
 def test_a_block_that_came_around_the_push_function_is_trained_on_once(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -469,7 +487,7 @@ def test_a_block_that_came_around_the_push_function_is_trained_on_once(
 def test_stale_blocks_are_rejected_and_counted(run: Run) -> None:
     # given a learner at version 10 that takes blocks up to 2 versions old
     run.version = 10
-    for version in (7, 8, 9, 10, 5, 11):
+    for version in (7, 8, 9, 10, 5, 10):
         run.push(2, version=version)
 
     # when they are taken
