@@ -155,6 +155,7 @@ class MessageRefused(ImpalaError):
         super().__init__(message)
         self.reason = reason
         self.kind = kind or reason  # what is wrong with values, such as "observations"
+        self.actor = ""  # whose message it says it is; empty where that cannot be read
 
 
 # Of a text in a message. It leaves room for the longest path that a system takes.
