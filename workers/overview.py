@@ -61,7 +61,7 @@ def rows(run: str, status: RunStatus) -> list[Row]:
     ]
     if reasons:
         found.append(("refused", ", ".join(reasons)))
-    return [*found, *notices(status), ("actors", _actors(status["actors"]))]
+    return [*found, *notices(status), ("actors", _actors(status))]
 
 
 def notices(status: RunStatus) -> list[Row]:
@@ -71,6 +71,14 @@ def notices(status: RunStatus) -> list[Row]:
     if status["residual"]:
         blocks = status["residual"]
         found.append(("ALARM", f"the books do not balance: {blocks} blocks are unexplained"))
+    for name in status.get("broken", ()):
+        found.append(
+            (
+                "ALARM",
+                f"somebody has broken {printable(name)}; a learner mends it when it opens the run, "
+                "as impala-learner --resume does",
+            )
+        )
     if lost := int(figures.get("runs_lost", 0)):
         found.append(
             (
@@ -206,16 +214,20 @@ def _books(books: dict[str, Any], residual: int) -> str:
     return f"produced {books['produced']:,} = {where or '0'}; residual {residual}"
 
 
-def _actors(actors: dict[str, dict[str, str]]) -> str:
+def _actors(status: RunStatus) -> str:
+    actors: dict[str, dict[str, str]] = status["actors"]
+    more = f"; {left_out:,} more" if (left_out := status.get("actors_left_out", 0)) else ""
+    if not status.get("looked_at_all", True):
+        more += "; perhaps more: this server has so many keys that only some were looked at"
     if not actors:
-        return "0"
+        return f"0{more}"
     hosts = len({actor.get("host") for actor in actors.values()})
     rates = [whole_number(actor.get("frames_per_s"), 0) for actor in actors.values()]
     shed = sum(whole_number(actor.get("shed_local"), 0) for actor in actors.values())
     spread = f" ({min(rates):,} to {max(rates):,} each)" if len(actors) > 1 else ""
     return (
         f"{len(actors)} on {hosts} host{'s' * (hosts > 1)}, {sum(rates):,} frames/s{spread}; "
-        f"shed {shed:,}"
+        f"shed {shed:,}{more}"
     )
 
 

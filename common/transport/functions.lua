@@ -360,20 +360,108 @@ local function publish(keys, args)
   return is_ours and 1 or string.sub(text, 1, 40)
 end
 
--- read_books: the counters and the two lengths, of one instant; also on a full server, where a
--- transaction would be refused.   KEYS stats trajectories inflight
-local function read_books(keys)
-  return { redis.call('HGETALL', keys[1]), redis.call('LLEN', keys[2]), redis.call('LLEN', keys[3]) }
+-- What pcall returns for an error: of the server's own it is a table or, by version, its words.
+local function words_of(failure)
+  return type(failure) == 'table' and failure.err or failure
 end
 
--- Lua's own errors, as of a number that is none, become replies like the others; the server's stay
--- as they are, without the line of this file where they arose.
+-- What reads for impala-status gives no text that is longer than `most_bytes`: of such a one it says
+-- how long it is, and copies it nowhere. A key of another type is nil.
+
+local function read_field(key, name, most_bytes)
+  local length = redis.call('HSTRLEN', key, name)
+  if length == 0 then return false end
+  if length > tonumber(most_bytes) then return '(' .. length .. ' bytes)' end
+  return redis.call('HGET', key, name)
+end
+
+local function read_hash(key, most_bytes, names)
+  local found = {}
+  for i, name in ipairs(names) do found[i] = read_field(key, name, most_bytes) end
+  return found
+end
+
+local function read_length(list)
+  return redis.call('LLEN', list)
+end
+
+local function read_lease(lock, most_bytes)
+  return { redis.call('GETRANGE', lock, 0, most_bytes), redis.call('PTTL', lock) }
+end
+
+-- All fields as pairs; none of more than `most`, and none with a long name.
+local function read_pairs(key, most, most_bytes)
+  local found = {}
+  if redis.call('HLEN', key) > tonumber(most) then return found end
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if #name <= tonumber(most_bytes) then
+      table.insert(found, name)
+      table.insert(found, read_field(key, name, most_bytes))
+    end
+  end
+  return found
+end
+
+local function unless_broken(reader, ...)
+  local fine, found = pcall(reader, ...)
+  if fine then return found end
+  if string.find(words_of(found), 'WRONGTYPE') then return false end
+  error(words_of(found), 0)
+end
+
+-- read_books: the counters and the two lengths, of one instant; also on a full server, where a
+-- transaction would be refused.
+-- KEYS stats trajectories inflight   ARGV most_bytes [counter]...
+-- Returns {{counter...}, queued, in flight}.
+local function read_books(keys, args)
+  return {
+    unless_broken(read_hash, keys[1], args[1], { unpack(args, 2) }),
+    unless_broken(read_length, keys[2]), unless_broken(read_length, keys[3]),
+  }
+end
+
+-- read_learner: the lease, what the learner left beside its epoch, and the server's clock, of one
+-- instant.   KEYS lock epoch   ARGV most_bytes most_figures
+-- Returns {{holder, what is left in ms}, {number}, {name, text, ...}, {s, us}}.
+local function read_learner(keys, args)
+  return {
+    unless_broken(read_lease, keys[1], args[1]), unless_broken(read_hash, keys[2], args[1], { 'number' }),
+    unless_broken(read_pairs, keys[2], args[2], args[1]), redis.call('TIME'),
+  }
+end
+
+-- read_fields: some fields of each of the hashes.   KEYS hash...   ARGV most_bytes field...
+-- Returns {{text...}...}.
+local function read_fields(keys, args)
+  local found, names = {}, { unpack(args, 2) }
+  for i, key in ipairs(keys) do found[i] = unless_broken(read_hash, key, args[1], names) end
+  return found
+end
+
+-- read_names: a step of SCAN.   KEYS any of the run   ARGV most_bytes cursor pattern count
+-- Returns {the next cursor, how many names are longer, name...}.
+local function read_names(_, args)
+  local scanned = redis.call('SCAN', args[2], 'MATCH', args[3], 'COUNT', args[4])
+  local found = { scanned[1], 0 }
+  for _, name in ipairs(scanned[2]) do
+    if #name <= tonumber(args[1]) then
+      table.insert(found, name)
+    else
+      found[2] = found[2] + 1
+    end
+  end
+  return found
+end
+
+-- Lua's own errors, as of a number that is none, become replies with a word of ours; the server's
+-- keep their words, without the line of this file where they arose.
 local function with_replies(callback)
   return function(keys, args)
     local fine, reply = pcall(callback, keys, args)
-    if fine or type(reply) == 'table' then return reply end
-    local what = string.gsub(reply, '^[^:]*:%d+: ', '')
-    return redis.error_reply('BROKEN a number is gone or is none: ' .. what)
+    if fine then return reply end
+    local words, is_of_lua = string.gsub(words_of(reply), '^[%w_@]+:%d+: ', '')
+    if is_of_lua == 0 then return redis.error_reply(words) end
+    return redis.error_reply('BROKEN a number is gone or is none: ' .. words)
   end
 end
 
@@ -386,6 +474,9 @@ end
 register('impala3_push_begin', push_begin)
 register('impala3_push_end', push_end)
 register('impala3_read_books', read_books, 'no-writes')
+register('impala3_read_learner', read_learner, 'no-writes')
+register('impala3_read_fields', read_fields, 'no-writes')
+register('impala3_read_names', read_names, 'no-writes')
 -- allow-oom: what drains the queue and what the learner needs must work on a full server.
 register('impala3_open', open, 'allow-oom')
 register('impala3_renew', renew, 'allow-oom')

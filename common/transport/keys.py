@@ -52,3 +52,8 @@ class Keys:
     def actor(self, actor: str) -> str:
         """The heartbeat of one actor."""
         return self._actor + actor
+
+
+def escaped(pattern: str) -> str:
+    """A text that a MATCH pattern takes literally."""
+    return "".join(f"\\{c}" if c in "*?[]^\\" else c for c in pattern)

@@ -4,8 +4,8 @@ An operator may also delete one.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from impala_redis.common.errors import (
     ImpalaError,
@@ -19,31 +19,43 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
 from impala_redis.common.server.suitability import eviction_in, whole
 from impala_redis.common.transport.functions import LIBRARY
+from impala_redis.common.transport.keys import escaped
+from impala_redis.common.transport.ledger import REASONS
 from impala_redis.common.transport.link import Link
-from impala_redis.common.transport.replies import (
-    SpecReply,
-    finite_number,
-    of_kinds,
-    pipeline_replies,
-    whole_number,
-)
+from impala_redis.common.transport.replies import HEARTBEAT, finite_number, whole_number
 
 # Where a produced block can be: in exactly one of these.
 WHEREABOUTS = (
-    "consumed",
-    "dropped_oldest",
-    "dead_lettered",
-    "stale_rejected",
-    "abandoned",
-    "queued",
-    "in_flight",
+    *("consumed", "dropped_oldest", "dead_lettered", "stale_rejected", "abandoned"),
+    *("queued", "in_flight"),
 )
+COUNTERS = ("produced", "foreign", "dup_push", *WHEREABOUTS[:5])
+
+# In bytes: a longer text is not read, only how long it is.
+MOST_BYTES, MOST_BYTES_OF_A_NUMBER, MOST_BYTES_OF_A_SPEC = 200, 40, 2**20
+# Of more actors the others are counted, of more figures of a learner none is read.
+MOST_ACTORS, MOST_FIGURES = 4096, 512
+# A server with millions of other keys is looked through for this long.
+LOOK_S = 2.0
+SCANNED_AT_ONCE, READ_AT_ONCE = 1000, 256  # keys in one round trip
 
 Reading = dict[str, Any]
 
 
+class Crowd(NamedTuple):
+    """The actors that were found."""
+
+    actors: dict[str, dict[str, str]]  # figures, by id
+    left_out: int  # more that are listed
+    is_all: bool  # whether all keys of the server were looked at
+
+
 class MonitorLink(Link):
-    """What a reader may do: it writes nothing."""
+    """What a reader may do: it writes nothing.
+
+    Whatever others have written, a reading takes little time and memory: no long text is fetched,
+    and of very many actors and keys only a part.
+    """
 
     _may_ask_for_memory = True
 
@@ -55,46 +67,63 @@ class MonitorLink(Link):
         self._is_gone = is_gone
 
     def read(self) -> Reading:
-        """The run as it is now, and `at`, in monotonic seconds. Raises RunMissing."""
-        books, spec = self.read_books(), self.read_spec()
+        """The run as it is now, and `at`, in monotonic seconds. Raises RunMissing.
+
+        `actors_left_out` are listed and not among `actors`; `looked_at_all` is whether all of the
+        server's keys were looked at for them. `broken` names what is not as the programs write it.
+        """
+        books, broken = self._read_books()
+        state, bound = self._read_state()
+        learner, crowd = self.read_learner(), self._read_crowd(LOOK_S)
         return {
             "at": time.monotonic(),
+            "broken": [*broken, *learner.pop("broken")],
             "books": books,
             "residual": residual(books),
-            "learner": self.read_learner(),
-            "state": printable(spec.state) if spec else None,
-            "queue_blocks": _bound_of_the_list(spec),
-            "actors": self.read_actors(),
+            "learner": learner,
+            "state": state,
+            "queue_blocks": bound,
+            "actors": crowd.actors,
+            "actors_left_out": crowd.left_out,
+            "looked_at_all": crowd.is_all,
             "memory": self.read_memory(),
         }
 
     def read_books(self) -> dict[str, Any]:
         """The run's counters, `queued` and `in_flight`, at one instant. Raises RunMissing."""
+        return self._read_books()[0]
+
+    def _read_books(self) -> tuple[dict[str, Any], list[str]]:
+        """The books, and what of them is of another type or no number: each counts as 0."""
         keys = self.keys
+        names = ("generation", *COUNTERS, *(f"dead_lettered:{reason}" for reason in REASONS))
+        lists = (keys.trajectories, keys.inflight)
         try:
-            with self._asking():
-                read = self.client.fcall_ro(
-                    f"{LIBRARY}_read_books", 3, keys.stats, keys.trajectories, keys.inflight
-                )
-                stats, queued, in_flight = of_kinds(read, list, int, int)
-                of_kinds(stats, *(bytes,) * (len(stats) // 2 * 2))
+            counters, *lengths = self._call(
+                "read_books", [keys.stats, *lists], MOST_BYTES_OF_A_NUMBER, *names
+            )
         except RunMissing:  # not even the functions are there
-            stats = []
-        if not stats:
+            raise self._missing() from None
+        broken = [keys.stats] if counters is None else []
+        broken += [key for key, length in zip(lists, lengths, strict=True) if length is None]
+        found = dict(zip(names, counters or [None] * len(names), strict=True))
+        generation = found.pop("generation")
+        if generation is None and not broken:
             raise self._missing()
-        pairs = zip(stats[::2], stats[1::2], strict=True)
-        found = {_text(name): value for name, value in pairs}
-        generation = _text(found.pop("generation", b""))
         # A counter deleted by hand shows up in the residual.
-        counts: dict[str, Any] = dict.fromkeys(("produced", "foreign", *WHEREABOUTS), 0)
-        counts |= {name: whole_number(value, 0) for name, value in found.items()}
-        books = counts | {"queued": queued, "in_flight": in_flight, "generation": generation}
+        counts: dict[str, Any] = dict.fromkeys(COUNTERS, 0)
+        for name, value in found.items():
+            if value is not None:
+                counts[name] = whole_number(value, 0)
+                if whole_number(value, -1) < 0:
+                    broken.append(f"{keys.stats} {name}")
+        books = counts | dict(zip(WHEREABOUTS[5:], (n or 0 for n in lengths), strict=True))
         # Blocks that came around the push are counted at the server when they are claimed, and here
         # until then.
         uncounted = max(0, -residual(books))
         for name in ("produced", "foreign"):
             books[name] += uncounted
-        return books
+        return books | {"generation": _text(generation or b"")}, broken
 
     def _missing(self) -> RunMissing:
         return RunMissing(
@@ -102,26 +131,38 @@ class MonitorLink(Link):
             f"impala-learner --run {self.run}"
         )
 
+    def _read_state(self) -> tuple[str | None, int | None]:
+        """The run's state, and the bound of its list in blocks; None where they are not known."""
+        found = self._call("read_fields", [self.keys.spec], MOST_BYTES_OF_A_SPEC, "state", "json")
+        state, text = found[0] or (None, None)
+        try:
+            bound = RunSpec.from_json(text).queue_blocks if text else None
+        except SpecMismatch:
+            bound = None
+        return None if state is None else _text(state), bound
+
     def read_learner(self) -> dict[str, Any]:
         """The lease's holder (None: no learner), epoch, published version, learner's figures.
 
         All times are the server's: `silent_s` since the lease was renewed, None if unknown;
         `figures_age_s` since the learner made its figures; `published_age_s` of the weights.
+        `broken` names the keys of another type.
         """
-        with self._asking():
-            pipe = self.client.pipeline(transaction=False)
-            pipe.get(self.keys.lock)
-            pipe.pttl(self.keys.lock)
-            pipe.hgetall(self.keys.epoch)
-            pipe.hmget(self.keys.weights, ["version", "published_at"])
-            pipe.time()
-            holder, left_ms, epoch, (version, published_at), now = pipeline_replies(pipe)
+        keys = self.keys
+        published = (MOST_BYTES, "version", "published_at")
+        weights = self._call("read_fields", [keys.weights], *published)[0]
+        lease, epoch, pairs, now = self._call(
+            "read_learner", [keys.lock, keys.epoch], MOST_BYTES, MOST_FIGURES
+        )
+        read = {keys.lock: lease, keys.epoch: epoch, keys.weights: weights}
+        (holder, left_ms), (version, published_at) = lease or (b"", 0), weights or (None, None)
+        pairs = pairs or []
         figures = {
             _text(name).removeprefix("learner:"): figure
-            for name, value in epoch.items()
+            for name, value in zip(pairs[::2], pairs[1::2], strict=True)
             if name.startswith(b"learner:") and (figure := finite_number(value)) is not None
         }
-        number = whole_number(epoch.get(b"number"), 0)
+        number = whole_number(epoch[0] if epoch else None, 0)
         lease_s, lease_epoch = figures.pop("lease_s", None), figures.pop("lease_epoch", None)
         silent_s = age_s = None
         if holder and left_ms >= 0 and lease_s is not None and lease_epoch == number:
@@ -130,7 +171,7 @@ class MonitorLink(Link):
         if made_s is not None and figures.get("epoch") == number:
             age_s = made_s + (silent_s or 0.0)
         published_unix_s = finite_number(published_at)
-        now_unix_s = now[0] + now[1] / 1e6
+        now_unix_s = int(now[0]) + int(now[1]) / 1e6
         return {
             "holder": _text(holder) if holder else None,
             "is_gone": bool(holder) and self._is_gone(_text(holder)),
@@ -141,6 +182,7 @@ class MonitorLink(Link):
             "published_age_s": None if published_unix_s is None else now_unix_s - published_unix_s,
             "figures": figures,
             "figures_age_s": age_s,
+            "broken": [key for key, found in read.items() if found is None],
         }
 
     def read_memory(self) -> dict[str, Any] | None:
@@ -170,19 +212,48 @@ class MonitorLink(Link):
         }
 
     def read_actors(self) -> dict[str, dict[str, str]]:
-        """The figures of every live actor, by its id."""
-        actors, prefix = {}, self.keys.actor("")
-        with self._asking():
-            for key in self.client.scan_iter(match=_escaped(prefix) + "*", count=1000):
-                figures = self.client.hgetall(key)
+        """The figures of every live actor, by its id; of more than MOST_ACTORS some are missing."""
+        return self._read_crowd(None).actors
+
+    def _read_crowd(self, within_s: float | None) -> Crowd:
+        """The actors; after `within_s` no more of the server's keys are looked at."""
+        prefix, found, left_out = self.keys.actor(""), set[bytes](), 0
+        began, cursor = time.monotonic(), b"0"
+        while True:
+            scan = (MOST_BYTES, cursor, escaped(prefix) + "*", SCANNED_AT_ONCE)
+            cursor, longer, *names = self._call("read_names", [self.keys.stats], *scan)
+            new = set(names) - found
+            room = MOST_ACTORS - len(found)
+            found.update(sorted(new)[:room])
+            left_out += longer + max(0, len(new) - room)
+            late = within_s is not None and time.monotonic() - began > within_s
+            if cursor == b"0" or late:
+                break
+        actors, listed = {}, sorted(found)
+        for start in range(0, len(listed), READ_AT_ONCE):
+            some = listed[start : start + READ_AT_ONCE]
+            read = self._call("read_fields", some, MOST_BYTES, *HEARTBEAT)
+            for key, texts in zip(some, read, strict=True):
+                figures = {n: _text(t) for n, t in zip(HEARTBEAT, texts or [], strict=False) if t}
                 if figures:  # else it has expired since
-                    name = _text(key).removeprefix(prefix)
-                    actors[name] = {_text(k): _text(v) for k, v in figures.items()}
-        return dict(sorted(actors.items()))
+                    actors[_text(key).removeprefix(prefix)] = figures
+        return Crowd(dict(sorted(actors.items())), left_out, cursor == b"0")
+
+    def _call(self, function: str, keys: Sequence[str | bytes], *arguments: Any) -> Any:
+        """What one of the server's functions replies that only read."""
+        with self._asking():
+            return self.client.fcall_ro(f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
 
 
 class OperatorLink(MonitorLink):
     """What an operator may do: it reads, and deletes the keys of a run that nobody works on."""
+
+    def read_actors(self) -> dict[str, dict[str, str]]:
+        """The ids of all live actors, without their figures; the functions may be gone."""
+        prefix = self.keys.actor("")
+        with self._asking():
+            found = set(self.client.scan_iter(match=escaped(prefix) + "*", count=SCANNED_AT_ONCE))
+        return {_text(key).removeprefix(prefix): {} for key in sorted(found)}
 
     def delete_run(self) -> int:
         """Deletes all of the run's keys at one instant; returns how many there were.
@@ -206,7 +277,7 @@ class OperatorLink(MonitorLink):
                     f"the run {self.run!r} has live actors, {len(actors)} in all ({some}); stop "
                     "them first (one that was killed is forgotten after 10 s)"
                 )
-            pattern = _escaped(self.keys.prefix) + "*"
+            pattern = escaped(self.keys.prefix) + "*"
             keys = sorted(set(self.client.scan_iter(match=pattern, count=1000)))
             if not keys:
                 raise self._missing()
@@ -221,19 +292,6 @@ def residual(books: Mapping[str, Any]) -> int:
     return int(books["produced"] - sum(books[name] for name in WHEREABOUTS))
 
 
-def _bound_of_the_list(spec: SpecReply | None) -> int | None:
-    """The list's bound, in blocks; None without a spec, or for a spec of another version."""
-    try:
-        return RunSpec.from_json(spec.json).queue_blocks if spec else None
-    except SpecMismatch:
-        return None
-
-
 def _text(raw: bytes) -> str:
     """Bytes that anyone may have written, as text that is safe on a terminal."""
     return printable(raw.decode(errors="replace"))
-
-
-def _escaped(pattern: str) -> str:
-    """A text that a MATCH pattern takes literally."""
-    return "".join(f"\\{c}" if c in "*?[]^\\" else c for c in pattern)

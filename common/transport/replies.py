@@ -37,6 +37,13 @@ class WeightsReply(NamedTuple):
         return hashlib.sha256(self.message).hexdigest() == self.digest
 
 
+# What an actor leaves in its heartbeat.
+HEARTBEAT = (
+    *("host", "pid", "started_unix_s", "frames", "frames_per_s", "episodes", "weights_version"),
+    *("published_version", "generated", "accepted", "shed_local", "pending_local", "push_unknown"),
+    *("left_over", "waited_s", "weights_refused"),
+)
+
 # What became of a block: `duplicate` had been stored before; the others are not in the list.
 BlockFate = Literal["stored", "duplicate", "full", "over"]
 
