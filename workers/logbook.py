@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import logging
 import platform
+import shlex
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -206,7 +207,8 @@ class Logbook:
             path, (why, *_) = self._directory.path, self._unwritten.values()
             raise RunDirectoryError(
                 f"the run is {status}, but {' and '.join(self._unwritten)} could not be written to "
-                f"{path} ({why}); make room, then go on with --resume --run-dir {path}"
+                f"{path} ({why}); make room, then go on with --resume --run-dir "
+                f"{shlex.quote(str(path))}"
             )
 
     @contextlib.contextmanager

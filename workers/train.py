@@ -13,6 +13,7 @@ It has one thread and several processes, and leaves none behind:
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -144,7 +145,8 @@ def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | Non
             children.end(process, 0.0)
             why = "interrupted" if stop() else f"it took more than {REPORT_WITHIN_S:.0f} s"
             log.warning(
-                "no report was written: %s; write it with: impala-report %s", why, directory.path
+                "no report was written: %s; write it with: impala-report %s",
+                *(why, shlex.quote(str(directory.path))),
             )
             return None
         listener.hear()
@@ -196,7 +198,7 @@ class Server(NamedTuple):
         if self.embedded is not None and not self.embedded.alive:
             raise ServerNotStarted(
                 f"the embedded server ended; its words are in {self.embedded.log}; continue "
-                f"with --resume --run-dir {self.embedded.log.parent}"
+                f"with --resume --run-dir {shlex.quote(str(self.embedded.log.parent))}"
             )
 
     def kill_with(self, crew: Crew) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import operator
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -110,7 +111,8 @@ def actor_command(run: str, env_id: str, redis_url: str) -> str:
     """What starts an actor, as one types it in this folder; `env_id` as the user named it."""
     module = module_of(env_id)
     trust = f" --env-module {as_typed(module)}" if module else ""
-    return f"impala-actor --run {run} --redis-url {without_password(redis_url)}{trust}"
+    address = shlex.quote(without_password(redis_url))
+    return f"impala-actor --run {run} --redis-url {address}{trust}"
 
 
 def what_became_of(refused: int, stale: int, why: str) -> str:

@@ -187,7 +187,7 @@ def test_a_learner_asks_for_actors_by_a_command_that_finds_the_environment(
         ("far:Far-v0", " --env-module far"),
         (f"{tmp_path}/my envs/far.py:Far-v0", " --env-module 'my envs/far.py'"),
     ):
-        command = f"impala-actor --run mine --redis-url redis://***@here/0{trust}"
+        command = f"impala-actor --run mine --redis-url 'redis://***@here/0'{trust}"
         assert actor_command("mine", env_id, url) == command
 
 
