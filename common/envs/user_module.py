@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from impala_redis.common.errors import ConfigError, UnsupportedEnvironment, printable
-from impala_redis.common.run.env_id import is_file, split
+from impala_redis.common.run.env_id import FORMS, is_file, names_a_module, split
 
 # How many files near the working directory are looked through for a name that is missing.
 _MOST_FILES, _MOST_BYTES = 200, 262_144
@@ -42,7 +42,7 @@ def as_typed(module: str) -> str:
         places = [folder / f"{module}.py" for folder in (Path(), *folders)]
         file = next((place for place in places if place.exists()), None)
         if file is None or file.parent == Path():
-            return module
+            return shlex.quote(module)
     if file.is_relative_to(Path.cwd()):
         file = file.relative_to(Path.cwd())
     return shlex.quote(str(file) if is_file(str(file)) else f"./{file}")  # a package's folder
@@ -69,7 +69,7 @@ def check_module(env_id: str, trusted: Collection[str]) -> None:
             return
     raise ConfigError(
         f"the run's environment {printable(env_id)} is made by the module {module!r}, which nobody "
-        f"here has named; if you trust it, add --env-module {printable(module)}"
+        f"here has named; if you trust it, add --env-module {shlex.quote(module)}"
     )
 
 
@@ -78,8 +78,14 @@ def make_findable(env_id: str) -> str:
 
     `module:Id` is also looked for in the working directory, after every other place: a file there
     can never take the place of an installed package. A file must be the one that is imported.
-    Raises UnsupportedEnvironment: it is not there, or hidden by another module of its name.
+    Raises UnsupportedEnvironment: it is not there, or hidden by another module of its name, or the
+    text names no environment.
     """
+    if not names_a_module(env_id):
+        raise UnsupportedEnvironment(
+            f"there is no environment {printable(env_id)!r}: its name must be {FORMS}, or a file "
+            "in the module's place"
+        )
     module, name = split(env_id)
     file = file_of(module)
     if file is not None:
@@ -133,7 +139,8 @@ def way_on(env_id: str, error: BaseException) -> str:
         if hidden := _hidden_file(module):
             return f"; {hidden} is hidden by another module of its name: rename it"
         if ids := _registered_by(module):
-            return f"; {module} registers {', '.join(ids)}: give --env {module}:{ids[0]}"
+            typed = shlex.quote(f"{module}:{ids[0]}")
+            return f"; {module} registers {', '.join(ids)}: give --env {typed}"
         old = "; wrap it for Gymnasium, for example with the package shimmy, and register that"
         return f"; {module} is imported and does not register it with Gymnasium" + (
             f", but uses the old package gym{old}" if "gym" in sys.modules else ""
@@ -160,7 +167,7 @@ def _way_to_module(module: str, name: str) -> str:
             return f"; it is in {file}: give --env {typed} ({others} {file})"
     return (
         f"; install its package, start the program in the folder of {base}, or name the file: "
-        f"--env PATH/{base}:{name} ({others} PATH/{base})"
+        f"--env {shlex.quote(f'PATH/{base}:{name}')} ({others} {shlex.quote(f'PATH/{base}')})"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.config import Config, find_setting, settings
-from impala_redis.common.run.env_id import travelling
+from impala_redis.common.run.env_id import FORMS, names_one, travelling
 from impala_redis.common.run.spaces import ITEM_BYTES, ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import (
     action_from,
@@ -169,6 +169,9 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
     if set(document) != expected:
         odd = ", ".join(sorted(str(name)[:40] for name in set(document) ^ expected)[:5])
         raise SpecMismatch(f"the run's spec has missing or unknown fields: {odd}")
+    env = _setting_from("env", document["env"])
+    if not names_one(env):
+        raise SpecMismatch(f"the run's spec has env {env[:60]!r}, not {FORMS}")
     spec = RunSpec(
         run=text_from("run", document["run"]),
         observation=observation_from(document["observation"]),

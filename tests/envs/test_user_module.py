@@ -1,5 +1,6 @@
 """Where a user's environment is found, by its module or its file, and what of that travels."""
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ import pytest
 
 from impala_redis.common.envs.user_module import absolute, as_typed, check_module
 from impala_redis.common.envs.vector import VectorEnvironment
-from impala_redis.common.errors import ConfigError, UnsupportedEnvironment
+from impala_redis.common.errors import ConfigError, SpecMismatch, UnsupportedEnvironment
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.env_id import travelling
 from impala_redis.common.run.spaces import ObservationSpec, discrete
-from impala_redis.common.run.spec import make_spec
+from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.workers.plan import make_plan
 
 MODULE = """
@@ -215,3 +216,68 @@ def test_the_next_command_names_the_module_so_that_it_is_found(
     (here / "lib" / "on_path.py").write_text("")
     monkeypatch.setenv("PYTHONPATH", f"{here}:{here / 'lib'}")
     assert as_typed(module.replace("/HERE", str(here))) == typed
+
+
+NO_MODULES = [
+    "x; touch pwned #:Foo-v0",
+    "$(touch pwned):Foo-v0",
+    "`touch pwned`:Foo-v0",
+    "a b:Foo-v0",
+    "-rf:Foo-v0",
+    "'a':Foo-v0",
+    ".relative:Foo-v0",
+    "a..b:Foo-v0",
+    "a:b:Foo-v0",
+    ":Foo-v0",
+    "\x1b]0;pwned\x07:Foo-v0",
+]
+NO_IDS = [
+    "Foo-v0; touch pwned",
+    "module:Foo-v0\n",
+    "module:",
+    "[red]Foo-v0[/red]",
+    "\u202eFoo-v0",
+    "a/b/Foo-v0",
+    "-Foo-v0",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", NO_MODULES)
+def test_what_cannot_name_a_module_is_refused_where_it_is_typed(here: Path, name: str) -> None:
+    with pytest.raises(UnsupportedEnvironment, match="its name must be Id or module:Id") as refused:
+        VectorEnvironment(name, 1)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("name", NO_MODULES + NO_IDS)
+def test_what_cannot_name_an_environment_is_refused_in_a_run(name: str) -> None:
+    spec = make_spec("x", Config(), ObservationSpec((4,), "float32"), discrete(2))
+    text = json.dumps(json.loads(spec.to_json()) | {"env": name})
+    with pytest.raises(SpecMismatch, match="not Id or module:Id"):
+        RunSpec.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CartPole-v1",
+        "ALE/Pong-v5",
+        "my_envs.grids:Grid-v0",
+        "my-env:Grid-v0",
+        "3d:ns/My.Grid_2-v10",
+        "\u00fcbung:Gr\u00fc\u00df-v0",
+    ],
+)
+def test_names_of_the_field_are_names(name: str) -> None:
+    spec = make_spec(
+        "x", Config().replace({"env": name}), ObservationSpec((4,), "float32"), discrete(2)
+    )
+    assert RunSpec.from_json(spec.to_json()).env == name
+
+
+def test_a_module_that_is_to_be_typed_is_quoted(here: Path) -> None:
+    module = "x; touch pwned #"
+    assert as_typed(module) == f"'{module}'"
+    with pytest.raises(ConfigError, match=r"add --env-module 'x; touch pwned #'$"):
+        check_module(f"{module}:Foo-v0", [])

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 
@@ -11,8 +12,13 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from impala_redis.common.errors import MOST_CHARACTERS, printable
+from impala_redis.common.run.presets import preset
+from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.run.spec import make_spec
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import saying, screen, stopping
 from impala_redis.workers.status import main as status_command
+from support import ROOT, Programs
 
 ATTACKS = {
     "a title": "\x1b]0;pwned\x07",
@@ -150,3 +156,53 @@ def test_a_fault_of_our_own_quotes_strangers_harmlessly(
     assert "RuntimeError: held by ?]0;pwned?" in said
     assert 'test_saying.py", line' in said
     assert all(map(fit, said.split("\n")))
+
+
+# Runs of strangers, as the programs meet them.
+
+OF_STRANGERS = ["\x1b]0;pwned\x07evil\nerror: fake:CartPole-v1", "x; touch pwned #:Foo-v0"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("env", OF_STRANGERS, ids=["a title", "a command"])
+def test_a_checkpoint_of_strangers_says_nothing_of_its_own(programs: Programs, env: str) -> None:
+    # given one with such an environment
+    folder = shutil.copytree(ROOT / "tests" / "records" / "run_of_wire_2", programs.folder / "run")
+    (file,) = (folder / "checkpoints").glob("*.json")
+    facts = json.loads(file.read_text())
+    facts["spec"] = json.dumps(json.loads(facts["spec"]) | {"env": env})
+    file.write_text(json.dumps(facts))
+
+    # when
+    code, output = programs.run("impala-eval", "--checkpoint", "run")
+
+    # then it is refused in one line, with no command to type that is not ours
+    assert code == 9, output
+    assert all(map(fit, output.split("\n")))
+    assert output.count("error: ") == 1 + env.count("error: ")
+    assert output.count("\n") == 1
+    assert "--env-module" not in output
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("env", OF_STRANGERS, ids=["a title", "a command"])
+def test_a_run_of_strangers_says_nothing_of_its_own(
+    programs: Programs, redis_url: str, run_name: str, env: str
+) -> None:
+    # given a run whose spec has such an environment
+    spec = make_spec(run_name, preset("cartpole"), ObservationSpec((4,), "float32"), discrete(2))
+    link = LearnerLink(redis_url, run_name, "somebody", 10.0)
+    link.open()
+    evil = json.dumps(json.loads(spec.to_json()) | {"env": env})
+    link.announce(evil, spec.fingerprint, "running")
+    link.close()
+
+    # when
+    code, output = programs.run(
+        "impala-actor", "--run", run_name, "--redis-url", redis_url, "--wait-learner-s", "1"
+    )
+
+    # then
+    assert code == 9, output
+    assert all(map(fit, output.split("\n")))
+    assert "--env-module" not in output
