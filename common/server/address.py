@@ -1,5 +1,6 @@
 """A server's address as text: taken apart, what messages may show of it, redis-cli's options."""
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Mapping
@@ -34,6 +35,14 @@ class Place(NamedTuple):
 
     host: str  # without the brackets of an IPv6 address
     port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine for certain: another name may lead anywhere."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -5,6 +5,8 @@ retries are off; what is safe to repeat is repeated by the users of `transport`.
 """
 
 import contextlib
+import functools
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any, cast
@@ -24,6 +26,8 @@ from impala_redis.common.server.address import Address, Place, without_password
 from impala_redis.common.server.cluster import Client as Client
 from impala_redis.common.server.translation import as_ours
 from impala_redis.common.server.translation import is_unknown_command as is_unknown_command
+
+log = logging.getLogger(__name__)
 
 # A frozen server is noticed after this time. A read may take longer as long as something comes; a
 # write must end by then, so 5 s of a link's bandwidth bound the messages of blocks and weights.
@@ -64,6 +68,8 @@ def translated(client: Client) -> Iterator[None]:
     """Turns redis-py's errors into ours: worth another try (RedisUnreachable), or final."""
     try:
         yield
+        if not client.has_answered:
+            _warn_of_clear_text(client.address)
         client.has_answered = True
     except redis.RedisError as error:
         here, given = client.address, client.given.text
@@ -71,6 +77,20 @@ def translated(client: Client) -> Iterator[None]:
         raised = as_ours(error, here, client.has_answered, named_by)
         client.look_elsewhere(error)
         raise raised from error
+
+
+@functools.cache  # once, however many connections a program has
+def _warn_of_clear_text(url: str) -> None:
+    """Warns of a password that goes to another machine as it is."""
+    there = address.parse(url)
+    if there.encrypted or not address.has_password(url):
+        return
+    if not all(place.is_loopback for place in there.places):
+        log.warning(
+            "NOT ENCRYPTED: on the way to %s the password, the weights and the data can be read "
+            "and changed; use rediss:// as SECURITY.md shows, or a tunnel",
+            without_password(url),
+        )
 
 
 def _make_pool(given: Address, name: str, place: Place | None = None) -> redis.ConnectionPool:

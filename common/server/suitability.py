@@ -5,14 +5,19 @@ names what a run survives and somebody may regret: no password on a network, sna
 server does not tell is no reason to refuse it: managed ones tell little.
 """
 
-import ipaddress
 import logging
 import re
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from impala_redis.common.errors import ImpalaError, RedisUnreachable, UnsuitableServer
-from impala_redis.common.server.address import cli_command, has_password, parse, without_password
+from impala_redis.common.server.address import (
+    Place,
+    cli_command,
+    has_password,
+    parse,
+    without_password,
+)
 from impala_redis.common.server.connection import LEAST_REDIS, LEAST_VALKEY, Client, translated
 
 log = logging.getLogger(__name__)
@@ -246,7 +251,7 @@ def _authenticates(url: str) -> bool:
 
 
 def _is_remote(url: str) -> bool:
-    return not all(_is_loopback(place.host) for place in parse(url).places)
+    return not all(place.is_loopback for place in parse(url).places)
 
 
 def _listens_to_the_network(settings: Mapping[str, str]) -> bool:
@@ -254,13 +259,4 @@ def _listens_to_the_network(settings: Mapping[str, str]) -> bool:
         return False  # it drops strangers without a password by itself, or did not say
     ports = {settings.get("port", "0"), settings.get("tls-port", "0")}
     places = settings.get("bind", "").split() or ["*"]
-    return ports != {"0"} and not all(_is_loopback(place.lstrip("-")) for place in places)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name, which may lead anywhere
+    return ports != {"0"} and not all(Place(place.lstrip("-"), 0).is_loopback for place in places)
