@@ -218,7 +218,7 @@ def understood() -> Iterator[None]:
 
 def place_of(host: str, port: int) -> Place:
     """Where a server says that another one is. Raises NotRedis: that is no place."""
-    is_name = re.fullmatch(r"[0-9A-Za-z._-]{1,255}", host)
+    is_name = re.fullmatch(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,254}", host)
     if not 0 < port < 65_536 or not (is_name or _is_ipv6(host)):
         raise NotRedis(f"a server at {host[:60]!r}, port {port}")
     return Place(host, port)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.exceptions import MovedError
 
 from chaos.clusters import OwnCluster
 from impala_redis.common.errors import RedisDenied, RedisUnreachable, RunMissing, UnsuitableServer
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.connection import connect, translated
+from impala_redis.common.server.reading import NotRedis
 from impala_redis.common.transport import functions
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.keys import Keys
@@ -39,6 +41,35 @@ def both_have_functions(cluster: OwnCluster) -> Iterator[None]:
     for node in cluster.nodes:
         with node.client() as admin:
             admin.function_flush("SYNC")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "h:1/0?ssl_cert_reqs=none&db=",
+        "u:p@h",
+        "h/0",
+        "h?x",
+        "h#x",
+        "-h",
+        "$(x)",
+        "\x1b]0;x\x07",
+        "h" * 300,
+    ],
+)
+def test_a_node_cannot_change_the_address_but_for_host_and_port(host: str) -> None:
+    # given
+    client = connect("rediss://u:p@first:1/0", "test")
+    before = client.address
+
+    # then
+    for place in (f"{host}:2", "second:0"):
+        with pytest.raises(NotRedis):
+            client.follow([MovedError(f"5 {place}")])
+    assert client.address == before
+    assert client.follow([MovedError("5 fd00::1:2")])
+    assert client.address == "rediss://u:p@[fd00::1]:2/0"
+    client.close()
 
 
 def can(attempt: Callable[[], object]) -> bool:

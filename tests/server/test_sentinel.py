@@ -1,5 +1,8 @@
 """A run whose server is named by sentinels: they are asked for it, and a fail-over is followed."""
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -285,6 +288,42 @@ def test_sentinels_get_their_own_password_or_the_servers(sentinels: OwnSentinels
     error = refused(f"redis+sentinel://{alice.replace('hush', 'hash')}/{MASTER}")
     assert "refuses the user name or password" in str(error)
     assert "hash" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"*2\r\n$10\r\nh?db=1&x=y\r\n$4\r\n6379\r\n",
+        b"*2\r\n$6\r\n-h x;y\r\n$4\r\n6379\r\n",
+        b"*2\r\n$2\r\n\xff\xfe\r\n$4\r\n6379\r\n",
+        b"*2\r\n$1\r\nh\r\n$1\r\n0\r\n",
+        b"*1\r\n$1\r\nh\r\n",
+        b":5\r\n",
+    ],
+)
+def test_a_sentinel_that_names_no_host_is_one_that_does_not_tell(reply: bytes) -> None:
+    # given somebody who answers so to everything
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(65_536)
+                        connection.sendall(reply + b"*2\r\n$5\r\nflags\r\n$6\r\nmaster\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+
+        # then
+        said = refused(f"redis+sentinel://127.0.0.1:{listening.getsockname()[1]}/mymaster")
+        assert isinstance(said, RedisUnreachable)
+        assert "no sentinel tells where the master is" in str(said)
+        assert str(said).isprintable()
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
 
 
 def test_tls_goes_along_to_the_sentinels() -> None:
