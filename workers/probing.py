@@ -31,6 +31,9 @@ from impala_redis.workers.pace import LONG_CALL_S, say
 # For the environment to be made, and to be closed.
 MADE_WITHIN_S, CLOSED_WITHIN_S = 300.0, 2.0
 POLL_S = 0.02
+# Of the line with the spaces: a run's spec, which holds them, is shorter.
+MOST_ANSWER_BYTES = 1_000_000
+_FORGED = "its code has written to a descriptor of ours, which was to tell the spaces"
 
 Spaces = tuple[ObservationSpec, ActionSpec]
 
@@ -58,7 +61,7 @@ def spaces_of(env_id: str, frame_stack: int, stop: stopping.StopFlag) -> Spaces:
     finally:
         os.close(writes)
     try:
-        return _read(_answer(answers, env_id, probe, stop))
+        return _read(env_id, _answer(answers, env_id, probe, stop))
     finally:
         os.close(answers)
         _end(probe)
@@ -89,15 +92,23 @@ def _answer(
         if not part:
             raise UnsupportedEnvironment(f"{env_id} cannot be made: {_how_it_ended(probe)}")
         line += part
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+        if len(line) > MOST_ANSWER_BYTES:
+            raise UnsupportedEnvironment(f"{env_id} cannot be made: {_FORGED}")
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UnsupportedEnvironment(f"{env_id} cannot be made: {_FORGED}") from error
+    return answer if isinstance(answer, dict) else {}
 
 
-def _read(answer: dict[str, Any]) -> Spaces:
+def _read(env_id: str, answer: dict[str, Any]) -> Spaces:
+    """The spaces in an answer. Raises UnsupportedEnvironment: it is an error, or none of ours."""
     if "error" in answer:
-        error = UnsupportedEnvironment(answer["error"])
-        error.frames = answer["frames"]
+        error = UnsupportedEnvironment(str(answer["error"]))
+        error.frames = str(answer.get("frames", ""))
         raise error
+    if not {"observation", "action"} <= answer.keys():
+        raise UnsupportedEnvironment(f"{env_id} cannot be made: {_FORGED}")
     return observation_from(answer["observation"]), action_from(answer["action"])
 
 

@@ -109,6 +109,14 @@ class Bears(Plain):
         Path("child").write_text(f"{os.getpid()} {child.pid}")
 
 
+def forge(answer):
+    for descriptor in range(3, 30):
+        try:
+            os.write(descriptor, answer)
+        except OSError:
+            pass
+
+
 def hang():
     print("it hangs now", flush=True)
     time.sleep(1000)
@@ -147,6 +155,10 @@ for name in ("Plain", "Wide", "Forks", "Bears", "Stuck"):
     gymnasium.register(f"{name}-v0", globals()[name])
 for name in ("hang", "leave", "leave_a_child", "crash", "give_up"):
     gymnasium.register(f"{name}-v0", lambda made=globals()[name]: Endless(made))
+for number, answer in enumerate([b"[]\\n", b"{}\\n", b"{\\n", b"[" * 60_000 + b"\\n", b"5\\n"]):
+    gymnasium.register(
+        f"Forged{number}-v0", Endless, kwargs={"made": lambda answer=answer: forge(answer)}
+    )
 for when in ("made", "reset", "step"):
     for what in (take_signals, ignore_signals, block_signals, spin, hang):
         gymnasium.register(f"{what.__name__}_{when}-v0", Endless, kwargs={when: what})
@@ -199,6 +211,7 @@ def test_the_spaces_come_out_of_a_process_of_their_own(folder: Path, env_id: str
         ("crash-v0", "cannot be made: its code ended the process by the signal SIGSEGV$"),
         ("give_up-v0", r"cannot be made: it calls sys.exit\('no licence'\) \(.*, in give_up\)$"),
         ("hang-v0", "hangs: it is not made after 1.5 s; look at its constructor$"),
+        *((f"Forged{n}-v0", "cannot be made: its code has written to a desc") for n in range(5)),
         ("nothing-v0", "there is no environment 'wide_code:nothing-v0'"),
     ],
 )
