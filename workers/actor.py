@@ -83,6 +83,7 @@ def main(
     process.share_the_interpreter()
     process.keep_memory()
     stop = stopping.StopFlag()
+    stop.end_within_s = pacing.END_WITHIN_S  # whatever its environments are in
     with stopping.ending_in_time(), stopping.exit_codes(stop), process.one_computing_thread():
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
             raise ConfigError(

@@ -14,6 +14,10 @@ log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
 
+# A program that waits for Redis has nothing to save yet: asked to stop, it ends so soon, also where
+# a reply comes byte by byte.
+END_WITHIN_S = 10.0
+
 
 def every(interval_s: float, at_once: bool = False) -> Callable[[], bool]:
     """A function that is true once per interval, for the first time after one or `at_once`."""
@@ -58,4 +62,8 @@ def wait_for_redis(
         if say_so():
             log.warning("%s; trying for %.0f s", error, give_up_after_s)
 
-    return keep_trying(ask, give_up_after_s=give_up_after_s, stopped=stop, waiting=waiting)
+    before, stop.end_within_s = stop.end_within_s, END_WITHIN_S
+    try:
+        return keep_trying(ask, give_up_after_s=give_up_after_s, stopped=stop, waiting=waiting)
+    finally:
+        stop.end_within_s = before

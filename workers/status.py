@@ -42,6 +42,7 @@ def main(
     """Shows how a run is doing, and what limits it."""
     stopping.set_up_logging(log_level, "status")
     stop = stopping.StopFlag()
+    stop.end_within_s = stopping.END_WITHIN_S
     with stopping.exit_codes(stop):
         if not (run or preset):
             raise ConfigError("which run? give --run NAME")

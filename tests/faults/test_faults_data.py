@@ -23,6 +23,7 @@ from chaos import fuzz
 from chaos.servers import OwnServer
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
+from impala_redis.common.errors import ImpalaError
 from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spaces import discrete
@@ -259,11 +260,11 @@ def assert_finite(found: list[dict[str, Any]]) -> None:
 # Inputs by the thousand, in a process of their own.
 
 
-def fuzzer(*arguments: str, timeout_s: float = 60.0) -> dict[str, Any]:
+def fuzzer(*arguments: str, program: str = "fuzz.py", timeout_s: float = 60.0) -> dict[str, Any]:
     """What the fuzzer reports."""
     tests = ROOT / "tests"
     done = subprocess.run(
-        [sys.executable, str(tests / "chaos" / "fuzz.py"), *arguments],
+        [sys.executable, str(tests / "chaos" / program), *arguments],
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -302,6 +303,37 @@ def test_twenty_thousand_mutated_inputs_are_refused_by_name_or_sound(chaos_seed:
 def test_a_million_mutated_inputs_are_refused_by_name_or_sound(chaos_seed: int) -> None:
     sys.stdout.write(f"seed {chaos_seed}\n")
     assert_only_named_ends(fuzzer(str(chaos_seed), "1000000", timeout_s=880.0))
+
+
+def assert_only_our_errors(report: dict[str, Any]) -> None:
+    assert report["failures"] == []
+    assert sum(report["outcomes"].values()) == report["count"]
+    named = {error.__name__ for error in (ImpalaError, *_all_kinds(ImpalaError))}
+    assert set(report["outcomes"]) <= {"taken", *named}
+    assert {"taken", "UnsuitableServer", "RedisUnreachable"} <= set(report["outcomes"])
+    assert report["slowest_s"] < CPU_S
+    assert report["growth_mb"] < GROWTH_MB
+
+
+def _all_kinds(error: type[Exception]) -> list[type[Exception]]:
+    """The classes that are derived from it, and so on."""
+    return [kind for one in error.__subclasses__() for kind in (one, *_all_kinds(one))]
+
+
+@pytest.mark.fault(58)
+def test_two_thousand_calls_of_a_server_that_may_reply_anything_end_by_name(
+    chaos_seed: int,
+) -> None:
+    assert_only_our_errors(fuzzer(str(chaos_seed), "2000", program="fuzz_replies.py"))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)  # six minutes, where it has a core to itself
+@pytest.mark.fault(58)
+def test_a_million_calls_of_a_server_that_may_reply_anything_end_by_name(chaos_seed: int) -> None:
+    sys.stdout.write(f"seed {chaos_seed}\n")
+    arguments = (str(chaos_seed), "1000000")
+    assert_only_our_errors(fuzzer(*arguments, program="fuzz_replies.py", timeout_s=1780.0))
 
 
 def assert_cheap(report: dict[str, Any]) -> None:
