@@ -499,6 +499,37 @@ def test_an_actor_of_a_run_that_speaks_another_version_says_upgrade_and_ends(
         assert "Traceback" not in program.output
 
 
+@pytest.mark.processes
+@pytest.mark.fault(25)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"envs_per_actor": 4096, "unroll_length": 10_000},
+        {"envs_per_actor": 4096, "observation": {"shape": [210, 160, 3], "dtype": "uint8"}},
+        {"hidden_sizes": [65_536, 65_536]},
+        {"lstm_size": 65_536},
+        {"max_policy_age_s": 1e-300},
+    ],
+    ids=lambda changes: ", ".join(changes),
+)
+def test_an_actor_does_not_join_a_run_that_would_pin_or_pause_it(
+    programs: Programs, run: Run, changes: dict[str, Any]
+) -> None:
+    # given a spec that somebody has written who may write all of a run
+    document = json.loads(fuzz.SPECS[0].to_json())
+    document["observation"] |= changes.pop("observation", {})
+    spec = json.dumps(document | {"env": "CartPole-v1"} | changes)
+    run.operator.hset(run.key("spec"), mapping={"json": spec, "digest": "d", "state": "running"})
+
+    # when an actor reads it
+    actor = programs.start("impala-actor", **run.variables)
+
+    # then it ends at once, with the code of a spec that it cannot join and one sentence
+    assert actor.code(START_S) == 9, actor.output
+    assert "the run's spec " in actor.output
+    assert "Traceback" not in actor.output
+
+
 TWOFACED = """
 import gymnasium
 import numpy as np

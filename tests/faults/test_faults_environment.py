@@ -23,10 +23,18 @@ from pathlib import Path
 import gymnasium, numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
+def sleep():
+    (HERE / "asleep").touch()
+    time.sleep(1000)
+
 class Brittle(CartPoleEnv):
     def __init__(self, how="", after=50, marker=None, **options):
         super().__init__(**options)
         self.how, self.after, self.marker, self.steps = how, after, marker, 0
+        if how == "made" and not (HERE / "first").exists():
+            (HERE / "first").touch()  # by the learner, which looks at the spaces of one
+        elif how == "made":
+            sleep()
 
     def breaks(self):
         self.steps += 1
@@ -44,7 +52,7 @@ class Brittle(CartPoleEnv):
         if self.how == "reset" or not self.breaks():
             return result
         if self.how == "hang":
-            time.sleep(1000)
+            sleep()
         if self.how == "crash":
             ctypes.string_at(0)
         if self.how == "shape":
@@ -61,7 +69,7 @@ class Brittle(CartPoleEnv):
                 Path(self.marker + "2").touch()
                 raise RuntimeError("no new beginning")
         if self.how == "stuck":
-            time.sleep(1000)
+            sleep()
         if self.how == "reset" and self.breaks():
             raise RuntimeError("no new episode")
         return super().reset(**options)
@@ -78,6 +86,7 @@ for how in ("step", "reset", "shape", "hang", "crash"):
     register(f"{how.title()}Always-v0", how=how, after=after)
 register("Slow-v0", how="slow")
 register("Stuck-v0", how="stuck")
+register("Made-v0", how="made")
 """
 SMALL = ("--envs-per-actor", "2", "--unroll-length", "5", "--batch-size", "8")
 ENDLESS = ("--preset", "cartpole", "--stop-at-return", "none", "--total-frames", "500_000_000")
@@ -301,6 +310,26 @@ def test_a_run_that_refuses_all_says_why_on_the_terminal(programs: Programs) -> 
     result = json.loads((programs.folder / "run" / "result.json").read_text())
     assert (result["frames"], result["refused"]["refused_share"]) == (0, 1.0)
     assert list(result["refused"]["why"]) == ["refused_rewards"]
+
+
+@pytest.mark.parametrize(
+    "env",
+    ["Stuck-v0", *(pytest.param(e, marks=pytest.mark.full) for e in ("Made-v0", "HangAlways-v0"))],
+)
+def test_an_actor_ends_in_time_when_asked_to_whatever_its_environments_are_in(
+    programs: Programs, redis_url: str, run_name: str, env: str
+) -> None:
+    # given an actor whose environments take minutes to be made, to be reset or to take a step
+    stage = Stage(programs, redis_url, run_name, env)
+    actor = stage.actor()
+    eventually((programs.folder / "asleep").exists, what="an environment that sleeps")
+
+    # when it is asked to end
+    actor.send(signal.SIGTERM)
+
+    # then it does
+    assert actor.code(15.0) in (0, 130), actor.output
+    assert "Traceback" not in actor.output
 
 
 def test_train_tells_once_how_long_a_block_of_slow_environments_takes(programs: Programs) -> None:
