@@ -9,8 +9,8 @@ platform and every Python that a package has files for. So one machine writes th
 
 core.txt is what the programs need but torch; torch.txt holds torch, as the default index has it,
 and the libraries of CUDA that come with it; each extra has what it adds to core.txt; image.txt is
-for the container alone; tools.txt is for this script and scripts/inventory.sh, which run in
-environments of their own.
+for the container alone; tools.txt is for this script and scripts/inventory.py, which install it
+into environments of their own.
 """
 
 import configparser
@@ -37,8 +37,8 @@ Entries = dict[str, str]
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            uv = _install_uv(Path(folder))
-            written = _all_sets(uv, upgrade_tools="--upgrade-tools" in sys.argv[1:])
+            tools = install_tools(Path(folder))
+            written = _all_sets(tools / "uv", upgrade_tools="--upgrade-tools" in sys.argv[1:])
         except subprocess.CalledProcessError as error:
             sys.stderr.write(f"error: {error.cmd[0]} failed; see above. Nothing was written.\n")
             return 1
@@ -49,13 +49,17 @@ def main() -> int:
     return 0
 
 
-def _install_uv(folder: Path) -> Path:
-    """Make an environment with uv in `folder`, checked against tools.txt if that is there."""
+def install_tools(folder: Path) -> Path:
+    """Make an environment with the tools in `folder` and return where its programs are.
+
+    They are checked against tools.txt if that is there. Raises CalledProcessError if pip fails.
+    """
     venv.create(folder, with_pip=True)
-    wanted = ["--require-hashes", "--no-deps", "-r", str(TOOLS)] if TOOLS.exists() else ["uv"]
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, *wanted], check=True)
-    return folder / "bin" / "uv"
+    hashed = ("--require-hashes", "--no-deps", "--requirement", str(TOOLS))
+    programs = folder / "bin"
+    pip = (str(programs / "python"), "-m", "pip", "install", "--quiet")
+    subprocess.run([*pip, *(hashed if TOOLS.exists() else WANTED_TOOLS)], check=True)
+    return programs
 
 
 def _all_sets(uv: Path, upgrade_tools: bool) -> dict[str, Entries]:

@@ -106,6 +106,58 @@ def test_what_an_extra_needs_here_is_in_its_file_or_in_core(extra: str) -> None:
     assert needed_by(EXTRAS[extra]) <= set(SETS[extra]) | set(SETS["core"])
 
 
+# Licences, as the installed packages state them.
+
+PERMISSIVE = {
+    *("Apache-2.0", "Apache-2.0 WITH LLVM-exception", "Apache Software License"),
+    *("MIT", "MIT License", "MIT-CMU", "zlib", "Zlib", "BSL-1.0", "CC0-1.0"),
+    *("BSD-2-Clause", "BSD-3-Clause", "0BSD", "BSD License", "3-Clause BSD License"),
+    *("PSF-2.0", "Python Software Foundation License"),
+}
+# What is under another licence, and the extras that may bring it.
+OTHERWISE = {
+    "ale-py": {"atari"},
+    "pygame-ce": {"box2d", "minigrid", "video"},
+    "tqdm": {"video"},
+    "hypothesis": {"dev"},
+    "pathspec": {"dev"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(SETS) - {"image", "tools"}))
+def test_core_and_torch_are_under_permissive_licences_and_an_extra_is_but_for_what_notice_names(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given torch itself, and not the libraries of CUDA
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from inventory import licence_of
+
+    packages = {"torch"} if name == "torch" else set(SETS[name])
+    here = {canonicalize_name(one.name): one for one in metadata.distributions()}
+
+    # when
+    words = {
+        package: set(re.split(r" AND | OR |, ", licence_of(here[package])))
+        for package in packages & set(here)
+    }
+
+    # then
+    assert words
+    others = {package for package, said in words.items() if not said <= PERMISSIVE}
+    assert others == {package for package, extras in OTHERWISE.items() if name in extras}
+
+
+def test_notice_names_what_is_not_permissive_and_the_binaries_that_wheels_carry() -> None:
+    # given
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    for_users = {name for name, extras in OTHERWISE.items() if extras != {"dev"}}
+
+    # then
+    assert {name for name in for_users if name in notice} == for_users
+    for carried in ("Valkey server, BSD-3-Clause", "ffmpeg, GPL-3.0-or-later", "CUDA"):
+        assert carried in notice
+
+
 # scripts/setup.sh, as it stands, with a project of two small packages and a folder as the index.
 
 BACKEND = '''
