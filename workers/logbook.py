@@ -130,7 +130,7 @@ class Logbook:
         self._last_record, self._last_updates = now, learner.updates
         self._recorder.record(record)
         if self._line_due():
-            log.info(_line(record))
+            log.info(_line(record, self.refusals.most_of))
         record["total_frames"] = self._plan.config.training.total_frames
         return {
             name: record[name]
@@ -244,12 +244,12 @@ def _ratio(total: float, count: float) -> float | None:
     return total / count if count else None
 
 
-def _line(record: dict[str, Any]) -> str:
+def _line(record: dict[str, Any], refused_most: str = "") -> str:
     mean, frames, game_frames = (
         record[name] for name in ("mean_return_100", "frames", "game_frames")
     )
     repeated = f" ({game_frames:,} of the game)" if game_frames != frames else ""
-    refused = in_words(record)
+    refused = in_words(record, refused_most)
     return (
         f"{frames:,} frames{repeated}, {record['frames_per_s']:,.0f}/s, "
         f"return {shown_return(mean)}, "

@@ -24,6 +24,7 @@ spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the
 float32.
 """
 
+import contextlib
 import re
 import struct
 import zlib
@@ -53,6 +54,9 @@ MAX_SEQUENCE = 2**53  # the largest that a server-side function counts exactly
 # The bits, without the sign, of the smallest float32 that bfloat16 would round to an infinity.
 # Larger bits would become one, too, or are infinities and NaNs already.
 TOO_LARGE_FOR_BFLOAT16 = 0x7F7F_8000
+
+# A dtype as it travels; making it takes as long as making an array of it.
+_as_sent = cache(lambda dtype: np.dtype(dtype).newbyteorder("<"))
 
 _LIMITS = {
     "raw": False,
@@ -92,10 +96,19 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
 
     Raises MessageRefused, with the reason that names its counter: "malformed" (no message, cut, or
     damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
-    "range" (a count is out of range, an episode does not fit the rows, or in each column a number
-    is out of range) or "nonfinite" (in each column).
+    "range" (a count, an episode or a number in each column cannot be) or "nonfinite" (in each).
     """
     header, body = _unpack(message, BLOCK, spec)
+    try:
+        return _block(header, body, spec)
+    except MessageRefused as error:
+        with contextlib.suppress(MessageRefused):
+            error.actor = _text(header, "actor")
+        raise
+
+
+def _block(header: dict[str, Any], body: memoryview, spec: RunSpec) -> Block:
+    """The block of that header and body. Raises MessageRefused."""
     num_envs = _count(header, "num_envs", 1, MAX_ENVS)
     # Behind each end is a fake row, or the block's end.
     num_episodes = _count(header, "num_episodes", 0, num_envs * ((spec.unroll_length + 1) // 2))
@@ -243,8 +256,7 @@ def _split(body: memoryview, parts: list[ArrayLayout]) -> list[NDArray[Any]]:
         raise MessageRefused(
             "schema", f"the body has {len(body)} bytes, the spec asks {_size(parts)}"
         )
-    arrays: list[NDArray[Any]] = []
-    start = 0
+    arrays, start = list[NDArray[Any]](), 0
     for dtype, shape in parts:
         arrays.append(np.ndarray(shape, _as_sent(dtype), body, start))
         start += arrays[-1].nbytes
@@ -254,11 +266,6 @@ def _split(body: memoryview, parts: list[ArrayLayout]) -> list[NDArray[Any]]:
 def _size(parts: list[ArrayLayout]) -> int:
     """How many bytes such arrays take."""
     return sum(_as_sent(dtype).itemsize * prod(shape) for dtype, shape in parts)
-
-
-@cache  # looking it up takes as long as making the array
-def _as_sent(dtype: str) -> "np.dtype[Any]":
-    return np.dtype(dtype).newbyteorder("<")
 
 
 def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:

@@ -158,7 +158,9 @@ class Intake:
         newest = self._learner_version()
         if origin.weights_version > newest:
             said = f"version {origin.weights_version} of the weights, but {newest} is the newest"
-            raise MessageRefused("range", f"it is said to be played with {said}", "weights")
+            error = MessageRefused("range", f"it is said to be played with {said}", "weights")
+            error.actor = origin.actor
+            raise error
 
     def settle(self) -> None:
         """Commits how blocks ended, and claims none; does nothing while the server is away."""
@@ -170,7 +172,8 @@ class Intake:
         self._refusals.note_refusal(error)
         if self._is_line_due():
             log.warning(
-                "refused a block (%s, number %d): %s",
+                "refused a block%s (%s, number %d): %s",
+                f" of {error.actor}" if error.actor else "",
                 *(error.reason, self.refused[error.reason]),
                 printable(error),  # it may quote the block
             )

@@ -23,10 +23,10 @@ class Sequences:
         """Notes a block. Raises MessageRefused, "duplicate", when it or a later one was seen."""
         producer = (origin.actor, origin.incarnation)
         if origin.sequence <= self._last.get(producer, 0):
-            raise MessageRefused(
-                "duplicate",
-                f"{origin.actor}#{origin.incarnation} sent its block {origin.sequence} again",
-            )
+            again = f"{origin.actor}#{origin.incarnation} sent its block {origin.sequence} again"
+            error = MessageRefused("duplicate", again)
+            error.actor = origin.actor
+            raise error
         self._last[producer] = origin.sequence
         self._last.move_to_end(producer)
         if len(self._last) > PRODUCERS:

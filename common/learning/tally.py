@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 VERSIONS = 65_536
 # A record lists at most this many returns one by one.
 MOST_RETURNS = 20
+# Refusals are counted for this many actors by name: the names come from whoever can push.
+MOST_NAMES = 64
+UNREADABLE, OTHERS = "(no name to read)", "(others)"
 # A learner makes figures of at most this many infos: their names come from environments.
 MOST_INFOS = 64
 
@@ -78,6 +82,7 @@ class Refusals:
         # All kinds from the start: another thread reads while this one counts.
         self._refused = dict.fromkeys(REFUSALS, 0)
         self.last = ""  # why the last one was refused
+        self._by_actor: Counter[str] = Counter()  # columns
 
     def note_block(self, block: Block, stale: bool) -> None:
         """Counts a block that could be read, and what was left out of it."""
@@ -85,14 +90,25 @@ class Refusals:
         self._stale += block.num_envs - sum(u.columns for u in block.unfit) if stale else 0
         self.episodes += block.episodes_left_out
         for unfit in block.unfit:
-            self._refused[f"refused_{unfit.kind}"] += unfit.columns
-            self.last = unfit.explanation
+            self._count(unfit.kind, unfit.columns, block.origin.actor, unfit.explanation)
 
     def note_refusal(self, error: MessageRefused) -> None:
         """Counts a block that was refused as a whole."""
         self._came += self._envs_per_actor
-        self._refused[f"refused_{error.kind}"] += self._envs_per_actor
-        self.last = str(error)
+        self._count(error.kind, self._envs_per_actor, error.actor, str(error))
+
+    def _count(self, kind: str, columns: int, actor: str, why: str) -> None:
+        self._refused[f"refused_{kind}"] += columns
+        self.last = why
+        name = actor or UNREADABLE
+        known = name in self._by_actor or len(self._by_actor) < MOST_NAMES
+        self._by_actor[name if known else OTHERS] += columns
+
+    @property
+    def most_of(self) -> str:
+        """Whose columns were refused most often; empty when none were."""
+        # Copied at once: another thread counts.
+        return max(dict(self._by_actor).items(), key=lambda item: item[1], default=("", 0))[0]
 
     @property
     def arrivals(self) -> Arrivals:
@@ -124,6 +140,7 @@ class Refusals:
             "refused_share": round(refused / came, 6),
             "stale_share": round(stale / came, 6),
             "why": {name: count for name, count in self._refused.items() if count},
+            "by_actor": dict(Counter(dict(self._by_actor)).most_common()),
             "last": printable(self.last),
         }
 

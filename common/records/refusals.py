@@ -27,12 +27,17 @@ def why_refused(figures: Mapping[str, float]) -> str:
     return words if count > 0 else ""
 
 
-def in_words(figures: Mapping[str, float]) -> str:
-    """What a record says of columns that were refused or too old; empty when there were none."""
+def in_words(figures: Mapping[str, float], most_of: str = "") -> str:
+    """What a record says of columns that were refused or too old; empty when there were none.
+
+    `most_of` is the actor whose columns were refused most often, if that is known.
+    """
     said = []
     if why := why_refused(figures):
         share = _percent(figures.get("refused_share"))
-        said.append(f"{figures.get('columns_refused', 0):,.0f} columns refused{share}: {why}")
+        whose = f" (most of them of {most_of})" if most_of else ""
+        columns = figures.get("columns_refused", 0)
+        said.append(f"{columns:,.0f} columns refused{share}: {why}{whose}")
     if stale := figures.get("columns_stale", 0):
         share = _percent(figures.get("stale_share"))
         said.append(f"{stale:,.0f} columns too old{share}: see --max-policy-lag")

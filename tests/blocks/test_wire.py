@@ -82,6 +82,7 @@ def make_block(
     else:
         numbers = rng.normal(0.0, 50.0, rows.observations.shape)
         rows.observations[:] = np.abs(numbers) if observation.dtype == "uint8" else numbers
+    rows.memory[:] = 0
     rows.is_first[:] = rng.random((t + 1, num_envs)) < 0.5
     rows.actions[:] = rng.integers(0, spec.action.sizes[0], (t, num_envs))
     rows.rewards[:] = rng.normal(0.0, 10.0, (t, num_envs))

@@ -396,6 +396,7 @@ def test_a_bad_number_costs_its_column_and_the_block_is_consumed(
         "refused_share": 0.125,
         "stale_share": 0.0,
         "why": {"refused_rewards": 10},
+        "by_actor": {"a": 10},
         "last": "rewards are not finite",
     }
     assert caplog.text.count("left out 1 of 8 columns of a block of a (nonfinite") == 1
@@ -455,6 +456,9 @@ def test_a_block_of_weights_that_are_not_made_yet_is_refused(run: Run) -> None:
     assert run.intake.refused == {"range": 2}
     assert refusals.figures()["refused_weights"] == 4
     assert f"version {2**53} of the weights, but 10 is the newest" in refusals.last
+    summary = refusals.summary()
+    assert summary is not None
+    assert summary["by_actor"] == {"a": 4}
 
 
 def test_a_block_that_came_around_the_push_function_is_trained_on_once(

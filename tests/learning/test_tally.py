@@ -5,12 +5,23 @@ import math
 import numpy as np
 import pytest
 
-from impala_redis.common.blocks.trajectory import Episode
+from impala_redis.common.blocks.trajectory import (
+    Block,
+    Episode,
+    Origin,
+    Unfit,
+    empty_trajectory,
+)
+from impala_redis.common.errors import MessageRefused
 from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
 from impala_redis.common.learning.tally import (
+    MOST_NAMES,
     MOST_RETURNS,
+    OTHERS,
+    UNREADABLE,
     VERSIONS,
     Means,
+    Refusals,
     Tally,
 )
 from impala_redis.common.run.config import Config
@@ -262,3 +273,52 @@ def test_a_figure_that_is_not_finite_is_left_out_of_the_mean() -> None:
     means.add({"loss": math.nan, "entropy": math.nan})
     means.add({"loss": 3.0})
     assert means.take() == {"loss": 2.0}
+
+
+# Whose blocks were refused.
+
+
+def refused(actor: str, columns: int = 1) -> Block:
+    """A block of that actor, of which so many columns were left out."""
+    unfit = Unfit("nonfinite", "rewards", "rewards are not finite", columns)
+    rows = empty_trajectory(SPEC, 2)
+    return Block(Origin(actor, 1, 1, 0), rows, (), 0.1, (unfit,))
+
+
+def test_what_is_refused_is_counted_against_its_actor() -> None:
+    # given
+    refusals = Refusals(envs_per_actor=8)
+    assert refusals.most_of == ""
+
+    # when columns of two actors are left out, and blocks of one and of nobody refused
+    refusals.note_block(refused("a", 2), stale=False)
+    refusals.note_block(refused("b", 3), stale=False)
+    error = MessageRefused("schema", "no")
+    refusals.note_refusal(error)
+    error.actor = "b"
+    refusals.note_refusal(error)
+
+    # then
+    summary = refusals.summary()
+    assert summary is not None
+    assert summary["by_actor"] == {"b": 11, UNREADABLE: 8, "a": 2}
+    assert refusals.most_of == "b"
+
+
+def test_however_many_names_a_stranger_invents_few_are_remembered() -> None:
+    # given
+    refusals = Refusals(envs_per_actor=8)
+
+    # when
+    for number in range(10 * MOST_NAMES):
+        refusals.note_block(refused(f"stranger-{number}"), stale=False)
+    refusals.note_block(refused("stranger-0"), stale=False)
+
+    # then
+    summary = refusals.summary()
+    assert summary is not None
+    counts = summary["by_actor"]
+    assert len(counts) == MOST_NAMES + 1
+    assert counts[OTHERS] == 9 * MOST_NAMES
+    assert counts["stranger-0"] == 2
+    assert sum(counts.values()) == 10 * MOST_NAMES + 1

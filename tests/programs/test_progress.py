@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from impala_redis.common.blocks.trajectory import Block, Unfit
+from impala_redis.common.blocks.trajectory import Block, Origin, Unfit
 from impala_redis.common.errors import MessageRefused
 from impala_redis.common.learning.tally import Refusals
 from impala_redis.common.records.rundir import RunDirectory
@@ -222,7 +222,9 @@ def test_only_what_came_since_the_last_batch_is_counted(
 ) -> None:
     # given columns that were refused before a batch came
     unfit = (Unfit("nonfinite", "observations", "observations are not finite", 3),)
-    block = cast(Block, SimpleNamespace(num_envs=8, unfit=unfit, episodes_left_out=0))
+    origin = Origin("a", 1, 1, 0)
+    fields = {"num_envs": 8, "unfit": unfit, "episodes_left_out": 0, "origin": origin}
+    block = cast(Block, SimpleNamespace(**fields))
     waiting.refusals.note_block(block, stale=False)
     waiting.batch = object()
     waiting.wait(1.0)
