@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -33,9 +33,11 @@ from impala_redis.workers.command import Amount
 from impala_redis.workers.crew import Crew, program_command
 from impala_redis.workers.options import CONTEXT, option, redis_options, shared
 from impala_redis.workers.plan import Plan, make_plan
-from impala_redis.workers.progress import Progress
 from impala_redis.workers.setting_options import GroupedCommand, every_setting
 from impala_redis.workers.terms import Terms, terms_options
+
+if TYPE_CHECKING:
+    from impala_redis.workers.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +112,7 @@ def main(
         options += ["--preset", plan.preset] if plan.preset else []
         options += [*(["--resume"] if resume else []), *terms.as_arguments()]
         with _server(redis_url, embedded_port, plan, wait_redis_s or 0.0, stop) as server:
-            progress = Progress(plan.directory, plan.config)
-            progress.introduce(plan.run, server.public_url, server.password_file)
+            progress = _introduced(plan, server)
             with Crew(plan, server.url, options, actor_arguments) as crew:
                 stop.before_end_at_once = lambda: server.kill_with(crew)
                 code = _watch(crew, server, progress, stop)
@@ -156,7 +157,21 @@ def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | Non
     return page
 
 
-def _watch(crew: Crew, server: "Server", progress: Progress, stop: stopping.StopFlag) -> int:
+def _load_the_view() -> None:
+    """Imports what shows the run, rich above all, which takes as long as a server's start."""
+    import impala_redis.workers.progress  # noqa: F401
+
+
+def _introduced(plan: Plan, server: "Server") -> "Progress":
+    """The view of the run, which has said what runs and how to look at it."""
+    from impala_redis.workers.progress import Progress
+
+    progress = Progress(plan.directory, plan.config)
+    progress.introduce(plan.run, server.public_url, server.password_file)
+    return progress
+
+
+def _watch(crew: Crew, server: "Server", progress: "Progress", stop: stopping.StopFlag) -> int:
     """Shows progress and news until the learner ends; returns its exit code."""
     with progress:
         while crew.learner_code() is None:
@@ -218,7 +233,7 @@ def _server(
 ) -> Iterator[Server]:
     """The given server, or our own while the `with` lasts."""
     if redis_url is None:
-        with EmbeddedServer(plan.directory.path, embedded_port) as embedded:
+        with EmbeddedServer(plan.directory.path, embedded_port, _load_the_view) as embedded:
             yield Server(embedded.url, embedded.public_url, embedded)
         return
     link = Link(redis_url, plan.run, "train")

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -30,13 +31,19 @@ LONGEST_SOCKET_PATH = 100
 class EmbeddedServer:
     """A running server; `close` (or leaving the `with`) ends it."""
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         """Starts a server.
 
         Args:
           directory: where its log is written.
           port: where it also listens, on the loopback interface, and wants the password that is in
             `password_file` then; 1 to 65535, None for no port.
+          meanwhile: what is done while the server starts, which takes it tens of milliseconds.
 
         Raises ServerNotStarted, also when the port is taken.
         """
@@ -54,8 +61,14 @@ class EmbeddedServer:
         except BaseException:
             self._folder.remove()
             raise
-        remove_those_left_behind(SOCKET_NAME)  # while the server starts
-        if not self._is_ready():
+        try:
+            meanwhile()
+            remove_those_left_behind(SOCKET_NAME)
+            ready = self._is_ready()
+        except BaseException:
+            self.close()
+            raise
+        if not ready:
             self.close()
             if port is not None and (why := _objection_to(port)):
                 raise ServerNotStarted(

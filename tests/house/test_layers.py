@@ -197,7 +197,12 @@ def test_the_mathematics_reaches_no_network_no_terminal_and_no_system(place: str
 
 @pytest.mark.parametrize(
     ("program", "package"),
-    [*((program, "torch") for program in PROGRAMS), ("status", "numpy"), ("train", "numpy")],
+    [
+        *((program, "torch") for program in PROGRAMS),
+        ("status", "numpy"),
+        ("train", "numpy"),
+        ("train", "rich"),
+    ],
 )
 def test_a_program_starts_without_what_takes_long_to_import(program: str, package: str) -> None:
     # when

@@ -162,6 +162,24 @@ def test_a_folder_for_temporary_files_that_will_not_do_gets_the_remedy(
     assert not (tmp_path / "server.log").exists()
 
 
+def test_what_is_done_while_the_server_starts_may_fail(
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given something to do meanwhile, which finds the server's folder there
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    found: list[Path] = []
+
+    def fail() -> None:
+        found.extend(short.iterdir())
+        raise RuntimeError("on purpose")
+
+    # when it fails, then no folder is left, and so no server
+    with pytest.raises(RuntimeError, match="on purpose"):
+        EmbeddedServer(tmp_path, meanwhile=fail)
+    assert len(found) == 1
+    assert list(short.iterdir()) == []
+
+
 def test_two_servers_run_side_by_side(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
