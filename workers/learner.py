@@ -56,7 +56,8 @@ Reply = TypeVar("Reply")
 
 # Without data there is little to record, except that there was none.
 IDLE_RECORD_S = 5.0
-# Updates in a row without finite gradients, after which the run stops.
+# Updates in a row without finite gradients, for no block that a single actor sent, after which the
+# run stops.
 NOT_FINITE_LIMIT = 20
 
 
@@ -284,7 +285,7 @@ class LearnerProgram:
 
 
 def _stop_if_not_finite(learner: "Learner") -> None:
-    if learner.skipped_in_a_row >= NOT_FINITE_LIMIT:
+    if learner.faults_in_a_row >= NOT_FINITE_LIMIT:
         raise NotFinite(
             f"{NOT_FINITE_LIMIT} updates in a row had no finite gradients; lower "
             "--learning-rate or look at the environment's rewards, then --resume"

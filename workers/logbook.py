@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 ResultStatus = Literal["solved", "finished", "interrupted", "failed"]
 
-LOG_LINE_INTERVAL_S = 5.0
+LOG_LINE_INTERVAL_S, UNFIT_LINE_INTERVAL_S = 5.0, 10.0
 # Figures that are quotients: by how much two totals rose since the last record.
 QUOTIENTS = {
     "frames_per_s": ("frames", "elapsed_s"),
@@ -75,6 +75,7 @@ class Logbook:
         self.refusals = Refusals(spec.envs_per_actor)
         self._tally.made(learner.version, time.monotonic())
         self._line_due = pacing.every(LOG_LINE_INTERVAL_S)
+        self._unfit_line_due = pacing.every(UNFIT_LINE_INTERVAL_S, at_once=True)
         self._last_record = time.monotonic()
         self._opened = self._last_record - self._recorder.time_s
         self._first_frames, self._last_updates = learner.frames, learner.updates
@@ -94,6 +95,14 @@ class Logbook:
         """Counts an update that was just made, and its figures, in the next record."""
         now, version = time.monotonic(), self._learner.version
         self._means.add(figures)
+        if batch.unfit:
+            self.refusals.note_update(batch)
+            if self._unfit_line_due():
+                log.warning(
+                    "left out %d columns of %s: no finite update can be made of them",
+                    sum(part.columns.stop - part.columns.start for part in batch.unfit),
+                    ", ".join(sorted({part.actor[0] for part in batch.unfit})[:3]),
+                )
         self._tally.note(batch, version - 1, now)
         self._tally.made(version, now)
 

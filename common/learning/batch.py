@@ -13,6 +13,8 @@ from impala_redis.common.networks.network import NetworkInput
 from impala_redis.common.records.window import Played
 from impala_redis.common.run.spec import RunSpec
 
+Inputs = tuple[NetworkInput, LossInput]
+
 
 class UnrollTiming(NamedTuple):
     """The actor that played a block, and how fast it did."""
@@ -20,6 +22,13 @@ class UnrollTiming(NamedTuple):
     actor: str
     frames: int
     unroll_s: float
+
+
+class Part(NamedTuple):
+    """Columns of a batch that came from one block."""
+
+    actor: tuple[str, int]  # name and incarnation
+    columns: slice
 
 
 @dataclass
@@ -35,6 +44,8 @@ class Batch:
     frames: int = 0
     episodes: list[Episode] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)  # behaviour policy's version, by column
+    parts: list[Part] = field(default_factory=list)  # all columns but the replayed ones
+    unfit: list[Part] = field(default_factory=list)  # those that the update left out
     replayed: int = 0  # this many columns, the first ones, come from the replay memory
     played: list[UnrollTiming] = field(default_factory=list)  # one for each block that ends here
     blocks: list[Played] = field(default_factory=list)  # the same blocks, for the mean return
@@ -52,8 +63,11 @@ class Batch:
         self._copy = None
         self.filled = self.frames = self.replayed = 0
         self.episodes, self.versions, self.played, self.blocks = [], [], [], []
+        self.parts, self.unfit = [], []
 
-    def take(self, trajectory: Trajectory, start: int, version: int) -> int:
+    def take(
+        self, trajectory: Trajectory, start: int, version: int, actor: tuple[str, int] = ("", 0)
+    ) -> int:
         """Copies the columns from `start` on that fit; returns their number."""
         count = min(self.size - self.filled, int(trajectory.actions.shape[1]) - start)
         columns = slice(self.filled, self.filled + count)
@@ -61,7 +75,22 @@ class Batch:
             mine[:, columns] = theirs[:, start : start + count]
         self.filled += count
         self.versions += [version] * count
+        self.parts.append(Part(actor, columns))
         return count
+
+    def leave_out(self, unfit: list[Part]) -> None:
+        """Counts nothing of these columns, nor an episode of a block of theirs."""
+        self.unfit = unfit
+        actors = {part.actor for part in unfit}
+        self.frames -= sum(int(self.rows.mask[:, part.columns].sum()) for part in unfit)
+        self.blocks = [
+            block._replace(episodes=(), left_out=range(block.num_envs))
+            if block.actor in actors
+            else block
+            for block in self.blocks
+        ]
+        kept = {id(e) for block in self.blocks for e in block.episodes}
+        self.episodes = [episode for episode in self.episodes if id(episode) in kept]
 
     def stage(self, device: torch.device) -> None:
         """Begins to copy a full batch to a GPU while that computes; does nothing on a CPU.
@@ -75,7 +104,7 @@ class Batch:
             with torch.cuda.stream(self._stream), enough_memory():
                 self._copy = self._moved(device)
 
-    def on(self, device: torch.device) -> tuple[NetworkInput, LossInput]:
+    def on(self, device: torch.device) -> Inputs:
         """The inputs of the network and of the loss, on `device`."""
         moved = self._moved(device) if self._copy is None else self._copy
         if self._stream is not None:
@@ -99,6 +128,32 @@ class Batch:
 
     def _moved(self, device: torch.device) -> dict[str, Tensor]:
         return {name: t.to(device, non_blocking=True) for name, t in self.tensors.items()}
+
+
+def only(inputs: Inputs, columns: Tensor) -> Inputs:
+    """The same for some of the columns."""
+    network_input, loss_input = inputs
+    columns = columns.to(loss_input.rewards.device)
+    *several, memory = network_input
+    return (
+        NetworkInput._make([*(tensor[:, columns] for tensor in several), memory[columns]]),
+        LossInput(*(tensor[:, columns] for tensor in loss_input)),
+    )
+
+
+def one_plain_column(inputs: Inputs) -> Inputs:
+    """A column whose numbers are all ones, and zeros where numbers are categories or flags."""
+    network_input, loss_input = only(inputs, torch.zeros(1, dtype=torch.long))
+
+    def plain(tensor: Tensor) -> Tensor:
+        return torch.full_like(tensor, tensor.is_floating_point())
+
+    return (
+        NetworkInput(*map(plain, network_input)),
+        LossInput(*map(plain, loss_input))._replace(
+            mask=torch.ones_like(loss_input.mask), behaviour_log_probs=-plain(loss_input.rewards)
+        ),
+    )
 
 
 def stacked(observations: Tensor, is_first: Tensor) -> Tensor:

@@ -125,7 +125,9 @@ class Feeder:
             if pending is None:
                 return False
             trajectory, origin = pending.block.trajectory, pending.block.origin
-            start = pending.start + batch.take(trajectory, pending.start, origin.weights_version)
+            start = pending.start + batch.take(
+                trajectory, pending.start, origin.weights_version, origin[:2]
+            )
             if start < trajectory.actions.shape[1]:
                 self._pending = pending._replace(start=start)
             else:

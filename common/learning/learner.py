@@ -15,9 +15,10 @@ from torch import Tensor
 
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import CheckpointError, NotFinite
-from impala_redis.common.learning.batch import Batch
+from impala_redis.common.learning.batch import Batch, Inputs, Part, one_plain_column, only
 from impala_redis.common.learning.device import Stages, enough_memory
 from impala_redis.common.learning.optimizers import Optimizer, scheduled
+from impala_redis.common.learning.sequences import Standing
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
@@ -28,6 +29,13 @@ from impala_redis.common.run.spec import RunSpec
 
 # Up to this many actions, a record has the mean probability of each.
 MOST_ACTIONS = 8
+
+
+# Tries at most to find the blocks that allow a finite step, and the norm up to which a gradient
+# counts as one: float32 has room for the square of a thousand such norms.
+MOST_TRIES, MOST_NORM = 32, 1e15
+# Where columns come from that no actor has just sent.
+REPLAYED = ("", -1)
 
 
 class Learner:
@@ -57,38 +65,102 @@ class Learner:
         self.updates = 0
         self.frames = 0  # environment steps trained on
         self.skipped = 0  # updates whose loss or gradients were not finite, since the start
-        self.skipped_in_a_row = 0
+        self.faults_in_a_row = 0  # those that were not the fault of single blocks
+        self._at_fault = False
+        self._standing = Standing()
         self.device_s = 0.0  # in which the device had an update to compute, since the start
 
     @enough_memory()
     def update(self, batch: Batch) -> dict[str, float]:
         """Takes one step on a batch; returns its figures by name, stages in seconds.
 
-        A GPU is waited for once, when the figures are fetched: then it is done with the batch.
-        Raises DeviceFull.
+        If no finite step can be made of all columns, it is made of the blocks that allow one, and
+        the batch then knows which it left out. A GPU is waited for once, when the figures are
+        fetched: then it is done with the batch. Raises DeviceFull.
         """
-        config, stages = self._config, Stages(self.device)
-        network_input, loss_input = batch.on(self.device)
+        stages = Stages(self.device)
+        inputs = batch.on(self.device)
         stages.end("transfer_s")
-        with self._precision():
-            output: NetworkOutput = self.network(network_input)  # [T+1, B, ...]
-        entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
-        losses, figures = impala_loss(
-            self._action, output.policy[:-1], output.baseline, loss_input, config.loss, entropy_cost
-        )
+        numbers, stepped = self._step(inputs, stages)
+        stages_s = stages.seconds()
+        if stepped:
+            self._standing.note(fit={part.actor for part in batch.parts})
+        else:
+            fit = self._leave_out_unfit(batch, inputs)
+            if fit:
+                columns = torch.cat([torch.arange(p.start, p.stop) for p in fit])
+                numbers, stepped = self._step(only(inputs, columns), Stages(self.device))
+        self.device_s += sum(stages_s.values())
+        self._count(batch, stepped)
+        return numbers | stages_s
+
+    def _step(self, inputs: Inputs, stages: Stages) -> tuple[dict[str, float], bool]:
+        """Tries a step; the figures, and whether there was one."""
+        losses, figures = self._loss(inputs)
         stages.end("forward_s")
         losses.total.backward()  # type: ignore[no-untyped-call]
         stages.end("backward_s")
-        optimizer = config.optimizer
+        optimizer = self._config.optimizer
         learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
         grad_norm = self._optimizer.step(learning_rate)
         self.network.confine()
         stages.end("optimizer_s")
         numbers = _as_numbers(losses, figures, grad_norm)
-        self._count(batch, self._optimizer.count(numbers["grad_norm"]))
-        stages_s = stages.seconds()
-        self.device_s += sum(stages_s.values())
-        return numbers | {"learning_rate": learning_rate} | stages_s
+        numbers["learning_rate"] = learning_rate
+        return numbers, self._optimizer.count(numbers["grad_norm"])
+
+    def _loss(self, inputs: Inputs) -> tuple[Losses, Figures]:
+        network_input, loss_input = inputs
+        config = self._config
+        with self._precision():
+            output: NetworkOutput = self.network(network_input)  # [T+1, B, ...]
+        entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
+        return impala_loss(
+            self._action, output.policy[:-1], output.baseline, loss_input, config.loss, entropy_cost
+        )
+
+    def _leave_out_unfit(self, batch: Batch, inputs: Inputs) -> list[slice]:
+        """The columns that allow a finite step; the batch leaves the others out.
+
+        Without any, the network or what it is given is at fault.
+        """
+        replayed = [Part(REPLAYED, slice(0, batch.replayed))] if batch.replayed else []
+        fit, spoilt = self._fit_parts(inputs, [*replayed, *batch.parts])
+        self._standing.note(
+            {part.actor for part in fit} - {REPLAYED}, unfit={part.actor for part in spoilt}
+        )
+        batch.leave_out([part for part in batch.parts if part not in fit])
+        self._at_fault = not fit and (
+            self._standing.all_fallen or not self._allows_step(one_plain_column(inputs))
+        )
+        return [part.columns for part in fit]
+
+    def _fit_parts(self, inputs: Inputs, parts: list[Part]) -> tuple[list[Part], list[Part]]:
+        """The parts of which a finite step can be made, and those of which, by themselves, none.
+
+        They are looked for by halves. What it would take too long to find is neither: strangers'
+        blocks around it must not count against its actor.
+        """
+        fit, spoilt, unknown = list[Part](), list[Part](), [parts] if parts else []
+        for _ in range(MOST_TRIES):
+            if not unknown:
+                break
+            some = unknown.pop()
+            columns = torch.cat([torch.arange(p.columns.start, p.columns.stop) for p in some])
+            if self._allows_step(only(inputs, columns)):
+                fit += some
+            elif len(some) > 1:
+                half = len(some) // 2
+                unknown += [some[half:], some[:half]]
+            else:
+                spoilt += some
+        return fit, spoilt
+
+    def _allows_step(self, inputs: Inputs) -> bool:
+        """Whether the gradient of such columns is finite, and far from not being so."""
+        gradients = torch.autograd.grad(self._loss(inputs)[0].total, [*self._parameters.values()])
+        norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+        return bool(torch.linalg.vector_norm(norms).item() <= MOST_NORM)
 
     def totals(self) -> dict[str, float]:
         """Sums since the start, from whose growth figures are made."""
@@ -166,7 +238,7 @@ class Learner:
 
     def _count(self, batch: Batch, stepped: bool) -> None:
         self.skipped += not stepped
-        self.skipped_in_a_row = 0 if stepped else self.skipped_in_a_row + 1
+        self.faults_in_a_row = 0 if stepped else self.faults_in_a_row + self._at_fault
         self.version += 1
         self.updates += 1
         self.frames += batch.frames

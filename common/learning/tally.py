@@ -2,6 +2,7 @@
 
 import math
 import operator
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,6 +84,7 @@ class Refusals:
         self._refused = dict.fromkeys(REFUSALS, 0)
         self.last = ""  # why the last one was refused
         self._by_actor: Counter[str] = Counter()  # columns
+        self._counting = threading.Lock()  # blocks on one thread, updates on another
 
     def note_block(self, block: Block, stale: bool) -> None:
         """Counts a block that could be read, and what was left out of it."""
@@ -97,12 +99,19 @@ class Refusals:
         self._came += self._envs_per_actor
         self._count(error.kind, self._envs_per_actor, error.actor, str(error))
 
+    def note_update(self, batch: "Batch") -> None:
+        """Counts the columns that an update left out."""
+        for (actor, _), columns in batch.unfit:
+            words = REFUSALS["refused_updates"]
+            self._count("updates", columns.stop - columns.start, actor, words)
+
     def _count(self, kind: str, columns: int, actor: str, why: str) -> None:
-        self._refused[f"refused_{kind}"] += columns
-        self.last = why
         name = actor or UNREADABLE
-        known = name in self._by_actor or len(self._by_actor) < MOST_NAMES
-        self._by_actor[name if known else OTHERS] += columns
+        with self._counting:
+            self._refused[f"refused_{kind}"] += columns
+            self.last = why
+            known = name in self._by_actor or len(self._by_actor) < MOST_NAMES
+            self._by_actor[name if known else OTHERS] += columns
 
     @property
     def most_of(self) -> str:

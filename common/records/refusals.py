@@ -13,6 +13,7 @@ REFUSALS = {
     "refused_flags": "discounts or flags are out of range",
     "refused_episodes": "lengths or columns of episodes are out of range",
     "refused_weights": "blocks are of weights that are not made yet",
+    "refused_updates": "no finite update can be made of blocks",
     "refused_malformed": "blocks are damaged",
     "refused_version": "blocks are of another release",
     "refused_spec": "blocks are of another environment or network",

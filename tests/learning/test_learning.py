@@ -15,7 +15,7 @@ import torch
 from impala_redis.common.blocks.trajectory import Episode
 from impala_redis.common.errors import CheckpointError, DeviceFull, NotFinite
 from impala_redis.common.learning import learner as learning_module
-from impala_redis.common.learning.batch import Batch, make_batch
+from impala_redis.common.learning.batch import Batch, Part, make_batch
 from impala_redis.common.learning.device import choose_device
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.records import checkpoint
@@ -63,7 +63,7 @@ def make_data(spec: RunSpec, seed: int, version: int = 0, pinned: bool = False) 
     rows.mask[:] = rng.random(rows.mask.shape) < 0.8
     rows.memory[:] = 0.0
     batch.filled, batch.frames = B, rows.frames
-    batch.versions = [version] * B
+    batch.versions, batch.parts = [version] * B, [Part(("a", 1), slice(0, B))]
     # So many that the mean return is known from the second batch on.
     batch.episodes = [Episode(float(np.float32(r)), 5, 0) for r in rng.normal(size=60)]
     batch.blocks = [Played(("a", 1), 1, True, tuple(batch.episodes))]
@@ -282,7 +282,7 @@ def test_data_that_is_not_finite_changes_no_weight_and_is_counted(
         learner.update(batch)
 
     # then
-    assert learner.skipped == learner.skipped_in_a_row == 3
+    assert learner.skipped == learner.faults_in_a_row == 3
     assert weights_of(learner) == weights
     assert learner.state()[1]["optimizer_steps"] == steps
     assert (learner.version, learner.updates) == (5, 5)
@@ -301,17 +301,18 @@ def test_a_good_batch_ends_a_row_of_skipped_ones() -> None:
     # given
     config = make_config(reward_clipping="none")
     spec, learner = spec_of(config), make_learner(config)
+    train(learner, spec, range(1))
     bad = make_data(spec, seed=0)
     bad.rows.rewards[:] = np.inf
     learner.update(bad)
     before = weights_of(learner)
-    assert learner.skipped_in_a_row == 1
+    assert learner.faults_in_a_row == 1
 
     # when
     learner.update(make_data(spec, seed=1))
 
     # then
-    assert learner.skipped_in_a_row == 0
+    assert learner.faults_in_a_row == 0
     assert weights_of(learner) != before
     assert np.isfinite(learner.weights()["policy.weight"]).all()
 

@@ -1,0 +1,228 @@
+"""Blocks of which no finite update can be made: they cost themselves, and never the run."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from impala_redis.common.blocks.trajectory import Episode
+from impala_redis.common.learning.batch import Batch, Inputs, Part, make_batch
+from impala_redis.common.learning.learner import MOST_TRIES, Learner
+from impala_redis.common.learning.sequences import Standing
+from impala_redis.common.records.window import Played
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
+from impala_redis.common.run.spec import RunSpec, make_spec
+
+T, WIDTH = 4, 3
+HUGE = 3.4e38
+KINDS: dict[str, tuple[ActionSpec, dict[str, Any]]] = {
+    "choices, relu": (discrete(3), {"activation": "relu"}),
+    "choices, tanh": (discrete(3), {"activation": "tanh"}),
+    "numbers": (ActionSpec("continuous", (2,)), {"activation": "tanh"}),
+    "memory": (discrete(3), {"activation": "tanh", "lstm_size": 4}),
+}
+
+
+def make_learner(kind: str = "choices, relu", **changes: Any) -> tuple[RunSpec, Learner]:
+    action, values = KINDS[kind]
+    fixed: dict[str, Any] = {"unroll_length": T, "hidden_sizes": (8,), "reward_clipping": "none"}
+    config = Config().replace(fixed | values | changes)
+    spec = make_spec("test", config, ObservationSpec((2,), "float32"), action)
+    return spec, Learner(spec, config, torch.device("cpu"))
+
+
+def make_data(spec: RunSpec, actors: str, seed: int = 0) -> Batch:
+    """A full batch: a block of three columns and one ended episode of each actor."""
+    rng = np.random.default_rng(seed)
+    batch = make_batch(spec, WIDTH * len(actors), pinned=False)
+    for array in batch.rows:
+        array[...] = 0
+    rows = batch.rows
+    rows.observations[:] = rng.normal(size=rows.observations.shape)
+    rows.rewards[:] = rng.normal(size=rows.rewards.shape)
+    rows.behaviour_log_probs[:] = -1.0
+    rows.discounts[:] = rows.mask[:] = 1
+    batch.filled, batch.frames = batch.size, rows.frames
+    batch.versions = [0] * batch.size
+    for number, actor in enumerate(actors):
+        batch.parts.append(Part((actor, 1), slice(number * WIDTH, (number + 1) * WIDTH)))
+        batch.episodes.append(Episode(float(number), 3, 0))
+        batch.blocks.append(Played((actor, 1), WIDTH, True, (batch.episodes[-1],)))
+    return batch
+
+
+def spoil(batch: Batch, actor: str, name: str = "rewards") -> None:
+    """Puts numbers into a column of that actor's, with which no update is finite."""
+    for part in batch.parts:
+        if part.actor[0] == actor:
+            legal = name in ("rewards", "actions")
+            getattr(batch.rows, name)[:, part.columns.start + 1] = HUGE if legal else np.nan
+
+
+def weights_of(learner: Learner) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in learner.weights().items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("choices, relu", "observations"),
+        ("choices, relu", "rewards"),
+        ("choices, tanh", "rewards"),
+        ("numbers", "actions"),
+        ("memory", "memory"),
+    ],
+)
+def test_an_update_is_made_of_the_blocks_that_allow_one(kind: str, name: str) -> None:
+    # given blocks of four actors, of which the third's have a number that spoils the update
+    spec, learner = make_learner(kind)
+    batch = make_data(spec, "abcd")
+    spoil(batch, "c", name)
+    before = weights_of(learner)
+
+    # when
+    figures = learner.update(batch)
+
+    # then the update is that of the others
+    assert np.isfinite(figures["grad_norm"])
+    assert learner.skipped == learner.faults_in_a_row == 0
+    assert weights_of(learner) != before
+    assert (learner.version, learner.frames) == (1, 3 * WIDTH * T)
+    other_spec, other = make_learner(kind)
+    good = make_data(other_spec, "abcd")
+    for mine, theirs in zip(good.rows, batch.rows, strict=True):
+        mine[...] = theirs
+    kept = [column for column in range(12) if not 6 <= column < 9]
+    small = make_batch(other_spec, 9, pinned=False)
+    for mine, theirs in zip(small.rows, good.rows, strict=True):
+        mine[...] = theirs[:, kept]
+    other.update(small)
+    for parameter, array in other.weights().items():
+        np.testing.assert_allclose(learner.weights()[parameter], array, rtol=1e-5, atol=1e-7)
+
+    # and nothing of that block counts, nor its episode
+    assert batch.unfit == [Part(("c", 1), slice(6, 9))]
+    assert [episode.episode_return for episode in batch.episodes] == [0.0, 1.0, 3.0]
+    assert [len(block.episodes) for block in batch.blocks] == [1, 1, 0, 1]
+    assert list(batch.blocks[2].left_out) == [0, 1, 2]
+    assert learner.window.episodes == 3
+
+
+def test_a_flood_of_such_blocks_is_no_fault_of_the_network() -> None:
+    # given an actor whose blocks were fit
+    spec, learner = make_learner()
+    learner.update(make_data(spec, "a"))
+    before = weights_of(learner)
+
+    # when a stranger's fill thirty updates, under one name or under another each time
+    for number in range(30):
+        name = "xy"[number % 2]
+        batch = make_data(spec, name * 4)
+        spoil(batch, name)
+        learner.update(batch)
+
+    # then these updates are skipped, and the run has no reason to end
+    assert (learner.skipped, learner.faults_in_a_row) == (30, 0)
+    assert weights_of(learner) == before
+    assert learner.frames == WIDTH * T
+
+
+def test_a_flood_before_any_good_block_is_no_fault_of_the_network_either() -> None:
+    spec, learner = make_learner()
+    for _ in range(30):
+        batch = make_data(spec, "xx")
+        spoil(batch, "x")
+        learner.update(batch)
+    assert (learner.skipped, learner.faults_in_a_row) == (30, 0)
+
+
+def test_when_nobodys_blocks_allow_an_update_any_more_the_fault_counts() -> None:
+    # given two actors whose blocks were fit
+    spec, learner = make_learner()
+    learner.update(make_data(spec, "ab"))
+
+    # when first the one's, then the other's are not any more
+    for name, expected in (("a", 0), ("b", 1), ("a", 2)):
+        batch = make_data(spec, name)
+        spoil(batch, name)
+        learner.update(batch)
+        assert learner.faults_in_a_row == expected
+
+    # then a good one ends it
+    learner.update(make_data(spec, "a"))
+    assert learner.faults_in_a_row == 0
+
+
+@pytest.mark.parametrize("value", [1e30, 1e38])
+def test_a_network_that_has_grown_too_large_is_at_fault_whoever_sends(value: float) -> None:
+    # given an actor whose blocks were fit, and is silent now
+    spec, learner = make_learner()
+    learner.update(make_data(spec, "a"))
+    with torch.no_grad():
+        for parameter in learner.network.parameters():
+            parameter.fill_(value)
+
+    # when
+    for _ in range(3):
+        learner.update(make_data(spec, "b"))
+
+    # then
+    assert learner.faults_in_a_row == learner.skipped == 3
+
+
+def test_the_search_for_unfit_blocks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a batch of 200 blocks, all spoiled but two
+    spec, learner = make_learner()
+    batch = make_data(spec, "a" + "x" * 198 + "b")
+    spoil(batch, "x")
+    sizes = []
+    allows_step = learner._allows_step
+
+    def counted(inputs: Inputs) -> bool:
+        sizes.append(len(inputs[0].memory))
+        return allows_step(inputs)
+
+    monkeypatch.setattr(learner, "_allows_step", counted)
+
+    # when
+    learner.update(batch)
+
+    # then it took some passes at most, and what it found first was trained on
+    assert len(sizes) <= MOST_TRIES
+    assert sum(sizes) < 4 * batch.size
+    assert learner.skipped == 0
+    assert Part(("a", 1), slice(0, 3)) not in batch.unfit
+
+
+def test_whom_a_flood_hides_has_not_fallen() -> None:
+    # given an actor whose blocks were fit
+    spec, learner = make_learner()
+    learner.update(make_data(spec, "a"))
+
+    # when it goes on, behind more spoilt blocks of strangers in each batch than are looked through
+    for number in range(25):
+        strangers = "".join(chr(ord("A") + number + 60 * i) for i in range(40))
+        batch = make_data(spec, strangers + "a")
+        for name in strangers:
+            spoil(batch, name)
+        learner.update(batch)
+
+        # then nobody learns from it meanwhile
+        assert Part(("a", 1), slice(120, 123)) in batch.unfit
+
+    # but the run has no reason to end
+    assert (learner.skipped, learner.faults_in_a_row) == (25, 0)
+
+
+def test_an_actor_is_remembered_among_those_of_good_standing_until_it_falls() -> None:
+    standing = Standing()
+    assert not standing.all_fallen
+    standing.note(fit=[("a", 1), ("b", 1)])
+    standing.note(fit=(), unfit=[("a", 1), ("stranger", 1)])
+    assert not standing.all_fallen
+    standing.note(fit=(), unfit=[("b", 1)])
+    assert standing.all_fallen
+    standing.note(fit=[("a", 1)])
+    assert not standing.all_fallen
