@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import secrets
 import socket
 import sys
@@ -31,7 +32,8 @@ def is_dead_here(holder: str) -> bool:
     pid, _, rest = rest.partition("#")
     namespace = rest.partition("-")[0]
     here = _pid_namespace()
-    if not here or host != socket.gethostname() or namespace != here or not pid.isdigit():
+    is_number = re.fullmatch("[1-9][0-9]{0,8}", pid)  # anybody may have written it
+    if not here or host != socket.gethostname() or namespace != here or not is_number:
         return False
     if int(pid) == os.getpid():
         return True  # we were given the process number of one that is gone

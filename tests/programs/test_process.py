@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from impala_redis.workers import stopping
+from impala_redis.workers.process import holder_name, is_dead_here
 from support import Programs, before_exec, eventually
 
 FAULTS = """
@@ -176,3 +177,10 @@ def test_a_learner_that_waits_for_a_pipe_ends_by_two_sigterms(programs: Programs
     learner.send(signal.SIGTERM)
     assert learner.code(5) == 130
     os.close(writing)
+
+
+@pytest.mark.parametrize("pid", ["", "0", "-1", "9" * 10, "9" * 200, "²", "١", "1 ", "0x1", "1e3"])
+def test_a_holder_with_a_process_number_that_is_none_is_not_known_to_be_gone(pid: str) -> None:
+    # given the name that a process of this machine has, with another number
+    host, _, rest = holder_name().rpartition(":")
+    assert is_dead_here(f"{host}:{pid}#{rest.partition('#')[2]}") is False
