@@ -90,7 +90,7 @@ end
 local function ended(stats)
   local sum = 0
   for _, count_ended in ipairs(redis.call('HMGET', stats, unpack(ENDS))) do
-    sum = sum + tonumber(count_ended)
+    sum = sum + whole(count_ended)
   end
   return sum
 end
@@ -232,7 +232,7 @@ end
 
 -- Counts what came onto the list around a push.
 local function count_foreign(trajectories, inflight, stats)
-  local explained = tonumber(redis.call('HGET', stats, 'produced')) - ended(stats)
+  local explained = whole(redis.call('HGET', stats, 'produced')) - ended(stats)
   local there = redis.call('LLEN', trajectories) + redis.call('LLEN', inflight)
   count(stats, 'produced', there - explained)
   count(stats, 'foreign', there - explained)

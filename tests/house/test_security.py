@@ -299,6 +299,18 @@ def guarded(tmp_path: Path, run_name: str) -> Iterator[HardenedServer]:
         yield running
 
 
+@pytest.fixture(params=usable_servers(), ids=lambda binary: binary.name)
+def any_guarded(
+    request: pytest.FixtureRequest, tmp_path: Path, run_name: str
+) -> Iterator[HardenedServer]:
+    """The same, once of each kind of server."""
+    folder = tmp_path / "guarded"
+    folder.mkdir()
+    with HardenedServer(folder, request.param, run_name) as running:
+        running.load_functions()
+        yield running
+
+
 # Who may do what.
 
 
@@ -490,22 +502,151 @@ def test_only_an_admin_deletes_a_run(
         assert bool(admin.exists(link.keys.stats)) == (expected != 0)
 
 
+def learned(guarded: HardenedServer) -> int:
+    """Blocks that were trained on, by books that must balance."""
+    address = with_password(guarded.url("monitor"), guarded.password("monitor"))
+    with contextlib.closing(MonitorLink(address, guarded.run, "test")) as link:
+        books = link.read_books()
+    assert residual(books) == 0, books
+    return int(books["consumed"])
+
+
+def goes_on(guarded: HardenedServer) -> None:
+    """Waits until more was trained on."""
+    with_more = learned(guarded) + 5
+    eventually(lambda: learned(guarded) > with_more, 30.0, "training to go on")
+
+
 @pytest.mark.processes
-def test_an_actors_password_can_break_the_books_and_the_learner_then_says_so_and_ends(
-    programs: Programs, guarded: HardenedServer
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "HSET {}stats consumed nonsense",
+        "HSET {}stats produced 99999999999999999999",
+        "HSET {}trajectories f v",
+        "LPUSH {}seq x",
+        "HSET {}pushing f v",
+    ],
+)
+def test_what_an_actors_password_breaks_the_learner_mends_and_goes_on(
+    programs: Programs, any_guarded: HardenedServer, harm: str
 ) -> None:
     # given a run at work
-    learner, _ = start_all(programs, guarded, *ENDLESS)
+    guarded = any_guarded
+    learner, actor = start_all(programs, guarded, *ENDLESS)
+    learner.says("first batch is here")
+    words = harm.format(f"impala:{{{guarded.run}}}:").split()
+
+    # when somebody with the password of `actor` breaks a key, as he may
+    def broken() -> bool:
+        with guarded.client("actor") as thief:
+            if words[0] == "LPUSH":
+                thief.hdel(words[1], *thief.hgetall(words[1]) or ["none"])
+            with contextlib.suppress(redis.ResponseError):
+                if words[1].endswith("trajectories"):
+                    thief.ltrim(words[1], 1, 0)
+                thief.execute_command(*words)
+                return True
+        return False
+
+    eventually(broken, 10.0, "a moment at which the key may be broken")
+
+    # then both go on by themselves, with books that balance
+    if not words[1].endswith("pushing"):  # which the next push writes over
+        learner.says("SOMEBODY HAD BROKEN THE RUN'S KEYS")
+    eventually(lambda: _is_sound(guarded), 10.0, "the books to be mended")
+    goes_on(guarded)
+    assert "Traceback" not in learner.output + actor.output
+    assert learner.process.poll() is None
+    assert actor.process.poll() is None
+    assert '"broken": []' in status(programs, guarded)
+
+
+def _is_sound(guarded: HardenedServer) -> bool:
+    address = with_password(guarded.url("monitor"), guarded.password("monitor"))
+    with contextlib.closing(MonitorLink(address, guarded.run, "test")) as link:
+        reading = link.read()
+    return not reading["broken"] and not reading["residual"]
+
+
+@pytest.mark.processes
+def test_a_flood_by_a_strict_actors_password_holds_nobody_up_for_long(
+    programs: Programs, any_guarded: HardenedServer
+) -> None:
+    # given a run whose only actor calls no function
+    guarded = any_guarded
+    learn = ("impala-learner", *ENDLESS, "--run", guarded.run, "--run-dir", "run")
+    learner = programs.start(*learn, **guarded.login("learner"))
+    learner.says("waiting for the first batch")
+    play = ("impala-actor", "--plain-push", "--run", guarded.run)
+    actor = programs.start(*play, **guarded.login("strict-actor"))
     learner.says("first batch is here")
 
-    # when somebody with the password of `actor` writes nonsense into the books, as he may
-    with guarded.client("actor") as thief:
-        thief.hset(f"impala:{{{guarded.run}}}:stats", "consumed", "nonsense")
+    # when somebody with its password pushes junk, and the learner is killed within the flood
+    with guarded.client("strict-actor") as thief:
+        for _ in range(20):
+            thief.rpush(f"impala:{{{guarded.run}}}:trajectories", *["x"] * 10_000)
+    learner.send(signal.SIGKILL)
+    learner.code()
+    refused_before = _refused(guarded)
+    learner = programs.start(*learn, "--resume", **guarded.login("learner"))
 
-    # then the learner does not go on with books that say nothing
-    assert learner.code(20) == 1, learner.output
-    assert "answered with an error" in learner.output
-    assert "Traceback" not in learner.output
+    # then the next one refuses the rest in seconds, and the actor goes on
+    learner.says("first batch is here")
+    goes_on(guarded)
+    assert _refused(guarded) > max(refused_before, 150_000)
+    assert learner.output.count("refused a block") <= 6
+    assert actor.process.poll() is None
+    assert "Traceback" not in learner.output + actor.output
+
+
+def _refused(guarded: HardenedServer) -> int:
+    address = with_password(guarded.url("monitor"), guarded.password("monitor"))
+    with contextlib.closing(MonitorLink(address, guarded.run, "test")) as link:
+        books = link.read_books()
+    assert residual(books) == 0
+    return int(books["dead_lettered"])
+
+
+@pytest.mark.processes
+def test_a_heartbeat_of_100_mb_by_a_strict_actors_password_does_not_burden_status(
+    programs: Programs, any_guarded: HardenedServer
+) -> None:
+    # given a run, and somebody with that password
+    guarded = any_guarded
+    address = with_password(guarded.url("learner"), guarded.password("learner"))
+    with contextlib.closing(LearnerLink(address, guarded.run, "me", 60.0)) as link:
+        link.open()
+    with guarded.client("strict-actor") as thief:
+        thief.hset(f"impala:{{{guarded.run}}}:actor:a", "host", "h" * (100 * 2**20))
+
+    # when somebody looks
+    output = status(programs, guarded)
+
+    # then
+    assert '"host": "(104857600 bytes)"' in output
+    assert len(output) < 5000
+
+
+@pytest.mark.processes
+def test_a_version_raised_by_a_learners_password_is_written_over_and_told(
+    programs: Programs, any_guarded: HardenedServer
+) -> None:
+    # given a run at work
+    guarded = any_guarded
+    learner, actor = start_all(programs, guarded, *ENDLESS)
+    learner.says("first batch is here")
+    weights = f"impala:{{{guarded.run}}}:weights"
+
+    # when somebody with the password of `learner` raises the version
+    with guarded.client("learner") as thief:
+        thief.hset(weights, "version", 10**29)
+
+        # then the learner says so, and publishes as before
+        learner.says("SOMEBODY ELSE WROTE THE WEIGHTS' VERSION 100000000000000000000000000000")
+        eventually(lambda: int(thief.hget(weights, "version") or 0) < 10**9)
+    goes_on(guarded)
+    assert actor.process.poll() is None
 
 
 @pytest.mark.processes
