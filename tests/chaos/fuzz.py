@@ -66,6 +66,33 @@ RAW = [struct.pack("<f", min(number, 3.4e38)) for number in FLOATS] + [
     *(b"\xff" * n for n in (1, 4, 8)),
     *(bytes(n) for n in (1, 4, 8)),
 ]
+REST: dict[str, Any] = {"num_values": None, "parts": [], "frame_stack": 1, "scale": []}
+# Values at the bounds of their fields, each of which a spec may have.
+LARGE: dict[str, list[Any]] = {
+    "envs_per_actor": [1, 4096],
+    "unroll_length": [1, 10_000],
+    "hidden_sizes": [[], [1], [65_536], [65_536] * 2, [65_536] * 64, [4096] * 3],
+    "lstm_size": [0, 1, 4096, 65_536],
+    "network": ["mlp", "shallow", "nature", "deep"],
+    "extra_inputs": ["none", "last_action_reward"],
+    "weights_dtype": ["float32", "bfloat16"],
+    "max_policy_age_s": [1, 1.0, 1e9, 1e-300, 0.999],
+    "seed": [0, 2**63 - 1],
+    "start_frames": [0, 2**63],
+    "observation": [
+        {"shape": [2**24], "dtype": "uint8"} | REST,
+        {"shape": [4096, 4096], "dtype": "float64"} | REST,
+        {"shape": [210, 160, 3], "dtype": "uint8"} | REST,
+        {"shape": [84, 84], "dtype": "uint8"} | REST | {"frame_stack": 16},
+        {"shape": [], "dtype": "int64"} | REST | {"num_values": 65_536, "frame_stack": 16},
+    ],
+    "action": [
+        {"kind": "discrete", "sizes": [65_536], "bounded": False},
+        {"kind": "multi_discrete", "sizes": [1024] * 64, "bounded": False},
+        {"kind": "continuous", "sizes": [65_536], "bounded": True},
+    ],
+}
+LISTS = ("shape", "hidden_sizes", "sizes", "num_values", "scale")
 TOKENS = [b"", b"0", b"-", b'"', b"[", b"]", b"{", b"}", b",", b":", b"e9", b"NaN", b"\xff", b"\\"]
 
 
@@ -271,11 +298,17 @@ class Fuzzer:
 
     def _changed_document(self, document: dict[str, Any]) -> bytes:
         draw = self._random
-        target = document["observation"] if draw.random() < 0.3 else document
+        targets = [document["observation"], document["action"], *document["observation"]["parts"]]
+        target = draw.choice(targets) if draw.random() < 0.4 else document
+        for _ in range(draw.choice((0, 0, 1, 3, 6))):
+            name, values = draw.choice(list(LARGE.items()))
+            document[name] = draw.choice(values)
         name = draw.choice([*target, "more"])
         value = self._value()
-        if name in ("shape", "hidden_sizes") and draw.random() < 0.8:
+        if name in LISTS and draw.random() < 0.8:
             value = [draw.choice(NUMBERS) for _ in range(draw.choice((1, 2, 2, 8, 9, 64, 65)))]
+        elif name == "parts" and draw.random() < 0.8:
+            value = draw.choice((target[name] * 2, target[name] * 65, [dict(target)], [[], 1]))
         target[name] = value
         if draw.random() < 0.1:
             del target[draw.choice(list(target))]
@@ -432,8 +465,11 @@ def _check_spec(spec: RunSpec) -> None:
     assert RunSpec.from_json(spec.to_json()) == spec
     counts = (*spec.hidden_sizes, *spec.observation.shape, spec.action.sizes[0], spec.unroll_length)
     assert all(type(count) is int for count in counts)
-    assert 0 < spec.observation.num_features <= 16_777_216
-    assert 0 < spec.max_policy_age_s < float("inf")
+    assert 0 < spec.observation.num_features <= 16_777_216 * 16
+    assert 1 <= spec.max_policy_age_s < float("inf")
+    assert spec.rows_nbytes <= 2**29
+    assert spec.num_parameters <= 2**28
+    assert spec.envs_per_actor * spec.widest_layer <= 2**28
     assert len(spec.fingerprint) == 16
 
 
