@@ -1,5 +1,7 @@
 """A config's file: written, read back, and refused with its path where it is not one."""
 
+import os
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,54 @@ def test_a_file_that_is_not_toml_is_refused_with_its_path(tmp_path: Path, data: 
     # when / then
     with pytest.raises(ConfigError, match=r"the config file .*broken\.toml is not TOML"):
         read_toml(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"a{'.a' * 100_000} = 1",
+        f"[a{'.a' * 30_000}]",
+        f"x = {{a{'.a' * 30_000} = 1}}",
+        f"a{'.a' * 2400} = 1\n" * 13,
+        "#\n" * 40_000,
+        "".join(f"k{n} = 0\n" for n in range(10_000)),
+        "".join(f"[{'.'.join('a' * n)}]\n" for n in range(1, 250)),
+        f"{'x' * 4000} = 1",
+    ],
+    ids=[
+        "dots",
+        "a table of dots",
+        "dots inside",
+        "lines of dots",
+        "lines",
+        "keys",
+        "tables in tables",
+        "a long name",
+    ],
+)
+def test_a_file_made_to_exhaust_its_reader_is_refused_at_once(tmp_path: Path, text: str) -> None:
+    # when
+    path, began_s = write(tmp_path, text), time.thread_time()
+    with pytest.raises(ConfigError) as caught:
+        Config().replace(read_toml(path) | {"batch_size": 0})
+
+    # then
+    assert time.thread_time() - began_s < 5.0  # of dots alone it would be minutes
+    assert len(str(caught.value)) < 500
+
+
+def test_a_config_may_come_through_a_link_or_a_pipe(tmp_path: Path) -> None:
+    # given what the user has named, as by `--config <(...)`
+    file = write(tmp_path, "seed = 3")
+    (tmp_path / "link").symlink_to(file)
+    reading, writing = os.pipe()
+    os.write(writing, file.read_bytes())
+    os.close(writing)
+
+    # when / then
+    assert read_toml(tmp_path / "link") == {"seed": 3}
+    assert read_toml(Path(f"/dev/fd/{reading}")) == {"seed": 3}
+    os.close(reading)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
