@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from impala_redis.common.acting.policies import make_policy
+from impala_redis.common.blocks.checks import MOST_NUMBER
 from impala_redis.common.blocks.trajectory import (
     NO_INFOS,
     Block,
@@ -109,7 +110,12 @@ class Actor:
         self, trajectory: Trajectory, infos: Mapping[tuple[int, int], Mapping[str, float]]
     ) -> tuple[Episode, ...]:
         """Adds up returns and lengths; the episodes that ended in this unroll, in order."""
-        returns = self._returns + trajectory.rewards.cumsum(axis=0, dtype=np.float64)  # [T, N]
+        rewards = trajectory.rewards
+        if np.abs(rewards).max() > MOST_NUMBER:
+            # The learner leaves its column out, and the episode has no return: in a sum it would
+            # take the last digits from the next ones.
+            rewards = np.where(np.abs(rewards) > MOST_NUMBER, np.float32(np.nan), rewards)
+        returns = self._returns + rewards.cumsum(axis=0, dtype=np.float64)  # [T, N]
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)
         # [N], the parts of these sums that belong to episodes that are over.
         past_return, past_length = np.zeros_like(self._returns), np.zeros_like(self._lengths)
@@ -123,5 +129,5 @@ class Actor:
         self._returns, self._lengths = returns[-1] - past_return, lengths[-1] - past_length
         for i in np.flatnonzero(~np.isfinite(past_return)):  # else this sum stays so
             last = np.flatnonzero(self._over[:, i])[-1]
-            self._returns[i] = trajectory.rewards[last + 1 :, i].sum(dtype=np.float64)
+            self._returns[i] = rewards[last + 1 :, i].sum(dtype=np.float64)
         return tuple(episodes)

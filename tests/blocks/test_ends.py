@@ -53,13 +53,15 @@ SPEC = make_spec(_Plain())
 class Extremes(gymnasium.Env[Any, Any]):
     """Episodes of 1 to 5 steps whose rewards are tiny, huge, or of both signs and cancel out."""
 
+    scales: tuple[float, ...] = (1e-30, 1e-3, 1.0, 1e5, MOST_NUMBER)
+
     def __init__(self) -> None:
         self.observation_space, self.action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.left = int(self.np_random.integers(1, 6))
-        self.scale = float(self.np_random.choice([1e-30, 1e-3, 1.0, 1e5, MOST_NUMBER]))
+        self.scale = float(self.np_random.choice(self.scales))
         return np.zeros(1, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -70,6 +72,20 @@ class Extremes(gymnasium.Env[Any, Any]):
 
 
 gymnasium.register("Extremes-v0", entry_point=lambda **_: Extremes(), max_episode_steps=4)
+
+
+class Outliers(Extremes):
+    """The same, where one episode in ten begins with a reward that no learner takes."""
+
+    scales = (*[1.0] * 9, 1e30)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, *over = super().step(action)
+        self.scale = 1.0
+        return observation, reward, *over
+
+
+gymnasium.register("Outliers-v0", entry_point=lambda **_: Outliers())
 
 KINDS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {},
@@ -119,6 +135,28 @@ def test_no_block_of_an_honest_actor_is_refused(env: str) -> None:
 
 def _sent(block: Block, number: int) -> Block:
     return block._replace(origin=block.origin._replace(sequence=number + 1))
+
+
+def test_an_absurd_reward_costs_its_columns_and_no_later_return() -> None:
+    # given an actor whose environments give some
+    environment = VectorEnvironment("Outliers-v0", 6)
+    spec = make_spec(environment, "Outliers-v0")
+    actor = Actor(spec, environment, "a", 1)
+    shapes = spec.parameter_shapes().items()
+    actor.policy.load(1, {name: np.zeros(shape, np.float32) for name, shape in shapes})
+
+    # when
+    found = [
+        unpack_block(pack_block(_sent(actor.unroll(), number), spec), spec) for number in range(60)
+    ]
+
+    # then whole blocks are never refused for it, and what is left is without its traces
+    assert {unfit.kind for block in found for unfit in block.unfit} == {"rewards"}
+    assert sum(unfit.columns for block in found for unfit in block.unfit) < 6 * 60 / 2
+    episodes = [episode for block in found for episode in block.episodes]
+    assert len(episodes) > 300
+    assert all(abs(e.episode_return) <= e.length for e in episodes)
+    actor.close()
 
 
 @settings(max_examples=300, deadline=None)
