@@ -569,6 +569,35 @@ def _is_sound(guarded: HardenedServer) -> bool:
     return not reading["broken"] and not reading["residual"]
 
 
+def test_an_actors_password_silences_another_actor_and_the_books_show_it(
+    any_guarded: HardenedServer,
+) -> None:
+    # given an open run, and an actor that has pushed
+    guarded = any_guarded
+    urls = {
+        user: with_password(guarded.url(user), guarded.password(user))
+        for user in ("learner", "actor", "monitor")
+    }
+    with contextlib.ExitStack() as links:
+        learner = LearnerLink(urls["learner"], guarded.run, "me", 60.0)
+        actor = ActorLink(urls["actor"], guarded.run, "actor")
+        monitor = MonitorLink(urls["monitor"], guarded.run, "test")
+        for link in (learner, actor, monitor):
+            links.enter_context(contextlib.closing(link))
+        learner.open()
+        learner.announce("{}", "f", "running")
+        assert actor.push("victim#9", 1, b"block", 4).stored
+
+        # when somebody with the same user's password looks up its number and raises it
+        with guarded.client("actor") as thief:
+            (name,) = thief.hgetall(learner.keys.seq)
+            thief.hset(learner.keys.seq, name, "999999 1")
+
+        # then it is not heard any more, and its blocks count as pushed twice
+        assert actor.push("victim#9", 2, b"block", 4).fate == "duplicate"
+        assert monitor.read_books()["dup_push"] == 1
+
+
 @pytest.mark.processes
 def test_a_flood_by_a_strict_actors_password_holds_nobody_up_for_long(
     programs: Programs, any_guarded: HardenedServer
