@@ -1,10 +1,20 @@
 """The ledger of blocks in flight: trained on in the order of their claim, the rest at once."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impala_redis.common.transport.ledger import DEAD_RECORDS, Claimed, Dead, Ledger, Settled
+from impala_redis.common.transport.ledger import (
+    DEAD_RECORDS,
+    REASONS,
+    Claimed,
+    Dead,
+    Ledger,
+    Settled,
+)
+from support import ROOT
 
 
 def dead(number: int, reason: str = "malformed") -> Dead:
@@ -13,6 +23,17 @@ def dead(number: int, reason: str = "malformed") -> Dead:
 
 def claims(ledger: Ledger, count: int) -> list[Claimed]:
     return [ledger.claim() for _ in range(count)]
+
+
+def test_every_reason_for_which_a_block_is_refused_is_listed() -> None:
+    # given the reasons that are written in the code
+    files = [*(ROOT / "common").rglob("*.py")]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    written = set(re.findall(r'MessageRefused\(\s*"(\w+)"', text))
+
+    # then impala-status knows the counter of each
+    assert written
+    assert written <= set(REASONS)
 
 
 def test_nothing_is_settled_before_its_end_is_known() -> None:
