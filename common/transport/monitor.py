@@ -22,7 +22,7 @@ from impala_redis.common.transport.functions import LIBRARY
 from impala_redis.common.transport.keys import escaped
 from impala_redis.common.transport.ledger import REASONS
 from impala_redis.common.transport.link import Link
-from impala_redis.common.transport.replies import HEARTBEAT, finite_number, whole_number
+from impala_redis.common.transport.replies import HEARTBEAT, finite_number, reading_of, whole_number
 
 # Where a produced block can be: in exactly one of these.
 WHEREABOUTS = (
@@ -242,7 +242,8 @@ class MonitorLink(Link):
     def _call(self, function: str, keys: Sequence[str | bytes], *arguments: Any) -> Any:
         """What one of the server's functions replies that only read."""
         with self._asking():
-            return self.client.fcall_ro(f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
+            reply = self.client.fcall_ro(f"{LIBRARY}_{function}", len(keys), *keys, *arguments)
+            return reading_of(function, reply, len(keys), len(arguments) - 1)
 
 
 class OperatorLink(MonitorLink):

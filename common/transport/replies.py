@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from impala_redis.common.errors import printable
 from impala_redis.common.server.reading import NotRedis
+from impala_redis.common.server.shapes import is_number
 
 RunState = Literal["running", "finished"]
 
@@ -115,6 +116,66 @@ def of_kinds(reply: list[Any], *kinds: type, rest: type | None = None) -> list[A
     found = tuple(map(type, reply)) if type(reply) is list else ()
     if found[: len(kinds)] != kinds or set(found[len(kinds) :]) - {rest}:
         raise NotRedis(f"{repr(reply)[:60]} by one of our functions")
+    return reply
+
+
+def _is_hash(fields: int, found: Any) -> bool:
+    """Some fields of a hash, of which some may be missing; None for another type of key."""
+    return found is None or _is_list(found, fields, bytes, type(None))
+
+
+def _is_list(found: Any, items: int | None, *kinds: type) -> bool:
+    return (
+        type(found) is list
+        and items in (None, len(found))
+        and all(type(item) in kinds for item in found)
+    )
+
+
+def _are_books(found: list[Any], keys: int, names: int) -> bool:
+    return _is_list(found, 3, list, int, type(None)) and (
+        _is_hash(names, found[0]) and list not in map(type, found[1:])
+    )
+
+
+def _is_learner(found: list[Any], keys: int, names: int) -> bool:
+    if not _is_list(found, 4, list, type(None)):
+        return False
+    lease, epoch, pairs, now = found
+    return (
+        (lease is None or tuple(map(type, lease)) == (bytes, int))
+        and _is_hash(1, epoch)
+        and (pairs is None or (_is_list(pairs, None, bytes) and len(pairs) % 2 == 0))
+        and _is_list(now, 2, bytes)
+        and all(map(is_number, now))
+    )
+
+
+def _are_fields(found: list[Any], keys: int, names: int) -> bool:
+    return _is_list(found, keys, list, type(None)) and all(_is_hash(names, one) for one in found)
+
+
+def _are_names(found: list[Any], keys: int, names: int) -> bool:
+    cursor, longer, *others = [*found[:2], None, None][:2] + found[2:]
+    return is_number(cursor) and type(longer) is int and _is_list(others, None, bytes)
+
+
+# What the functions reply that only read, by their names (functions.lua).
+READINGS = {
+    "read_books": _are_books,
+    "read_learner": _is_learner,
+    "read_fields": _are_fields,
+    "read_names": _are_names,
+}
+
+
+def reading_of(function: str, reply: Any, keys: int, names: int) -> Any:
+    """The reply of a function that only reads, which was given so many keys and names of fields.
+
+    Raises NotRedis: it has another form.
+    """
+    if type(reply) is not list or not READINGS[function](reply, keys, names):
+        raise NotRedis(f"{repr(reply)[:60]} by the function {function}")
     return reply
 
 

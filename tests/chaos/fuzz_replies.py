@@ -191,8 +191,7 @@ def good(draw: random.Random, command: list[bytes]) -> bytes:
         case b"FCALL" if command[1].endswith(b"open"):
             return _list(b":1\r\n", number, bulk(b"g"))
         case b"FCALL_RO":
-            books = (bulk(b"produced"), bulk(draw.choice(VALUES)), bulk(b"generation"), bulk(b"g"))
-            return _list(_list(*books[: draw.choice((0, 4))]), number, number)
+            return _reading(draw, command)
         case b"SENTINEL" if command[1] == b"MASTER":
             return _list(bulk(b"config-epoch"), text)
         case b"SENTINEL":
@@ -202,6 +201,29 @@ def good(draw: random.Random, command: list[bytes]) -> bytes:
         case b"GET" | b"HGET" | b"INFO":
             return text
     return number
+
+
+def _reading(draw: random.Random, command: list[bytes]) -> bytes:
+    """What one of the functions replies that only read."""
+    keys, arguments = int(command[2]), command[3 + int(command[2]) :]
+    number = b":%d\r\n" % draw.choice((0, 1, 5, 2**62))
+
+    def fields(names: int) -> bytes:
+        texts = [bulk(draw.choice((None, *VALUES))) for _ in range(names)]
+        return _list(*texts) if draw.random() < 0.9 else b"$-1\r\n"
+
+    match command[1].partition(b"_")[2]:
+        case b"read_books":
+            return _list(fields(len(arguments) - 1), number, number)
+        case b"read_learner":
+            texts = [bulk(draw.choice((b"learner:x", b"lease_s", *VALUES))) for _ in range(6)]
+            pairs = _list(*texts[: draw.choice((0, 2, 6))])
+            lease = _list(bulk(draw.choice(VALUES)), number)
+            return _list(lease, fields(1), pairs, _list(bulk(b"1700000000"), bulk(b"5")))
+        case b"read_fields":
+            return _list(*(fields(len(arguments) - 1) for _ in range(keys)))
+    names = (bulk(b"impala:{r}:actor:%d" % n) for n in range(draw.randrange(4)))
+    return _list(bulk(b"0"), number, *names)
 
 
 def _calls() -> dict[str, Callable[[Any], object]]:
