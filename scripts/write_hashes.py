@@ -40,7 +40,9 @@ def main() -> int:
             tools = install_tools(Path(folder))
             written = _all_sets(tools / "uv", upgrade_tools="--upgrade-tools" in sys.argv[1:])
         except subprocess.CalledProcessError as error:
-            sys.stderr.write(f"error: {error.cmd[0]} failed; see above. Nothing was written.\n")
+            sys.stderr.write(
+                f"error: {Path(error.cmd[0]).name} failed; see above. Nothing was written.\n"
+            )
             return 1
     for name, entries in written.items():
         text = "".join(f"{entries[package]}\n" for package in sorted(entries))
@@ -68,16 +70,16 @@ def _all_sets(uv: Path, upgrade_tools: bool) -> dict[str, Entries]:
     needed = parser["options"]["install_requires"].split("\n")
     pins = ["--constraint", str(ROOT / "constraints.txt")]
 
+    without_torch = [line for line in needed if not re.match(r"torch\b", line)]
+    _check_pinned(resolve(uv, without_torch, *pins), "install_requires")
     with_torch = resolve(uv, needed, *pins)
-    unpinned = set(with_torch) - set(_pinned())
-    of_torch = {"torch", *unpinned}
+    of_torch = {"torch", *(set(with_torch) - _pinned())}
     core = {name: entry for name, entry in with_torch.items() if name not in of_torch}
     sets = {"core": core, "torch": {name: with_torch[name] for name in of_torch}}
     for extra, requirements in parser["options.extras_require"].items():
         both = resolve(uv, [*needed, *requirements.split("\n")], *pins)
         sets[extra] = {name: entry for name, entry in both.items() if name not in with_torch}
-        if missing := set(sets[extra]) - set(_pinned()):
-            sys.exit(f"error: constraints.txt lacks {', '.join(sorted(missing))}, of extra {extra}")
+        _check_pinned(sets[extra], f"extra {extra}")
     sets["image"] = resolve(uv, IMAGE, *pins)
     # Without --upgrade-tools the versions that the file has are kept.
     old = [] if upgrade_tools or not TOOLS.exists() else ["--constraint", str(TOOLS)]
@@ -110,9 +112,14 @@ def _is_for_windows_alone(entry: str) -> bool:
     return "sys_platform == 'win32'" in marker and " or " not in marker
 
 
-def _pinned() -> list[str]:
+def _check_pinned(entries: Entries, what: str) -> None:
+    if missing := set(entries) - _pinned():
+        sys.exit(f"error: constraints.txt lacks {', '.join(sorted(missing))}, for {what}")
+
+
+def _pinned() -> set[str]:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
-    return [_name(pin) for pin in pins]
+    return {_name(pin) for pin in pins}
 
 
 def _name(entry: str) -> str:
