@@ -63,7 +63,7 @@ class EmbeddedServer:
             raise
         try:
             meanwhile()
-            remove_those_left_behind(SOCKET_NAME)
+            remove_those_left_behind()
             ready = self._is_ready()
         except BaseException:
             self.close()

@@ -1,7 +1,7 @@
 """A folder that only this user can enter, and that goes with the process that made it.
 
-It is locked as long as its process lives. So a later process of the same user can tell one that was
-left behind, as after kill -9, from one in use.
+It is locked as long as its process lives, and names its machine. So a later process of the same
+user can tell one that was left behind there, as after kill -9, from one in use.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 PREFIX = "impala-"
+# In it is the name of the machine on which the folder is locked. It is written once it is.
+LOCKED_BY = "locked-by"
 
 
 class PrivateFolder:
@@ -34,9 +36,10 @@ class PrivateFolder:
             )
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        # Without locks nobody can tell that it was left behind, and it stays.
+        # Where there are no locks, nobody could tell that it was left behind, and it would stay.
         with contextlib.suppress(OSError):
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            (self.path / LOCKED_BY).write_bytes(_this_machine())
 
     def remove(self) -> None:
         """Removes the folder with all that is in it; a second time does no harm."""
@@ -46,25 +49,26 @@ class PrivateFolder:
             self._lock = None
 
 
-def remove_those_left_behind(contents: str) -> None:
-    """Removes the folders of this user whose processes are gone.
-
-    Only one with a file named `contents` is removed: without it a folder may be so new that its
-    process has not locked it yet.
-    """
+def remove_those_left_behind() -> None:
+    """Removes the folders of this user and machine whose processes are gone."""
     with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX):
                 with contextlib.suppress(OSError):
-                    _remove_if_left_behind(Path(entry.path), contents)
+                    _remove_if_left_behind(Path(entry.path))
 
 
-def _remove_if_left_behind(path: Path, contents: str) -> None:
+def _this_machine() -> bytes:
+    return os.fsencode(os.uname().nodename)
+
+
+def _remove_if_left_behind(path: Path) -> None:
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         status = os.fstat(folder)
         ours = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
-        if ours and os.path.lexists(path / contents):
+        # Some file systems that machines share keep locks to each machine.
+        if ours and (path / LOCKED_BY).read_bytes() == _this_machine():
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
             shutil.rmtree(path)
     finally:

@@ -16,8 +16,12 @@ import redis
 from chaos.servers import free_port
 from impala_redis.common.errors import ServerNotStarted
 from impala_redis.common.local import private_folder
-from impala_redis.common.local.embedded import SOCKET_NAME, EmbeddedServer
-from impala_redis.common.local.private_folder import PrivateFolder, remove_those_left_behind
+from impala_redis.common.local.embedded import EmbeddedServer
+from impala_redis.common.local.private_folder import (
+    LOCKED_BY,
+    PrivateFolder,
+    remove_those_left_behind,
+)
 from impala_redis.common.local.server_program import SERVER_VARIABLE
 from impala_redis.common.server.address import with_password
 from support import as_nobody, eventually, listeners_of
@@ -312,10 +316,20 @@ def test_the_next_server_removes_what_a_killed_one_has_left(
         process.stdout.close()
 
 
-def test_a_folder_without_a_server_is_left_since_it_may_be_new(temporary: Path) -> None:
-    (temporary / "impala-new").mkdir(0o700)
-    remove_those_left_behind(SOCKET_NAME)
-    assert (temporary / "impala-new").exists()
+@pytest.mark.parametrize("locked_by", [None, b"another machine", b"", b"\xff"])
+def test_a_new_folder_and_one_of_another_machine_are_left(
+    temporary: Path, locked_by: bytes | None
+) -> None:
+    # given one that its process has not locked yet, or a lock that cannot be seen from here
+    folder = temporary / "impala-x"
+    folder.mkdir(0o700)
+    (folder / "redis.sock").touch()
+    if locked_by is not None:
+        (folder / LOCKED_BY).write_bytes(locked_by)
+
+    # when / then
+    remove_those_left_behind()
+    assert folder.exists()
 
 
 @only_root
@@ -324,12 +338,12 @@ def test_a_folder_of_another_user_or_that_others_can_write_is_left(temporary: Pa
     for name, mode, owner in (("others", 0o700, 65534), ("open", 0o777, 0)):
         folder = temporary / f"impala-{name}"
         folder.mkdir()
-        (folder / SOCKET_NAME).touch()
+        (folder / LOCKED_BY).write_text(os.uname().nodename)
         folder.chmod(mode)
         os.chown(folder, owner, -1)
 
     # when / then
-    remove_those_left_behind(SOCKET_NAME)
+    remove_those_left_behind()
     assert len(list(temporary.glob("*/*"))) == 2
 
 
@@ -338,7 +352,7 @@ def test_what_is_no_folder_is_left_alone(temporary: Path, tmp_path: Path, kind: 
     # given something else of that name, and a folder that a link leads to
     mine = tmp_path / "mine"
     mine.mkdir(0o700)
-    (mine / SOCKET_NAME).touch()
+    (mine / LOCKED_BY).write_text(os.uname().nodename)
     odd = temporary / "impala-odd"
     make: dict[str, Callable[[], object]] = {
         "link": lambda: odd.symlink_to(mine),
@@ -348,15 +362,14 @@ def test_what_is_no_folder_is_left_alone(temporary: Path, tmp_path: Path, kind: 
     make[kind]()
 
     # when / then
-    remove_those_left_behind(SOCKET_NAME)
+    remove_those_left_behind()
     assert os.path.lexists(odd)
-    assert (mine / SOCKET_NAME).exists()
+    assert (mine / LOCKED_BY).exists()
 
 
 def test_a_folder_stays_as_long_as_its_process_and_goes_once(temporary: Path) -> None:
     folder = PrivateFolder()
-    (folder.path / SOCKET_NAME).touch()
-    remove_those_left_behind(SOCKET_NAME)
+    remove_those_left_behind()
     assert folder.path.exists()
     folder.remove()
     folder.remove()
@@ -374,8 +387,7 @@ def test_where_there_are_no_locks_a_folder_stays(
 
     # then a folder can be had, nobody takes it for one that was left behind, and it can be removed
     folder = PrivateFolder()
-    (folder.path / SOCKET_NAME).touch()
-    remove_those_left_behind(SOCKET_NAME)
+    remove_those_left_behind()
     assert folder.path.exists()
     folder.remove()
     assert list(temporary.iterdir()) == []
