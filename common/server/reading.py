@@ -19,13 +19,21 @@ from redis._parsers.socket import SERVER_CLOSED_CONNECTION_ERROR, SocketBuffer
 from redis.utils import SENTINEL
 
 from impala_redis.common.server.address import Place
-from impala_redis.common.server.shapes import MOST_BYTES, MOST_ITEMS, fits, most_bytes, most_items
+from impala_redis.common.server.shapes import (
+    ASK_FOR_MESSAGES,
+    MOST_BYTES,
+    MOST_ITEMS,
+    QUEUED,
+    fits,
+    most,
+)
 
 Command = Sequence[Any]
 
 # A shorter message comes in one piece with what is around it.
 LEAST_LARGE_BYTES: Final = 32 * 1024
-# Memory for a message is taken in pieces: the first of this size, then as much as has come.
+# Memory for a message is taken in pieces: the first of this size, or of a message that has come
+# before, and then as much as has come.
 FIRST_PIECE_BYTES: Final = 4 * 1024 * 1024
 # The most bytes of a line, and of lists within lists.
 MOST_LINE_BYTES: Final = 65_536
@@ -44,6 +52,7 @@ class _Buffer(SocketBuffer):
     """Bytes of replies that have come and were not read yet."""
 
     _due_at = 0.0  # by the monotonic clock: then the reply must be complete
+    _piece_bytes = FIRST_PIECE_BYTES  # or the longest message that has come
 
     def begin(self) -> None:
         """Begins the time that the next reply has."""
@@ -74,13 +83,14 @@ class _Buffer(SocketBuffer):
     def _read_large(self, length: int) -> bytes:
         text, filled = io.BytesIO(), 0
         while filled < length:
-            size = min(length, max(FIRST_PIECE_BYTES, 2 * filled))
+            size = min(length, max(self._piece_bytes, 2 * filled))
             text.seek(size - 1)
             text.write(b"\0")
             with text.getbuffer() as memory:
                 filled += self._buffer.readinto(memory[filled:])
                 while filled < size:
                     filled += self._count(self._sock.recv_into(memory[filled:]))
+        self._piece_bytes = max(self._piece_bytes, length)
         return text.getvalue()  # no copy: the memory changes hands
 
     def _receive(self) -> None:
@@ -108,8 +118,9 @@ class _Buffer(SocketBuffer):
 class BoundedReplies(_RESP2Parser):
     """The reader of one connection's replies."""
 
-    # What the next reply answers; it is forgotten with that reply.
+    # What the next reply answers, or the next ones; forgotten with the replies.
     asked: Command | None = None
+    all_asked: Sequence[Command] | None = None
     _buffer: Any
 
     def on_connect(self, connection: Any) -> None:
@@ -117,21 +128,45 @@ class BoundedReplies(_RESP2Parser):
         super().on_connect(connection)  # type: ignore[no-untyped-call]
         sock = connection._sock
         self._buffer = _Buffer(sock, self.socket_read_size, connection.socket_timeout)
-        self.asked = None
+        self.asked = self.all_asked = None
 
     def read_response(self, disable_decoding: bool = False, timeout: Any = SENTINEL) -> Any:
         """The next reply, an error as the exception that redis-py has for it.
 
+        If several commands were asked at once (`all_asked`), a list of their replies.
         Raises NotRedis, after which the connection is of no use.
         """
         asked, self.asked = self.asked, None
-        if asked is None:
-            self._left_bytes, self._left_items = MOST_BYTES, MOST_ITEMS
-        else:
-            self._left_bytes, self._left_items = most_bytes(asked), most_items(asked)
+        all_asked, self.all_asked = self.all_asked, None
+        replies = self._read(asked) if all_asked is None else self._read_all(all_asked)
+        self._buffer.purge()
+        return replies
+
+    def _read_all(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands that were sent at once, with those within a transaction known."""
+        replies: list[Any] = []
+        queued: list[Command] | None = None
+        for command in commands:
+            if queued is None:
+                replies.append(self._read(command))
+                if command[0] == "MULTI" and not isinstance(replies[-1], Exception):
+                    queued = []
+            elif command[0] == "EXEC":
+                replies.append(self._read(("EXEC", queued)))
+                queued = None
+            else:
+                replies.append(self._read(QUEUED))
+                if not isinstance(replies[-1], Exception):
+                    queued.append(command)
+        return replies
+
+    def _read(self, asked: Command | None) -> Any:
+        """The next reply, which must fit what was asked, if that is known."""
+        self._left_bytes, self._left_items = MOST_BYTES, MOST_ITEMS
+        if asked is not None and asked[0] in ASK_FOR_MESSAGES:
+            self._left_bytes, self._left_items = most(asked)
         self._buffer.begin()
         reply = self._read_one(0)
-        self._buffer.purge()
         if asked is not None and not fits(asked, reply):
             raise NotRedis(f"{repr(reply)[:60]} to {asked[0]}")
         return reply
@@ -143,7 +178,9 @@ class BoundedReplies(_RESP2Parser):
             length = _number(text)
             if length == -1:
                 return None
-            self._spend(length, 0)
+            self._left_bytes -= length
+            if length < 0 or self._left_bytes < 0:
+                raise self._bad_length(length)
             return self._buffer.read(length)
         if kind == b":":
             return _number(text)
@@ -151,22 +188,21 @@ class BoundedReplies(_RESP2Parser):
             count = _number(text)
             if count == -1:
                 return None
-            self._spend(0, count)
+            self._left_items -= count
+            if count < 0 or self._left_items < 0:
+                raise self._bad_length(count)
             if depth == MOST_DEPTH:
                 raise NotRedis("lists in lists in lists")
             return [self._read_one(depth + 1) for _ in range(count)]
         if kind not in (b"+", b"-"):
             raise NotRedis(f"it begins with {line[:40]!r}")
-        self._spend(len(text), 0)
+        self._left_bytes -= len(text)
+        if self._left_bytes < 0:
+            raise self._bad_length(len(text))
         return text if kind == b"+" else self._error(text)
 
-    def _spend(self, nbytes: int, items: int) -> None:
-        self._left_bytes -= nbytes
-        self._left_items -= items
-        if min(nbytes, items) < 0:
-            raise NotRedis("a length below 0")
-        if min(self._left_bytes, self._left_items) < 0:
-            raise NotRedis("more than was asked for")
+    def _bad_length(self, length: int) -> NotRedis:
+        return NotRedis("a length below 0" if length < 0 else "more than was asked for")
 
     def _error(self, text: bytes) -> Exception:
         try:
@@ -178,33 +214,13 @@ class BoundedReplies(_RESP2Parser):
         return error
 
 
-def reply_to(connection: Any, command: Command) -> Any:
-    """The next reply of a connection, an error in it as it came. Raises NotRedis."""
-    connection._parser.asked = command
-    try:
-        return connection.read_response()
-    except redis.ResponseError as error:
-        return error
-
-
 def replies_to(connection: Any, commands: Sequence[Command]) -> list[Any]:
-    """The replies to commands that were sent at once, with those within a transaction known."""
-    replies: list[Any] = []
-    queued: list[Command] | None = None
-    for command in commands:
-        name = command[0]
-        if queued is not None and name == "EXEC":
-            command, queued = ("EXEC", queued), None
-        elif queued is not None:
-            command, asked = ("QUEUED", name), command
-            replies.append(reply_to(connection, command))
-            if not isinstance(replies[-1], Exception):
-                queued.append(asked)
-            continue
-        replies.append(reply_to(connection, command))
-        if name == "MULTI" and not isinstance(replies[-1], Exception):
-            queued = []
-    return replies
+    """The replies to commands that were sent at once, in which errors stand as they came.
+
+    Raises NotRedis.
+    """
+    connection._parser.all_asked = commands
+    return list(connection.read_response())
 
 
 @contextlib.contextmanager
@@ -233,6 +249,8 @@ def _is_ipv6(host: str) -> bool:
 
 def _number(text: bytes) -> int:
     """A number in a line: 64 bits with a sign."""
+    if text.isdigit() and len(text) < 19:
+        return int(text)
     digits = text[1:] if text[:1] == b"-" else text
     if not digits.isdigit() or len(digits) > 19 or not -(2**63) <= (number := int(text)) < 2**63:
         raise NotRedis(f"a number {text[:40]!r}")

@@ -10,30 +10,29 @@ MOST_MESSAGE_BYTES: Final = 512 * 1024 * 1024
 # The most of a reply to a command that asks for no messages.
 MOST_BYTES: Final = 16 * 1024 * 1024
 MOST_ITEMS: Final = 262_144
+# The others have these bounds.
+ASK_FOR_MESSAGES: Final = ("LRANGE", "HMGET", "EXEC")
+# Stands for each command within a transaction.
+QUEUED: Final = ("QUEUED",)
 
 
-def most_bytes(command: Command) -> int:
-    """The most bytes of text that a reply to the command may have."""
-    match command[0]:
-        case "LRANGE":
-            return MOST_BYTES + most_items(command) * MOST_MESSAGE_BYTES
-        case "HMGET":
-            return MOST_BYTES + MOST_MESSAGE_BYTES
-        case "EXEC" if len(command) > 1:
-            return MOST_BYTES + sum(map(most_bytes, command[1]))
-    return MOST_BYTES
-
-
-def most_items(command: Command) -> int:
-    """The most items that the lists in a reply to the command may have."""
+def most(command: Command) -> tuple[int, int]:
+    """The most bytes of text that a reply to the command may have, and the most items in lists."""
     match command[0]:
         case "LRANGE" if type(command[3]) is int and command[3] >= 0:
-            return max(0, int(command[3]) - int(command[2]) + 1)
+            items = max(0, command[3] - int(command[2]) + 1)
+            return MOST_BYTES + items * MOST_MESSAGE_BYTES, items
+        case "LRANGE":
+            return MOST_BYTES + MOST_ITEMS * MOST_MESSAGE_BYTES, MOST_ITEMS
         case "HMGET":
-            return len(command) - 2
+            return MOST_BYTES + MOST_MESSAGE_BYTES, len(command) - 2
         case "EXEC" if len(command) > 1:
-            return len(command[1]) + sum(map(most_items, command[1]))
-    return MOST_ITEMS
+            asking = [most(each) for each in command[1] if each[0] in ASK_FOR_MESSAGES]
+            return (
+                MOST_BYTES + sum(size for size, _ in asking),
+                MOST_ITEMS + sum(items for _, items in asking),
+            )
+    return MOST_BYTES, MOST_ITEMS
 
 
 def fits(command: Command, reply: Any) -> bool:
