@@ -51,7 +51,7 @@ class RedisDenied(ImpalaError):
 
 
 class UnsuitableServer(ImpalaError):
-    """The server is too old, may evict keys, or has no room for the run."""
+    """The server is none of Redis, is too old, may evict keys, or has no room for the run."""
 
     exit_code = 6
 
