@@ -97,15 +97,13 @@ class MonitorLink(Link):
         """The books, and what of them is of another type or no number: each counts as 0."""
         keys = self.keys
         names = ("generation", *COUNTERS, *(f"dead_lettered:{reason}" for reason in REASONS))
-        lists = (keys.trajectories, keys.inflight)
+        places = [keys.stats, keys.trajectories, keys.inflight]
         try:
-            counters, *lengths = self._call(
-                "read_books", [keys.stats, *lists], MOST_BYTES_OF_A_NUMBER, *names
-            )
+            read = self._call("read_books", places, MOST_BYTES_OF_A_NUMBER, *names)
         except RunMissing:  # not even the functions are there
-            raise self._missing() from None
-        broken = [keys.stats] if counters is None else []
-        broken += [key for key, length in zip(lists, lengths, strict=True) if length is None]
+            raise self._missing(look_for_spec=True) from None
+        counters, *lengths = read
+        broken = [key for key, found in zip(places, read, strict=True) if found is None]
         found = dict(zip(names, counters or [None] * len(names), strict=True))
         generation = found.pop("generation")
         if generation is None and not broken:
@@ -125,11 +123,15 @@ class MonitorLink(Link):
             books[name] += uncounted
         return books | {"generation": _text(generation or b"")}, broken
 
-    def _missing(self) -> RunMissing:
-        return RunMissing(
-            f"there is no run {self.run!r} on {without_password(self.url)}; start one with: "
-            f"impala-learner --run {self.run}"
-        )
+    def _missing(self, look_for_spec: bool = False) -> RunMissing:
+        name, where = self.run, without_password(self.url)
+        if look_for_spec and self.read_spec():
+            return RunMissing(
+                f"the run {name!r} is on {where}, and this version's functions are not: its "
+                "learner puts them there, or is of another version: then use that one's programs"
+            )
+        start = f"start one with: impala-learner --run {name}"
+        return RunMissing(f"there is no run {name!r} on {where}; {start}")
 
     def _read_state(self) -> tuple[str | None, int | None]:
         """The run's state, and the bound of its list in blocks; None where they are not known."""

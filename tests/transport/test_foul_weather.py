@@ -50,7 +50,13 @@ def test_a_server_that_forgets_is_noticed_and_open_repairs_it(parties: Parties, 
     if lost == "books":
         operator.delete(actor.keys.stats)
 
-    # then actor and learner learn it by name, and nothing comes onto the list uncounted
+    # then a reader is told what is missing
+    with pytest.raises(RunMissing) as missing:
+        monitor.read()
+    assert ("this version's functions are not" in str(missing.value)) == (lost == "functions")
+    assert ("there is no run" in str(missing.value)) == (lost != "functions")
+
+    # and actor and learner learn it by name, and nothing comes onto the list uncounted
     waiting = operator.llen(actor.keys.trajectories)
     with pytest.raises(RunMissing):
         actor.push("a#1", 3, b"x", 4)
