@@ -182,6 +182,7 @@ def _sent(block: Block, number: int) -> Block:
     return block._replace(origin=block.origin._replace(sequence=number + 1))
 
 
+@pytest.mark.fault(61)
 def test_an_absurd_reward_costs_its_columns_and_no_later_return() -> None:
     # given an actor whose environments give some
     environment = VectorEnvironment("Outliers-v0", 6)
@@ -287,6 +288,7 @@ def test_episodes_that_the_rows_allow_are_taken(
     assert list(unpack_block(pack_block(block, SPEC), SPEC).episodes) == kept
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize(
     ("ends", "episodes"),
     [

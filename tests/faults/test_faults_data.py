@@ -460,7 +460,7 @@ def test_a_stranger_whose_blocks_allow_no_finite_update_ends_no_run(
 
 
 @pytest.mark.processes
-@pytest.mark.fault(28)
+@pytest.mark.fault(61)
 def test_no_forged_block_solves_a_run(programs: Programs, run: Run) -> None:
     # given a run that ends when its mean return reaches the preset's goal
     learner = programs.start(

@@ -10,6 +10,8 @@ import pytest
 
 from support import ROOT
 
+pytestmark = pytest.mark.fault(62)
+
 CPU_S, GROWTH_MB = 0.25, 30
 
 

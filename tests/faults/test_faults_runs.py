@@ -41,14 +41,14 @@ def assert_only_named_ends(report: dict[str, Any]) -> None:
     assert report["growth_mb"] < GROWTH_MB
 
 
-@pytest.mark.fault(35)
+@pytest.mark.fault(64)
 def test_two_hundred_odd_run_directories_are_refused_by_name_or_sound(chaos_seed: int) -> None:
     assert_only_named_ends(fuzzer(chaos_seed, 200, timeout_s=120.0))
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)  # it takes four minutes, where it has a core to itself
-@pytest.mark.fault(35)
+@pytest.mark.fault(64)
 def test_twenty_thousand_odd_run_directories_are_refused_by_name_or_sound(chaos_seed: int) -> None:
     sys.stdout.write(f"seed {chaos_seed}\n")
     assert_only_named_ends(fuzzer(chaos_seed, 20_000, timeout_s=880.0))

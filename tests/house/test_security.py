@@ -517,6 +517,7 @@ def goes_on(guarded: HardenedServer) -> None:
     eventually(lambda: learned(guarded) > with_more, 30.0, "training to go on")
 
 
+@pytest.mark.fault(59)
 @pytest.mark.processes
 @pytest.mark.parametrize(
     "harm",
@@ -598,6 +599,7 @@ def test_an_actors_password_silences_another_actor_and_the_books_show_it(
         assert monitor.read_books()["dup_push"] == 1
 
 
+@pytest.mark.fault(60)
 @pytest.mark.processes
 def test_a_flood_by_a_strict_actors_password_holds_nobody_up_for_long(
     programs: Programs, any_guarded: HardenedServer
@@ -637,6 +639,7 @@ def _refused(guarded: HardenedServer) -> int:
     return int(books["dead_lettered"])
 
 
+@pytest.mark.fault(62)
 @pytest.mark.processes
 def test_a_heartbeat_of_100_mb_by_a_strict_actors_password_does_not_burden_status(
     programs: Programs, any_guarded: HardenedServer

@@ -19,6 +19,8 @@ from impala_redis.common.transport.ledger import DEAD_RECORDS, Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import eventually
 
+pytestmark = pytest.mark.fault(60)
+
 SPEC = SPECS[0]
 COLUMNS = 2  # of each block, and of each batch
 

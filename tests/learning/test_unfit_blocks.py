@@ -15,6 +15,8 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
 
+pytestmark = pytest.mark.fault(61)
+
 T, WIDTH = 4, 3
 HUGE = 3.4e38
 KINDS: dict[str, tuple[ActionSpec, dict[str, Any]]] = {

@@ -26,6 +26,8 @@ from impala_redis.common.local.server_program import SERVER_VARIABLE
 from impala_redis.common.server.address import with_password
 from support import as_nobody, eventually, listeners_of
 
+pytestmark = pytest.mark.fault(63)
+
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
 LIBRARY = "#!lua name=evil\nredis.register_function('evil', function() return 'evil' end)"

@@ -25,6 +25,7 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.fault(64)
 @pytest.mark.processes
 def test_no_log_is_written_through_a_link_and_the_run_goes_on(
     programs: Programs, mine: Path
@@ -42,6 +43,7 @@ def test_no_log_is_written_through_a_link_and_the_run_goes_on(
     assert mine.read_text() == MINE
 
 
+@pytest.mark.fault(64)
 @pytest.mark.processes
 @pytest.mark.parametrize("folder", ["logs", "checkpoints"])
 def test_a_folder_of_the_run_that_is_a_link_ends_the_program_with_code_10(

@@ -89,6 +89,7 @@ def typed(line: str) -> str:
     return done.stdout
 
 
+@pytest.mark.fault(63)
 @needs_redis_cli
 @needs_proc
 def test_what_is_printed_reaches_the_server_and_nobody_else_does(
@@ -163,6 +164,7 @@ def test_what_a_killed_training_leaves_goes_with_the_next_one(
     assert training.code() == 130
 
 
+@pytest.mark.fault(64)
 def test_a_run_directory_brings_nothing_into_the_server(
     programs: Programs, temporary: Path, own_server: OwnServer
 ) -> None:

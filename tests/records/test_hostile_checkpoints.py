@@ -23,6 +23,8 @@ from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.workers.evaluator import from_checkpoint
 from support import Programs
 
+pytestmark = pytest.mark.fault(64)
+
 STEM = "checkpoint-000000000098"
 
 

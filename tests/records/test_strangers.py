@@ -32,6 +32,8 @@ from impala_redis.common.records.tensorboard_file import EventFile
 from impala_redis.workers import report
 from impala_redis.workers.evaluator import from_checkpoint
 
+pytestmark = pytest.mark.fault(64)
+
 MINE = "what is mine\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDeeZ9 stranger"
 

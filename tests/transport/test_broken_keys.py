@@ -13,6 +13,8 @@ from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Dead, Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
 
+pytestmark = pytest.mark.fault(59)
+
 LISTS = ("trajectories", "pushing", "inflight", "claimed", "dead")
 HASHES = ("epoch", "stats", "seq", "weights", "spec", "joins")
 TOLD = "SOMEBODY HAD BROKEN THE RUN'S KEYS"

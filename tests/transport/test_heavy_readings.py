@@ -17,6 +17,8 @@ from impala_redis.common.transport.replies import HEARTBEAT
 from impala_redis.workers.overview import rows
 from support import ROOT, Programs
 
+pytestmark = pytest.mark.fault(62)
+
 LARGE = 100 * 2**20
 
 # Reads a run, and prints how long it took in seconds and by how much the process grew in MB.
