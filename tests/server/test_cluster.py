@@ -53,6 +53,7 @@ def both_have_functions(cluster: OwnCluster) -> Iterator[None]:
         "h#x",
         "-h",
         "$(x)",
+        "fe80::1%$(x)",
         "\x1b]0;x\x07",
         "h" * 300,
     ],

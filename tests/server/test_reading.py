@@ -155,6 +155,12 @@ def test_what_is_no_reply_of_redis_is_one_sentence_and_ends_the_connection(
     assert fake.connections == 2
 
 
+def test_lines_in_a_list_count_among_its_bytes(fake: Fake, client: Any) -> None:
+    fake.says(b"*999\r\n" + (b"+" + b"x" * 65_000 + b"\r\n") * 259)  # and that is 16.8 MB
+    with pytest.raises(UnsuitableServer, match="more than was asked for"):
+        answer(client, "FCALL", "f", 0)
+
+
 # What honest servers of any kind may say, managed and odd ones included.
 HONEST: list[tuple[str, tuple[Any, ...], bytes]] = [
     ("a cursor of 64 bits", ("SCAN", 0), b"*2\r\n$20\r\n18446744073709551615\r\n*0\r\n"),
