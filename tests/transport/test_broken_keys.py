@@ -312,8 +312,10 @@ def test_weights_and_spec_of_another_type_are_written_anew_in_mid_run(
         actor.push("b#2", 1, b"x", 1000)
 
     # when the learner publishes and announces, as it does all the time, and opens nothing
-    learner.renew({})
     learner.publish(4, b"four")
+    learner.announce("{}", "f", "running")
+    made_another(operator, learner.keys.spec, "list")
+    learner.renew({})
     learner.announce("{}", "f", "running")
 
     # then
