@@ -38,6 +38,30 @@ def test_a_claim_moves_the_oldest_blocks_in_flight_in_order(
     assert learner.settle_and_claim(Settled(), 5) == ([], 0)
 
 
+@pytest.mark.parametrize(
+    ("most_bytes", "claimed"), [(1, 1), (100, 1), (199, 1), (200, 2), (399, 3), (400, 4), (999, 4)]
+)
+def test_no_more_blocks_are_claimed_than_have_so_many_bytes_but_one_at_least(
+    learner: LearnerLink,
+    actor: ActorLink,
+    monitor: MonitorLink,
+    most_bytes: int,
+    claimed: int,
+) -> None:
+    # given five blocks of 100 bytes
+    blocks = [b"%d" % number * 100 for number in range(5)]
+    for number, block in enumerate(blocks, 1):
+        actor.push("a#1", number, block, 1000)
+
+    # when up to four are claimed
+    messages, left = learner.settle_and_claim(Settled(), 4, most_bytes)
+
+    # then
+    assert messages == blocks[:claimed]
+    assert left == 5 - claimed
+    assert residual(monitor.read_books()) == 0
+
+
 def test_a_claim_whose_reply_was_lost_gives_the_same_blocks_again(
     learner: LearnerLink, actor: ActorLink, monitor: MonitorLink
 ) -> None:
