@@ -203,7 +203,7 @@ class Logbook:
         if lost := self._recorder.lost:
             result["records_lost"] = lost
         result |= {"error": error} if error else {}
-        voice.tell(result=result)
+        voice.tell(result={name: result[name] for name in voice.RESULT})
         try:
             self._directory.write_result(result)
         except OSError as failure:

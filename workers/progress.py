@@ -195,7 +195,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
     """A record, None for a line that is none: a disk that was full may leave one."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and "frames" in record else None
 

@@ -5,7 +5,7 @@ it as lines of JSON, beside the log file:
 
     {"log": ...}     a line of the log that is an error, or that the user should know
     {"error": ...}   the sentence with which the program ends
-    {"result": ...}  what a learner has reached, as in result.json
+    {"result": ...}  what a learner has reached: RESULT of result.json
 """
 
 import contextlib
@@ -18,10 +18,17 @@ from typing import Any
 
 from impala_redis.common.errors import printable
 
+# What is told of a result. The whole could be longer than a line, by the names of strangers in it.
+RESULT = ("status", "mean_return_100", "frames", "wall_s")
+# No figure of a result is as large; an int may be.
+LEAST_ABSURD = 1e300
+
 # Names the pipe's descriptor, for the program that is started with it and no other.
 VARIABLE = "IMPALA_VOICE_FD"
 # So long a line is written whole or not at all (POSIX: at least 512 bytes, Linux 4,096).
 MOST_BYTES = 4096
+# The listener takes so many of these at one look: whoever writes without end must not hold it.
+LONGEST_LOOK = 256
 # A text is cut to this length: with up to 6 bytes a character the line is short enough.
 MOST_CHARACTERS = 600
 
@@ -32,7 +39,8 @@ def tell(**message: Any) -> None:
     if descriptor is None:
         return
     cut = {n: m[:MOST_CHARACTERS] if isinstance(m, str) else m for n, m in message.items()}
-    line = json.dumps(cut, ensure_ascii=False).encode(errors="replace") + b"\n"
+    # It begins a line of its own, too: somebody else may have left half of one there.
+    line = b"\n" + json.dumps(cut, ensure_ascii=False).encode(errors="replace") + b"\n"
     with contextlib.suppress(OSError):  # nobody reads it any more, or nobody has for very long
         if len(line) <= MOST_BYTES:
             os.write(descriptor, line)
@@ -64,6 +72,19 @@ def _descriptor() -> int | None:
     return descriptor
 
 
+def _can_be_shown(result: dict[str, Any]) -> bool:
+    """Whether a result has all of RESULT, each of its kind.
+
+    An environment's code finds the pipe in its own process, and may write to it.
+    """
+    status, *numbers = (result.get(name, "") for name in RESULT)
+    if numbers[0] is None:  # the mean return, before there is one
+        numbers[0] = 0
+    return isinstance(status, str) and all(
+        type(number) in (int, float) and abs(number) < LEAST_ABSURD for number in numbers
+    )
+
+
 class Listener:
     """The reading end: the messages of one program, which is started with `writing`."""
 
@@ -90,7 +111,7 @@ class Listener:
                 lines.append(printable(text))
             if isinstance(text := message.get("error"), str):
                 self.error = printable(text)
-            if isinstance(result := message.get("result"), dict):
+            if isinstance(result := message.get("result"), dict) and _can_be_shown(result):
                 self.result = result
         return lines
 
@@ -102,14 +123,17 @@ class Listener:
     def _messages(self) -> list[dict[str, Any]]:
         if self._reading not in self._mine:  # closed
             return []
-        data = self._partial
+        pieces = [self._partial]
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self._reading, 65_536):
-                data += chunk
-        *lines, self._partial = data.split(b"\n")
+            while len(pieces) <= LONGEST_LOOK and (piece := os.read(self._reading, MOST_BYTES)):
+                pieces.append(piece)
+        *lines, partial = b"".join(pieces).split(b"\n")
+        self._partial = partial[: MOST_BYTES + 1]  # enough to know that it is none of ours
         found = []
         for line in lines:
-            with contextlib.suppress(ValueError):
+            if len(line) > MOST_BYTES:
+                continue
+            with contextlib.suppress(ValueError, RecursionError):
                 message = json.loads(line)
                 if isinstance(message, dict):
                     found.append(message)

@@ -1,5 +1,6 @@
 """A learner's records: each tells of the time since the one before, per update and per second."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from impala_redis.common.errors import MessageRefused
 from impala_redis.common.learning.batch import Batch, make_batch
 from impala_redis.common.records.figures import in_status
 from impala_redis.common.records.recorder import Recorder
@@ -16,6 +18,7 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.workers import logbook as logbook_module
+from impala_redis.workers import voice
 from impala_redis.workers.logbook import Logbook
 from impala_redis.workers.plan import Plan
 
@@ -246,3 +249,31 @@ def test_status_gets_those_of_a_records_figures_that_have_a_value(bench: Bench) 
     assert expected <= set(left)
     assert left.keys() == set(in_status(left))
     assert "mean_return_100" not in left
+
+
+def test_a_result_reaches_impala_train_however_many_strangers_it_names(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given refused blocks under as many and as long names as are told apart
+    for number in range(100):
+        error = MessageRefused("malformed", "it is none" * 500)
+        error.actor = f"{number:064d}"
+        bench.logbook.refusals.note_refusal(error)
+
+    # when the run ends, with or without an error
+    with contextlib.closing(voice.Listener()) as listener:
+        monkeypatch.setenv(voice.VARIABLE, str(listener.writing))
+        voice._descriptor.cache_clear()
+        for status, error_text in (("solved", None), ("failed", "x" * 5000)):
+            bench.logbook.write_result(cast(Any, status), error_text)
+
+            # then impala-train hears of it
+            listener.hear()
+            assert listener.result is not None
+            assert listener.result["status"] == status
+    voice._descriptor.cache_clear()
+
+    # and the whole of it is on disk
+    saved = bench.directory.read_result()
+    assert saved is not None
+    assert len(saved["refused"]["by_actor"]) > 60

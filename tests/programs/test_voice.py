@@ -15,6 +15,8 @@ from impala_redis.workers import crew, voice
 from impala_redis.workers.plan import make_plan
 from support import Programs
 
+RESULT = {"status": "solved", "mean_return_100": 490.5, "frames": 1000, "wall_s": 2.2}
+
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[voice.Listener]:
@@ -29,13 +31,13 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[voice.Listener]:
 def test_what_is_told_is_heard_in_order(listener: voice.Listener) -> None:
     # when
     voice.tell(log="NO CHECKPOINT was written")
-    voice.tell(result={"status": "solved"})
+    voice.tell(result=RESULT)
     voice.tell(log="another")
     voice.tell(error="the disk is full")
 
     # then
     assert listener.hear() == ["NO CHECKPOINT was written", "another"]
-    assert (listener.error, listener.result) == ("the disk is full", {"status": "solved"})
+    assert (listener.error, listener.result) == ("the disk is full", RESULT)
     assert listener.hear() == []
 
 
@@ -118,6 +120,76 @@ def test_what_is_no_message_is_passed_over(listener: voice.Listener) -> None:
     os.write(listener.writing, json.dumps({"log": "half"}).encode()[5:] + b"\n")
     assert listener.hear() == ["half"]
     assert (listener.error, listener.result) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b"[" * 4000,
+        *(
+            json.dumps({"result": RESULT | change}).encode()
+            for change in (
+                *({"status": None}, {"frames": "many"}, {"frames": 10**400}, {"wall_s": None}),
+                *({"mean_return_100": "1"}, {"mean_return_100": [1]}, {"frames": True}),
+            )
+        ),
+        b'{"result": {}}',
+        b'{"result": {"status": "solved", "mean_return_100": 1e999, "frames": 1, "wall_s": 1}}',
+    ],
+    ids=lambda line: line[:90].decode(),
+)
+def test_what_an_environment_forges_is_passed_over(line: bytes, listener: voice.Listener) -> None:
+    # when its code writes to the pipe, which holds 64 KiB
+    for start in range(0, len(line), 50_000):
+        os.write(listener.writing, line[start : start + 50_000])
+        assert listener.hear() == []
+    os.write(listener.writing, b"\n")
+
+    # then
+    assert listener.hear() == []
+    assert (listener.error, listener.result) == (None, None)
+
+    # and what the program says itself is heard, as before
+    voice.tell(result=RESULT | {"mean_return_100": None})
+    assert listener.hear() == []
+    assert listener.result == RESULT | {"mean_return_100": None}
+
+
+def test_half_a_line_that_somebody_left_costs_no_message(listener: voice.Listener) -> None:
+    # given an environment's text without an end, short or long
+    for forged in (b"x", b"x" * 20_000, b'{"log": "'):
+        os.write(listener.writing, forged)
+
+        # when
+        voice.tell(log="NO CHECKPOINT was written", result=RESULT)
+
+        # then
+        assert listener.hear() == ["NO CHECKPOINT was written"]
+        assert listener.result == RESULT
+        listener.result = None
+
+
+def test_a_flood_without_an_end_is_looked_at_in_parts_and_takes_no_memory(
+    listener: voice.Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a pipe that is never empty
+    looks = []
+
+    def endless(descriptor: int, size: int) -> bytes:
+        looks.append(size)
+        assert len(looks) < 10_000
+        return b"x" * size
+
+    monkeypatch.setattr(os, "read", endless)
+
+    # when
+    for _ in range(3):
+        assert listener.hear() == []
+
+    # then
+    assert len(looks) == 3 * voice.LONGEST_LOOK
+    assert len(listener._partial) <= 2 * voice.MOST_BYTES
 
 
 def test_the_last_words_of_a_lost_actor_are_news_and_the_error_with_which_it_ended(
