@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +26,7 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     A symbolic link of that name is replaced, and what it leads to is left alone. Data in pieces are
     written as they come, so that the whole is never held. Raises OSError.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
