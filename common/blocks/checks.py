@@ -22,6 +22,8 @@ MOST = float(np.finfo(np.float32).max)
 # value. A cell of an LSTM, which an honest step changes by 1 at most, stays below 2**24 in float32;
 # and rewards up to here leave room below `MOST` for the square of a sum of thousands of them.
 MOST_NUMBER = 1e9
+# --reward-scale works in the learner, behind these checks.
+REMEDY = "; divide them in the environment, for --reward-scale comes too late"
 
 
 def fit_part(rows: Trajectory, spec: RunSpec) -> tuple[Trajectory, Flags, tuple[Unfit, ...]]:
@@ -51,7 +53,7 @@ def _faults(rows: Trajectory, spec: RunSpec) -> Iterator[tuple[str, str, str, Fl
     for leaf in spec.observation.leaves:
         yield from _faults_of_observations(rows.observations, leaf, bool(spec.observation.parts))
     log_probs, most = rows.behaviour_log_probs, MOST_NUMBER if continuous else 0
-    yield from _faults_of_numbers("rewards", "rewards", rows.rewards, advice="; scale them down")
+    yield from _faults_of_numbers("rewards", "rewards", rows.rewards, advice=REMEDY)
     yield from _faults_of_numbers("log_probs", "log-probabilities", log_probs, most=most)
     yield from _faults_of_numbers("memory", "memories of the network", rows.memory)
     if continuous:

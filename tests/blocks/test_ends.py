@@ -198,6 +198,8 @@ def test_an_absurd_reward_costs_its_columns_and_no_later_return() -> None:
 
     # then whole blocks are never refused for it, and what is left is without its traces
     assert {unfit.kind for block in found for unfit in block.unfit} == {"rewards"}
+    told = {unfit.explanation for block in found for unfit in block.unfit}
+    assert all("divide them in the environment" in explanation for explanation in told)
     assert sum(unfit.columns for block in found for unfit in block.unfit) < 6 * 60 / 2
     episodes = [episode for block in found for episode in block.episodes]
     assert len(episodes) > 300
