@@ -179,6 +179,14 @@ def test_of_very_many_figures_none_is_read_but_the_epoch(
     assert (found["figures"], found["epoch"]) == ({}, 1)
 
 
+def test_a_figure_with_a_name_of_100_kb_is_not_read(
+    learner: LearnerLink, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    learner.renew({"frames": 5.0})
+    operator.hset(learner.keys.epoch, "learner:" + "x" * 100_000, 1)
+    assert set(monitor.read_learner()["figures"]) == {"frames", "epoch"}
+
+
 @pytest.mark.parametrize(
     "name",
     ["stats", "trajectories", "inflight", "lock", "epoch", "weights", "stats consumed"],
