@@ -323,6 +323,15 @@ def test_no_episode_ends_in_a_column_of_fake_rows() -> None:
     assert "more episodes" in str(refusal(block))
 
 
+def test_an_episode_does_not_end_where_one_of_the_next_column_does() -> None:
+    # given an end of the next column after as many steps as a lie needs, and with its points
+    block = make_block([2, 4], [(3.0, 3), (4.0, 4)], num_envs=3)
+    block.trajectory.mask[7, 2] = block.trajectory.rewards[7, 2] = 0
+
+    # when / then
+    refusal(block._replace(episodes=(*block.episodes, Episode(7.0, 7, 2))))
+
+
 def test_fake_rows_are_no_steps_of_an_episode() -> None:
     # given three fake rows where an honest actor sends one
     block = make_block([], [(8.0, 8)])

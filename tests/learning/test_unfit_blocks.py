@@ -112,6 +112,41 @@ def test_an_update_is_made_of_the_blocks_that_allow_one(kind: str, name: str) ->
     assert learner.window.episodes == 3
 
 
+def test_blocks_that_nearly_allow_none_are_left_out_with_those_that_do_not() -> None:
+    # given a block that allows no update, and one whose gradients are finite, but above 1e15
+    spec, learner = make_learner()
+    batch = make_data(spec, "abc")
+    spoil(batch, "a", "observations")
+    batch.rows.rewards[:, WIDTH : 2 * WIDTH] = 1e17
+
+    # when
+    learner.update(batch)
+
+    # then the sum of many such gradients is never tried
+    assert [part.actor[0] for part in batch.unfit] == ["a", "b"]
+    assert learner.skipped == 0
+
+
+def test_replayed_columns_stay_in_an_update_that_leaves_blocks_out() -> None:
+    # given the same columns, of which the first come from an actor or from the replay memory
+    weights = []
+    for replayed in (0, WIDTH):
+        spec, learner = make_learner()
+        batch = make_data(spec, "abc")
+        spoil(batch, "b")
+        batch.replayed = replayed
+        if replayed:
+            del batch.parts[0], batch.blocks[0], batch.episodes[0]
+
+        # when
+        learner.update(batch)
+        weights.append(weights_of(learner))
+
+    # then they are trained on alike
+    for name, ours in weights[0].items():
+        assert np.array_equal(ours, weights[1][name]), name
+
+
 def test_a_flood_of_such_blocks_is_no_fault_of_the_network() -> None:
     # given an actor whose blocks were fit
     spec, learner = make_learner()
