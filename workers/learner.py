@@ -56,7 +56,7 @@ Reply = TypeVar("Reply")
 
 # Without data there is little to record, except that there was none.
 IDLE_RECORD_S = 5.0
-# Updates in a row without finite gradients, for no block that a single actor sent, after which the
+# Updates in a row without finite gradients for which the network is at fault, after which the
 # run stops.
 NOT_FINITE_LIMIT = 20
 

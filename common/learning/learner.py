@@ -18,7 +18,6 @@ from impala_redis.common.errors import CheckpointError, NotFinite
 from impala_redis.common.learning.batch import Batch, Inputs, Part, one_plain_column, only
 from impala_redis.common.learning.device import Stages, enough_memory
 from impala_redis.common.learning.optimizers import Optimizer, scheduled
-from impala_redis.common.learning.sequences import Standing
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
@@ -65,9 +64,8 @@ class Learner:
         self.updates = 0
         self.frames = 0  # environment steps trained on
         self.skipped = 0  # updates whose loss or gradients were not finite, since the start
-        self.faults_in_a_row = 0  # those that were not the fault of single blocks
+        self.faults_in_a_row = 0  # those that were the network's fault
         self._at_fault = False
-        self._standing = Standing()
         self.device_s = 0.0  # in which the device had an update to compute, since the start
 
     @enough_memory()
@@ -83,13 +81,9 @@ class Learner:
         stages.end("transfer_s")
         numbers, stepped = self._step(inputs, stages)
         stages_s = stages.seconds()
-        if stepped:
-            self._standing.note(fit={part.actor for part in batch.parts})
-        else:
-            fit = self._leave_out_unfit(batch, inputs)
-            if fit:
-                columns = torch.cat([torch.arange(p.start, p.stop) for p in fit])
-                numbers, stepped = self._step(only(inputs, columns), Stages(self.device))
+        if not stepped and (fit := self._leave_out_unfit(batch, inputs)):
+            columns = torch.cat([torch.arange(p.start, p.stop) for p in fit])
+            numbers, stepped = self._step(only(inputs, columns), Stages(self.device))
         self.device_s += sum(stages_s.values())
         self._count(batch, stepped)
         return numbers | stages_s
@@ -122,26 +116,21 @@ class Learner:
     def _leave_out_unfit(self, batch: Batch, inputs: Inputs) -> list[slice]:
         """The columns that allow a finite step; the batch leaves the others out.
 
-        Without any, the network or what it is given is at fault.
+        Without any, the network is at fault if a plain column allows none either. Whatever blocks
+        say else could be the work of a stranger.
         """
         replayed = [Part(REPLAYED, slice(0, batch.replayed))] if batch.replayed else []
-        fit, spoilt = self._fit_parts(inputs, [*replayed, *batch.parts])
-        self._standing.note(
-            {part.actor for part in fit} - {REPLAYED}, unfit={part.actor for part in spoilt}
-        )
+        fit = self._fit_parts(inputs, [*replayed, *batch.parts])
         batch.leave_out([part for part in batch.parts if part not in fit])
-        self._at_fault = not fit and (
-            self._standing.all_fallen or not self._allows_step(one_plain_column(inputs))
-        )
+        self._at_fault = not fit and not self._allows_step(one_plain_column(inputs))
         return [part.columns for part in fit]
 
-    def _fit_parts(self, inputs: Inputs, parts: list[Part]) -> tuple[list[Part], list[Part]]:
-        """The parts of which a finite step can be made, and those of which, by themselves, none.
+    def _fit_parts(self, inputs: Inputs, parts: list[Part]) -> list[Part]:
+        """The parts of which a finite step can be made, together, too: looked for by halves.
 
-        They are looked for by halves. What it would take too long to find is neither: strangers'
-        blocks around it must not count against its actor.
+        What it would take too long to find is left out with the others.
         """
-        fit, spoilt, unknown = list[Part](), list[Part](), [parts] if parts else []
+        fit, unknown = list[Part](), [parts] if parts else []
         for _ in range(MOST_TRIES):
             if not unknown:
                 break
@@ -152,9 +141,7 @@ class Learner:
             elif len(some) > 1:
                 half = len(some) // 2
                 unknown += [some[half:], some[:half]]
-            else:
-                spoilt += some
-        return fit, spoilt
+        return fit
 
     def _allows_step(self, inputs: Inputs) -> bool:
         """Whether the gradient of such columns is finite, and far from not being so."""

@@ -9,7 +9,6 @@ import torch
 from impala_redis.common.blocks.trajectory import Episode
 from impala_redis.common.learning.batch import Batch, Inputs, Part, make_batch
 from impala_redis.common.learning.learner import MOST_TRIES, Learner
-from impala_redis.common.learning.sequences import Standing
 from impala_redis.common.records.window import Played
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
@@ -175,21 +174,23 @@ def test_a_flood_before_any_good_block_is_no_fault_of_the_network_either() -> No
     assert (learner.skipped, learner.faults_in_a_row) == (30, 0)
 
 
-def test_when_nobodys_blocks_allow_an_update_any_more_the_fault_counts() -> None:
+def test_a_run_whose_blocks_all_cease_to_allow_updates_waits_for_a_good_one() -> None:
     # given two actors whose blocks were fit
     spec, learner = make_learner()
     learner.update(make_data(spec, "ab"))
 
-    # when first the one's, then the other's are not any more
-    for name, expected in (("a", 0), ("b", 1), ("a", 2)):
+    # when nobody's are any more, which strangers could pretend
+    for name in "aba":
         batch = make_data(spec, name)
         spoil(batch, name)
         learner.update(batch)
-        assert learner.faults_in_a_row == expected
 
-    # then a good one ends it
+    # then it is counted, and the next good one makes an update
+    assert (learner.skipped, learner.faults_in_a_row) == (3, 0)
+    before = weights_of(learner)
     learner.update(make_data(spec, "a"))
-    assert learner.faults_in_a_row == 0
+    assert (learner.skipped, learner.faults_in_a_row) == (3, 0)
+    assert weights_of(learner) != before
 
 
 @pytest.mark.parametrize("value", [1e30, 1e38])
@@ -233,7 +234,7 @@ def test_the_search_for_unfit_blocks_is_bounded(monkeypatch: pytest.MonkeyPatch)
     assert Part(("a", 1), slice(0, 3)) not in batch.unfit
 
 
-def test_whom_a_flood_hides_has_not_fallen() -> None:
+def test_an_actor_whom_a_flood_hides_is_left_out_and_the_run_goes_on() -> None:
     # given an actor whose blocks were fit
     spec, learner = make_learner()
     learner.update(make_data(spec, "a"))
@@ -251,15 +252,3 @@ def test_whom_a_flood_hides_has_not_fallen() -> None:
 
     # but the run has no reason to end
     assert (learner.skipped, learner.faults_in_a_row) == (25, 0)
-
-
-def test_an_actor_is_remembered_among_those_of_good_standing_until_it_falls() -> None:
-    standing = Standing()
-    assert not standing.all_fallen
-    standing.note(fit=[("a", 1), ("b", 1)])
-    standing.note(fit=(), unfit=[("a", 1), ("stranger", 1)])
-    assert not standing.all_fallen
-    standing.note(fit=(), unfit=[("b", 1)])
-    assert standing.all_fallen
-    standing.note(fit=[("a", 1)])
-    assert not standing.all_fallen
