@@ -31,7 +31,7 @@ from impala_redis.common.records.history import Run, series
 RUNS = Path("runs/pictures")
 PRESET = ["--preset", "cartpole"]
 GOAL = 475.0
-COLUMNS, LINES = 84, 30
+COLUMNS, LINES = 96, 30
 COLOUR = "#0072b2"
 
 # Rich moves the cursor up, line by line, before it draws the panel again.
