@@ -37,10 +37,9 @@ _NAME = re.compile(r"checkpoint-(\d{12})\.json")
 # The facts take some KB, and the spec among them at most 64 KiB.
 MOST_FACTS_BYTES = 4_194_304
 # The tensors take at most as many bytes as the network's parameters this many times (weights, two
-# slots of an optimizer, and room for one more), beside a header and the state of a generator.
+# slots of an optimizer, and room for one more), beside a header and the state of a generator. A
+# spec with more parameters than a message of Redis has room for is refused before.
 COPIES, MOST_BYTES_BESIDE = 4, 16_777_216
-# Whatever the spec says: the weights of such a network would fill no message of Redis.
-MOST_BYTES = 8_589_934_592
 # Facts that count something, and the most of each: the next ones must fit, too.
 _COUNTS = {
     "updates": 10**11,
@@ -222,8 +221,7 @@ def _most_bytes(facts: dict[str, Any], path: Path) -> int:
         shapes = read_saved_spec(facts, path).parameter_shapes()
     except (SpecMismatch, ConfigError):  # whoever needs the spec refuses it
         return MOST_BYTES_BESIDE
-    parameters = sum(map(prod, shapes.values()))
-    return min(COPIES * 4 * parameters + MOST_BYTES_BESIDE, MOST_BYTES)
+    return COPIES * 4 * sum(map(prod, shapes.values())) + MOST_BYTES_BESIDE
 
 
 def _check_weights(tensors: Tensors, name: str) -> None:

@@ -201,7 +201,7 @@ def test_a_huge_network_in_the_spec_makes_no_room_for_huge_tensors(run: Path) ->
         file.truncate(10_000_000_000)
 
     # when / then
-    with pytest.raises(ImpalaError, match=r"longer than 8,589,934,592 bytes"):
+    with pytest.raises(ImpalaError, match=r"longer than 16,777,216 bytes"):
         from_checkpoint(path)
 
 
