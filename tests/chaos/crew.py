@@ -93,10 +93,12 @@ class Crew:
             link.close()
 
     def actor_records(self) -> dict[str, dict[str, str]]:
-        """What every live actor last said of itself."""
+        """What every live actor last said of itself; nothing before a learner has come."""
         link = MonitorLink(self.url, self.run, "test")
         try:
             return link.read_actors()
+        except RunMissing:
+            return {}
         finally:
             link.close()
 

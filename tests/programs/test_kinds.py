@@ -105,9 +105,11 @@ def test_a_run_trains_and_its_policy_can_be_played(
     (tmp_path / "rooms.py").write_text(MODULE)
     here = {"PYTHONPATH": str(tmp_path)}
 
-    # when it is trained for some updates, and played
+    # when it is trained for some updates, and played; without instructions for it, a processor
+    # takes seconds for an update in bfloat16
+    frames = 160 if "bfloat16" in kind else 640
     code, output = programs.run(
-        *("impala-train", *KINDS[kind], *SMALL, "--total-frames", "640", "--run-dir", "run"),
+        *("impala-train", *KINDS[kind], *SMALL, "--total-frames", str(frames), "--run-dir", "run"),
         *("--stop-at-return", "none"),
         **here,
     )
@@ -121,7 +123,7 @@ def test_a_run_trains_and_its_policy_can_be_played(
     # then it was trained on all it should, with finite figures, and no gradient was thrown away
     result = json.loads((programs.folder / "run" / "result.json").read_text())
     assert result["status"] == "finished"
-    assert result["frames"] >= 640
+    assert result["frames"] >= frames
     records = records_of(programs.folder / "run")
     last, sizes = records[-1], [r["bytes_per_step"] for r in records if "bytes_per_step" in r]
     assert last["updates_skipped"] == 0

@@ -110,9 +110,10 @@ class Bears(Plain):
 
 
 def forge(answer):
-    for descriptor in range(3, 30):
+    for descriptor in os.listdir("/proc/self/fd"):
         try:
-            os.write(descriptor, answer)
+            if int(descriptor) > 2:
+                os.write(int(descriptor), answer)
         except OSError:
             pass
 
