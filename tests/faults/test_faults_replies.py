@@ -123,7 +123,12 @@ def test_a_server_that_is_none_ends_a_program_in_one_sentence(
 @pytest.mark.processes
 @pytest.mark.fault(58)
 @pytest.mark.parametrize(
-    "program", ["status", pytest.param("eval", marks=pytest.mark.full), "learner", "actor", "train"]
+    "program",
+    [
+        "status",
+        "actor",
+        *(pytest.param(p, marks=pytest.mark.full) for p in ("eval", "learner", "train")),
+    ],
 )
 def test_a_program_that_reads_a_reply_without_an_end_ends_when_it_is_asked_to(
     programs: Programs, program: str

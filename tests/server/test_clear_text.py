@@ -3,7 +3,6 @@
 import logging
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,13 +23,17 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[OwnServer]:
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
     """A server on every address that wants a password."""
     options = ("--bind", "*", "--protected-mode", "no", "--requirepass", "hush")
-    with OwnServer(tmp_path, *options) as own:
-        connection._warn_of_clear_text.cache_clear()
+    with OwnServer(tmp_path_factory.mktemp("guarded"), *options) as own:
         yield own
+
+
+@pytest.fixture(autouse=True)
+def _nobody_was_warned() -> None:
+    connection._warn_of_clear_text.cache_clear()
 
 
 def warnings(url: str, caplog: pytest.LogCaptureFixture) -> list[str]:
