@@ -57,13 +57,13 @@ def remove_leftovers(folder: Path, name: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def open_to_append(path: Path, *, mode: int = 0o666, buffering: int = -1) -> BinaryIO:
-    """Opens a file for writing at its end, and makes it, with `mode`, if it is not there.
+def open_to_append(path: Path, *, buffering: int = -1) -> BinaryIO:
+    """Opens a file for writing at its end, and makes it if it is not there.
 
     Raises OSError, also when the name belongs to a symbolic link or to no regular file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    return os.fdopen(_opened(path, flags, mode, follow=False), "ab", buffering=buffering)
+    return os.fdopen(_opened(path, flags, 0o666, follow=False), "ab", buffering=buffering)
 
 
 def open_for_its_owner(path: Path) -> int:

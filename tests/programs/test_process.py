@@ -99,47 +99,22 @@ def test_a_second_ctrl_c_ends_a_program_that_is_stuck_in_a_library(
 @pytest.mark.fault(47)
 @pytest.mark.parametrize("code", [STUCK, LOOPED])
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_one_ctrl_c_that_arrives_by_two_ways_does_not_end_a_program_at_once(
-    first: signal.Signals, code: str
+@pytest.mark.parametrize(
+    ("again", "bound"),
+    [(signal.SIGINT, "TYPED_AFTER_S"), (signal.SIGTERM, "AGAIN_AFTER_S")],
+)
+def test_a_second_signal_ends_a_program_that_is_stuck_only_if_it_comes_late(
+    again: signal.Signals, bound: str, first: signal.Signals, code: str
 ) -> None:
     # given
-    code = code.replace("stop =", "stopping.TYPED_AFTER_S = 1.0\nstop =", 1)
+    code = code.replace("stop =", f"stopping.{bound} = 1.0\nstop =", 1)
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=before_exec) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == b"stuck\n"
 
-        # when a terminal and what started the program signal it, sooner than anybody types
-        for number in (first, signal.SIGINT):
-            program.send_signal(number)
-            with pytest.raises(subprocess.TimeoutExpired):
-                program.wait(0.1)
-
-        # then it goes on to its end, until somebody types it again
-        with pytest.raises(subprocess.TimeoutExpired):
-            program.wait(1.2)
-        program.send_signal(signal.SIGINT)
-        try:
-            assert program.wait(5) == 130
-        finally:
-            program.kill()
-
-
-@pytest.mark.fault(47)
-@pytest.mark.parametrize("code", [STUCK, LOOPED])
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_sigterm_ends_a_program_that_is_stuck_when_it_comes_late(
-    first: signal.Signals, code: str
-) -> None:
-    # given
-    code = code.replace("stop =", "stopping.AGAIN_AFTER_S = 1.0\nstop =", 1)
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=before_exec) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == b"stuck\n"
-
-        # when it is asked to stop by several who mean the same, then that does not end it
-        for number in (first, signal.SIGTERM, signal.SIGTERM):
+        # when it is asked to stop by several ways that mean the same, then that does not end it
+        for number in (first, again, again):
             program.send_signal(number)
             with pytest.raises(subprocess.TimeoutExpired):
                 program.wait(0.1)
@@ -147,7 +122,7 @@ def test_a_second_sigterm_ends_a_program_that_is_stuck_when_it_comes_late(
         # but one that comes later does
         with pytest.raises(subprocess.TimeoutExpired):
             program.wait(1.2)
-        program.send_signal(signal.SIGTERM)
+        program.send_signal(again)
         try:
             assert program.wait(5) == 130
         finally:
