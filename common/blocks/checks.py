@@ -93,7 +93,7 @@ def _faults_of_numbers(
     most: float = MOST_NUMBER,
     advice: str = "",
 ) -> Iterator[tuple[str, str, str, Flags]]:
-    """Of float32 numbers that must lie in `least` .. `most`."""
+    """Faults of float32 numbers that must lie in `least` .. `most`."""
     if (bad := _beyond(values, least, most)) is None:
         return  # nor is there a NaN
     if (nonfinite := _not_finite(values)) is not None:

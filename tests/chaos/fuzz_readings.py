@@ -2,7 +2,7 @@
 
 Hostile texts stand in the place of what the server's functions reply; all the rest is the program's
 own: it parses them, makes a status of two readings, and prints it as text, on a screen and as JSON.
-`python fuzz_readings.py SEED COUNT` prints a report as JSON, as fuzz.py does.
+`PYTHONPATH=.. python fuzz_readings.py SEED COUNT` prints a report as JSON, as fuzz.py does.
 """
 
 import io

@@ -1,9 +1,10 @@
 """A seeded fuzzer of what a server replies, to every command that a program sends.
 
 It plays the server inside of the process: a socket that answers each command with a good reply, a
-damaged one, one of another command, or bytes that are none. `python fuzz_replies.py SEED COUNT`
-makes so many calls of the links and of the sentinels' questions and prints a report as JSON: how
-they ended, what went wrong, the most CPU time that one took, and how far the process grew.
+damaged one, one of another command, or bytes that are none. `PYTHONPATH=.. python fuzz_replies.py
+SEED COUNT` makes so many calls of the links and of the sentinels' questions and prints a report as
+JSON: how they ended, what went wrong, the most CPU time that one took, and how far the process
+grew.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 One file of a good run is changed at a time, now and then two: its bytes, a value in its JSON or
 TOML, the header or the numbers of its tensors, under a digest that fits again; or it becomes a
-pipe, a device, a link, a folder or a sparse file. `python fuzz_runs.py SEED COUNT` prints a report
-as JSON, as `fuzz.py` does.
+pipe, a device, a link, a folder or a sparse file.
+`PYTHONPATH=.. python fuzz_runs.py SEED COUNT` prints a report as JSON, as `fuzz.py` does.
 """
 
 import hashlib
