@@ -158,7 +158,7 @@ class MessageRefused(ImpalaError):
         self.actor = ""  # whose message it says it is; empty where that cannot be read
 
 
-# Of a text in a message. It leaves room for the longest path that a system takes.
+# The longest text in a message. It leaves room for the longest path that a system takes.
 MOST_CHARACTERS = 5000
 
 

@@ -31,7 +31,7 @@ from impala_redis.workers.pace import LONG_CALL_S, say
 # For the environment to be made, and to be closed.
 MADE_WITHIN_S, CLOSED_WITHIN_S = 300.0, 2.0
 POLL_S = 0.02
-# Of the line with the spaces: a run's spec, which holds them, is shorter.
+# The line with the spaces is no longer: a run's spec, which holds them, is shorter.
 MOST_ANSWER_BYTES = 1_000_000
 _FORGED = "its code has written to a descriptor of ours, which was to tell the spaces"
 

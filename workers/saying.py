@@ -20,7 +20,7 @@ from impala_redis.common.errors import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Of one text, such as an error of an environment's code with its frames.
+# The most lines of one text, such as an error of an environment's code with its frames.
 MOST_LINES = 500
 
 

@@ -33,7 +33,7 @@ COUNTERS = ("produced", "foreign", "dup_push", *WHEREABOUTS[:5])
 
 # In bytes: a longer text is not read, only how long it is.
 MOST_BYTES, MOST_BYTES_OF_A_NUMBER, MOST_BYTES_OF_A_SPEC = 200, 40, 2**20
-# Of more actors the others are counted, of more figures of a learner none is read.
+# More actors than these are only counted; of more figures of a learner none is read.
 MOST_ACTORS, MOST_FIGURES = 4096, 512
 # A server with millions of other keys is looked through for this long.
 LOOK_S = 2.0

@@ -12,7 +12,7 @@ from support import ROOT
 
 # What a page, a network and a few files take; a file that is read whole would take more.
 GROWTH_MB = 100.0
-# Of one run directory, with a learner that is made for it.
+# The most that one run directory takes, with a learner that is made for it.
 CPU_S = 2.0
 
 
