@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from impala_redis.common.acting.numpy_policy import features
+from impala_redis.common.blocks.features import features
 from impala_redis.common.envs.observations import MAX_SCALE_TEXT, Encoder, observation_spec
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from impala_redis.common.acting.numpy_policy import features
+from impala_redis.common.blocks.features import features
 from impala_redis.common.envs import gridworld
 from impala_redis.common.envs.actions import ActionDecoder, action_spec
 from impala_redis.common.envs.observations import Encoder, encoded_text, observation_spec

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from some_spaces import NUMERIC
 
-from impala_redis.common.acting.numpy_policy import features
+from impala_redis.common.blocks.features import features
 from impala_redis.common.envs.observations import (
     TEXT_BUCKETS,
     TEXT_WORDS,
