@@ -26,10 +26,12 @@ from bench import measuring
 from bench.measuring import Figures, Spreads
 from bench.plain_torch import bare_update
 from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.learning.batch import Batch, make_batch
+from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers.options import CONTEXT
@@ -59,7 +61,7 @@ def play(spec: RunSpec, learner: Learner, batch_size: int) -> list[Batch]:
     actor.policy.load(1, learner.weights())
     batches = []
     for _ in range(BATCHES):
-        batch = make_batch(spec, batch_size, pinned=False)
+        batch = Batch(empty_trajectory(spec, batch_size))
         batch.take(actor.unroll().trajectory, 0, 1)
         batch.rows.mask[:] = True  # every row counts as a frame, for both
         batch.frames = batch.rows.mask.size
@@ -84,7 +86,7 @@ class Contest:
 
     def __init__(self, spec: RunSpec, config: Config, case: Case, compiled: bool) -> None:
         self._case, self._rows = case, spec.unroll_length * case.batch_size
-        self._learner = Learner(spec, config, CPU)
+        self._learner = Learner(config, TorchEngine(spec, config, CPU))
         batches = play(spec, self._learner, case.batch_size)
         self._batches, self._figures = itertools.cycle(batches), list[Figures]()
         self._updates = {"update_s": self._update, "bare_s": bare_update(spec, config, batches)}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.policy import Policy
-from impala_redis.common.learning.batch import stacked
+from impala_redis.common.learning.torch_inputs import stacked
 from impala_redis.common.networks.network import Network, NetworkInput, make_network
 from impala_redis.common.run.spaces import ActionSpec, ObservationPart, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec

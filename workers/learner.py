@@ -23,7 +23,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -34,8 +34,13 @@ from impala_redis.common.errors import (
     OutOfStep,
     RunMissing,
 )
-from impala_redis.common.learning.delay import Delay, most_behind
-from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.feeding.delay import Delay, most_behind
+from impala_redis.common.feeding.feeder import Feeder
+from impala_redis.common.feeding.intake import Intake
+from impala_redis.common.feeding.publisher import Publisher
+from impala_redis.common.feeding.replay import make_replay
+from impala_redis.common.learning.engines import make_engine
+from impala_redis.common.learning.learner import Learner
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
@@ -46,9 +51,6 @@ from impala_redis.workers.plan import Plan, make_plan
 from impala_redis.workers.setting_options import GroupedCommand, every_setting
 from impala_redis.workers.terms import Terms, terms_options
 from impala_redis.workers.training import Training, actor_command
-
-if TYPE_CHECKING:
-    from impala_redis.common.learning.learner import Learner
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class Job:
 
     plan: Plan
     redis_url: str
+    engine: str
     device: str
     threads: int
     resume: bool
@@ -75,7 +78,7 @@ class Job:
 
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
-@shared("redis-url", "run", "run-dir", "preset", "config", "device", "threads", "resume")
+@shared("redis-url", "run", "run-dir", "preset", "config", "engine", "device", "threads", "resume")
 @terms_options
 @shared("wait-redis-s", "log-level")
 @every_setting
@@ -85,6 +88,7 @@ def main(
     run_dir: Path | None,
     preset: str | None,
     config_file: Path | None,
+    engine: str,
     device: str,
     threads: int,
     resume: bool,
@@ -107,7 +111,7 @@ def main(
             resume=resume,
             overrides=overrides,
         )
-        job = Job(plan, redis_url, device, threads, resume, terms, wait_redis_s)
+        job = Job(plan, redis_url, engine, device, threads, resume, terms, wait_redis_s)
         if LearnerProgram(job, stop).run() == "interrupted":
             raise SystemExit(EXIT_INTERRUPTED)
 
@@ -168,7 +172,7 @@ class LearnerProgram:
                 return status
         return "interrupted"
 
-    def _goal_reached(self, learner: "Learner") -> ResultStatus | None:
+    def _goal_reached(self, learner: Learner) -> ResultStatus | None:
         settings, mean_return = self._config.training, learner.window.mean_return
         goal = settings.stop_at_return
         if goal is not None and mean_return is not None and mean_return >= goal:
@@ -184,19 +188,11 @@ class LearnerProgram:
         job, transport = self._job, self._config.transport
         publisher = self._start_publishing(spec, begun)
 
-        # Late: torch takes a second to import, and all that can be refused was refused above.
+        # Late: torch, if it is needed, takes a second to import, and all that can be refused was
+        # refused above.
         with process.keeping_all():
-            import torch
-
-            from impala_redis.common.learning.device import choose_device
-            from impala_redis.common.learning.feeder import Feeder
-            from impala_redis.common.learning.intake import Intake
-            from impala_redis.common.learning.learner import Learner
-            from impala_redis.common.learning.replay import make_replay
-
-        torch.set_num_threads(job.threads)
-        device = choose_device(job.device)
-        learner = Learner(spec, self._config, device)
+            engine = make_engine(job.engine, job.device, job.threads, spec, self._config)
+        learner = Learner(self._config, engine)
         if saved:
             learner.restore(saved)
             log.info("resumed from %s: %d updates", saved.path.name, learner.updates)
@@ -215,11 +211,16 @@ class LearnerProgram:
                 reopen=lambda: self._reopen(publisher),
                 refusals=logbook.refusals,
             )
-            batch_size, replay = self._config.training.batch_size, make_replay(spec, self._config)
-            feeder = Feeder(intake, spec, batch_size, device, replay)
+            batch_size = self._config.training.batch_size
+            feeder = Feeder(
+                intake,
+                lambda: engine.empty_rows(batch_size),
+                engine.stage,
+                make_replay(spec, self._config),
+            )
             feeder.start()
         begun.callback(feeder.close)  # or the interpreter might end while it copies to a GPU
-        log.info("ready on %s; waiting for the first batch", device)
+        log.info("ready on %s; waiting for the first batch", engine.where)
         delay = Delay(transport.force_lag)
         to_join = actor_command(spec.run, self._config.environment.env, self._link.url)
         return Training(spec, to_join, learner, feeder, publisher, logbook, delay)
@@ -234,7 +235,7 @@ class LearnerProgram:
         begun.callback(publisher.close)  # or it would renew the lease that is given back
         return publisher
 
-    def _introduce(self, publisher: Publisher, spec: RunSpec, learner: "Learner") -> None:
+    def _introduce(self, publisher: Publisher, spec: RunSpec, learner: Learner) -> None:
         """Lets actors join; opens the run again if the server lost it while torch was imported."""
         self._link.forget_joins()
         try:
@@ -284,7 +285,7 @@ class LearnerProgram:
             self._link.release()
 
 
-def _stop_if_not_finite(learner: "Learner") -> None:
+def _stop_if_not_finite(learner: Learner) -> None:
     if learner.faults_in_a_row >= NOT_FINITE_LIMIT:
         raise NotFinite(
             f"{NOT_FINITE_LIMIT} updates in a row had no finite gradients; lower "

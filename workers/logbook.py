@@ -7,13 +7,16 @@ import platform
 import shlex
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from impala_redis import __version__
 from impala_redis.common.envs.atari import action_repeat
 from impala_redis.common.errors import Fenced, RunDirectoryError
-from impala_redis.common.learning.publisher import Publisher
-from impala_redis.common.learning.tally import Means, Refusals, Tally
+from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.feeding.feeder import Feeder
+from impala_redis.common.feeding.publisher import Publisher
+from impala_redis.common.feeding.tally import Means, Refusals, Tally
+from impala_redis.common.learning.learner import Learner
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.figures import in_status, shown_return
 from impala_redis.common.records.recorder import Recorder
@@ -23,11 +26,6 @@ from impala_redis.common.run.saved_spec import MADE_BY
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers import pacing, process, voice
 from impala_redis.workers.plan import Plan
-
-if TYPE_CHECKING:
-    from impala_redis.common.learning.batch import Batch
-    from impala_redis.common.learning.feeder import Feeder
-    from impala_redis.common.learning.learner import Learner
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ AT_MOST_ONE = ("wait_share", "device_busy_share", "claim_share", "publish_share"
 class Logbook:
     """Writes what one learner does into its run directory."""
 
-    def __init__(self, plan: Plan, spec: RunSpec, learner: "Learner") -> None:
+    def __init__(self, plan: Plan, spec: RunSpec, learner: Learner) -> None:
         self._plan, self._spec, self._learner = plan, spec, learner
         self._directory = plan.directory
         self._unwritten: dict[str, str] = {}  # what could not be written last time, and why
@@ -91,7 +89,7 @@ class Logbook:
             self._first_batch = time.monotonic()
             log.info("the first batch is here")
 
-    def note_update(self, batch: "Batch", figures: dict[str, float]) -> None:
+    def note_update(self, batch: Batch, figures: dict[str, float]) -> None:
         """Counts an update that was just made, and its figures, in the next record."""
         now, version = time.monotonic(), self._learner.version
         self._means.add(figures)
@@ -115,7 +113,7 @@ class Logbook:
         """Whether there were updates since the last record."""
         return self._learner.updates > self._last_updates
 
-    def record(self, feeder: "Feeder", publisher: Publisher) -> dict[str, float]:
+    def record(self, feeder: Feeder, publisher: Publisher) -> dict[str, float]:
         """Writes one record, sometimes a line in the log; returns the figures for status."""
         learner, now = self._learner, time.monotonic()
         rises = self._rises(now, feeder, publisher)
@@ -147,7 +145,7 @@ class Logbook:
             if record[name] is not None
         }
 
-    def _rises(self, now: float, feeder: "Feeder", publisher: Publisher) -> dict[str, float]:
+    def _rises(self, now: float, feeder: Feeder, publisher: Publisher) -> dict[str, float]:
         """By how much each total rose since the last record."""
         before, self._totals = (
             self._totals,

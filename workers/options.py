@@ -180,6 +180,13 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
         type=click.Path(path_type=Path, dir_okay=False),
         help="TOML file of settings; outranks the preset.",
     ),
+    "engine": option(
+        "engine",
+        type=click.Choice(["auto", "numpy", "torch"]),
+        default="auto",
+        help="What the learner computes with. auto: numpy, which is faster and starts sooner, for "
+        "hidden layers alone on a CPU; torch for all else. A run can go on with the other one.",
+    ),
     "device": option(
         "device",
         type=click.Choice(["auto", "cpu", "cuda"]),

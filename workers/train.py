@@ -55,7 +55,7 @@ REPORT_WITHIN_S = 60.0
     help="Have the server of its own listen on this port of this machine, too, with a password in "
     "a file that is named at the start. Without it only your user reaches the server.",
 )
-@shared("run", "run-dir", "preset", "config", "device", "threads", "resume")
+@shared("run", "run-dir", "preset", "config", "engine", "device", "threads", "resume")
 @terms_options
 @option(
     "report",
@@ -79,6 +79,7 @@ def main(
     run_dir: Path | None,
     preset: str | None,
     config_file: Path | None,
+    engine: str,
     device: str,
     threads: int,
     resume: bool,
@@ -107,10 +108,10 @@ def main(
             default_preset=DEFAULT_PRESET,
         )
         plan.directory.prepare("train", resume)
-        options = ["--device", device, "--threads", str(threads), "--log-level", log_level]
+        options = ["--engine", engine, "--device", device, "--threads", str(threads)]
+        options += ["--log-level", log_level, *terms.as_arguments(), *["--resume"] * resume]
         options += [] if wait_redis_s is None else ["--wait-redis-s", str(wait_redis_s)]
         options += ["--preset", plan.preset] if plan.preset else []
-        options += [*(["--resume"] if resume else []), *terms.as_arguments()]
         with _server(redis_url, embedded_port, plan, wait_redis_s or 0.0, stop) as server:
             progress = _introduced(plan, server)
             with Crew(plan, server.url, options, actor_arguments) as crew:

@@ -6,24 +6,21 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from impala_redis.common.envs.user_module import as_typed
 from impala_redis.common.errors import printable
-from impala_redis.common.learning.delay import Delay
-from impala_redis.common.learning.publisher import Publisher
-from impala_redis.common.learning.tally import Arrivals
+from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.feeding.delay import Delay
+from impala_redis.common.feeding.feeder import Feeder
+from impala_redis.common.feeding.publisher import Publisher
+from impala_redis.common.feeding.tally import Arrivals
+from impala_redis.common.learning.learner import Learner
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.env_id import module_of
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
 from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook
-
-if TYPE_CHECKING:
-    from impala_redis.common.learning.batch import Batch
-    from impala_redis.common.learning.feeder import Feeder
-    from impala_redis.common.learning.learner import Learner
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +34,8 @@ class Training:
 
     spec: RunSpec
     actor_command: str  # what starts an actor of the run
-    learner: "Learner"
-    feeder: "Feeder"
+    learner: Learner
+    feeder: Feeder
     publisher: Publisher
     logbook: Logbook
     delay: Delay
@@ -46,7 +43,7 @@ class Training:
     _arrivals: Arrivals = field(default_factory=Arrivals)  # when the last batch came
     _notice_due: Callable[[], bool] = field(default_factory=lambda: pacing.every(NO_DATA_NOTICE_S))
 
-    def next_batch(self) -> "Batch | None":
+    def next_batch(self) -> Batch | None:
         """A batch, or None after a short wait; says so when none comes for long.
 
         Raises what ended the feeder or the publisher.

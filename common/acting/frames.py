@@ -2,7 +2,7 @@
 
 The network sees the last `frame_stack` observations of the episode, oldest first. Zeros stand for
 those that a young episode does not have yet, as in ALE's own stacks. The learner stacks with
-`stacked` in `common.learning.batch`.
+`stacked` in `common.learning.torch_inputs`.
 """
 
 import numpy as np

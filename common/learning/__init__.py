@@ -1,1 +1,1 @@
-"""The learner's work: take blocks, fill batches, update, publish. It never imports acting."""
+"""What computes an update: the learner's state, and the engines. It never imports acting."""

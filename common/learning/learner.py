@@ -1,38 +1,26 @@
-"""The state of training (network, optimizer, counters) and one update. No input or output.
+"""The state of training (parameters, optimizer, counters) and one update. No input or output.
 
-The loss is in `common.loss.impala`, the network in `common.networks.network`, the step in
-`common.learning.optimizers`.
+What an update computes is an engine's (`common.learning.engine`).
 """
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import CheckpointError, NotFinite
-from impala_redis.common.learning.batch import Batch, Inputs, Part, one_plain_column, only
-from impala_redis.common.learning.device import Stages, enough_memory
-from impala_redis.common.learning.optimizers import Optimizer, scheduled
-from impala_redis.common.loss.impala import Figures, Losses, impala_loss
-from impala_redis.common.networks.network import NetworkOutput, make_network
+from impala_redis.common.feeding.batch import Batch, Part, one_plain_column, only
+from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
 from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.window import EpisodeWindow
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.spec import RunSpec
 
-# Up to this many actions, a record has the mean probability of each.
-MOST_ACTIONS = 8
-
-
-# Tries at most to find the blocks that allow a finite step, and the norm up to which a gradient
-# counts as one: float32 has room for the square of a thousand such norms.
-MOST_TRIES, MOST_NORM = 32, 1e15
+# Tries at most to find the blocks that allow a finite step.
+MOST_TRIES = 32
 # Where columns come from that no actor has just sent.
 REPLAYED = ("", -1)
 
@@ -40,25 +28,8 @@ REPLAYED = ("", -1)
 class Learner:
     """The state of training, from the first update to the last, across resumes."""
 
-    @enough_memory()
-    def __init__(self, spec: RunSpec, config: Config, device: torch.device) -> None:
-        """A fresh network on the device. Raises DeviceFull."""
-        torch.manual_seed(config.training.seed)
-        # "float32" means it: cuDNN would round the factors of convolutions to ten bits. For the
-        # whole process, since the gradients are computed on a thread of torch's own.
-        torch.backends.cudnn.allow_tf32 = False
-        self.device = device
-        self.network = make_network(spec, config.training.seed).to(device)
-        self._config, self._action = config, spec.action
-        self._parameters = dict(self.network.named_parameters())
-        self._optimizer = Optimizer(
-            self._parameters.items(), config.optimizer, branch_free=device.type != "cpu"
-        )
-        # Each parameter's name, its part of the optimizer's vector, and its shape.
-        self._layout = [
-            (name, self._optimizer.parts[name], tuple(p.shape))
-            for name, p in self._parameters.items()
-        ]
+    def __init__(self, config: Config, engine: Engine) -> None:
+        self._config, self.engine = config, engine
         self.window = EpisodeWindow()
         self.version = 0  # of the weights: grows by one with every update, never goes back
         self.updates = 0
@@ -68,64 +39,42 @@ class Learner:
         self._at_fault = False
         self.device_s = 0.0  # in which the device had an update to compute, since the start
 
-    @enough_memory()
     def update(self, batch: Batch) -> dict[str, float]:
         """Takes one step on a batch; returns its figures by name, stages in seconds.
 
         If no finite step can be made of all columns, it is made of the blocks that allow one, and
-        the batch then knows which it left out. A GPU is waited for once, when the figures are
-        fetched: then it is done with the batch. Raises DeviceFull.
+        the batch then knows which it left out. Raises DeviceFull.
         """
-        stages = Stages(self.device)
-        inputs = batch.on(self.device)
-        stages.end("transfer_s")
-        numbers, stepped = self._step(inputs, stages)
-        stages_s = stages.seconds()
-        if not stepped and (fit := self._leave_out_unfit(batch, inputs)):
-            columns = torch.cat([torch.arange(p.start, p.stop) for p in fit])
-            numbers, stepped = self._step(only(inputs, columns), Stages(self.device))
+        rates = self._rates()
+        figures, stages_s, taken = self.engine.step(batch.rows, batch.staged, rates)
+        if not taken and (fit := self._leave_out_unfit(batch, rates)):
+            figures, _, taken = self.engine.step(only(batch.rows, _columns_of(fit)), None, rates)
         self.device_s += sum(stages_s.values())
-        self._count(batch, stepped)
-        return numbers | stages_s
+        self._count(batch, taken)
+        return {**figures, "learning_rate": rates.learning_rate, **stages_s}
 
-    def _step(self, inputs: Inputs, stages: Stages) -> tuple[dict[str, float], bool]:
-        """Tries a step; the figures, and whether there was one."""
-        losses, figures = self._loss(inputs)
-        stages.end("forward_s")
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        stages.end("backward_s")
-        optimizer = self._config.optimizer
-        learning_rate = self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule)
-        grad_norm = self._optimizer.step(learning_rate)
-        self.network.confine()
-        stages.end("optimizer_s")
-        numbers = _as_numbers(losses, figures, grad_norm)
-        numbers["learning_rate"] = learning_rate
-        return numbers, self._optimizer.count(numbers["grad_norm"])
-
-    def _loss(self, inputs: Inputs) -> tuple[Losses, Figures]:
-        network_input, loss_input = inputs
-        config = self._config
-        with self._precision():
-            output: NetworkOutput = self.network(network_input)  # [T+1, B, ...]
-        entropy_cost = self._scheduled(config.loss.entropy_cost, config.loss.entropy_schedule)
-        return impala_loss(
-            self._action, output.policy[:-1], output.baseline, loss_input, config.loss, entropy_cost
+    def _rates(self) -> Rates:
+        """What the schedules say now."""
+        optimizer, loss = self._config.optimizer, self._config.loss
+        return Rates(
+            self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule),
+            self._scheduled(loss.entropy_cost, loss.entropy_schedule),
         )
 
-    def _leave_out_unfit(self, batch: Batch, inputs: Inputs) -> list[slice]:
-        """The columns that allow a finite step; the batch leaves the others out.
+    def _leave_out_unfit(self, batch: Batch, rates: Rates) -> list[Part]:
+        """The parts that allow a finite step; the batch leaves the others out.
 
         Without any, the network is at fault if a plain column allows none either. Whatever blocks
         say else could be the work of a stranger.
         """
         replayed = [Part(REPLAYED, slice(0, batch.replayed))] if batch.replayed else []
-        fit = self._fit_parts(inputs, [*replayed, *batch.parts])
+        fit = self._fit_parts(batch, [*replayed, *batch.parts], rates)
         batch.leave_out([part for part in batch.parts if part not in fit])
-        self._at_fault = not fit and not self._allows_step(one_plain_column(inputs))
-        return [part.columns for part in fit]
+        plain = one_plain_column(batch.rows)
+        self._at_fault = not fit and not self.engine.allows_step(plain, rates)
+        return fit
 
-    def _fit_parts(self, inputs: Inputs, parts: list[Part]) -> list[Part]:
+    def _fit_parts(self, batch: Batch, parts: list[Part], rates: Rates) -> list[Part]:
         """The parts of which a finite step can be made, together, too: looked for by halves.
 
         What it would take too long to find is left out with the others.
@@ -135,19 +84,12 @@ class Learner:
             if not unknown:
                 break
             some = unknown.pop()
-            columns = torch.cat([torch.arange(p.columns.start, p.columns.stop) for p in some])
-            if self._allows_step(only(inputs, columns)):
+            if self.engine.allows_step(only(batch.rows, _columns_of(some)), rates):
                 fit += some
             elif len(some) > 1:
                 half = len(some) // 2
                 unknown += [some[half:], some[:half]]
         return fit
-
-    def _allows_step(self, inputs: Inputs) -> bool:
-        """Whether the gradient of such columns is finite, and far from not being so."""
-        gradients = torch.autograd.grad(self._loss(inputs)[0].total, [*self._parameters.values()])
-        norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
-        return bool(torch.linalg.vector_norm(norms).item() <= MOST_NORM)
 
     def totals(self) -> dict[str, float]:
         """Sums since the start, from whose growth figures are made."""
@@ -158,9 +100,9 @@ class Learner:
 
         Raises NotFinite: such weights must reach neither actors nor a checkpoint.
         """
-        flat = self._optimizer.flat.to("cpu", copy=True).numpy()
-        weights = {name: flat[part].reshape(shape) for name, part, shape in self._layout}
-        if not np.isfinite(flat).all():  # in numpy: torch takes up to twenty times as long
+        flat = self.engine.flat()
+        weights = {name: flat[part].reshape(shape) for name, part, shape in self.engine.layout}
+        if not np.isfinite(flat).all():
             names = (name for name, array in weights.items() if not np.isfinite(array).all())
             raise NotFinite(
                 f"the network's {next(names)} is not finite any more; lower --learning-rate, then "
@@ -173,40 +115,34 @@ class Learner:
         return VersionedWeights(self.version, self.weights())
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Everything a resume needs, as tensors and facts."""
+        """Everything a resume needs, as tensors and facts: the same of either engine."""
         tensors: Tensors = {f"model.{name}": value for name, value in self.weights().items()}
-        for name, tensor in self._optimizer.state().items():
-            tensors[f"optimizer.{name}"] = _array(tensor).copy()
-        tensors["rng.torch"] = torch.get_rng_state().numpy()
+        tensors |= {f"optimizer.{name}": value for name, value in self.engine.slots().items()}
+        tensors["rng.torch"] = self.engine.random_state
         facts = {
             "version": self.version,
             "updates": self.updates,
             "frames": self.frames,
             "episodes": self.window.episodes,
             "returns": list(self.window.returns),  # those of the mean; none while it is unknown
-            "optimizer_steps": self._optimizer.steps,
+            "optimizer_steps": self.engine.steps,
         }
         return tensors, facts
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on exactly where the checkpoint was made. Raises CheckpointError if it cannot."""
-        own = {f"model.{name}": p.data for name, p in self._parameters.items()}
-        own |= {f"optimizer.{name}": t for name, t in self._optimizer.state().items()}
-        for name, tensor in own.items():
-            saved = checkpoint.tensors.get(name)
-            if saved is None or saved.shape != tuple(tensor.shape) or saved.dtype != np.float32:
-                raise CheckpointError(
-                    f"{checkpoint.path} does not fit this network and optimizer: {name} is "
-                    f"{'missing' if saved is None else f'{saved.dtype}{list(saved.shape)}'}"
-                )
-            if np.isnan(saved).any():  # the next update would make the weights so
-                raise CheckpointError(f"{checkpoint.path} is damaged: {name} is not a number")
-            tensor.copy_(torch.from_numpy(saved.copy()))
+        shapes = {name: shape for name, _, shape in self.engine.layout}
+        parameters = _fitting(checkpoint, "model", shapes)
+        slots = {name: array.shape for name, array in self.engine.slots().items()}
         facts = checkpoint.facts
+        optimizer = _fitting(checkpoint, "optimizer", slots)
         try:
-            torch.set_rng_state(torch.from_numpy(checkpoint.tensors["rng.torch"].copy()))
+            self.engine.load(parameters, optimizer, facts["optimizer_steps"])
+            if (random_state := checkpoint.tensors["rng.torch"]).dtype != np.uint8:
+                raise TypeError("rng.torch")
+            self.engine.random_state = np.asarray(random_state, np.uint8)
             self.version, self.updates = facts["version"], facts["updates"]
-            self.frames, self._optimizer.steps = facts["frames"], facts["optimizer_steps"]
+            self.frames = facts["frames"]
             returns = [number_or_nan(one) for one in facts["returns"]]
             if np.isnan(returns).any():
                 raise ValueError("returns")
@@ -214,40 +150,41 @@ class Learner:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
 
-    def _precision(self) -> AbstractContextManager[None]:
-        """Lets the network compute products as precisely as the settings say."""
-        if self._config.training.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def _scheduled(self, value: float, schedule: str) -> float:
         return scheduled(value, schedule, self.frames, self._config.training.total_frames)
 
-    def _count(self, batch: Batch, stepped: bool) -> None:
-        self.skipped += not stepped
-        self.faults_in_a_row = 0 if stepped else self.faults_in_a_row + self._at_fault
+    def _count(self, batch: Batch, taken: bool) -> None:
+        self.skipped += not taken
+        self.faults_in_a_row = 0 if taken else self.faults_in_a_row + self._at_fault
         self.version += 1
         self.updates += 1
         self.frames += batch.frames
         self.window.add(batch.blocks, time.monotonic())
 
 
-def _as_numbers(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, float]:
-    """Losses, figures and norm as numbers by name, in one transfer from the device."""
-    several = figures._asdict()
-    shares: Tensor | None = several.pop("pi_mean")
-    scalars = {
-        "total_loss": losses.total.detach(),
-        "policy_loss": losses.policy,
-        "baseline_loss": losses.baseline,
-        "entropy": losses.entropy,
-        "grad_norm": grad_norm,
-        **{name: value for name, value in several.items() if value is not None},
-    }
-    if shares is not None and len(shares) <= MOST_ACTIONS:
-        scalars |= {f"pi_mean_{a}": share for a, share in enumerate(shares)}
-    return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+def scheduled(value: float, schedule: str, frames: int, total_frames: int) -> float:
+    """`value` at this point of a schedule: "constant", or "linear" to 0 at `total_frames`."""
+    if schedule == "constant":
+        return value
+    return value * max(0.0, 1.0 - frames / total_frames)
 
 
-def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return np.asarray(tensor.cpu().numpy(), np.float32)
+def _columns_of(parts: list[Part]) -> NDArray[np.int64]:
+    """The numbers of their columns."""
+    return np.concatenate([np.arange(p.columns.start, p.columns.stop) for p in parts])
+
+
+def _fitting(checkpoint: Checkpoint, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
+    """The tensors of one kind by their own names. Raises CheckpointError: one does not fit."""
+    found: dict[str, Floats] = {}
+    for name, shape in shapes.items():
+        saved = checkpoint.tensors.get(f"{kind}.{name}")
+        if saved is None or saved.shape != shape or saved.dtype != np.float32:
+            raise CheckpointError(
+                f"{checkpoint.path} does not fit this network and optimizer: {kind}.{name} is "
+                f"{'missing' if saved is None else f'{saved.dtype}{list(saved.shape)}'}"
+            )
+        if np.isnan(saved).any():  # the next update would make the weights so
+            raise CheckpointError(f"{checkpoint.path} is damaged: {kind}.{name} is not a number")
+        found[name] = np.asarray(saved, np.float32)
+    return found

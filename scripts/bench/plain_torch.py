@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from impala_redis.common.learning.batch import Batch
+from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.learning import torch_inputs
 from impala_redis.common.loss.distributions import evaluate_actions
 from impala_redis.common.loss.impala import LossInput, shape_rewards
 from impala_redis.common.networks.network import NetworkInput, make_network
@@ -114,7 +115,10 @@ def bare_update(
     forward = torch.compile(network) if compiled else network
     optimizer = plain_optimizer(network, config.optimizer)
     bound = config.optimizer.grad_norm_clipping
-    on_cpu = (batch.on(torch.device("cpu")) for batch in batches)
+    on_cpu = (
+        torch_inputs.inputs_of(torch_inputs.moved(batch.rows, torch.device("cpu")))
+        for batch in batches
+    )
     ready = itertools.cycle([(inputs_of(spec, inputs), rows) for inputs, rows in on_cpu])
 
     def update() -> None:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from impala_redis.common.acting.frames import FrameStack
 from impala_redis.common.acting.policy import Policy
 from impala_redis.common.acting.unroll import Actor
-from impala_redis.common.blocks.trajectory import Trajectory
+from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
 from impala_redis.common.envs.vector import StepResult, VectorEnvironment
-from impala_redis.common.learning.batch import make_batch, stacked
+from impala_redis.common.feeding.batch import Batch, stacked
+from impala_redis.common.learning.torch_inputs import inputs_of, moved
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
@@ -111,12 +112,12 @@ def test_a_batch_of_several_actors_columns_is_rebuilt_column_by_column() -> None
     actor.policy = Watching(spec)
     actor.policy.begin(N)
     one, other = (actor.unroll().trajectory for _ in range(2))
-    batch = make_batch(spec, 4, pinned=False)
+    batch = Batch(empty_trajectory(spec, 4))
     batch.take(one, 1, 0)
     batch.take(other, 0, 0)
 
     # when
-    seen, _ = batch.on(torch.device("cpu"))
+    seen, _ = inputs_of(moved(batch.rows, torch.device("cpu")))
 
     # then
     assert seen.observations.shape == (T + 1, 4, S, 2, 3)

@@ -5,7 +5,7 @@ broken.py dedupe|fencing|commit [the learner's own options]
 
 import sys
 
-from impala_redis.common.learning.sequences import Sequences
+from impala_redis.common.feeding.sequences import Sequences
 from impala_redis.common.transport import functions
 from impala_redis.workers import learner
 

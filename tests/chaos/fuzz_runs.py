@@ -28,6 +28,7 @@ import torch
 from chaos.fuzz import MOST_FAILURES, RAW, TOKENS, peak_mb, resident_mb
 from impala_redis.common.errors import ImpalaError
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records import checkpoint, history
 from impala_redis.common.records.curves import curve_of
 from impala_redis.common.records.recorder import Recorder
@@ -286,7 +287,7 @@ def resumes(folder: Path, number: int) -> None:
     saved = checkpoint.load(folder)
     spec = read_saved_spec(saved.facts, saved.path)
     config = plan.config if spec.num_parameters < 10**6 else Config()
-    learner = Learner(spec, config, torch.device("cpu"))
+    learner = Learner(config, TorchEngine(spec, config, torch.device("cpu")))
     learner.restore(saved)
     assert all(0 <= n <= 2**53 for n in (learner.version, learner.updates, learner.frames))
     learner.weights()

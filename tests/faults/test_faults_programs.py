@@ -189,7 +189,7 @@ def test_an_actor_of_the_same_name_begins_anew_and_nothing_of_it_is_refused(
 INSTANTS = {
     "in the middle of a batch": (
         "before",
-        "impala_redis.common.learning.optimizers:Optimizer.step",
+        "impala_redis.common.learning.torch_engine:TorchEngine.step",
         30,
     ),
     "between step and commit": ("after", "impala_redis.common.learning.learner:Learner.update", 30),

@@ -20,6 +20,7 @@ FLOORS = (
     {"errors", "files", "vtrace"},
     {"run", "server"},
     {"transport", "blocks", "envs", "networks", "loss", "records", "local"},
+    {"feeding"},
     {"acting", "learning"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
@@ -33,7 +34,7 @@ ONLY_IN = {
     "safetensors": "common/records/checkpoint.py",
     "tensorboard": "common/records/tensorboard_file.py",
     "torch": "common/vtrace.py common/networks/ common/loss/ common/learning/ "
-    "common/acting/torch_policy.py workers/learner.py",
+    "common/acting/torch_policy.py",
     "click": "workers/",
     "rich": "workers/",
     "matplotlib": "workers/reporting/",
@@ -48,7 +49,7 @@ PURE = (
     "vtrace.py",
     "loss",
     "networks",
-    "learning/optimizers.py",
+    "learning/torch_optimizer.py",
     "acting/policy.py",
     "acting/numpy_policy.py",
 )

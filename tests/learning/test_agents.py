@@ -15,9 +15,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.envs.vector import VectorEnvironment
-from impala_redis.common.learning.batch import Batch, make_batch
+from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
+from impala_redis.common.learning.torch_inputs import inputs_of, moved
 from impala_redis.common.loss.distributions import evaluate_actions
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec, make_spec
@@ -263,7 +266,7 @@ def test_what_an_actor_says_of_its_actions_is_what_the_learner_finds_with_its_we
     one = played(task, 3, unroll_length=7, hidden_sizes=(8,), **settings)
     model = lively_network(one.spec)
     one.actor.policy.load(1, {name: p.detach().numpy() for name, p in model.named_parameters()})
-    batch: Batch = make_batch(one.spec, 3, pinned=False)
+    batch: Batch = Batch(empty_trajectory(one.spec, 3))
 
     borders = 0
     for _ in range(5):
@@ -271,7 +274,7 @@ def test_what_an_actor_says_of_its_actions_is_what_the_learner_finds_with_its_we
         rows = one.actor.unroll().trajectory
         batch.clear()
         batch.take(rows, 0, version=1)
-        seen, learned = batch.on(CPU)
+        seen, learned = inputs_of(moved(batch.rows, CPU))
         with torch.no_grad():
             outputs = model(seen).policy[:-1]
         found = evaluate_actions(one.spec.action, outputs, learned.actions)
@@ -285,8 +288,8 @@ def test_what_an_actor_says_of_its_actions_is_what_the_learner_finds_with_its_we
 
 def score_after_training(one: Training, updates: int) -> float:
     """Trains on every unroll that is played; the mean return of the last 500 episodes."""
-    learner = Learner(one.spec, one.config, CPU)
-    batch = make_batch(one.spec, one.spec.envs_per_actor, pinned=False)
+    learner = Learner(one.config, TorchEngine(one.spec, one.config, CPU))
+    batch = Batch(empty_trajectory(one.spec, one.spec.envs_per_actor))
     returns: deque[float] = deque(maxlen=500)
     for _ in range(updates):
         one.actor.policy.load(learner.version, learner.weights())

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from impala_redis.common.blocks.trajectory import Episode
+from impala_redis.common.blocks.trajectory import Episode, empty_trajectory
 from impala_redis.common.errors import CheckpointError, DeviceFull, NotFinite
-from impala_redis.common.learning import learner as learning_module
-from impala_redis.common.learning.batch import Batch, Part, make_batch
+from impala_redis.common.feeding.batch import Batch, Part
+from impala_redis.common.learning import torch_engine
 from impala_redis.common.learning.device import choose_device
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.window import Played
 from impala_redis.common.run.config import Config
@@ -46,13 +47,13 @@ def spec_of(config: Config, features: int = 2, num_actions: int = 3) -> RunSpec:
 
 
 def make_learner(config: Config) -> Learner:
-    return Learner(spec_of(config), config, CPU)
+    return Learner(config, TorchEngine(spec_of(config), config, CPU))
 
 
-def make_data(spec: RunSpec, seed: int, version: int = 0, pinned: bool = False) -> Batch:
+def make_data(spec: RunSpec, seed: int, version: int = 0) -> Batch:
     """A full batch of random but valid rows, with sixty ended episodes of one environment."""
     rng = np.random.default_rng(seed)
-    batch = make_batch(spec, B, pinned)
+    batch = Batch(empty_trajectory(spec, B))
     rows = batch.rows
     rows.observations[:] = rng.normal(size=rows.observations.shape)
     rows.is_first[:] = False
@@ -179,7 +180,8 @@ def test_the_state_of_another_network_or_optimizer_is_refused_by_name(
     # given
     checkpoint.save(tmp_path, 1, *make_learner(make_config()).state(), keep=1)
     config = make_config(**changes)
-    other = Learner(spec_of(config, features, num_actions), config, CPU)
+    spec = spec_of(config, features, num_actions)
+    other = Learner(config, TorchEngine(spec, config, CPU))
 
     # when / then
     with pytest.raises(CheckpointError, match=named):
@@ -291,7 +293,7 @@ def test_data_that_is_not_finite_changes_no_weight_and_is_counted(
 def test_weights_that_are_not_finite_are_given_to_nobody() -> None:
     learner = make_learner(make_config())
     with torch.no_grad():
-        dict(learner.network.named_parameters())["policy.bias"][0] = torch.inf
+        dict(learner.engine.network.named_parameters())["policy.bias"][0] = torch.inf
     for give in (learner.weights, learner.state):
         with pytest.raises(NotFinite, match=r"policy\.bias"):
             give()
@@ -303,15 +305,15 @@ def test_an_update_ends_a_row_of_faults_of_the_network() -> None:
     spec, learner = spec_of(config), make_learner(config)
     train(learner, spec, range(1))
     before = weights_of(learner)
-    kept = {name: p.detach().clone() for name, p in learner.network.named_parameters()}
+    kept = {name: p.detach().clone() for name, p in learner.engine.network.named_parameters()}
     with torch.no_grad():
-        for parameter in learner.network.parameters():
+        for parameter in learner.engine.network.parameters():
             parameter.fill_(1e38)
     learner.update(make_data(spec, seed=0))
     assert learner.faults_in_a_row == 1
 
     # when
-    learner.network.load_state_dict(kept)
+    learner.engine.network.load_state_dict(kept)
     learner.update(make_data(spec, seed=1))
 
     # then
@@ -438,10 +440,10 @@ def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
 
     # when they come in an update, and when a network is made
     sentence = rf"no memory left \({re.escape(reason)}\); end .* lower --batch-size"
-    monkeypatch.setattr(learner.network, "forward", fails)
+    monkeypatch.setattr(learner.engine.network, "forward", fails)
     with pytest.raises(DeviceFull, match=sentence):
         learner.update(make_data(spec_of(config), seed=0))
-    monkeypatch.setattr(learning_module, "make_network", fails)
+    monkeypatch.setattr(torch_engine, "make_network", fails)
     with pytest.raises(DeviceFull, match=sentence):
         make_learner(config)
 
@@ -456,7 +458,7 @@ def test_another_error_in_an_update_stays_what_it_is(monkeypatch: pytest.MonkeyP
     def fails(*_: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(learner.network, "forward", fails)
+    monkeypatch.setattr(learner.engine.network, "forward", fails)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         learner.update(make_data(spec_of(config), seed=0))
 
@@ -467,8 +469,8 @@ def test_deviations_that_a_step_took_out_of_their_range_come_back(out: float) ->
     config = make_config(entropy_cost=10.0, learning_rate=0.01, optimizer="adam")
     action = ActionSpec("continuous", (2,))
     spec = make_spec("test", config, ObservationSpec((2,), "float32"), action)
-    learner = Learner(spec, config, CPU)
-    learner.network.get_parameter("log_std").data.fill_(out)
+    learner = Learner(config, TorchEngine(spec, config, CPU))
+    learner.engine.network.get_parameter("log_std").data.fill_(out)
 
     # when it is trained with a bonus for wide ones
     for seed in range(5):
@@ -557,10 +559,10 @@ def test_an_update_looks_at_nothing_on_the_device_before_its_figures(
         fetched.extend(figures)
         return {"grad_norm": 1.0}
 
-    monkeypatch.setattr(learning_module, "_as_numbers", fetched_numbers)
+    monkeypatch.setattr(torch_engine, "_as_numbers", fetched_numbers)
 
     # when
-    learner = Learner(spec, config, nowhere)
+    learner = Learner(config, TorchEngine(spec, config, nowhere))
     learner.update(make_data(spec, seed=0))
 
     # then it has come to its figures, which are there
@@ -577,12 +579,18 @@ def test_a_gpu_learns_what_a_cpu_learns(name: str, staged: bool) -> None:
     kind = KINDS[name]
     config = make_config(hidden_sizes=[32], learning_rate=1e-3, **kind.changes)
     spec, gpu = spec_of_kind(kind, config), choose_device("cuda")
-    on_cpu, on_gpu = Learner(spec, config, CPU), Learner(spec, config, gpu)
+    on_cpu, on_gpu = (
+        Learner(config, TorchEngine(spec, config, CPU)),
+        Learner(config, TorchEngine(spec, config, gpu)),
+    )
     before = on_cpu.weights()
 
     # when: the third batch is refused
     for seed in range(6):
-        batch, same = (make_data(spec, seed, pinned=pinned) for pinned in (False, True))
+        batch, same = make_data(spec, seed), make_data(spec, seed)
+        same.rows = on_gpu.engine.empty_rows(B)
+        for mine, theirs in zip(same.rows, batch.rows, strict=True):
+            mine[:] = theirs
         for rows in (batch.rows, same.rows):
             shape = rows.observations.shape[:2]
             rows.observations[:] = some_observations(spec.observation, *shape, seed=seed)
@@ -591,7 +599,7 @@ def test_a_gpu_learns_what_a_cpu_learns(name: str, staged: bool) -> None:
             if seed == 2:
                 rows.rewards[:] = np.nan
         if staged:
-            same.stage(gpu)
+            same.staged = on_gpu.engine.stage(same.rows)
         expected, found = on_cpu.update(batch), on_gpu.update(same)
         same.clear()
 
@@ -633,7 +641,7 @@ def test_the_stages_of_an_update_are_no_longer_than_the_update() -> None:
 def test_the_actions_of_a_large_space_are_not_told_one_by_one() -> None:
     config = make_config()
     spec = spec_of(config, num_actions=9)
-    figures = Learner(spec, config, CPU).update(make_data(spec, seed=0))
+    figures = Learner(config, TorchEngine(spec, config, CPU)).update(make_data(spec, seed=0))
     assert not any(name.startswith("pi_mean") for name in figures)
 
 
@@ -670,11 +678,14 @@ def test_two_batches_in_turns_filled_by_another_thread_teach_what_fresh_ones_do(
     # given the feeder's way with batches
     config = make_config(learning_rate=1e-3)
     spec, where = spec_of(config), choose_device(device)
-    learner, expected = Learner(spec, config, where), Learner(spec, config, CPU)
+    learner, expected = (
+        Learner(config, TorchEngine(spec, config, where)),
+        Learner(config, TorchEngine(spec, config, CPU)),
+    )
     free: queue.SimpleQueue[Batch] = queue.SimpleQueue()
     ready: queue.SimpleQueue[Batch] = queue.SimpleQueue()
     for _ in range(2):
-        free.put(make_batch(spec, B, pinned=device == "cuda"))
+        free.put(Batch(learner.engine.empty_rows(B)))
 
     def fill() -> None:
         for seed in range(20):
@@ -682,7 +693,7 @@ def test_two_batches_in_turns_filled_by_another_thread_teach_what_fresh_ones_do(
             data = make_data(spec, seed)
             batch.take(data.rows, 0, version=0)
             batch.frames = data.frames
-            batch.stage(where)
+            batch.staged = learner.engine.stage(batch.rows)
             ready.put(batch)
 
     filling = threading.Thread(target=fill, daemon=True)

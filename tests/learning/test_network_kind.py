@@ -13,9 +13,11 @@ from test_agents import Catch
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.envs.vector import VectorEnvironment
-from impala_redis.common.learning.batch import make_batch
+from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.run.config import Config, find_setting
 from impala_redis.common.run.spec import RunSpec, make_spec
 from support import ROOT
@@ -71,12 +73,12 @@ def train_in_a_process_of_its_own() -> None:
     environment = VectorEnvironment("Catch-v0", 4)
     made = make_spec("kinds", config, environment.observation, environment.action)
     spec = RunSpec.from_json(made.to_json())
-    learner = Learner(spec, config, torch.device("cpu"))
+    learner = Learner(config, TorchEngine(spec, config, torch.device("cpu")))
     before = learner.weights()
     actor = Actor(spec, environment, "host-1", 1)
     actor.policy.load(1, before)
     block = actor.unroll()
-    batch = make_batch(spec, 4, pinned=False)
+    batch = Batch(empty_trajectory(spec, 4))
     for rows, played in zip(batch.rows, block.trajectory, strict=True):
         rows[:] = played
     batch.filled, batch.frames, batch.versions = 4, block.trajectory.frames, [1] * 4

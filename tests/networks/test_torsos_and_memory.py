@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from impala_redis.common.acting.torch_policy import NetworkPolicy
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.learning.batch import stacked
+from impala_redis.common.learning.torch_inputs import stacked
 from impala_redis.common.networks.network import Network, NetworkInput, NetworkOutput, make_network
 from impala_redis.common.run.architecture import advice_on_pictures, convolved_parts
 from impala_redis.common.run.spaces import ObservationPart, ObservationSpec, discrete

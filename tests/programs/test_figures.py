@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
-from impala_redis.common.blocks.trajectory import Episode
-from impala_redis.common.learning.batch import make_batch
+from impala_redis.common.blocks.trajectory import Episode, empty_trajectory
+from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.records.figures import (
     FIGURES,
     SHARE,
@@ -94,7 +94,7 @@ def record_updates(
     for value, info in itertools.zip_longest(values, infos):
         for figure in (value, value / 2):
             learner.version, learner.updates = learner.version + 1, learner.updates + 1
-            batch = make_batch(spec, 1, pinned=False)
+            batch = Batch(empty_trajectory(spec, 1))
             batch.versions = [learner.version - 1]
             batch.episodes = [] if info is None else [Episode(1.0, 2, 0, info)]
             logbook.note_update(batch, {MADE_UP.name: figure})

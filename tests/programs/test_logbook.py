@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.errors import MessageRefused
-from impala_redis.common.learning.batch import Batch, make_batch
+from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.records.figures import in_status
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.rundir import RunDirectory
@@ -82,7 +83,7 @@ class Bench:
         self.learner.version += 1
         self.learner.updates += 1
         self.learner.frames += frames
-        batch: Batch = make_batch(SPEC, len(versions), pinned=False)
+        batch: Batch = Batch(empty_trajectory(SPEC, len(versions)))
         batch.versions = versions
         self.logbook.note_update(batch, figures)
 

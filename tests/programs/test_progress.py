@@ -11,7 +11,7 @@ from rich.console import Console
 
 from impala_redis.common.blocks.trajectory import Block, Origin, Unfit
 from impala_redis.common.errors import MessageRefused
-from impala_redis.common.learning.tally import Refusals
+from impala_redis.common.feeding.tally import Refusals
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.workers import training as training_module

@@ -15,6 +15,7 @@ import torch
 
 from impala_redis.common.errors import CheckpointError, ImpalaError, SpecMismatch
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Tensors
 from impala_redis.common.records.rundir import RunDirectory
@@ -55,7 +56,10 @@ def resume(run: Path) -> None:
     spec = read_saved_spec(saved.facts, saved.path)
     assert saved.resumes >= 0
     _, settings = RunDirectory(run).read_config()
-    Learner(spec, Config().replace(settings), torch.device("cpu")).restore(saved)
+    Learner(
+        Config().replace(settings),
+        TorchEngine(spec, Config().replace(settings), torch.device("cpu")),
+    ).restore(saved)
 
 
 READERS = (from_checkpoint, resume)

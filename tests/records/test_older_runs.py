@@ -14,6 +14,7 @@ import torch
 
 from impala_redis.common.errors import SpecMismatch
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
@@ -85,7 +86,10 @@ def test_training_goes_on_from_exactly_what_was_saved(run_dir: Path) -> None:
     spec = read_saved_spec(saved.facts, saved.path)
 
     # when
-    learner = Learner(spec, Config().replace(settings), torch.device("cpu"))
+    learner = Learner(
+        Config().replace(settings),
+        TorchEngine(spec, Config().replace(settings), torch.device("cpu")),
+    )
     learner.restore(saved)
     tensors, facts = learner.state()
 

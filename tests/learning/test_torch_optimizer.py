@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impala_redis.common.learning.optimizers import Optimizer, scheduled
+from impala_redis.common.learning.learner import scheduled
+from impala_redis.common.learning.torch_optimizer import Optimizer
 from impala_redis.common.run.config import OptimizerSettings
 
 Floats = NDArray[np.float64]

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import redis
-import torch
 
 from chaos.fuzz import SPECS, make_block, seal
 from impala_redis.common.blocks import wire
-from impala_redis.common.learning import intake as intake_module
-from impala_redis.common.learning.feeder import Feeder
-from impala_redis.common.learning.intake import FLOOD_BLOCKS, FLOOD_BYTES, Intake
+from impala_redis.common.blocks.trajectory import empty_trajectory
+from impala_redis.common.feeding import intake as intake_module
+from impala_redis.common.feeding.feeder import Feeder
+from impala_redis.common.feeding.intake import FLOOD_BLOCKS, FLOOD_BYTES, Intake
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import DEAD_RECORDS, Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
@@ -49,7 +49,9 @@ class Flooded:
         self.anybody = redis.Redis.from_url(url)
         self.link.open()
         self.intake = Intake(self.link, SPEC, None, lambda: 5, self.link.open)
-        self.feeder = Feeder(self.intake, SPEC, COLUMNS, torch.device("cpu"))
+        self.feeder = Feeder(
+            self.intake, lambda: empty_trajectory(SPEC, COLUMNS), lambda rows: None
+        )
 
     def append(self, *messages: bytes) -> None:
         """Puts messages onto the list, around every push."""

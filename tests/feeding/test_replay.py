@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.learning import replay as replay_module
-from impala_redis.common.learning.batch import Batch, make_batch
-from impala_redis.common.learning.replay import Replay
+from impala_redis.common.feeding import replay as replay_module
+from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.feeding.replay import Replay
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import make_spec
@@ -40,7 +41,7 @@ def numbers_in(batch: Batch) -> list[int]:
 
 def one_round(memory: Replay, numbers: list[int]) -> list[int]:
     """Draws, fills the rest with these, remembers; returns what was drawn."""
-    batch = make_batch(SPEC, B, pinned=False)
+    batch = Batch(empty_trajectory(SPEC, B))
     memory.draw_into(batch)
     fill(batch, numbers[: B - batch.filled])
     drawn = numbers_in(batch)[: batch.replayed]
@@ -128,6 +129,6 @@ def test_too_large_a_memory_is_refused_with_its_setting(
 
 
 def draw(memory: Replay) -> list[int]:
-    batch = make_batch(SPEC, B, pinned=False)
+    batch = Batch(empty_trajectory(SPEC, B))
     memory.draw_into(batch)
     return batch.versions

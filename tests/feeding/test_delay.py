@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from impala_redis.common.blocks.weights import VersionedWeights
-from impala_redis.common.learning.delay import Delay, most_behind
+from impala_redis.common.feeding.delay import Delay, most_behind
 
 
 def weights(version: int) -> VersionedWeights:

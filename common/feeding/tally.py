@@ -16,7 +16,7 @@ from impala_redis.common.records.figures import EPISODE_INFO, Reduction, reducti
 from impala_redis.common.records.refusals import REFUSALS
 
 if TYPE_CHECKING:
-    from impala_redis.common.learning.batch import Batch
+    from impala_redis.common.feeding.batch import Batch
 
 # Creation times are kept for this many of the newest versions.
 VERSIONS = 65_536

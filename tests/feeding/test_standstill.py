@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.learning import publisher as publisher_module
-from impala_redis.common.learning.delay import Delay, most_behind
-from impala_redis.common.learning.intake import Intake
-from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.feeding import publisher as publisher_module
+from impala_redis.common.feeding.delay import Delay, most_behind
+from impala_redis.common.feeding.intake import Intake
+from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.run.config import Config
 from impala_redis.workers.training import BATCH_TIMEOUT_S, Training
 

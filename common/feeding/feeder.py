@@ -9,15 +9,14 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
-import torch
-
-from impala_redis.common.blocks.trajectory import Block, Origin
-from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
-from impala_redis.common.learning.intake import Intake, PendingBlock
-from impala_redis.common.learning.replay import Replay
+from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory
+from impala_redis.common.feeding.batch import Batch, UnrollTiming
+from impala_redis.common.feeding.intake import Intake, PendingBlock
+from impala_redis.common.feeding.replay import Replay
 from impala_redis.common.records.window import Played
-from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.ledger import Claimed
 
 log = logging.getLogger(__name__)
@@ -31,19 +30,26 @@ class Feeder:
     def __init__(
         self,
         intake: Intake,
-        spec: RunSpec,
-        batch_size: int,
-        device: torch.device,
+        empty_rows: Callable[[], Trajectory],
+        stage: Callable[[Trajectory], Any],
         replay: Replay | None = None,
     ) -> None:
-        self._intake, self._device, self._replay = intake, device, replay
+        """Prepares; `start` begins.
+
+        Args:
+          intake: gives the blocks.
+          empty_rows: makes the memory of a batch.
+          stage: begins to bring a full batch to where it is computed; on the feeder's thread.
+          replay: gives the first columns of each batch, if there is such a memory.
+        """
+        self._intake, self._stage, self._replay = intake, stage, replay
         self._pending: PendingBlock | None = None
         # By batch: the blocks that end in it.
         self._finished: dict[int, list[tuple[Claimed, Origin]]] = {}
         self._free: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         for _ in range(BATCHES):
-            self._free.put(make_batch(spec, batch_size, pinned=device.type == "cuda"))
+            self._free.put(Batch(empty_rows()))
         self._batching_s = 0.0  # checking blocks, and copying them into batches
         self._cpu_s = 0.0  # processor time of this thread, whatever it does
         self.failure: Exception | None = None
@@ -106,7 +112,7 @@ class Feeder:
     def _work(self) -> None:
         try:
             while (batch := self._free.get()) is not None and self._fill(batch):
-                batch.stage(self._device)
+                batch.staged = self._stage(batch.rows)
                 self._ready.put(batch)
             self._intake.settle()
         except Exception as error:

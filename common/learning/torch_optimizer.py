@@ -133,10 +133,3 @@ class Optimizer:
         root = (square + s.rmsprop_epsilon).sqrt_()
         momentum.mul_(s.rmsprop_momentum).addcdiv_(gradient, root, value=learning_rate)
         self.flat.sub_(momentum)
-
-
-def scheduled(value: float, schedule: str, frames: int, total_frames: int) -> float:
-    """`value` at this point of a schedule: "constant", or "linear" to 0 at `total_frames`."""
-    if schedule == "constant":
-        return value
-    return value * max(0.0, 1.0 - frames / total_frames)

@@ -16,8 +16,8 @@ import redis
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
 from impala_redis.common.errors import Fenced, NotFinite, RedisUnreachable, RunHeld
-from impala_redis.common.learning import publisher as publisher_module
-from impala_redis.common.learning.publisher import Publisher
+from impala_redis.common.feeding import publisher as publisher_module
+from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec

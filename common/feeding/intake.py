@@ -19,8 +19,8 @@ from impala_redis.common.errors import (
     RunMissing,
     printable,
 )
-from impala_redis.common.learning.sequences import Sequences
-from impala_redis.common.learning.tally import Refusals
+from impala_redis.common.feeding.sequences import Sequences
+from impala_redis.common.feeding.tally import Refusals
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.learner_link import LearnerLink

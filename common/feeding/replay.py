@@ -8,7 +8,7 @@ import numpy as np
 
 from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.learning.batch import Batch
+from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from impala_redis.common.blocks.trajectory import Episode
-from impala_redis.common.learning.batch import Batch, Inputs, Part, make_batch
+from impala_redis.common.blocks.trajectory import Episode, Trajectory, empty_trajectory
+from impala_redis.common.feeding.batch import Batch, Part
+from impala_redis.common.learning.engine import Rates
 from impala_redis.common.learning.learner import MOST_TRIES, Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records.window import Played
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
@@ -31,13 +33,13 @@ def make_learner(kind: str = "choices, relu", **changes: Any) -> tuple[RunSpec, 
     fixed: dict[str, Any] = {"unroll_length": T, "hidden_sizes": (8,), "reward_clipping": "none"}
     config = Config().replace(fixed | values | changes)
     spec = make_spec("test", config, ObservationSpec((2,), "float32"), action)
-    return spec, Learner(spec, config, torch.device("cpu"))
+    return spec, Learner(config, TorchEngine(spec, config, torch.device("cpu")))
 
 
 def make_data(spec: RunSpec, actors: str, seed: int = 0) -> Batch:
     """A full batch: a block of three columns and one ended episode of each actor."""
     rng = np.random.default_rng(seed)
-    batch = make_batch(spec, WIDTH * len(actors), pinned=False)
+    batch = Batch(empty_trajectory(spec, WIDTH * len(actors)))
     for array in batch.rows:
         array[...] = 0
     rows = batch.rows
@@ -96,7 +98,7 @@ def test_an_update_is_made_of_the_blocks_that_allow_one(kind: str, name: str) ->
     for mine, theirs in zip(good.rows, batch.rows, strict=True):
         mine[...] = theirs
     kept = [column for column in range(12) if not 6 <= column < 9]
-    small = make_batch(other_spec, 9, pinned=False)
+    small = Batch(empty_trajectory(other_spec, 9))
     for mine, theirs in zip(small.rows, good.rows, strict=True):
         mine[...] = theirs[:, kept]
     other.update(small)
@@ -199,7 +201,7 @@ def test_a_network_that_has_grown_too_large_is_at_fault_whoever_sends(value: flo
     spec, learner = make_learner()
     learner.update(make_data(spec, "a"))
     with torch.no_grad():
-        for parameter in learner.network.parameters():
+        for parameter in learner.engine.network.parameters():
             parameter.fill_(value)
 
     # when
@@ -216,13 +218,13 @@ def test_the_search_for_unfit_blocks_is_bounded(monkeypatch: pytest.MonkeyPatch)
     batch = make_data(spec, "a" + "x" * 198 + "b")
     spoil(batch, "x")
     sizes = []
-    allows_step = learner._allows_step
+    allows_step = learner.engine.allows_step
 
-    def counted(inputs: Inputs) -> bool:
-        sizes.append(len(inputs[0].memory))
-        return allows_step(inputs)
+    def counted(rows: Trajectory, rates: Rates) -> bool:
+        sizes.append(rows.actions.shape[1])
+        return allows_step(rows, rates)
 
-    monkeypatch.setattr(learner, "_allows_step", counted)
+    monkeypatch.setattr(learner.engine, "allows_step", counted)
 
     # when
     learner.update(batch)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impala_redis.common.blocks.trajectory import Episode, Trajectory, empty_trajectory
-from impala_redis.common.learning.batch import Batch, make_batch
+from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.learning.torch_inputs import inputs_of, moved
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 
@@ -67,7 +68,7 @@ def copies(rows: Trajectory) -> Trajectory:
 )
 def test_no_column_is_lost_repeated_or_reordered(widths: list[int], batch_size: int) -> None:
     # given
-    batch = make_batch(SPEC, batch_size, pinned=False)
+    batch = Batch(empty_trajectory(SPEC, batch_size))
     full: list[Trajectory] = []
     versions: list[int] = []
 
@@ -96,7 +97,7 @@ def test_no_column_is_lost_repeated_or_reordered(widths: list[int], batch_size: 
 
 def test_what_does_not_fit_is_taken_from_where_the_last_batch_ended() -> None:
     # given
-    first, second = (make_batch(SPEC, 3, pinned=False) for _ in range(2))
+    first, second = (Batch(empty_trajectory(SPEC, 3)) for _ in range(2))
     block = numbered(0, 5)
 
     # when
@@ -112,7 +113,7 @@ def test_what_does_not_fit_is_taken_from_where_the_last_batch_ended() -> None:
 
 def test_a_full_batch_takes_nothing() -> None:
     # given
-    batch = make_batch(SPEC, 2, pinned=False)
+    batch = Batch(empty_trajectory(SPEC, 2))
     batch.take(numbered(0, 2), 0, version=1)
     before = copies(batch.rows)
 
@@ -127,7 +128,7 @@ def test_a_full_batch_takes_nothing() -> None:
 
 def test_each_column_keeps_the_version_it_was_made_with() -> None:
     # given
-    batch = make_batch(SPEC, 5, pinned=False)
+    batch = Batch(empty_trajectory(SPEC, 5))
 
     # when
     batch.take(numbered(0, 2), 0, version=7)
@@ -139,7 +140,7 @@ def test_each_column_keeps_the_version_it_was_made_with() -> None:
 
 def test_a_cleared_batch_is_as_good_as_new() -> None:
     # given
-    batch = make_batch(SPEC, 2, pinned=False)
+    batch = Batch(empty_trajectory(SPEC, 2))
     batch.take(numbered(0, 2), 0, version=1)
     batch.frames = 5
     batch.episodes += [Episode(1.0, 2, 0)]
@@ -156,7 +157,7 @@ def test_a_cleared_batch_is_as_good_as_new() -> None:
 
 def test_clearing_one_batch_leaves_what_was_handed_out_before() -> None:
     # given
-    batch = make_batch(SPEC, 1, pinned=False)
+    batch = Batch(empty_trajectory(SPEC, 1))
     batch.take(numbered(0, 1), 0, version=1)
     batch.episodes += [Episode(1.0, 2, 0)]
     episodes, versions = batch.episodes, batch.versions
@@ -170,7 +171,7 @@ def test_clearing_one_batch_leaves_what_was_handed_out_before() -> None:
 
 def test_two_batches_share_nothing() -> None:
     # given
-    one, other = (make_batch(SPEC, 2, pinned=False) for _ in range(2))
+    one, other = (Batch(empty_trajectory(SPEC, 2)) for _ in range(2))
     other.take(numbered(0, 2), 0, version=1)
 
     # when
@@ -185,8 +186,9 @@ def test_two_batches_share_nothing() -> None:
 @pytest.mark.parametrize("name", Trajectory._fields)
 def test_tensors_and_arrays_are_the_same_memory(name: str) -> None:
     # given
-    batch = make_batch(SPEC, 4, pinned=False)
-    array, tensor = getattr(batch.rows, name), batch.tensors[name]
+    batch = Batch(empty_trajectory(SPEC, 4))
+    array = getattr(batch.rows, name)
+    tensor = moved(batch.rows, torch.device("cpu"))[name]
 
     # when
     batch.take(numbered(3, 4), 0, version=1)
@@ -207,7 +209,7 @@ def test_tensors_and_arrays_are_the_same_memory(name: str) -> None:
 )
 def test_a_batch_has_the_runs_shapes_and_dtypes(observation: ObservationSpec) -> None:
     # when
-    batch = make_batch(make_spec(observation, unroll_length=5), 7, pinned=False)
+    batch = Batch(empty_trajectory(make_spec(observation, unroll_length=5), 7))
 
     # then
     assert batch.size == 7
@@ -228,12 +230,12 @@ def test_a_batch_has_the_runs_shapes_and_dtypes(observation: ObservationSpec) ->
 
 def test_the_loss_gets_the_rows_in_its_own_dtypes() -> None:
     # given
-    batch: Batch = make_batch(SPEC, 4, pinned=False)
+    batch: Batch = Batch(empty_trajectory(SPEC, 4))
     expected = numbered(3, 4)
     batch.take(expected, 0, version=1)
 
     # when
-    seen, rows = batch.on(torch.device("cpu"))
+    seen, rows = inputs_of(moved(batch.rows, torch.device("cpu")))
 
     # then
     for name in ("observations", "is_first", "actions", "rewards"):
@@ -245,15 +247,7 @@ def test_the_loss_gets_the_rows_in_its_own_dtypes() -> None:
         np.testing.assert_array_equal(tensor.numpy(), getattr(expected, name))
 
 
-def test_on_a_cpu_there_is_nothing_to_stage() -> None:
-    # given
-    batch = make_batch(SPEC, 4, pinned=False)
-    batch.take(numbered(3, 4), 0, version=1)
-
-    # when
-    batch.stage(torch.device("cpu"))
-    batch.take(numbered(9, 4), 0, version=1)
-    _, rows = batch.on(torch.device("cpu"))
-
-    # then: the learner sees the host's own memory
-    assert rows.rewards.data_ptr() == batch.tensors["rewards"].data_ptr()
+def test_on_a_cpu_the_learner_sees_the_hosts_own_memory() -> None:
+    batch = Batch(empty_trajectory(SPEC, 4))
+    _, rows = inputs_of(moved(batch.rows, torch.device("cpu")))
+    assert rows.rewards.data_ptr() == batch.rows.rewards.ctypes.data

@@ -13,8 +13,8 @@ from impala_redis.common.blocks.trajectory import (
     empty_trajectory,
 )
 from impala_redis.common.errors import MessageRefused
-from impala_redis.common.learning.batch import Batch, UnrollTiming, make_batch
-from impala_redis.common.learning.tally import (
+from impala_redis.common.feeding.batch import Batch, UnrollTiming
+from impala_redis.common.feeding.tally import (
     MOST_NAMES,
     MOST_RETURNS,
     OTHERS,
@@ -34,7 +34,7 @@ SPEC = make_spec(
 
 
 def batch_of(versions: list[int], replayed: int = 0) -> Batch:
-    batch = make_batch(SPEC, len(versions), pinned=False)
+    batch = Batch(empty_trajectory(SPEC, len(versions)))
     batch.versions, batch.replayed = versions, replayed
     return batch
 

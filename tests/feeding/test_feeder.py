@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-import torch
 
 from impala_redis.common.blocks import wire
-from impala_redis.common.blocks.trajectory import Block, Episode, Origin, Trajectory
+from impala_redis.common.blocks.trajectory import (
+    Block,
+    Episode,
+    Origin,
+    Trajectory,
+    empty_trajectory,
+)
 from impala_redis.common.errors import Fenced, OutOfStep, RedisUnreachable, RunHeld, RunMissing
-from impala_redis.common.learning.batch import Batch, UnrollTiming
-from impala_redis.common.learning.feeder import Feeder
-from impala_redis.common.learning.intake import Intake
-from impala_redis.common.learning.replay import Replay
-from impala_redis.common.learning.tally import Arrivals, Refusals
+from impala_redis.common.feeding.batch import Batch, UnrollTiming
+from impala_redis.common.feeding.feeder import Feeder
+from impala_redis.common.feeding.intake import Intake
+from impala_redis.common.feeding.replay import Replay
+from impala_redis.common.feeding.tally import Arrivals, Refusals
 from impala_redis.common.records.window import Played
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
@@ -106,7 +111,9 @@ class Run:
             reopen or self.reopen,
             refusals,
         )
-        made = Feeder(self.intake, SPEC, batch_size, torch.device("cpu"), replay)
+        made = Feeder(
+            self.intake, lambda: empty_trajectory(SPEC, batch_size), lambda rows: None, replay
+        )
         self.feeders.append(made)
         made.start()
         return made
@@ -465,7 +472,7 @@ def test_a_block_that_came_around_the_push_function_is_trained_on_once(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given a feeder that says what was trained on, and a block
-    caplog.set_level(logging.DEBUG, "impala_redis.common.learning.feeder")
+    caplog.set_level(logging.DEBUG, "impala_redis.common.feeding.feeder")
     feeder = run.feeder(batch_size=2)
     rows = random_block(run.rng, 2)
     frame = wire.pack_block(Block(Origin("a", 7, 1, 0), rows, (), 0.01), SPEC)

@@ -1,0 +1,93 @@
+"""An engine computes the updates of one network: what the state of training stands on.
+
+There are two: one of torch, for every network and device, and one of numpy, for plain networks on a
+CPU. Both have the same parameters and the same state, tensor for tensor.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
+from impala_redis.common.run.spec import RunSpec
+
+Floats = NDArray[np.float32]
+# By the names of the network's parameters, or of the optimizer's state: "square.policy.weight".
+Arrays = Mapping[str, Floats]
+# Each parameter's name, its part of the vector of all, and its shape, in the order they travel.
+Layout = list[tuple[str, slice, tuple[int, ...]]]
+
+# A gradient counts as one up to this norm: float32 has room for the square of a thousand such.
+MOST_NORM = 1e15
+# Up to this many actions, a record has the mean probability of each.
+MOST_ACTIONS = 8
+
+
+class Rates(NamedTuple):
+    """What a schedule changes from update to update."""
+
+    learning_rate: float
+    entropy_cost: float
+
+
+class Step(NamedTuple):
+    """What a try to take a step has come to."""
+
+    figures: dict[str, float]  # losses, norm of the gradient before the clip, figures of the batch
+    stages_s: dict[str, float]  # transfer_s, forward_s, backward_s, optimizer_s
+    taken: bool  # False where the gradient was not finite; then nothing has changed
+
+
+class Engine(ABC):
+    """Computes the updates of one network, and holds its parameters and the optimizer's state."""
+
+    where: str  # what it computes with, in words
+    layout: Layout
+    steps: int  # of the optimizer
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+
+    def empty_rows(self, batch_size: int) -> Trajectory:
+        """Memory for a batch of `batch_size` columns, from which the engine reads quickly."""
+        return empty_trajectory(self.spec, batch_size)
+
+    def stage(self, rows: Trajectory) -> Any:
+        """Begins to bring a full batch to where it is computed; `step` takes what it returns.
+
+        Another thread calls it than the one that computes. Raises DeviceFull.
+        """
+        return None
+
+    @abstractmethod
+    def step(self, rows: Trajectory, staged: Any, rates: Rates) -> Step:
+        """Takes one step on a batch of any number of columns. Raises DeviceFull."""
+
+    @abstractmethod
+    def allows_step(self, rows: Trajectory, rates: Rates) -> bool:
+        """Whether the gradient of such rows is finite, and far from not being so."""
+
+    @abstractmethod
+    def flat(self) -> Floats:
+        """A copy of all parameters as one vector on the host, cut as `layout` says."""
+
+    @abstractmethod
+    def slots(self) -> Arrays:
+        """Copies of the optimizer's state."""
+
+    @abstractmethod
+    def load(self, parameters: Arrays, slots: Arrays, steps: int) -> None:
+        """Takes over the state of another engine; all of it fits."""
+
+    @property
+    @abstractmethod
+    def random_state(self) -> NDArray[np.uint8]:
+        """The state of torch's generator of random numbers, or what it would be."""
+
+    @random_state.setter
+    @abstractmethod
+    def random_state(self, state: NDArray[np.uint8]) -> None:
+        """Raises RuntimeError or TypeError where it is none."""

@@ -1,0 +1,63 @@
+"""Chooses the engine of a run: numpy for a plain network on a CPU, torch for all else.
+
+torch takes a second to import, so it is imported only here, once it is known to be needed.
+"""
+
+from pathlib import Path
+
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.learning.engine import Engine
+from impala_redis.common.run.architecture import NETWORKS
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spec import RunSpec
+
+# With more parameters a GPU may be worth its launches, so torch is asked whether there is one.
+SMALL_PARAMETERS = 100_000
+# One of these is there where a GPU can be used: the driver's, or that of a guest of Windows.
+GPU_FILES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+
+
+def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: Config) -> Engine:
+    """The engine of a run, with a fresh network.
+
+    Args:
+      wanted: "auto", "numpy" or "torch".
+      device: "auto", "cpu" or "cuda".
+      threads: processor threads to compute with.
+      spec: the run's.
+      config: its settings.
+
+    Raises ConfigError: what is wanted cannot be had; and DeviceFull.
+    """
+    objection = _objection_to_numpy(device, spec, config)
+    if wanted == "numpy" and objection:
+        raise ConfigError(f"--engine numpy cannot be used: {objection}; use --engine auto or torch")
+    big = spec.num_parameters > SMALL_PARAMETERS
+    asks_for_gpu = device == "auto" and big and any(map(Path.exists, GPU_FILES))
+    if wanted == "numpy" or (wanted == "auto" and not objection and not asks_for_gpu):
+        try:
+            from impala_redis.common.learning.numpy_engine import NumpyEngine
+
+            return NumpyEngine(spec, config, threads)
+        except ImportError:
+            pass
+    import torch
+
+    from impala_redis.common.learning.device import choose_device
+    from impala_redis.common.learning.torch_engine import TorchEngine
+
+    torch.set_num_threads(threads)
+    return TorchEngine(spec, config, choose_device(device))
+
+
+def _objection_to_numpy(device: str, spec: RunSpec, config: Config) -> str:
+    """Why numpy cannot compute such a run; empty if it can."""
+    if device == "cuda":
+        return "it computes on the CPU, and --device cuda asks for a GPU"
+    if not NETWORKS[spec.network].acts_in_numpy or spec.memory_size:
+        return "it computes hidden layers alone, and this network has more than those"
+    if spec.observation.frame_stack > 1:
+        return "it stacks no frames"
+    if config.training.precision != "float32":
+        return f"it computes in float32, and --precision asks for {config.training.precision}"
+    return ""

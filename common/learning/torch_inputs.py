@@ -1,0 +1,60 @@
+"""The rows of a batch as tensors on a device: the inputs of the network and of the loss."""
+
+import torch
+from torch import Tensor
+
+from impala_redis.common.blocks.trajectory import Trajectory
+from impala_redis.common.loss.impala import LossInput
+from impala_redis.common.networks.network import NetworkInput
+
+Inputs = tuple[NetworkInput, LossInput]
+Tensors = dict[str, Tensor]
+
+
+def moved(rows: Trajectory, device: torch.device) -> Tensors:
+    """The rows on the device, by name; on a CPU they share the memory of the arrays."""
+    tensors = {name: torch.from_numpy(array) for name, array in rows._asdict().items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+
+
+def inputs_of(tensors: Tensors) -> Inputs:
+    """What the network and the loss are told of moved rows."""
+    actions = tensors["actions"]
+    loss_input = LossInput(
+        actions=actions if actions.is_floating_point() else actions.long(),
+        rewards=tensors["rewards"],
+        discounts=tensors["discounts"],
+        behaviour_log_probs=tensors["behaviour_log_probs"],
+        mask=tensors["mask"],
+    )
+    network_input = NetworkInput(
+        observations=stacked(tensors["observations"], tensors["is_first"]),
+        is_first=tensors["is_first"],
+        actions=loss_input.actions,
+        rewards=loss_input.rewards,
+        memory=tensors["memory"][0],
+    )
+    return network_input, loss_input
+
+
+def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
+    """Observations [H+R, B, ...] as the network takes them in R rows: [R, B, S, ...] if H is not 0.
+
+    S is H+1, the frames of a stack; `common.acting.frames` has the rule of the stacks.
+    """
+    history = len(observations) - len(is_first)
+    if history == 0:
+        return observations
+    device, rows = is_first.device, len(is_first)
+    numbers = torch.arange(rows, device=device)[:, None]  # [R, 1]
+    begun = torch.where(is_first, numbers, -history).cummax(0).values  # [R, B]
+    wanted = numbers + torch.arange(-history, 1, device=device)  # [R, S]
+    missing = wanted[:, None] < begun[..., None]  # [R, B, S]
+    planes = [observations[first : first + rows] for first in range(history + 1)]
+    # In memory a pixel's frames lie side by side: convolutions then take half the time.
+    stacks = torch.stack(planes, -1).movedim(-1, 2)
+    if device.type == "cpu":
+        stacks[missing.nonzero(as_tuple=True)] = 0  # a mask would be written out in full
+        return stacks
+    # A pass over the whole array, but one that does not wait to know what is missing.
+    return stacks.masked_fill_(missing.view(*missing.shape, *[1] * (stacks.dim() - 3)), 0)
