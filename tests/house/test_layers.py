@@ -19,7 +19,7 @@ from support import ROOT
 FLOORS = (
     {"errors", "files", "vtrace"},
     {"run", "server"},
-    {"transport", "blocks", "envs", "networks", "loss", "records", "local"},
+    {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "local"},
     {"feeding"},
     {"acting", "learning"},
 )
@@ -48,6 +48,7 @@ ONLY_IN = {
 PURE = (
     "vtrace.py",
     "loss",
+    "mlp",
     "networks",
     "learning/torch_optimizer.py",
     "acting/policy.py",

@@ -1,0 +1,1 @@
+"""A plain network in numpy, equal to the one that `common.networks` makes in torch. Pure."""
