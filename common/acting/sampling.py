@@ -59,12 +59,13 @@ def _boundaries(action: ActionSpec) -> NDArray[np.int64]:
 
 def _choose(logits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
     """One choice per row of logits [N, A], and its log-probability; overwrites the logits."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    odds = np.exp(logits)
-    totals = odds.cumsum(axis=-1)
-    total = totals[:, -1]
+    by_action = logits.T  # [A, N], as a policy in numpy has them in memory
+    by_action -= by_action.max(axis=0)
+    totals = np.exp(by_action).cumsum(axis=0)
+    total = totals[-1]
     draws = rng.random(len(total), dtype=np.float32) * total
-    actions = np.minimum((totals <= draws[:, None]).sum(axis=-1), logits.shape[-1] - 1)
-    rows = np.arange(len(actions))
-    log_probs = logits[rows, actions] - np.log(total)
-    return actions, np.minimum(log_probs, 0.0)
+    actions = (totals[:-1] <= draws).sum(axis=0, dtype=np.int64)
+    places = actions * len(total) + np.arange(len(total))
+    log_probs = by_action.reshape(-1).take(places)
+    log_probs -= np.log(total)
+    return actions, np.minimum(log_probs, 0.0, out=log_probs)

@@ -3,8 +3,10 @@
 import time
 import zlib
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.blocks.checks import MOST_NUMBER
@@ -18,6 +20,8 @@ from impala_redis.common.blocks.trajectory import (
 )
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.run.spec import RunSpec
+
+Number = TypeVar("Number", np.float64, np.int64)
 
 # How far the unroll under way is: steps done, and the seconds that they have taken.
 Progress = tuple[int, float]
@@ -119,15 +123,31 @@ class Actor:
         lengths = self._lengths + trajectory.mask.cumsum(axis=0)
         # [N], the parts of these sums that belong to episodes that are over.
         past_return, past_length = np.zeros_like(self._returns), np.zeros_like(self._lengths)
-        episodes = []
-        for t, i in np.argwhere(self._over):
-            episode_return = float(returns[t, i] - past_return[i])
-            length = int(lengths[t, i] - past_length[i])
-            info = infos.get((t, i), NO_INFOS)
-            episodes.append(Episode(episode_return, length, int(i), info))
-            past_return[i], past_length[i] = returns[t, i], lengths[t, i]
+        ends, columns = self._over.nonzero()  # [K] each, in the order of the ends
+        until_return, until_length = returns[ends, columns], lengths[ends, columns]
+        past_return[columns], past_length[columns] = until_return, until_length  # the last of each
+        episodes = map(
+            Episode,
+            _since_the_last(until_return, columns).tolist(),
+            _since_the_last(until_length, columns).tolist(),
+            columns.tolist(),
+            [infos.get(end, NO_INFOS) for end in zip(ends.tolist(), columns.tolist(), strict=True)],
+        )
         self._returns, self._lengths = returns[-1] - past_return, lengths[-1] - past_length
         for i in np.flatnonzero(~np.isfinite(past_return)):  # else this sum stays so
             last = np.flatnonzero(self._over[:, i])[-1]
             self._returns[i] = rewards[last + 1 :, i].sum(dtype=np.float64)
         return tuple(episodes)
+
+
+def _since_the_last(sums: NDArray[Number], columns: NDArray[np.int64]) -> NDArray[Number]:
+    """Sums [K] up to the ends of episodes, less those up to the last end in the same column.
+
+    The columns [K] stand in the order of the ends.
+    """
+    by_column = columns.argsort(kind="stable")
+    before, after = by_column[:-1], by_column[1:]
+    follows = columns[before] == columns[after]
+    found = sums.copy()
+    found[after[follows]] -= sums[before[follows]]
+    return found
