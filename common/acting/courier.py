@@ -9,11 +9,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from impala_redis.common.acting.signs import LearnerSigns
+from impala_redis.common.acting.together import taken_together
 from impala_redis.common.acting.weights import unpack_reply
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
@@ -62,8 +63,9 @@ class Courier:
         self._actor = producer.rpartition("#")[0]
         self._figures = figures
         self._ring: deque[Block] = deque()
-        self._being_sent = 0  # blocks: 0 or 1
+        self._being_sent = 0  # blocks
         self._blocks = spec.queue_policy == "block"  # rather than let a block be dropped
+        self._most_together = 1 if self._blocks else link.most_together  # one finds room sooner
         self._redis_away = False  # whether the last attempt had no answer
         self._changed = threading.Condition()
         self._closing = False
@@ -95,7 +97,7 @@ class Courier:
         """
         with self._changed:
             self.generated += 1
-            if len(self._ring) >= RING_BLOCKS:
+            if len(self._ring) + max(1, self._being_sent) > RING_BLOCKS:
                 self._ring.popleft()
                 self.shed_local += 1
             self._ring.append(block)
@@ -161,12 +163,9 @@ class Courier:
     def _work(self) -> None:
         try:
             while not self.over:
-                block = self._next_block()
-                if block is not None:
-                    # A block is numbered once, so that no other gets the number of one whose fate
-                    # is unknown.
-                    self._sequence += 1
-                    self._deliver(block, self._sequence)
+                blocks = self._next_blocks()
+                if blocks:
+                    self._deliver(blocks)
                 elif self._closing:
                     break
                 self._repeat(self._beat_if_due)
@@ -178,27 +177,29 @@ class Courier:
             with self._changed:
                 self._changed.notify_all()
 
-    def _next_block(self) -> Block | None:
-        """The oldest block of the ring; None when a heartbeat is due or the ring stays empty."""
+    def _next_blocks(self) -> list[Block]:
+        """The oldest blocks of the ring; none when a heartbeat is due or the ring stays empty."""
         with self._changed:
             if not self._ring and not self._closing:
                 self._changed.wait(max(0.0, self._next_beat - time.monotonic()))
-            if not self._ring:
-                return None
-            self._being_sent = 1
-            block = self._ring.popleft()
+            blocks = taken_together(self._ring, self._most_together)
+            self._being_sent = len(blocks)
             self._changed.notify_all()  # the ring has room
-            return block
+            return blocks
 
-    def _deliver(self, block: Block, sequence: int) -> None:
-        """Pushes a block until its fate is known, then acts on the reply."""
-        origin = block.origin._replace(sequence=sequence)
-        message = wire.pack_block(block._replace(origin=origin), self._spec)
+    def _deliver(self, blocks: Sequence[Block]) -> None:
+        """Pushes blocks until their fate is known, which is the same, then acts on the reply."""
+        # A block is numbered once, so that no other gets the number of one whose fate is unknown.
+        first, self._sequence = self._sequence + 1, self._sequence + len(blocks)
+        messages = [
+            wire.pack_block(block.numbered(sequence), self._spec)
+            for sequence, block in enumerate(blocks, first)
+        ]
         queue = (self._spec.queue_blocks, self._spec.queue_policy)
 
         def push() -> PushReply:
             self._beat_if_due()  # what is repeated may take long
-            return self._link.push(self._producer, sequence, message, *queue)
+            return self._link.push_together(self._producer, first, messages, *queue)
 
         reply = self._repeat(push)
         while reply is not None and reply.fate == "full" and self._room_comes():
@@ -206,11 +207,11 @@ class Courier:
         with self._changed:
             self._being_sent = 0
             if reply is None:
-                self.push_unknown += 1
+                self.push_unknown += len(blocks)
             elif reply.fate in ("full", "over"):
-                self.left_over += 1
+                self.left_over += len(blocks)
             else:
-                self.accepted += 1
+                self.accepted += len(blocks)
         if reply is not None and reply.fate != "full":
             self._repeat(partial(self._follow, reply.news))
 

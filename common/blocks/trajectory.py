@@ -39,6 +39,11 @@ class Trajectory(NamedTuple):
         """How many environment steps it holds; fake rows are not counted."""
         return int(np.count_nonzero(self.mask))
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays, as they travel when they are not compressed."""
+        return sum(array.nbytes for array in self)
+
 
 class Episode(NamedTuple):
     """An episode that ended inside an unroll."""
@@ -80,6 +85,10 @@ class Block(NamedTuple):
     unfit: tuple[Unfit, ...] = ()
     episodes_left_out: int = 0
     left_out: tuple[int, ...] = ()  # the columns
+
+    def numbered(self, sequence: int) -> "Block":
+        """The same block with that sequence."""
+        return self._replace(origin=self.origin._replace(sequence=sequence))
 
     @property
     def num_envs(self) -> int:

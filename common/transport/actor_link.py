@@ -1,6 +1,6 @@
 """An actor's link: it pushes blocks, learns what is new, and says that it lives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from impala_redis.common.errors import RedisDenied, RunMissing, UnsuitableServer
@@ -18,12 +18,18 @@ from impala_redis.common.transport.replies import (
     without_errors,
 )
 
+# At most this many blocks are pushed together: they share the price of a round trip, and half of a
+# courier's ring is still to come if there is no answer.
+MOST_TOGETHER = 4
+
 # With more names than this the counts of their joins begin again.
 MOST_JOINED = 65_536
 
 
 class ActorLink(Link):
     """What an actor may do."""
+
+    most_together = MOST_TOGETHER  # blocks, in one push
 
     def push(
         self,
@@ -39,9 +45,23 @@ class ActorLink(Link):
         oldest is dropped, or with the policy "block" this one is not stored.
         Raises RunMissing when no learner has opened the run (or the server lost it).
         """
-        push = (producer, sequence, queue_blocks, queue_policy)
+        return self.push_together(producer, sequence, [message], queue_blocks, queue_policy)
+
+    def push_together(
+        self,
+        producer: str,
+        first: int,
+        messages: Sequence[bytes],
+        queue_blocks: int,
+        queue_policy: str = "drop-oldest",
+    ) -> PushReply:
+        """Pushes blocks of the sequences `first`, `first` + 1, ... as `push` does one of them.
+
+        All of them are stored or none: none when one of them is a duplicate, or has no room.
+        """
         with self._asking():
-            commands = push_commands(self.keys, message, *push)
+            push = (producer, first, queue_blocks, queue_policy)
+            commands = push_commands(self.keys, messages, *push)
             *_, executed = without_errors(round_trip(self.client, commands))
             begun, _, stored, version, spec = without_errors(executed)
             of_kinds([begun, stored], int, int)
@@ -111,19 +131,20 @@ class ActorLink(Link):
 
 def push_commands(
     keys: Keys,
-    message: bytes,
+    messages: Sequence[bytes],
     producer: str,
-    sequence: int,
+    first: int,
     queue_blocks: int,
     queue_policy: str,
 ) -> list[tuple[Any, ...]]:
     """The transaction of a push, which also reads what is new."""
     books = [keys.trajectories, keys.pushing, keys.stats, keys.seq]
-    push = (producer, sequence, queue_blocks, queue_policy)
+    number = len(messages)
+    push = (producer, first + number - 1, queue_blocks, queue_policy, number)
     return [
         ("MULTI",),
         fcall("push_begin", books, *push),
-        ("RPUSHX", keys.pushing, message),
+        ("RPUSHX", keys.pushing, *messages),
         fcall("push_end", books, *push),
         ("HGET", keys.weights, "version"),
         ("HMGET", keys.spec, *NEWS_OF_SPEC),

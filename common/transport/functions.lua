@@ -169,7 +169,8 @@ local function announce(keys, args)
   return 1
 end
 
--- A push is MULTI, push_begin, RPUSHX pushing BLOCK, push_end, EXEC: others see nothing between.
+-- A push is MULTI, push_begin, RPUSHX pushing BLOCK..., push_end, EXEC: others see nothing between,
+-- and of several blocks that are pushed together all come in or none.
 -- Only push_begin gives the list the name that RPUSHX, which makes no list, pushes to. So a block
 -- that must not be stored is not, even where these functions are missing.
 
@@ -187,35 +188,37 @@ local function forget_silent(seq)
   end
 end
 
--- push_begin: lets a block in. One sent again (sequence not above the producer's last) is counted,
--- and kept out; so is one that finds the list full, if its producer waits for room.
--- KEYS trajectories pushing stats seq   ARGV producer sequence queue_blocks queue_policy
--- Returns 1 when it may come in, 0 when it had been stored before, -1 when the list is full.
+-- push_begin: lets blocks in that a producer numbered one after the other. If one of them is sent
+-- again (its number is not above the producer's last), all are counted as such, and kept out; so are
+-- those for which the list has no room, if their producer waits for it.
+-- KEYS trajectories pushing stats seq
+-- ARGV producer sequence (of the last of these blocks) queue_blocks queue_policy number (of blocks)
+-- Returns 1 when they may come in, 0 when one had been stored before, -1 when there is no room.
 local function push_begin(keys, args)
   local trajectories, pushing, stats, seq = unpack(keys)
-  local producer, sequence, queue_blocks, queue_policy = unpack(args)
+  local producer, sequence, queue_blocks, queue_policy, number = unpack(args)
   if not has_books(stats) then return norun() end
   local known = redis.call('HGET', seq, producer)
   if not known then forget_silent(seq) end
   local last = whole(string.match(known or '', '^(%d+) %d+$') or string.match(known or '', '^%d+$'))
     or 0
-  if tonumber(sequence) <= last then
-    redis.call('HINCRBY', stats, 'dup_push', 1)
+  if tonumber(sequence) - number < last then
+    redis.call('HINCRBY', stats, 'dup_push', number)
     return 0
   end
   local blocks = redis.call('LLEN', trajectories)
-  if queue_policy == 'block' and blocks >= tonumber(queue_blocks) then return -1 end
+  if queue_policy == 'block' and blocks + number > tonumber(queue_blocks) then return -1 end
   if blocks > 0 then redis.call('RENAME', trajectories, pushing) end
   redis.call('LPUSH', pushing, '') -- or there would be no list to push to when none waits
   return 1
 end
 
--- push_end: gives the list its name back and counts the block. Bounded: the oldest goes.
+-- push_end: gives the list its name back and counts the blocks. Bounded: the oldest go.
 -- KEYS and ARGV as push_begin
--- Returns 1 when stored, 0 when push_begin has kept it out.
+-- Returns 1 when stored, 0 when push_begin has kept them out.
 local function push_end(keys, args)
   local trajectories, pushing, stats, seq = unpack(keys)
-  local producer, sequence, queue_blocks = unpack(args)
+  local producer, sequence, queue_blocks, _, number = unpack(args)
   local blocks = redis.call('LLEN', pushing) - 1
   if blocks < 1 then
     redis.call('LTRIM', pushing, 1, 0) -- empty it: RPUSHX may have been refused
@@ -226,7 +229,7 @@ local function push_end(keys, args)
   redis.call('LTRIM', trajectories, 1 + excess, -1)
   count(stats, 'dropped_oldest', excess)
   redis.call('HSET', seq, producer, sequence .. ' ' .. redis.call('TIME')[1])
-  redis.call('HINCRBY', stats, 'produced', 1)
+  redis.call('HINCRBY', stats, 'produced', number)
   return 1
 end
 

@@ -6,6 +6,8 @@ is then done around it: whatever the run's policy, the actor keeps the bound by 
 that came twice.
 """
 
+from collections.abc import Sequence
+
 from impala_redis.common.errors import RunMissing
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.replies import (
@@ -20,29 +22,31 @@ from impala_redis.common.transport.replies import (
 class PlainActorLink(ActorLink):
     """What an actor may do whose user has no right to call functions."""
 
+    most_together = 1  # each actor may pass the bound by that much
+
     def require(self, *programs: str) -> None:
         """Asks for the commands of a plain push, without a transaction."""
         super().require("impala-actor --plain-push")
 
-    def push(
+    def push_together(
         self,
         producer: str,
-        sequence: int,
-        message: bytes,
+        first: int,
+        messages: Sequence[bytes],
         queue_blocks: int,
         queue_policy: str = "block",
     ) -> PushReply:
-        """Pushes a block's message if the run goes on and there is room for it.
+        """Pushes blocks if the run goes on and there is room for them.
 
         Raises RunMissing when there is no run.
         """
         length, news = self._length_and_news()
         if news.state != "running":
             return PushReply("over", news)
-        if length >= queue_blocks:
+        if length + len(messages) > queue_blocks:
             return PushReply("full", news)
         with self._asking():
-            self.client.rpush(self.keys.trajectories, message)
+            self.client.rpush(self.keys.trajectories, *messages)
         return PushReply("stored", news)
 
     def _length_and_news(self) -> tuple[int, News]:

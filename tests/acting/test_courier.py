@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import redis
 
-from impala_redis.common.acting import courier
+from impala_redis.common.acting import courier, together
 from impala_redis.common.acting.courier import RING_BLOCKS, Courier, VersionedWeights
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory
@@ -165,7 +165,7 @@ def test_blocks_arrive_in_order_with_sequences_from_1(run: Run) -> None:
     carrier = run.courier()
     for number in range(1, 21):
         carrier.hand_over(numbered(number))
-        eventually(lambda: len(carrier._ring) < RING_BLOCKS)
+        eventually(lambda: carrier.books()["pending_local"] < RING_BLOCKS)
     eventually(lambda: carrier.accepted == 20)
 
     # then they stand in the list as they were, numbered 1, 2, 3
@@ -178,14 +178,87 @@ def test_blocks_arrive_in_order_with_sequences_from_1(run: Run) -> None:
     assert run.monitor.read_books()["produced"] == 20
 
 
+@pytest.mark.parametrize(
+    ("queue_policy", "together_bytes", "pushes"),
+    [
+        ("drop-oldest", 256 * 1024, [1, 4, 2]),
+        ("drop-oldest", 3 * numbered(0).trajectory.nbytes, [1, 3, 3]),
+        ("drop-oldest", 0, [1] * 7),
+        ("block", 256 * 1024, [1] * 7),
+    ],
+)
+def test_small_blocks_that_wait_are_pushed_together(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    queue_policy: str,
+    together_bytes: int,
+    pushes: list[int],
+) -> None:
+    # given six blocks that wait while the first one is pushed
+    gate, numbers = threading.Event(), list[int]()
+    monkeypatch.setattr(together, "TOGETHER_BYTES", together_bytes)
+
+    class CountingLink(ActorLink):
+        def push_together(self, *arguments: Any) -> PushReply:
+            assert gate.wait(20)
+            numbers.append(len(arguments[2]))
+            return super().push_together(*arguments)
+
+    carrier = run.courier(CountingLink, spec=dataclasses.replace(SPEC, queue_policy=queue_policy))
+    carrier.hand_over(numbered(1))
+    eventually(lambda: len(carrier._ring) == 0)
+    for number in range(2, 8):
+        carrier.hand_over(numbered(number))
+
+    # when they are carried
+    gate.set()
+    eventually(lambda: carrier.accepted == 7)
+
+    # then it takes as many pushes as their bytes need, and each has its number
+    assert numbers == pushes
+    assert rewards(run.stored()) == list(range(1, 8))
+    assert [block.origin.sequence for block in run.stored()] == list(range(1, 8))
+    assert run.monitor.read_books()["produced"] == 7
+
+
+def test_an_actor_holds_no_more_blocks_when_several_are_on_their_way(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given four blocks that are pushed together, and no answer yet
+    turns = threading.Semaphore(0)
+
+    class SteppedLink(ActorLink):
+        def push_together(self, *arguments: Any) -> PushReply:
+            assert turns.acquire(timeout=20)
+            return super().push_together(*arguments)
+
+    carrier = run.courier(SteppedLink)
+    for number in range(1, 6):
+        carrier.hand_over(numbered(number))
+        eventually(lambda: carrier._being_sent == 1)
+    turns.release()
+    eventually(lambda: carrier._being_sent == 4)
+
+    # when more are handed over than there is room for
+    for number in range(6, 15):
+        carrier.hand_over(numbered(number))
+
+    # then one and the ring are kept, of which the oldest four cannot be shed any more
+    assert carrier.books()["pending_local"] == RING_BLOCKS + 1
+    turns.release(20)
+    eventually(lambda: carrier.books()["pending_local"] == 0)
+    assert rewards(run.stored()) == [1, 2, 3, 4, 5, *range(10, 15)]
+    assert carrier.shed_local == 4
+
+
 class GatedLink(ActorLink):
     """Waits before every push until the gate is open."""
 
     gate: threading.Event
 
-    def push(self, *arguments: Any) -> PushReply:
+    def push_together(self, *arguments: Any) -> PushReply:
         assert self.gate.wait(20)
-        return super().push(*arguments)
+        return super().push_together(*arguments)
 
 
 def test_a_slow_server_costs_the_oldest_blocks_which_are_counted(
@@ -257,12 +330,13 @@ def test_a_push_whose_reply_is_lost_is_stored_and_counted_once(
 ) -> None:
     # given a server whose every third reply to a push is lost
     class LossyLink(ActorLink):
-        calls = 0
+        calls = lost = 0
 
-        def push(self, *arguments: Any) -> PushReply:
-            reply = super().push(*arguments)
+        def push_together(self, *arguments: Any) -> PushReply:
+            reply = super().push_together(*arguments)
             self.calls += 1
             if self.calls % 3 == 1:
+                LossyLink.lost += len(arguments[2])
                 raise RedisUnreachable("the reply was lost")
             return reply
 
@@ -275,7 +349,8 @@ def test_a_push_whose_reply_is_lost_is_stored_and_counted_once(
     # then each is there once
     assert rewards(run.stored()) == [1, 2, 3, 4, 5, 6]
     books = run.monitor.read_books()
-    assert (books["produced"], books["dup_push"]) == (6, 3)
+    assert (books["produced"], books["dup_push"]) == (6, LossyLink.lost)
+    assert LossyLink.lost > 0
 
 
 def test_closing_pushes_what_the_ring_holds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,12 +395,12 @@ def test_a_block_given_up_at_the_end_does_not_swallow_the_next(run: Run) -> None
     class LosesTheFirst(ActorLink):
         calls = 0
 
-        def push(self, *arguments: Any) -> PushReply:
+        def push_together(self, *arguments: Any) -> PushReply:
             self.calls += 1
             if self.calls > 1:
-                return super().push(*arguments)
+                return super().push_together(*arguments)
             assert closing.wait(20)
-            super().push(*arguments)
+            super().push_together(*arguments)
             raise RedisUnreachable("the reply was lost")
 
     carrier = run.courier(LosesTheFirst)

@@ -12,7 +12,7 @@ from impala_redis.workers import learner
 # What is replaced in the server's functions.
 SABOTAGE = {
     # A block that is sent again is stored again.
-    "dedupe": [("if tonumber(sequence) <= last then", "if false then")],
+    "dedupe": [("if tonumber(sequence) - number < last then", "if false then")],
     # A learner whose epoch is over goes on as if it were not.
     "fencing": [("if current ~= mine then", "if false then")],
     # A commit that is sent again settles other blocks and counts twice.

@@ -141,6 +141,50 @@ def test_a_block_sent_again_is_not_stored_after_it_was_claimed_and_settled(
     assert monitor.read_books()["queued"] == 0
 
 
+def test_of_blocks_that_are_pushed_together_each_has_a_number_and_is_stored_once(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    # given two blocks, and three that are pushed together
+    push(actor, 2)
+    together = [b"a#1/3", b"a#1/4", b"a#1/5"]
+    assert actor.push_together("a#1", 3, together, 1000).stored
+
+    # when they are sent again, some of them alone, and some with a new one behind them
+    again = [
+        actor.push_together("a#1", 3, together, 1000).fate,
+        actor.push("a#1", 4, together[1], 1000).fate,
+        actor.push_together("a#1", 5, [together[2], b"new"], 1000).fate,
+    ]
+
+    # then they are counted and not stored, and the new one comes in by its own push
+    assert again == ["duplicate"] * 3
+    assert actor.push("a#1", 6, b"a#1/6", 1000).stored
+    stored = operator.lrange(actor.keys.trajectories, 0, -1)
+    assert stored == [f"a#1/{number}".encode() for number in range(1, 7)]
+    books = monitor.read_books()
+    assert (books["produced"], books["dup_push"], residual(books)) == (6, 6, 0)
+
+
+def test_blocks_that_are_pushed_together_keep_the_bound(
+    learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis
+) -> None:
+    # given a list with room for one
+    push(actor, 2)
+
+    # when two are pushed together by a producer that waits for room, then none comes in
+    blocks = [b"b#1/1", b"b#1/2"]
+    assert actor.push_together("b#1", 1, blocks, 3, "block").fate == "full"
+    assert monitor.read_books()["produced"] == 2
+
+    # and by one that does not, the oldest goes, also of the pushed ones themselves
+    assert actor.push_together("b#1", 1, blocks, 3).stored
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [b"a#1/2", *blocks]
+    assert actor.push_together("b#1", 3, [b"x", b"y"], 1).stored
+    assert operator.lrange(actor.keys.trajectories, 0, -1) == [b"y"]
+    books = monitor.read_books()
+    assert (books["produced"], books["dropped_oldest"], residual(books)) == (6, 5, 0)
+
+
 @pytest.mark.parametrize("bound", [1, 4])
 def test_a_producer_that_waits_for_room_drops_nobody_s_block(
     learner: LearnerLink, actor: ActorLink, monitor: MonitorLink, operator: redis.Redis, bound: int

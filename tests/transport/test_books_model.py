@@ -84,29 +84,33 @@ class TransportModel(RuleBasedStateMachine):
         step=st.integers(1, 2),
         cap=st.sampled_from([1, 3, 5, 8]),
         policy=st.sampled_from(["drop-oldest", "block"]),
+        number=st.integers(1, 4),
     )
-    def push(self, producer: str, step: int, cap: int, policy: str) -> None:
-        self.pushed += 1
-        block = f"{producer}/{self.pushed}".encode()
-        fate = self.actor.push(producer, self.last[producer] + step, block, cap, policy).fate
-        if policy == "block" and len(self.queue) >= cap:
+    def push(self, producer: str, step: int, cap: int, policy: str, number: int) -> None:
+        self.pushed += number
+        blocks = [f"{producer}/{self.pushed + i}".encode() for i in range(number)]
+        first = self.last[producer] + step
+        fate = self.actor.push_together(producer, first, blocks, cap, policy).fate
+        if policy == "block" and len(self.queue) + number > cap:
             assert fate == "full"
             return  # neither list nor books know of it
         assert fate == "stored"
-        self.last[producer] += step
-        excess = max(len(self.queue) + 1 - cap, 0)
-        self.queue = [*self.queue[excess:], block]
+        self.last[producer] = first + number - 1
+        self.queue += blocks
+        excess = max(len(self.queue) - cap, 0)
+        del self.queue[:excess]
         self.counts["dropped_oldest"] += excess
-        self.counts["produced"] += 1
+        self.counts["produced"] += number
 
     @precondition(lambda self: any(self.last.values()))
-    @rule(data=st.data(), back=COUNTS)
-    def push_again(self, data: st.DataObject, back: int) -> None:
+    @rule(data=st.data(), back=COUNTS, number=st.integers(1, 4))
+    def push_again(self, data: st.DataObject, back: int, number: int) -> None:
         producer = data.draw(st.sampled_from(sorted(+self.last)))
-        sequence = max(self.last[producer] - back, 1)
+        first = max(self.last[producer] - back, 1)
         policy = data.draw(st.sampled_from(["drop-oldest", "block"]))
-        assert self.actor.push(producer, sequence, b"again", 1, policy).fate == "duplicate"
-        self.counts["dup_push"] += 1
+        again = [b"again"] * number  # the last ones may be new
+        assert self.actor.push_together(producer, first, again, 1, policy).fate == "duplicate"
+        self.counts["dup_push"] += number
 
     @rule()
     def push_by_hand(self) -> None:

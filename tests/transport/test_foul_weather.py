@@ -131,6 +131,8 @@ def test_a_push_that_a_full_server_refuses_leaves_nothing_and_comes_through_late
     operator.config_set("maxmemory", 1)
     with pytest.raises(RedisUnreachable, match="maxmemory"):
         actor.push("a#1", 2, b"x", 1)
+    with pytest.raises(RedisUnreachable, match="maxmemory"):
+        actor.push_together("a#1", 2, [b"x", b"y"], 1)
     operator.config_set("maxmemory", 0)
 
     # then neither list nor books know of it
@@ -159,7 +161,7 @@ def test_a_full_server_still_says_how_the_run_is(parties: Parties) -> None:
 
 
 # What asks nothing, or gives no news when there is no answer.
-SILENT = {"close", "url", "evictions", "news_of_evictions"}
+SILENT = {"close", "url", "evictions", "news_of_evictions", "most_together"}
 
 
 def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any]]]]:
@@ -175,6 +177,7 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
             every
             | {
                 "push": lambda link: link.push("a#1", 1, b"x", 4),
+                "push_together": lambda link: link.push_together("a#1", 1, [b"x", b"y"], 4),
                 "count_join": lambda link: link.count_join("a"),
                 "has_room": lambda link: link.has_room(4),
                 "read_news": lambda link: link.read_news(),

@@ -161,7 +161,7 @@ def push_commands(
 ) -> list[tuple[Any, ...]]:
     """What `ActorLink.push` sends."""
     push = (producer, sequence, spec.queue_blocks, spec.queue_policy)
-    return actor_link.push_commands(Keys(RUN), message, *push)
+    return actor_link.push_commands(Keys(RUN), [message], *push)
 
 
 def beat_commands(
