@@ -3,13 +3,19 @@
     .venv/bin/python scripts/bench_learning.py [--batch-size 32,256,1024] [--threads 1,2]
     .venv/bin/python scripts/bench_learning.py --preset atari-fast
 
-The limit is the bare computation: the same network, V-trace, gradients and step on the same rows in
-plain PyTorch, of which nothing is checked, told or timed, and whose inputs lie ready: floats, or
-for convolutions, memory and other kinds of actions what the project's own network sees, frames
-stacked. That network is then computed as it is, with an optimizer of PyTorch's. The share of the
-limit that is reached is the bare update's time over ours; it is above 1 where ours computes
-something faster than plain PyTorch does. Every row counts as a frame: a step of an environment. The
-last line is JSON.
+Two yardsticks are measured in the same turns. The roofline is the machine's: the operations of the
+network's matrix products (bench/roofline.py), and how fast numpy multiplies such matrices on as
+many threads at best. No update can reach it, since it also has activations, a loss and a step.
+The other is the limit of this computation in torch, the bare update: the same network, V-trace,
+gradients and step on the same rows in plain PyTorch, of which nothing is checked, told or timed,
+and whose inputs lie ready: floats, or for convolutions, memory and other kinds of actions what the
+project's own network sees, frames stacked. That network is then computed as it is, with an
+optimizer of PyTorch's. The share of a yardstick is the time it would take over ours; of the bare
+update it is above 1 where ours computes something faster than plain PyTorch does.
+
+Times and frames/s are means over the calls, as a training has them. The roofline compares medians,
+and the fastest tenths, which a busy machine disturbs least. Every row counts as a frame: a step of
+an environment. The last line is JSON.
 """
 
 import itertools
@@ -21,8 +27,9 @@ from typing import NamedTuple
 import click
 import torch
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
-from bench import measuring
+from bench import measuring, roofline
 from bench.measuring import Figures, Spreads
 from bench.plain_torch import bare_update
 from impala_redis.common.acting.unroll import Actor
@@ -30,8 +37,8 @@ from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import Learner
-from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers.options import CONTEXT
@@ -40,18 +47,33 @@ CPU = torch.device("cpu")
 # Batches take turns, so that none is always in the processor's cache.
 BATCHES = 4
 STAGES = ("transfer_s", "forward_s", "backward_s", "optimizer_s")
+# The table of the roofline: heads, the figures below them, and their forms.
+ROOFLINE = {
+    "GFLOP/s": ("gflops", ".1f"),
+    "product's GFLOP/s": ("product_gflops", ".1f"),
+    "share": ("roofline_share", ".2f"),
+    "frames/s at most": ("roofline_frames_per_s", ",.0f"),
+}
+
+
+# What an update can be computed by, the one that training takes first.
+ENGINES = ("torch",)
 
 
 class Case(NamedTuple):
-    """One case, which is measured on its own."""
+    """One case, in which all engines take turns."""
 
     batch_size: int
     threads: int
 
-    @property
-    def name(self) -> str:
-        """Its name in the tables and in the JSON."""
-        return f"batch {self.batch_size}, threads {self.threads}"
+    def name(self, engine: str) -> str:
+        """An engine's name in the tables and in the JSON."""
+        return f"{engine}, batch {self.batch_size}, threads {self.threads}"
+
+
+def learner_by(engine: str, spec: RunSpec, config: Config) -> Learner:
+    """A new learner that computes by this engine."""
+    return Learner(config, make_engine(engine, "cpu", 1, spec, config))
 
 
 def play(spec: RunSpec, learner: Learner, batch_size: int) -> list[Batch]:
@@ -82,50 +104,101 @@ def compiled_update(spec: RunSpec, config: Config, batches: Sequence[Batch]) -> 
 
 
 class Contest:
-    """Ours and the bare computation on the same batches, each with a network of its own."""
+    """Our engines, the bare computation and a matrix product, on the same batches."""
 
-    def __init__(self, spec: RunSpec, config: Config, case: Case, compiled: bool) -> None:
+    def __init__(
+        self, spec: RunSpec, config: Config, case: Case, engines: Sequence[str], compiled: bool
+    ) -> None:
         self._case, self._rows = case, spec.unroll_length * case.batch_size
-        self._learner = Learner(config, TorchEngine(spec, config, CPU))
-        batches = play(spec, self._learner, case.batch_size)
-        self._batches, self._figures = itertools.cycle(batches), list[Figures]()
-        self._updates = {"update_s": self._update, "bare_s": bare_update(spec, config, batches)}
+        self._flop_a_frame = roofline.flop_a_frame(spec, spec.unroll_length)
+        self._product = roofline.product_of(spec, case.batch_size * (spec.unroll_length + 1))
+        learners = {engine: learner_by(engine, spec, config) for engine in engines}
+        self._batches = play(spec, learners[engines[0]], case.batch_size)
+        self._stages = {engine: list[Figures]() for engine in engines}
+        self._calls = {engine: self._updates_of(engine, learners[engine]) for engine in engines}
+        self._calls["bare"] = bare_update(spec, config, self._batches)
+        self._calls["product"] = self._product.call
         if compiled:
-            self._updates["compiled_s"] = compiled_update(spec, config, batches)
+            self._calls["compiled"] = compiled_update(spec, config, self._batches)
 
-    def measured(self, seconds: float) -> Figures:
-        """The seconds that an update takes, ours also by stage."""
+    def measured(self, seconds: float) -> dict[str, Figures]:
+        """The seconds that an update of each engine takes, also by stage, and the yardsticks."""
         torch.set_num_threads(self._case.threads)
-        measuring.side_by_side(self._updates, measuring.WARM_UP_SHARE * seconds)
-        self._figures.clear()
-        times = measuring.side_by_side(self._updates, seconds)
+        measuring.timed(self._calls, measuring.WARM_UP_SHARE * seconds)
+        for figures in self._stages.values():
+            figures.clear()
+        taken_s = measuring.timed(self._calls, seconds)
+        return {self._case.name(engine): self._figures(engine, taken_s) for engine in self._stages}
+
+    def _updates_of(self, engine: str, learner: Learner) -> Callable[[], None]:
+        batches = itertools.cycle(self._batches)
+
+        def update() -> None:
+            self._stages[engine].append(learner.update(next(batches)))
+
+        return update
+
+    def _figures(self, engine: str, taken_s: dict[str, list[float]]) -> Figures:
+        means = {name: statistics.fmean(of) for name, of in taken_s.items()}
+        medians = {name: statistics.median(of) for name, of in taken_s.items()}
+        tenths = {name: measuring.fastest_tenth(of) for name, of in taken_s.items()}
         stages = {
-            name: statistics.fmean(figures[name] for figures in self._figures) for name in STAGES
+            name: statistics.fmean(figures[name] for figures in self._stages[engine])
+            for name in STAGES
         }
+        update_s, at_best = means[engine], self._rates(tenths[engine], tenths["product"])
         return {
-            "frames_per_s": self._rows / times["update_s"],
-            "limit_frames_per_s": self._rows / times["bare_s"],
-            "share": times["bare_s"] / times["update_s"],
-            **times,
+            "frames_per_s": self._rows / update_s,
+            "limit_frames_per_s": self._rows / means["bare"],
+            "share": means["bare"] / update_s,
+            "update_s": update_s,
+            "update_p10_s": tenths[engine],
+            **{f"{name}_s": means[name] for name in ("bare", "compiled") if name in means},
             **stages,
-            "other_s": times["update_s"] - sum(stages.values()),
+            "other_s": update_s - sum(stages.values()),
+            "kflop_a_frame": self._flop_a_frame / 1e3,
+            **self._rates(medians[engine], medians["product"]),
+            **{f"{name}_p10": rate for name, rate in at_best.items()},
         }
 
-    def _update(self) -> None:
-        self._figures.append(self._learner.update(next(self._batches)))
+    def _rates(self, update_s: float, product_s: float) -> Figures:
+        """The operations per second of an update, and below which roofline they are."""
+        reached = self._flop_a_frame * self._rows / update_s
+        product = self._case.threads * self._product.flop / product_s
+        return {
+            "gflops": reached / 1e9,
+            "product_gflops": product / 1e9,
+            "roofline_frames_per_s": product / self._flop_a_frame,
+            "roofline_share": reached / product,
+        }
 
 
 def tables(figures: dict[str, Spreads]) -> list[Table]:
-    """Tables of the speed, and of where an update's time goes."""
-    speed = measuring.table("Learner.update from memory", "frames/s", "limit", "share of it")
+    """Tables of the speed, of the roofline, and of where an update's time goes."""
+    speed = measuring.table(
+        "Learner.update from memory", "frames/s", "limit in torch", "share of it"
+    )
+    heads = ("kFLOP a frame", *ROOFLINE, "share, fastest tenths")
+    below = measuring.table("below the roofline of matrix products, medians", *heads)
     names = ["update_s", *STAGES, "other_s", "bare_s"]
     names += ["compiled_s"] if all("compiled_s" in of for of in figures.values()) else []
     times = measuring.table("an update, ms", *(name.removesuffix("_s") for name in names))
     for case, of in figures.items():
         reached, limit = of["frames_per_s"].shown(), of["limit_frames_per_s"].shown()
         speed.add_row(case, reached, limit, of["share"].shown(".2f"))
+        rates = (of[name].shown(form) for name, form in ROOFLINE.values())
+        flop, at_best = of["kflop_a_frame"].shown(",.1f"), of["roofline_share_p10"].shown(".2f")
+        below.add_row(case, flop, *rates, at_best)
         times.add_row(case, *(f"{1e3 * of[name].median:.3f}" for name in names))
-    return [speed, times]
+    return [speed, below, times]
+
+
+def engines_named(context: click.Context, option: click.Parameter, text: str) -> list[str]:
+    """The engines that --engine names."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if unknown := sorted(set(names) - set(ENGINES)):
+        raise click.BadParameter(f"{', '.join(unknown)} is none of {', '.join(ENGINES)}")
+    return names
 
 
 @click.command(help=__doc__, context_settings=CONTEXT)
@@ -143,6 +216,13 @@ def tables(figures: dict[str, Spreads]) -> list[Table]:
     callback=measuring.whole_numbers,
     help="Processor threads to compute with; several with commas.",
 )
+@click.option(
+    "--engine",
+    "engines",
+    default=",".join(ENGINES),
+    callback=engines_named,
+    help="By what to compute, in turns; several with commas.",
+)
 @click.option("--compile", "compiled", is_flag=True, help="Also the bare one by torch.compile.")
 @measuring.timing_options(1.0, "How long ours and the bare one are each measured.")
 def main(
@@ -151,6 +231,7 @@ def main(
     unroll_length: int | None,
     batch_sizes: list[int],
     threads: list[int],
+    engines: list[str],
     compiled: bool,
     seconds: float,
     repeat: int,
@@ -158,19 +239,24 @@ def main(
 ) -> None:
     measuring.begin()
     others_cores = measuring.others_cores()
-    with measuring.one_sentence():
+    # torch has threads of its own; numpy's are the product's, which is measured on one.
+    with measuring.one_sentence(), threadpool_limits(limits=1, user_api="blas"):
         config = measuring.config_of(preset_name, config_file, unroll_length)
         # Nothing drifts, whatever the number of updates: each of them costs the same.
         config = config.replace({"learning_rate": 0.0})
         spec = measuring.spec_of(config)
         sizes = measuring.sizes_of(spec, batch_sizes, config.training.batch_size)
         cases = [Case(b, n) for b in sizes for n in threads]
-        contests = [Contest(spec, config, case, compiled) for case in cases]
-        runs: list[list[Figures]] = [[] for _ in cases]
+        contests = [Contest(spec, config, case, engines, compiled) for case in cases]
+        runs: list[list[dict[str, Figures]]] = [[] for _ in cases]
         for number in range(repeat):
             for index in measuring.taking_turns(range(len(cases)), number):
                 runs[index].append(contests[index].measured(seconds))
-    figures = {case.name: measuring.spreads(of) for case, of in zip(cases, runs, strict=True)}
+    figures = {
+        name: measuring.spreads([repetition[name] for repetition in of])
+        for of in runs
+        for name in of[0]
+    }
     about = measuring.about(spec, seconds, repeat, others_cores())
     measuring.show(tables(figures), measuring.as_document(about, figures), only_json)
 

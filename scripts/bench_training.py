@@ -7,10 +7,12 @@
 What stands after `--` goes to impala-train, each time. `--versus` trains with these options more,
 variables before them as in a shell ("PYTHONPATH=../other --threads 2"), and gives the ratio to the
 first, repeat by repeat; all trainings take turns. The limit is measured with the settings of each
-training, without Redis: of the learner on one core (bench_learning.py; ours or the bare
-computation, what is faster) and, at the same time, an actor on another (bench_acting.py:
-environment and policy alone; counted for each core that the learner leaves) it is the slower one.
-Its frames are those of as many fake rows as were trained on. Where actors are slower than their
+training, without Redis: of the learner on one core (bench_learning.py; ours or the bare update in
+torch, what is faster) and, at the same time, an actor on another (bench_acting.py: environment and
+policy alone; counted for each core that the learner leaves) it is the slower one. It is the limit
+of these computations, and not of the machine: the roofline stands beside it, which is what the
+learner's core could train if it did nothing but the network's matrix products (bench_learning.py).
+Frames are those of as many fake rows as were trained on. Where actors are slower than their
 learner, or the other way round, a core waits; what the system could reach at best if the cores that
 it works on were shared perfectly stands beside the environment, the policy and the update, each
 alone on a core: a frame then takes all three of their times (of the update as above) on one of the
@@ -48,7 +50,7 @@ TARGETS = (
 # Stages of an update from memory, beside those of the training.
 ALONE = ("update_s", "transfer_s", *COMPUTING, "other_s")
 # Limits in frames/s, each on a core of its own.
-PARTS = ("environment", "policy", "update", "bare")
+PARTS = ("environment", "policy", "update", "bare", "roofline")
 
 
 def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> Figures:
@@ -67,6 +69,7 @@ def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> 
     at_once = max(1, min(settings["num_actors"], CORES - 1))
     real_share = trained["real_share"]
     learner_limit = real_share * max(learner["frames_per_s"], learner["limit_frames_per_s"])
+    roofline = real_share * learner["roofline_frames_per_s"]
     actors_limit = real_share * actor["limit_frames_per_s"] * at_once
     limit = min(learner_limit, actors_limit)
     steps = settings["envs_per_actor"] * settings["unroll_length"]
@@ -78,6 +81,8 @@ def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> 
         "actors_limit_frames_per_s": actors_limit,
         "limit_frames_per_s": limit,
         "share": trained["frames_per_s"] / limit,
+        "roofline_frames_per_s": roofline,
+        "roofline_share": trained["frames_per_s"] / roofline,
         "environment_frames_per_s": real_share * steps / actor["environment_s"],
         "policy_frames_per_s": real_share * steps / actor["policy_s"],
         "update_frames_per_s": real_share * learner["frames_per_s"],
@@ -143,14 +148,16 @@ def speeds(figures: dict[str, Spreads], ratios: dict[str, Spread]) -> Table:
     """A table of how fast each variant is."""
     limited = all("share" in of for of in figures.values())
     heads = ["frames/s trained", *(["ratio"] if len(figures) > 1 else [])]
-    heads += ["limit", "share of it"] if limited else []
+    heads += ["limit", "share of it", "of the roofline"] if limited else []
     in_games = any(of["game_frames_per_s"] != of["frames_per_s"] for of in figures.values())
     heads += ["of the game"] if in_games else []
     shown = measuring.table("training", *heads, "played", "lag mean", "p95", "dropped")
     for name, of in figures.items():
         cells = [name, of["frames_per_s"].shown()]
         cells += [ratios[name].shown(".3f")] if len(figures) > 1 else []
-        cells += [of["limit_frames_per_s"].shown(), of["share"].shown(".2f")] if limited else []
+        if limited:
+            cells += [of["limit_frames_per_s"].shown(), of["share"].shown(".2f")]
+            cells += [of["roofline_share"].shown(".2f")]
         cells += [of["game_frames_per_s"].shown()] if in_games else []
         cells += [f"{of['played_per_s'].median:,.0f}", of["policy_lag_mean"].shown(".1f")]
         cells += [f"{of['policy_lag_p95'].median:.1f}", f"{of['dropped_share'].median:.3f}"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -66,21 +67,32 @@ def spreads(repeats: Sequence[Figures]) -> Spreads:
 
 
 def side_by_side(calls: Mapping[str, Callable[[], object]], seconds: float) -> Figures:
-    """The mean seconds that a call of each takes; each is called for about `seconds`.
+    """The mean seconds that a call of each takes; each is called for about `seconds`."""
+    return {name: statistics.fmean(of) for name, of in timed(calls, seconds).items()}
+
+
+def timed(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """The seconds of every single call of each; each is called for about `seconds`.
 
     They take turns in short slices, so that a disturbance of the machine disturbs all of them. A
     call that takes longer than a slice waits until the others have caught up.
     """
-    spent_s, made = dict.fromkeys(calls, 0.0), dict.fromkeys(calls, 0)
+    spent_s, taken_s = dict.fromkeys(calls, 0.0), {name: list[float]() for name in calls}
     for number in range(SLICES):
         due_s = seconds * (number + 1) / SLICES
         for name in taking_turns(list(calls), number):
-            call, before_s, began = calls[name], spent_s[name], time.perf_counter()
+            call, ended = calls[name], time.perf_counter()
             while spent_s[name] < due_s:
                 call()
-                made[name] += 1
-                spent_s[name] = before_s + time.perf_counter() - began
-    return {name: spent_s[name] / made[name] for name in calls}
+                began, ended = ended, time.perf_counter()
+                spent_s[name] += ended - began
+                taken_s[name].append(ended - began)
+    return taken_s
+
+
+def fastest_tenth(seconds: Sequence[float]) -> float:
+    """What a tenth of the calls do not exceed: the time when nothing else disturbs."""
+    return float(np.quantile(seconds, 0.1))
 
 
 def others_cores() -> Callable[[], float]:

@@ -52,13 +52,24 @@ def test_learning_is_measured_by_stage_beside_the_bare_computation(scripts: Any)
 
     # then
     document = document_of(done)
-    assert list(document["figures"]) == ["batch 2, threads 1", "batch 4, threads 1"]
+    cases = ["torch, batch 2, threads 1", "torch, batch 4, threads 1"]
+    assert list(document["figures"]) == cases
     for figures in document["figures"].values():
         assert_finite(figures)
         stages = ("transfer_s", "forward_s", "backward_s", "optimizer_s", "other_s")
         assert figures.keys() >= {"frames_per_s", "limit_frames_per_s", "share", "bare_s", *stages}
+        # and below the roofline, by the product that was measured in the same turns
+        assert 0 < figures["roofline_share"]["median"] < 1
+        rates = {"gflops", "product_gflops", "roofline_frames_per_s", "update_p10_s"}
+        assert figures.keys() >= {"kflop_a_frame", *rates, "roofline_share_p10"}
     assert document["about"].keys() >= {"cores", "torch", "others_cores", "env"}
     assert "share of it" in done.stdout
+
+
+def test_an_engine_that_there_is_not_is_named(scripts: Any) -> None:
+    done = CliRunner().invoke(scripts("bench_learning").main, ["--engine", "torch,steam"])
+    assert done.exit_code == 2
+    assert "steam is none of " in done.stderr
 
 
 def test_the_bare_loss_is_the_learners_own(scripts: Any) -> None:
@@ -156,6 +167,7 @@ def test_training_is_measured_beside_its_limit(tmp_path: Path) -> None:
     stages = ("wait_s", "forward_s", "weights_s", "other_s", "alone_forward_s")
     beside = ("feeder_cpu_s", "publisher_cpu_s", "updates_per_s", "non_compute_share")
     alone = ("environment_frames_per_s", "policy_frames_per_s", "shared_frames_per_s")
+    alone += ("roofline_frames_per_s", "roofline_share")
     assert figures.keys() >= {"share", *speeds, *queue, *stages, *beside, *alone}
     assert "shared perfectly" in program.output
     assert [row["figure"] for row in document["targets"]] == ["share", "non_compute_share"]
