@@ -1,1 +1,1 @@
-"""A plain network in numpy, equal to the one that `common.networks` makes in torch. Pure."""
+"""A plain network in numpy, equal to the torch one: forward, loss, gradient, step. Pure."""

@@ -1,0 +1,163 @@
+"""The engine of plain networks on a CPU, in numpy: it starts without torch, and is faster.
+
+A batch is computed in pieces (`common.learning.numpy_worker`). With several threads, each takes
+every n-th piece; numpy lets go of the interpreter in its large operations.
+
+    caller                          threads k = 1 .. n-1
+    makes the rows for the loss
+    pieces 0, n, 2n ...             pieces k, k + n, k + 2n ...
+    adds up the gradients, in the threads' order: the result is the same each time
+    norm, clip, step
+"""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_redis.common.blocks.trajectory import Trajectory
+from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.learning.crew import Crew
+from impala_redis.common.learning.engine import MOST_ACTIONS, MOST_NORM, Arrays, Engine, Rates, Step
+from impala_redis.common.learning.numpy_worker import Task, Worker, pieces_of
+from impala_redis.common.mlp.activations import activation_of
+from impala_redis.common.mlp.figures import losses, ratios
+from impala_redis.common.mlp.layers import Matrices, layers_of
+from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, prepared
+from impala_redis.common.mlp.optimizer import Optimizer, layout_of, views
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
+from impala_redis.common.run.spec import RunSpec
+
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+class NumpyEngine(Engine):
+    """Computes the updates of a plain network: hidden layers alone, no memory, no stack."""
+
+    def __init__(self, spec: RunSpec, config: Config, parameters: Weights, threads: int) -> None:
+        """Begins with a copy of the parameters; computes with `threads` processor threads."""
+        super().__init__(spec)
+        self.where = "numpy on the CPU"
+        self.layout = layout_of(spec.parameter_shapes())
+        self._config = config
+        self._optimizer = Optimizer(self.layout, config.optimizer)
+        self._parameters = views(self.layout, self._optimizer.flat)
+        for name, array in self._parameters.items():
+            array[...] = parameters[name]
+        self._log_std = self._parameters.get("log_std")  # [D] if an action is numbers
+        factor = activation_of(spec.activation).factor
+        self._matrices = Matrices(layers_of(spec), self._parameters, factor)
+        self._workers = [
+            Worker(spec, config.loss, self._matrices, self._log_std) for _ in range(threads)
+        ]
+        self._crew = Crew(threads)
+        self._gradients = views(self.layout, self._optimizer.gradient)
+        self._copies = self._workers[0].gradients.pairs(self._gradients)
+        self.steps = 0
+
+    def step(self, rows: Trajectory, staged: Any, rates: Rates) -> Step:
+        """Takes one step on a batch of any number of columns."""
+        moments = [time.perf_counter()]
+        with np.errstate(all="ignore"):
+            counted, task = self._task(rows, rates)
+            moments.append(time.perf_counter())
+            sums = self._compute(task)
+            moments.append(time.perf_counter())
+            figures = self._figures(sums, task, counted, rows.mask)
+            norm = self._optimizer.step(rates.learning_rate)
+            self.steps = self._optimizer.steps
+            if self._log_std is not None:
+                # Outside their range they have no gradient, so no other update would.
+                np.clip(self._log_std, LOG_STD_LEAST, LOG_STD_MOST, out=self._log_std)
+        moments.append(time.perf_counter())
+        prepared_at, computed_at, stepped_at = (moment - moments[0] for moment in moments[1:])
+        forward_s = self._workers[0].forward_s
+        stages_s = {
+            "transfer_s": prepared_at,
+            "forward_s": forward_s,
+            "backward_s": computed_at - prepared_at - forward_s,
+            "optimizer_s": stepped_at - computed_at,
+        }
+        return Step({**figures, "grad_norm": norm}, stages_s, math.isfinite(norm))
+
+    def allows_step(self, rows: Trajectory, rates: Rates) -> bool:
+        """Whether the gradient of such rows is finite, and far from not being so."""
+        with np.errstate(all="ignore"):
+            self._compute(self._task(rows, rates)[1])
+            return self._optimizer.norm() <= MOST_NORM
+
+    def flat(self) -> Floats:
+        """A copy of all parameters as one vector, cut as `layout` says."""
+        copy: Floats = self._optimizer.flat.copy()
+        return copy
+
+    def slots(self) -> Arrays:
+        """Copies of the optimizer's state."""
+        return {name: view.copy() for name, view in self._optimizer.state().items()}
+
+    def load(self, parameters: Arrays, slots: Arrays, steps: int) -> None:
+        """Takes over the state of another engine; all of it fits."""
+        for name, view in self._parameters.items():
+            view[...] = parameters[name]
+        for name, view in self._optimizer.state().items():
+            view[...] = slots[name]
+        self.steps = self._optimizer.steps = steps
+
+    def _task(self, rows: Trajectory, rates: Rates) -> tuple[Flags, Task]:
+        """The rows [T, B] that count, and what the workers compute."""
+        settings = self._config.loss
+        counted = counted_rows(rows.discounts, rows.mask, settings)
+        scale = (
+            1.0 / max(int(np.count_nonzero(counted)), 1) if settings.reduction == "mean" else 1.0
+        )
+        return counted, Task(
+            observations=rows.observations,
+            rows=prepared(
+                rows.actions,
+                rows.rewards,
+                rows.discounts,
+                rows.behaviour_log_probs,
+                counted,
+                settings,
+            ),
+            weighting=Weighting(scale, rates.entropy_cost),
+            rhos=np.empty(counted.shape, np.float32),
+        )
+
+    def _compute(self, task: Task) -> Sums:
+        """Leaves the gradient with the optimizer; returns the sums over all rows."""
+        self._matrices.take()
+        workers = self._workers
+        pieces = pieces_of(self.spec, task.rhos.shape[1], len(workers))
+
+        def job(k: int) -> None:
+            workers[k].work(task, pieces[k :: len(workers)])
+
+        self._crew.do(job)
+        first, *others = workers
+        sums = first.sums
+        for worker in others:
+            first.gradients.vector += worker.gradients.vector
+            sums = sums.plus(worker.sums)
+        for source, target in self._copies:
+            np.copyto(target, source)
+        if self._log_std is not None:
+            self._gradients["log_std"][...] = first.gradients.others
+        return sums
+
+    def _figures(self, sums: Sums, task: Task, counted: Flags, real: Flags) -> dict[str, float]:
+        """The figures of an update by name, but for the norm of its gradient."""
+        settings, count = self._config.loss, int(np.count_nonzero(counted))
+        figures = losses(sums, count, settings, task.weighting)
+        figures |= ratios(task.rhos, counted, real, settings)
+        if isinstance(sums.probabilities, np.ndarray) and len(sums.probabilities) <= MOST_ACTIONS:
+            shares = (sums.probabilities / np.float64(count)).tolist()
+            figures |= {f"pi_mean_{a}": share for a, share in enumerate(shares)}
+        if self._log_std is not None:
+            stds = np.exp(self._log_std.clip(LOG_STD_LEAST, LOG_STD_MOST))
+            figures["policy_std"] = float(stds.mean()) if count else float("nan")
+        return figures

@@ -1,0 +1,111 @@
+"""The gradients of some pieces of a batch, one piece after the other, in memory that is kept.
+
+A piece is some columns of a batch, few enough that what is made of them stays in the processor's
+cache. Pieces are independent of each other up to the sum of their gradients.
+"""
+
+import time
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_redis.common.blocks.features import features
+from impala_redis.common.mlp.actions import actions_of
+from impala_redis.common.mlp.activations import activation_of
+from impala_redis.common.mlp.layers import Gradients, Matrices, layers_of
+from impala_redis.common.mlp.loss import LossRows, Sums, Weighting, impala_loss, no_sums
+from impala_redis.common.mlp.network import PieceNetwork
+from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.spec import RunSpec
+
+Floats = NDArray[np.float32]
+
+# What is made of a piece takes about this many bytes: much more leaves the cache of a core.
+PIECE_BYTES = 1_000_000
+# Pieces of this many sizes have memory that is kept: usually there are one or two.
+MOST_SIZES = 3
+
+
+class Task(NamedTuple):
+    """One batch to compute the gradients of, for all workers."""
+
+    observations: NDArray[np.generic]  # [T+1, B, ...]
+    rows: LossRows  # [T, B, ...]
+    weighting: Weighting
+    rhos: Floats  # [T, B] where the ratios pi/mu go
+
+
+class Worker:
+    """Adds up the gradients and the sums of its pieces."""
+
+    def __init__(
+        self, spec: RunSpec, settings: LossSettings, matrices: Matrices, log_std: Floats | None
+    ) -> None:
+        """`matrices` are those of the update; `log_std` [D] is there if an action is numbers."""
+        self._spec, self._settings, self._matrices = spec, settings, matrices
+        self._layers, self._activation = layers_of(spec), activation_of(spec.activation)
+        self._actions = actions_of(spec.action, log_std)
+        others = 0 if log_std is None else len(log_std)
+        self._of_piece = Gradients(self._layers, others)
+        self._networks: dict[int, PieceNetwork] = {}
+        self.gradients = Gradients(self._layers, others)
+        self.sums = no_sums()
+        self.forward_s = 0.0  # for network and loss
+
+    def work(self, task: Task, pieces: Iterable[slice]) -> None:
+        """Sets gradients, sums and seconds to those of some pieces of the batch."""
+        self.gradients.vector.fill(0.0)
+        self.sums, self.forward_s = no_sums(), 0.0
+        # Numbers that overflow are found in the norm of the gradient.
+        with np.errstate(all="ignore"):
+            for piece in pieces:
+                started = time.perf_counter()
+                network = self._network_for(piece.stop - piece.start)
+                self.sums = self.sums.plus(self._loss(network, task, piece))
+                self.forward_s += time.perf_counter() - started
+                network.backward(self._matrices, self._of_piece)
+                self.gradients.vector += self._of_piece.vector
+
+    def _loss(self, network: PieceNetwork, task: Task, piece: slice) -> Sums:
+        """The forward pass and the loss, which gives the gradient by the network's outputs."""
+        observation = self._spec.observation
+        seen = task.observations[:, piece].reshape(-1, *observation.shape)
+        outputs = network.forward(features(observation, seen), self._matrices)
+        sums, rhos = impala_loss(
+            self._actions,
+            outputs,
+            task.rows.columns(piece),
+            self._settings,
+            task.weighting,
+            network.gradient,
+            self._of_piece.others,
+        )
+        task.rhos[:, piece] = rhos
+        return sums
+
+    def _network_for(self, columns: int) -> PieceNetwork:
+        if columns not in self._networks:
+            if len(self._networks) == MOST_SIZES:
+                self._networks.clear()
+            steps = self._spec.unroll_length
+            self._networks[columns] = PieceNetwork(
+                self._layers, self._activation, (steps + 1) * columns, steps * columns
+            )
+        return self._networks[columns]
+
+
+def bytes_of_a_column(spec: RunSpec) -> int:
+    """How much is made of a column: each layer's inputs, and the gradients by hidden ones."""
+    inputs, *hidden = (layer.inputs + 1 for layer in layers_of(spec))
+    return 4 * (spec.unroll_length + 1) * (inputs + 2 * sum(hidden))
+
+
+def pieces_of(spec: RunSpec, columns: int, workers: int) -> list[slice]:
+    """A batch's columns in pieces of nearly one size, as many for each worker if they suffice."""
+    fitting = max(PIECE_BYTES // bytes_of_a_column(spec), 1)
+    rounds = -(-columns // (fitting * workers))
+    bounds = np.linspace(0, columns, min(rounds * workers, columns) + 1).astype(int).tolist()
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
