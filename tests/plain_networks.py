@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
 from impala_redis.common.blocks.weights import Weights
-from impala_redis.common.learning.batch import Batch
-from impala_redis.common.learning.optimizers import Optimizer
+from impala_redis.common.learning.torch_inputs import inputs_of, moved
+from impala_redis.common.learning.torch_optimizer import Optimizer
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
@@ -75,9 +75,7 @@ class TorchUpdates:
         self.optimizer = Optimizer(self._parameters.items(), config.optimizer)
 
     def loss(self, rows: Trajectory) -> tuple[Losses, Figures]:
-        arrays = rows._asdict()
-        batch = Batch(rows, {name: torch.from_numpy(array) for name, array in arrays.items()})
-        network_input, loss_input = batch.on(CPU)
+        network_input, loss_input = inputs_of(moved(rows, CPU))
         output = self.network(network_input)
         settings = self._config.loss
         policy, baseline = output.policy[:-1], output.baseline

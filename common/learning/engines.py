@@ -35,12 +35,11 @@ def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: C
     big = spec.num_parameters > SMALL_PARAMETERS
     asks_for_gpu = device == "auto" and big and any(map(Path.exists, GPU_FILES))
     if wanted == "numpy" or (wanted == "auto" and not objection and not asks_for_gpu):
-        try:
-            from impala_redis.common.learning.numpy_engine import NumpyEngine
+        from impala_redis.common.learning.numpy_engine import NumpyEngine
+        from impala_redis.common.mlp.initial_weights import initial_weights
 
-            return NumpyEngine(spec, config, threads)
-        except ImportError:
-            pass
+        weights = initial_weights(spec, config.training.seed)
+        return NumpyEngine(spec, config, weights, threads)
     import torch
 
     from impala_redis.common.learning.device import choose_device

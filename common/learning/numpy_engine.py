@@ -27,6 +27,7 @@ from impala_redis.common.mlp.figures import losses, ratios
 from impala_redis.common.mlp.layers import Matrices, layers_of
 from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, prepared
 from impala_redis.common.mlp.optimizer import Optimizer, layout_of, views
+from impala_redis.common.mlp.torch_random import rng_state
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
 from impala_redis.common.run.spec import RunSpec
@@ -41,7 +42,7 @@ class NumpyEngine(Engine):
     def __init__(self, spec: RunSpec, config: Config, parameters: Weights, threads: int) -> None:
         """Begins with a copy of the parameters; computes with `threads` processor threads."""
         super().__init__(spec)
-        self.where = "numpy on the CPU"
+        self.where = "cpu, by numpy"
         self.layout = layout_of(spec.parameter_shapes())
         self._config = config
         self._optimizer = Optimizer(self.layout, config.optimizer)
@@ -58,6 +59,8 @@ class NumpyEngine(Engine):
         self._gradients = views(self.layout, self._optimizer.gradient)
         self._copies = self._workers[0].gradients.pairs(self._gradients)
         self.steps = 0
+        # Nothing is drawn from it: a run that goes on in torch begins there as in torch alone.
+        self._random_state = rng_state(config.training.seed)
 
     def step(self, rows: Trajectory, staged: Any, rates: Rates) -> Step:
         """Takes one step on a batch of any number of columns."""
@@ -106,6 +109,17 @@ class NumpyEngine(Engine):
         for name, view in self._optimizer.state().items():
             view[...] = slots[name]
         self.steps = self._optimizer.steps = steps
+
+    @property
+    def random_state(self) -> NDArray[np.uint8]:
+        """What the state of torch's generator would be."""
+        return self._random_state
+
+    @random_state.setter
+    def random_state(self, state: NDArray[np.uint8]) -> None:
+        if state.shape != self._random_state.shape:
+            raise RuntimeError("rng.torch, which is no state of torch's generator")
+        self._random_state = state.copy()
 
     def _task(self, rows: Trajectory, rates: Rates) -> tuple[Flags, Task]:
         """The rows [T, B] that count, and what the workers compute."""
