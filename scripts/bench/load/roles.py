@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.load.crew import LIMIT_S, Crew, Figures
 from impala_redis.common.acting.courier import BEAT_EXPIRES_S
+from impala_redis.common.acting.together import TOGETHER_BYTES
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
 from impala_redis.common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
@@ -183,6 +184,7 @@ def produce(
 ) -> Figures:
     """Actors that push, each once in `every_s` (0: as fast as they can, or as credits allow)."""
     message, ready = message_of(spec), threading.Barrier(len(names))
+    most = min(ActorLink.most_together, TOGETHER_BYTES // len(message))
     push_ms: list[float] = []
     failed: list[str] = []
 
@@ -196,15 +198,18 @@ def produce(
             time.sleep(max(0.0, due - time.monotonic()))
             if crew.credits and not crew.credits.acquire(timeout=1.0):
                 continue
-            sequence += 1
+            number = 1  # and as many as a courier pushes together when they wait
+            while crew.credits and number < most and crew.credits.acquire(block=False):
+                number += 1
             due += every_s
             started = time.perf_counter()
             try:
-                link.push(f"{name}#1", sequence, message, spec.queue_blocks)
+                link.push_together(f"{name}#1", sequence + 1, [message] * number, spec.queue_blocks)
             except ImpalaError as error:
                 failed.append(str(error))
             else:
                 push_ms.append((time.perf_counter() - started) * 1000)
+            sequence += number
         link.close()
 
     before_s = time.process_time()
