@@ -102,7 +102,8 @@ def main(
     process.share_the_interpreter()
     process.keep_memory()
     stop = stopping.StopFlag()
-    with stopping.exit_codes(stop):
+    # Where several threads are wanted, an engine starts them itself.
+    with stopping.exit_codes(stop), process.one_computing_thread():
         plan = make_plan(
             run=run,
             run_dir=run_dir,
