@@ -7,7 +7,9 @@
 `fps`: CartPole-v1, frames used by an update per second, after a warm-up. `solve`: seconds from the
 start of the process until the last 100 training episodes had a mean return of 475; each round has
 its own seed. Every peer has the settings that suited it best on a machine of two cores; its driver
-in `scripts/bench/peers` says which, and through which adapter.
+in `scripts/bench/peers` says which, and through which adapter. `jax-loop` is no library but a loop
+that JAX compiles as a whole, environments included; for `solve` it runs with all that it compiles,
+and as `jax-loop-compiled` with what an earlier run has compiled.
 
 In a round everyone runs once, so that the machine's noise hits all alike; medians are over rounds.
 Peers are installed when they are needed, each into a virtual environment of its own, by the pip
@@ -76,7 +78,7 @@ def installed(name: str, folder: Path, outcomes: list[Outcome]) -> bool:
     """Installs a contestant if need be; its outcome says why that failed."""
     log = folder / "logs" / f"{name}-install.log"
     try:
-        CONTESTANTS[name].install(folder / name, log)
+        CONTESTANTS[name].install(folder, log)
     except bounded.Failed as failure:
         outcomes.append({"failed": f"not installed: {failure} ({log})"})
         say(f"{name}: {outcomes[-1]['failed']}")
@@ -102,8 +104,8 @@ def run(name: str, seed: int, work: Work) -> Outcome:
     contestant = CONTESTANTS[name]
     log = work.folder / "logs" / f"{name}-{work.what}-{seed}.log"
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
-        environment = contestant.environment() | {"TMPDIR": scratch}
-        command = [contestant.python(work.folder / name), str(contestant.driver)]
+        environment = contestant.environment(work.folder) | {"TMPDIR": scratch}
+        command = [contestant.python(work.folder), str(contestant.driver)]
         try:
             bounded.run([*command, *work.options(seed)], log, work.bound_s, environment)
             return report_in(log)
@@ -269,10 +271,14 @@ def main(
         work.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.BadParameter(f"--folder {folder} cannot be made: {error.strerror}") from error
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in only}
+    asked = [name for name in only if setup or what in CONTESTANTS[name].takes_part_in]
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in asked}
     code = 0
     try:
-        able = [name for name in only if installed(name, work.folder, outcomes[name])]
+        able = [name for name in asked if installed(name, work.folder, outcomes[name])]
+        for name in [] if setup else able:
+            if CONTESTANTS[name].is_warm:
+                say(f"before the rounds, {name}: {brief(measure(name, 0, work), work)}")
         for seed in range(0 if setup else rounds):
             for name in measuring.taking_turns(able, seed):
                 outcomes[name].append(measure(name, seed, work))

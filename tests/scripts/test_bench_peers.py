@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from support import ROOT, Program, eventually, is_running
 
@@ -27,7 +29,8 @@ from bench.peers.contestants import Contestant
 bench_peers.MARGIN_S, bounded.GRACE_S = 1.0, 0.1
 for driver in Path({folder!r}).glob("*.py"):
     packages = ("nothing==0",) if driver.stem == "absent" else ()
-    bench_peers.CONTESTANTS[driver.stem] = Contestant(driver, packages)
+    warm = driver.stem == "warm"
+    bench_peers.CONTESTANTS[driver.stem] = Contestant(driver, packages, is_warm=warm)
 bench_peers.main(["--folder", {folder!r}, *sys.argv[1:]])
 """
 NOTE = "open({order!r}, 'a').write({name!r} + ' ')\n"
@@ -76,11 +79,13 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_everyone_runs_once_in_a_round_and_who_fails_is_named(bench: Bench, tmp_path: Path) -> None:
-    # given ours, a peer, one that fails, one that hangs and one that cannot be installed
+    # given ours, a peer, one that compiles, one that fails, one that hangs and one that cannot be
+    # installed
     pids = tmp_path / "pids"
     drivers = {
         "impala-redis": TELL.format(figure='"fps": 300.0'),
         "peer": TELL.format(figure='"fps": 200.0'),
+        "warm": TELL.format(figure='"fps": 400.0'),
         "fails": "raise ValueError('no such [flag]')\n",
         "hangs": HANGS.format(pids=str(pids)),
         "absent": "",
@@ -106,9 +111,12 @@ def test_everyone_runs_once_in_a_round_and_who_fails_is_named(bench: Bench, tmp_
     assert failed["absent"][0].startswith("not installed: Error: ")
     assert "Traceback" not in program.output
 
-    # and they took turns, and of the one that hung nothing is left
-    turns = ["impala-redis", "peer", "fails", "hangs"]
-    assert (tmp_path / "order").read_text().split() == [*turns, *reversed(turns)]
+    # and they took turns, after the run in which one compiles, which is no round
+    turns = ["impala-redis", "peer", "warm", "fails", "hangs"]
+    assert (tmp_path / "order").read_text().split() == ["warm", *turns, *reversed(turns)]
+    assert len(contestants["warm"]["rounds"]) == 2
+
+    # and of the one that hung nothing is left
     assert not any(is_running(int(pid)) for pid in pids.read_text().split())
 
 
@@ -176,3 +184,33 @@ def test_the_meter_counts_frames_after_the_warm_up_and_seconds_from_the_start(
     solving.episode(0.0)
     assert solving.update(2)
     assert solving.figures() == {"solve_s": 17.0, "frames": 2, "best_return": 495.0}
+
+
+def test_the_cartpole_of_the_compiled_loop_is_gymnasiums(scripts: Any) -> None:
+    # given the same episodes in both, of actions that keep some poles up for longer than others
+    cartpole, draw = scripts("cartpole"), np.random.default_rng(0)
+    environment = CartPoleVectorEnv(num_envs=64)
+    environment.reset(seed=0)
+    states = environment.state.copy()  # [4, N]
+    assert np.abs(states).max() <= cartpole.FIRST
+    fell = np.zeros(64, bool)
+    ends = 0
+
+    # when both take the same steps
+    for _ in range(300):
+        leaning = (states[2] + states[3] > 0).astype(np.int64)
+        actions = np.where(draw.random(64) < 0.7, leaning, draw.integers(0, 2, 64))
+        _, rewards, terminated, truncated, _ = environment.step(actions)
+        # gymnasium takes a step more after an episode's end, which begins the next one
+        states = np.where(fell, environment.state, cartpole.moved(np, states, actions))
+
+        # then they come to the same place, and to the same end, by itself
+        assert states == pytest.approx(environment.state, rel=1e-9, abs=1e-12)
+        fell = cartpole.fallen(np, states)
+        assert fell.tolist() == terminated.tolist() and not truncated.any()
+        assert set(rewards) <= {0.0, 1.0}
+        ends += int(fell.sum())
+    assert ends > 40
+
+    # and both cut an episode off after as many steps
+    assert environment.max_episode_steps == cartpole.MOST_STEPS

@@ -17,44 +17,61 @@ TORCH = "torch==2.13.0"
 # The last ones that still have pkg_resources, which some of the peers import.
 BUILD_TOOLS = ("setuptools==80.9.0", "wheel==0.45.1")
 PUFFERLIB, CYTHON, NUMPY_1 = "pufferlib==3.0.0", "cython==3.2.4", "numpy==1.26.4"
+JAX = ("jax==0.10.2", "jaxlib==0.10.2", "numpy==2.4.6")
 INSTALL_LIMIT_S = 1800.0
+# Names JAX a folder in which what it has compiled stays.
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
 
 
 class Contestant(NamedTuple):
-    """A driver, and what its environment holds; ours has no packages and runs in this one."""
+    """A driver, and what its environment holds; ours has no packages and runs in this one.
+
+    Contestants with one driver have one environment.
+    """
 
     driver: Path
     packages: tuple[str, ...] = ()
     # Called before the packages are installed, with pip's command, the folder and the log.
     build: Callable[[list[str], Path, Path], None] | None = None
+    torch: str | None = TORCH
+    # Whether it finds what it has compiled before. Its first run, which only compiles, is no round.
+    is_warm: bool = False
+    takes_part_in: tuple[str, ...] = ("fps", "solve")
+
+    def place(self, folder: Path) -> Path:
+        """Where its virtual environment is, below the folder of all."""
+        return folder / self.driver.stem.removeprefix("drive_").replace("_", "-")
 
     def python(self, folder: Path) -> str:
         """The interpreter that runs the driver."""
-        return str(folder / "bin" / "python") if self.packages else sys.executable
+        return str(self.place(folder) / "bin" / "python") if self.packages else sys.executable
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, folder: Path) -> dict[str, str]:
         """Ours, with the scripts on the path; a peer's interpreter must not find our modules."""
-        if self.packages:
-            hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-            return {name: value for name, value in os.environ.items() if name not in hidden}
-        path = [str(DRIVERS.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+        if not self.packages:
+            path = [str(DRIVERS.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+            return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+        hidden = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", COMPILED}
+        kept = {name: value for name, value in os.environ.items() if name not in hidden}
+        return kept | ({COMPILED: str(self.place(folder) / "compiled")} if self.is_warm else {})
 
     def install(self, folder: Path, log: Path) -> None:
         """Makes the virtual environment, unless it holds these versions. Raises bounded.Failed."""
-        wanted = " ".join([TORCH, *BUILD_TOOLS, *self.packages])
-        stamp = folder / ".installed"
+        first = (self.torch, *BUILD_TOOLS) if self.torch else ()
+        wanted, place = " ".join([*first, *self.packages]), self.place(folder)
+        stamp = place / ".installed"
         if not self.packages or (stamp.exists() and stamp.read_text() == wanted):
             return
-        environment, python = self.environment(), self.python(folder)
-        make = [sys.executable, "-m", "venv", "--clear", str(folder)]
+        environment, python = self.environment(folder), self.python(folder)
+        make = [sys.executable, "-m", "venv", "--clear", str(place)]
         bounded.run(make, log, INSTALL_LIMIT_S, environment)
-        # torch first and then held: another build of it would bring gigabytes.
-        constraint = folder / "constraint.txt"
-        constraint.write_text(f"{TORCH}\n")
         pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
-        pip += ["--constraint", str(constraint)]
-        bounded.run([*pip, TORCH, *BUILD_TOOLS], log, INSTALL_LIMIT_S, environment)
+        if self.torch:
+            # It comes first and is then held: another build of it would bring gigabytes.
+            constraint = place / "constraint.txt"
+            constraint.write_text(f"{self.torch}\n")
+            pip += ["--constraint", str(constraint)]
+            bounded.run([*pip, *first], log, INSTALL_LIMIT_S, environment)
         if self.build:
             self.build(pip, folder, log)
         bounded.run([*pip, *self.packages], log, INSTALL_LIMIT_S, environment)
@@ -67,9 +84,10 @@ def build_pufferlib(pip: list[str], folder: Path, log: Path) -> None:
     Without them its setup.py uses a name that it has not defined, so it is defined for it; and it
     would build for CUDA where it finds a compiler for that, but torch may be a build without.
     """
-    environment = CONTESTANTS["pufferlib"].environment()
+    pufferlib = CONTESTANTS["pufferlib"]
+    environment = pufferlib.environment(folder)
     bounded.run([*pip, NUMPY_1, CYTHON], log, INSTALL_LIMIT_S, environment)
-    names = folder / "names"
+    names = pufferlib.place(folder) / "names"
     names.mkdir()
     (names / "sitecustomize.py").write_text("import builtins\n\nbuiltins.c_extension_paths = []\n")
     searched = environment["PATH"].split(os.pathsep)
@@ -97,6 +115,11 @@ CONTESTANTS = {
     "stable-baselines3": Contestant(
         DRIVERS / "drive_stable_baselines3.py",
         ("stable-baselines3==2.9.2", "gymnasium==1.4.0", "numpy==2.4.6"),
+    ),
+    # Twice: with all that it compiles, as after a change of its code, and with that at hand.
+    "jax-loop": Contestant(DRIVERS / "drive_jax_loop.py", JAX, torch=None),
+    "jax-loop-compiled": Contestant(
+        DRIVERS / "drive_jax_loop.py", JAX, torch=None, is_warm=True, takes_part_in=("solve",)
     ),
     "rllib": Contestant(
         DRIVERS / "drive_rllib.py", ("ray[rllib]==2.60.0", "gymnasium==1.2.2", "numpy==2.4.6")
