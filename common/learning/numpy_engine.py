@@ -24,9 +24,9 @@ from impala_redis.common.learning.engine import MOST_ACTIONS, MOST_NORM, Arrays,
 from impala_redis.common.learning.numpy_worker import Task, Worker, pieces_of
 from impala_redis.common.mlp.activations import activation_of
 from impala_redis.common.mlp.figures import losses, ratios
-from impala_redis.common.mlp.layers import Matrices, layers_of
-from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, prepared
-from impala_redis.common.mlp.optimizer import Optimizer, layout_of, views
+from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, no_sums, prepared
+from impala_redis.common.mlp.optimizer import Optimizer
+from impala_redis.common.mlp.parameters import Products, layout_of, views
 from impala_redis.common.mlp.torch_random import rng_state
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
@@ -51,13 +51,12 @@ class NumpyEngine(Engine):
             array[...] = parameters[name]
         self._log_std = self._parameters.get("log_std")  # [D] if an action is numbers
         factor = activation_of(spec.activation).factor
-        self._matrices = Matrices(layers_of(spec), self._parameters, factor)
+        self._products = Products(spec, self._parameters, factor)
         self._workers = [
-            Worker(spec, config.loss, self._matrices, self._log_std) for _ in range(threads)
+            Worker(spec, config.loss, self.layout, self._products, self._log_std)
+            for _ in range(threads)
         ]
         self._crew = Crew(threads)
-        self._gradients = views(self.layout, self._optimizer.gradient)
-        self._copies = self._workers[0].gradients.pairs(self._gradients)
         self.steps = 0
         # Nothing is drawn from it: a run that goes on in torch begins there as in torch alone.
         self._random_state = rng_state(config.training.seed)
@@ -144,7 +143,7 @@ class NumpyEngine(Engine):
 
     def _compute(self, task: Task) -> Sums:
         """Leaves the gradient with the optimizer; returns the sums over all rows."""
-        self._matrices.take()
+        self._products.refresh()
         workers = self._workers
         pieces = pieces_of(self.spec, task.rhos.shape[1], len(workers))
 
@@ -152,15 +151,11 @@ class NumpyEngine(Engine):
             workers[k].work(task, pieces[k :: len(workers)])
 
         self._crew.do(job)
-        first, *others = workers
-        sums = first.sums
-        for worker in others:
-            first.gradients.vector += worker.gradients.vector
+        sums = no_sums()
+        self._optimizer.gradient.fill(0.0)
+        for worker in workers:
+            self._optimizer.gradient += worker.gradient
             sums = sums.plus(worker.sums)
-        for source, target in self._copies:
-            np.copyto(target, source)
-        if self._log_std is not None:
-            self._gradients["log_std"][...] = first.gradients.others
         return sums
 
     def _figures(self, sums: Sums, task: Task, counted: Flags, real: Flags) -> dict[str, float]:

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from impala_redis.common.blocks.features import features
 from impala_redis.common.mlp.actions import actions_of
 from impala_redis.common.mlp.activations import activation_of
-from impala_redis.common.mlp.layers import Gradients, Matrices, layers_of
 from impala_redis.common.mlp.loss import LossRows, Sums, Weighting, impala_loss, no_sums
 from impala_redis.common.mlp.network import PieceNetwork
+from impala_redis.common.mlp.parameters import Layout, Products, views, zeros
 from impala_redis.common.run.config import LossSettings
 from impala_redis.common.run.spec import RunSpec
 
 Floats = NDArray[np.float32]
 
 # What is made of a piece takes about this many bytes: much more leaves the cache of a core.
-PIECE_BYTES = 1_000_000
+PIECE_BYTES = 3_000_000
 # Pieces of this many sizes have memory that is kept: usually there are one or two.
 MOST_SIZES = 3
 
@@ -42,22 +42,28 @@ class Worker:
     """Adds up the gradients and the sums of its pieces."""
 
     def __init__(
-        self, spec: RunSpec, settings: LossSettings, matrices: Matrices, log_std: Floats | None
+        self,
+        spec: RunSpec,
+        settings: LossSettings,
+        layout: Layout,
+        products: Products,
+        log_std: Floats | None,
     ) -> None:
-        """`matrices` are those of the update; `log_std` [D] is there if an action is numbers."""
-        self._spec, self._settings, self._matrices = spec, settings, matrices
-        self._layers, self._activation = layers_of(spec), activation_of(spec.activation)
+        """`products` are those of the update; `log_std` [D] is there if an action is numbers."""
+        self._spec, self._settings, self._products = spec, settings, products
+        self._activation = activation_of(spec.activation)
         self._actions = actions_of(spec.action, log_std)
-        others = 0 if log_std is None else len(log_std)
-        self._of_piece = Gradients(self._layers, others)
         self._networks: dict[int, PieceNetwork] = {}
-        self.gradients = Gradients(self._layers, others)
+        self._of_piece = zeros(layout)
+        self._views = views(layout, self._of_piece)
+        self._by_log_std = self._views.get("log_std", np.empty(0, np.float32))
+        self.gradient = zeros(layout)  # by all parameters
         self.sums = no_sums()
         self.forward_s = 0.0  # for network and loss
 
     def work(self, task: Task, pieces: Iterable[slice]) -> None:
-        """Sets gradients, sums and seconds to those of some pieces of the batch."""
-        self.gradients.vector.fill(0.0)
+        """Sets gradient, sums and seconds to those of some pieces of the batch."""
+        self.gradient.fill(0.0)
         self.sums, self.forward_s = no_sums(), 0.0
         # Numbers that overflow are found in the norm of the gradient.
         with np.errstate(all="ignore"):
@@ -66,14 +72,14 @@ class Worker:
                 network = self._network_for(piece.stop - piece.start)
                 self.sums = self.sums.plus(self._loss(network, task, piece))
                 self.forward_s += time.perf_counter() - started
-                network.backward(self._matrices, self._of_piece)
-                self.gradients.vector += self._of_piece.vector
+                network.backward(self._views)
+                self.gradient += self._of_piece
 
     def _loss(self, network: PieceNetwork, task: Task, piece: slice) -> Sums:
         """The forward pass and the loss, which gives the gradient by the network's outputs."""
         observation = self._spec.observation
         seen = task.observations[:, piece].reshape(-1, *observation.shape)
-        outputs = network.forward(features(observation, seen), self._matrices)
+        outputs = network.forward(features(observation, seen))
         sums, rhos = impala_loss(
             self._actions,
             outputs,
@@ -81,7 +87,7 @@ class Worker:
             self._settings,
             task.weighting,
             network.gradient,
-            self._of_piece.others,
+            self._by_log_std,
         )
         task.rhos[:, piece] = rhos
         return sums
@@ -92,15 +98,16 @@ class Worker:
                 self._networks.clear()
             steps = self._spec.unroll_length
             self._networks[columns] = PieceNetwork(
-                self._layers, self._activation, (steps + 1) * columns, steps * columns
+                self._products, self._activation, (steps + 1) * columns, steps * columns
             )
         return self._networks[columns]
 
 
 def bytes_of_a_column(spec: RunSpec) -> int:
-    """How much is made of a column: each layer's inputs, and the gradients by hidden ones."""
-    inputs, *hidden = (layer.inputs + 1 for layer in layers_of(spec))
-    return 4 * (spec.unroll_length + 1) * (inputs + 2 * sum(hidden))
+    """How much is made of a column: what hidden layers make, and the gradients by that."""
+    return (
+        4 * (spec.unroll_length + 1) * (spec.observation.num_features + 2 * sum(spec.hidden_sizes))
+    )
 
 
 def pieces_of(spec: RunSpec, columns: int, workers: int) -> list[slice]:

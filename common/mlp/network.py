@@ -2,19 +2,18 @@
 
 `common.networks.network` computes the same in torch, with gradients by autograd.
 
-Features come first: arrays are [F, R], where R = (T+1) * C rows are those of C columns, time first.
-Then sums over few features, as those of a policy's choices, run along the rows, which is fast. The
-last C rows are the observations after the unroll: only their baselines count, and they carry no
-gradient, so the backward pass is made for the first N = T * C.
+A piece has R = (T+1) * C rows, time first, for C columns. Hidden layers make [R, F] of them, which
+is what products are fastest with. What the heads make has the features first, [P+1, R]: then sums
+over the few choices of a policy run along the rows. The last C rows are the observations after the
+unroll. Only their baselines count, and without a gradient, so that the backward pass is made for
+the first N = T * C rows.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.mlp.activations import Activation
-from impala_redis.common.mlp.layers import Gradients, Layer, Matrices
+from impala_redis.common.mlp.parameters import Products
 
 Floats = NDArray[np.float32]
 
@@ -23,44 +22,49 @@ class PieceNetwork:
     """The network for pieces of one size; its memory is kept from piece to piece."""
 
     def __init__(
-        self, layers: Sequence[Layer], activation: Activation, num_rows: int, num_learned: int
+        self, products: Products, activation: Activation, num_rows: int, num_learned: int
     ) -> None:
         """Makes room for R = `num_rows`, of which the first N = `num_learned` have gradients."""
-        self._activation, self._learned = activation, num_learned
-        # [in + 1, R] what each layer gets; the last feature is the 1 that its biases belong to
-        self._inputs = [np.ones((layer.inputs + 1, num_rows), np.float32) for layer in layers]
-        self._outputs = np.empty((layers[-1].outputs, num_rows), np.float32)
-        self.gradient = np.empty((layers[-1].outputs, num_learned), np.float32)  # by the outputs
-        # [in, N] that by each hidden layer's outputs
-        self._gradients = [
-            np.empty((layer.inputs, num_learned), np.float32) for layer in layers[1:]
-        ]
+        self._products, self._activation = products, activation
+        widths = [len(bias) for bias in products.biases]
+        outputs = len(products.heads)
+        # [R, F] what the first layer gets, and what each hidden one makes
+        self._inputs = [np.empty((num_rows, width), np.float32) for width in (0, *widths)]
+        self._outputs = np.empty((outputs, num_rows), np.float32)
+        self.gradient = np.empty((outputs, num_learned), np.float32)  # by the first N outputs
+        # [N, F] that by what each hidden layer makes
+        self._gradients = [np.empty((num_learned, width), np.float32) for width in widths]
+        self._ones = np.ones(num_learned, np.float32)
 
-    def forward(self, features: Floats, matrices: Matrices) -> Floats:
-        """What the heads make [P + 1, R] of features [R, F]: the policy's, then the baseline.
+    def forward(self, features: Floats) -> Floats:
+        """What the heads make [P+1, R] of features [R, F]: the policy's, then the baseline.
 
-        The array is overwritten by the next piece.
+        The array is overwritten by the next piece, and the features are kept until `backward`.
         """
-        np.copyto(self._inputs[0][:-1], features.T)
-        for inputs, matrix, outputs in zip(
-            self._inputs[:-1], matrices.forward[:-1], self._inputs[1:], strict=True
-        ):
-            sums = outputs[:-1]  # [F, R]
-            np.dot(matrix, inputs, out=sums)
+        self._inputs[0], products = features, self._products
+        for index, (weight, bias) in enumerate(zip(products.forward, products.biases, strict=True)):
+            sums = self._inputs[index + 1]
+            np.dot(self._inputs[index], weight, out=sums)
+            np.add(sums, bias, out=sums)
             self._activation.apply(sums)
-        return np.dot(matrices.forward[-1], self._inputs[-1], out=self._outputs)
+        np.dot(products.heads, self._inputs[-1].T, out=self._outputs)
+        return np.add(self._outputs, products.head_biases, out=self._outputs)
 
-    def backward(self, matrices: Matrices, gradients: Gradients) -> None:
-        """Writes the gradients by the matrices, given `gradient` [P + 1, N] by the outputs.
+    def backward(self, gradients: dict[str, Floats]) -> None:
+        """Writes the gradients by name, given `gradient` [P+1, N] by what the heads have made.
 
         It uses up what the forward pass has left.
         """
-        gradient = self.gradient
-        for index in reversed(range(len(self._inputs))):
-            inputs = self._inputs[index][:, : self._learned]
-            np.dot(inputs, gradient.T, out=gradients.matrices[index])
-            if index:
-                before = self._gradients[index - 1]
-                np.dot(matrices.backward[index].T, gradient, out=before)
-                self._activation.multiply_by_slope(before, inputs[:-1])
-                gradient = before
+        num_learned = len(self._ones)
+        made = self._inputs[-1][:num_learned]
+        weights, biases = np.dot(self.gradient, made), np.dot(self.gradient, self._ones)
+        gradients["policy.weight"][...], gradients["baseline.weight"][...] = np.split(weights, [-1])
+        gradients["policy.bias"][...], gradients["baseline.bias"][...] = biases[:-1], biases[-1]
+        following, weight = self.gradient.T, self._products.heads
+        for index in reversed(range(len(self._gradients))):
+            gradient = np.dot(following, weight, out=self._gradients[index])  # [N, F]
+            self._activation.multiply_by_slope(gradient, self._inputs[index + 1][:num_learned])
+            inputs = self._inputs[index][:num_learned]
+            np.dot(gradient.T, inputs, out=gradients[f"torso.{index}.weight"])
+            np.dot(self._ones, gradient, out=gradients[f"torso.{index}.bias"])
+            following, weight = gradient, self._products.hidden[index]

@@ -4,35 +4,14 @@
 """
 
 import math
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.run.architecture import Shapes
+from impala_redis.common.mlp.parameters import Layout, views, zeros
 from impala_redis.common.run.config import OptimizerSettings
 
 Floats = NDArray[np.float32]
-# Each parameter's name, its part of the vector of all, and its shape.
-Layout = list[tuple[str, slice, tuple[int, ...]]]
-
-# A parameter begins at a multiple of this many floats, as in torch's vector.
-ALIGNMENT = 16
-
-
-def layout_of(shapes: Shapes) -> Layout:
-    """Where each parameter lies in the vector of all; what lies between them stays 0."""
-    layout: Layout = []
-    start = 0
-    for name, shape in shapes.items():
-        layout.append((name, slice(start, start + prod(shape)), shape))
-        start += -(-prod(shape) // ALIGNMENT) * ALIGNMENT
-    return layout
-
-
-def views(layout: Layout, vector: Floats) -> dict[str, Floats]:
-    """The vector, cut into the shapes of the parameters, by name."""
-    return {name: vector[part].reshape(shape) for name, part, shape in layout}
 
 
 class Optimizer:
@@ -41,10 +20,9 @@ class Optimizer:
     def __init__(self, layout: Layout, settings: OptimizerSettings) -> None:
         self._layout, self._settings = layout, settings
         self.steps = 0
-        size = -(-layout[-1][1].stop // ALIGNMENT) * ALIGNMENT
-        self.flat, self.gradient, self._spare, self._other = np.zeros((4, size), np.float32)
+        self.flat, self.gradient, self._spare, self._other = (zeros(layout) for _ in range(4))
         slots = ("average", "square") if settings.optimizer == "adam" else ("square", "momentum")
-        self._slots = {slot: np.zeros(size, np.float32) for slot in slots}
+        self._slots = {slot: zeros(layout) for slot in slots}
         if settings.optimizer == "rmsprop":
             # TensorFlow starts the squared average at one: the first steps are small, not large.
             self._slots["square"].fill(1.0)

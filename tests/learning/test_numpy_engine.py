@@ -14,6 +14,7 @@ from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.learning import numpy_worker
 from impala_redis.common.learning.engine import Rates
 from impala_redis.common.learning.numpy_engine import NumpyEngine
+from impala_redis.common.mlp.parameters import views
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import LOG_STD_MOST, ActionSpec, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
@@ -78,7 +79,7 @@ class Case:
 
     def gradient(self, rows: Trajectory) -> Arrays:
         assert self.numpy.allows_step(rows, self.rates)
-        return {name: array.copy() for name, array in self.numpy._gradients.items()}
+        return views(self.numpy.layout, self.numpy._optimizer.gradient.copy())
 
 
 def weights_of(engine: NumpyEngine) -> Weights:
