@@ -105,9 +105,8 @@ class Worker:
 
 def bytes_of_a_column(spec: RunSpec) -> int:
     """How much is made of a column: what hidden layers make, and the gradients by that."""
-    return (
-        4 * (spec.unroll_length + 1) * (spec.observation.num_features + 2 * sum(spec.hidden_sizes))
-    )
+    numbers = spec.observation.num_features + 2 * sum(spec.hidden_sizes)
+    return 4 * (spec.unroll_length + 1) * numbers
 
 
 def pieces_of(spec: RunSpec, columns: int, workers: int) -> list[slice]:

@@ -168,8 +168,9 @@ def test_two_hundred_updates_differ_by_what_rounding_explains() -> None:
     other = TorchUpdates(case.spec, case.config, rounded)
 
     # when
+    batches = [case.rows(seed=seed) for seed in range(7)]
     for number in range(200):
-        rows = case.rows(seed=number % 7)
+        rows = batches[number % 7]
         case.torch.step(rows)
         other.step(rows)
         case.numpy.step(rows, None, case.rates)
