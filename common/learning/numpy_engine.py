@@ -22,7 +22,6 @@ from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.learning.crew import Crew
 from impala_redis.common.learning.engine import MOST_ACTIONS, MOST_NORM, Arrays, Engine, Rates, Step
 from impala_redis.common.learning.numpy_worker import Task, Worker, pieces_of
-from impala_redis.common.mlp.activations import activation_of
 from impala_redis.common.mlp.figures import losses, ratios
 from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, no_sums, prepared
 from impala_redis.common.mlp.optimizer import Optimizer
@@ -33,7 +32,6 @@ from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
 from impala_redis.common.run.spec import RunSpec
 
 Floats = NDArray[np.float32]
-Flags = NDArray[np.bool_]
 
 
 class NumpyEngine(Engine):
@@ -50,8 +48,7 @@ class NumpyEngine(Engine):
         for name, array in self._parameters.items():
             array[...] = parameters[name]
         self._log_std = self._parameters.get("log_std")  # [D] if an action is numbers
-        factor = activation_of(spec.activation).factor
-        self._products = Products(spec, self._parameters, factor)
+        self._products = Products(spec, self._parameters)
         self._workers = [
             Worker(spec, config.loss, self.layout, self._products, self._log_std)
             for _ in range(threads)
@@ -65,11 +62,11 @@ class NumpyEngine(Engine):
         """Takes one step on a batch of any number of columns."""
         moments = [time.perf_counter()]
         with np.errstate(all="ignore"):
-            counted, task = self._task(rows, rates)
+            task = self._task(rows, rates)
             moments.append(time.perf_counter())
             sums = self._compute(task)
             moments.append(time.perf_counter())
-            figures = self._figures(sums, task, counted, rows.mask)
+            figures = self._figures(sums, task, rows.mask)
             norm = self._optimizer.step(rates.learning_rate)
             self.steps = self._optimizer.steps
             if self._log_std is not None:
@@ -89,7 +86,7 @@ class NumpyEngine(Engine):
     def allows_step(self, rows: Trajectory, rates: Rates) -> bool:
         """Whether the gradient of such rows is finite, and far from not being so."""
         with np.errstate(all="ignore"):
-            self._compute(self._task(rows, rates)[1])
+            self._compute(self._task(rows, rates))
             return self._optimizer.norm() <= MOST_NORM
 
     def flat(self) -> Floats:
@@ -120,15 +117,16 @@ class NumpyEngine(Engine):
             raise RuntimeError("rng.torch, which is no state of torch's generator")
         self._random_state = state.copy()
 
-    def _task(self, rows: Trajectory, rates: Rates) -> tuple[Flags, Task]:
-        """The rows [T, B] that count, and what the workers compute."""
+    def _task(self, rows: Trajectory, rates: Rates) -> Task:
+        """What the workers compute of a batch."""
         settings = self._config.loss
         counted = counted_rows(rows.discounts, rows.mask, settings)
-        scale = (
-            1.0 / max(int(np.count_nonzero(counted)), 1) if settings.reduction == "mean" else 1.0
-        )
-        return counted, Task(
+        count = int(np.count_nonzero(counted))
+        scale = 1.0 / max(count, 1) if settings.reduction == "mean" else 1.0
+        return Task(
             observations=rows.observations,
+            counted=counted,
+            num_counted=count,
             rows=prepared(
                 rows.actions,
                 rows.rewards,
@@ -158,15 +156,15 @@ class NumpyEngine(Engine):
             sums = sums.plus(worker.sums)
         return sums
 
-    def _figures(self, sums: Sums, task: Task, counted: Flags, real: Flags) -> dict[str, float]:
+    def _figures(self, sums: Sums, task: Task, real: NDArray[np.bool_]) -> dict[str, float]:
         """The figures of an update by name, but for the norm of its gradient."""
-        settings, count = self._config.loss, int(np.count_nonzero(counted))
-        figures = losses(sums, count, settings, task.weighting)
-        figures |= ratios(task.rhos, counted, real, settings)
+        settings, count = self._config.loss, np.float64(task.num_counted)
+        figures = losses(sums, task.num_counted, settings, task.weighting)
+        figures |= ratios(task.rhos, task.counted, real, settings)
         if isinstance(sums.probabilities, np.ndarray) and len(sums.probabilities) <= MOST_ACTIONS:
-            shares = (sums.probabilities / np.float64(count)).tolist()
+            shares = (sums.probabilities / count).tolist()
             figures |= {f"pi_mean_{a}": share for a, share in enumerate(shares)}
         if self._log_std is not None:
             stds = np.exp(self._log_std.clip(LOG_STD_LEAST, LOG_STD_MOST))
-            figures["policy_std"] = float(stds.mean()) if count else float("nan")
+            figures["policy_std"] = float(stds.mean()) if count else math.nan
         return figures

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from impala_redis.common.blocks.features import features
 from impala_redis.common.mlp.actions import actions_of
-from impala_redis.common.mlp.activations import activation_of
 from impala_redis.common.mlp.loss import LossRows, Sums, Weighting, impala_loss, no_sums
 from impala_redis.common.mlp.network import PieceNetwork
 from impala_redis.common.mlp.parameters import Layout, Products, views, zeros
@@ -33,6 +32,8 @@ class Task(NamedTuple):
     """One batch to compute the gradients of, for all workers."""
 
     observations: NDArray[np.generic]  # [T+1, B, ...]
+    counted: NDArray[np.bool_]  # [T, B] the rows that count
+    num_counted: int
     rows: LossRows  # [T, B, ...]
     weighting: Weighting
     rhos: Floats  # [T, B] where the ratios pi/mu go
@@ -51,7 +52,6 @@ class Worker:
     ) -> None:
         """`products` are those of the update; `log_std` [D] is there if an action is numbers."""
         self._spec, self._settings, self._products = spec, settings, products
-        self._activation = activation_of(spec.activation)
         self._actions = actions_of(spec.action, log_std)
         self._networks: dict[int, PieceNetwork] = {}
         self._of_piece = zeros(layout)
@@ -98,7 +98,7 @@ class Worker:
                 self._networks.clear()
             steps = self._spec.unroll_length
             self._networks[columns] = PieceNetwork(
-                self._products, self._activation, (steps + 1) * columns, steps * columns
+                self._products, (steps + 1) * columns, steps * columns
             )
         return self._networks[columns]
 

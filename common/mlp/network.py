@@ -12,7 +12,6 @@ the first N = T * C rows.
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.mlp.activations import Activation
 from impala_redis.common.mlp.parameters import Products
 
 Floats = NDArray[np.float32]
@@ -21,11 +20,9 @@ Floats = NDArray[np.float32]
 class PieceNetwork:
     """The network for pieces of one size; its memory is kept from piece to piece."""
 
-    def __init__(
-        self, products: Products, activation: Activation, num_rows: int, num_learned: int
-    ) -> None:
+    def __init__(self, products: Products, num_rows: int, num_learned: int) -> None:
         """Makes room for R = `num_rows`, of which the first N = `num_learned` have gradients."""
-        self._products, self._activation = products, activation
+        self._products = products
         widths = [len(bias) for bias in products.biases]
         outputs = len(products.heads)
         # [R, F] what the first layer gets, and what each hidden one makes
@@ -46,7 +43,7 @@ class PieceNetwork:
             sums = self._inputs[index + 1]
             np.dot(self._inputs[index], weight, out=sums)
             np.add(sums, bias, out=sums)
-            self._activation.apply(sums)
+            products.activation.apply(sums)
         np.dot(products.heads, self._inputs[-1].T, out=self._outputs)
         return np.add(self._outputs, products.head_biases, out=self._outputs)
 
@@ -55,7 +52,7 @@ class PieceNetwork:
 
         It uses up what the forward pass has left.
         """
-        num_learned = len(self._ones)
+        num_learned, activation = len(self._ones), self._products.activation
         made = self._inputs[-1][:num_learned]
         weights, biases = np.dot(self.gradient, made), np.dot(self.gradient, self._ones)
         gradients["policy.weight"][...], gradients["baseline.weight"][...] = np.split(weights, [-1])
@@ -63,7 +60,7 @@ class PieceNetwork:
         following, weight = self.gradient.T, self._products.heads
         for index in reversed(range(len(self._gradients))):
             gradient = np.dot(following, weight, out=self._gradients[index])  # [N, F]
-            self._activation.multiply_by_slope(gradient, self._inputs[index + 1][:num_learned])
+            activation.multiply_by_slope(gradient, self._inputs[index + 1][:num_learned])
             inputs = self._inputs[index][:num_learned]
             np.dot(gradient.T, inputs, out=gradients[f"torso.{index}.weight"])
             np.dot(self._ones, gradient, out=gradients[f"torso.{index}.bias"])

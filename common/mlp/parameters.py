@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from impala_redis.common.mlp.activations import activation_of
 from impala_redis.common.run.architecture import NetworkSpec, Shapes
 
 Floats = NDArray[np.float32]
@@ -41,15 +42,16 @@ def views(layout: Layout, vector: Floats) -> dict[str, Floats]:
 class Products:
     """What the products of an update take; `refresh` brings it up to date."""
 
-    def __init__(self, spec: NetworkSpec, parameters: dict[str, Floats], factor: float) -> None:
-        """Keeps the parameters. Those of hidden layers are multiplied by `factor` forward."""
-        self._parameters, self._factor = parameters, factor
+    def __init__(self, spec: NetworkSpec, parameters: dict[str, Floats]) -> None:
+        """Keeps the parameters, which are brought up to date by others."""
+        self.activation = activation_of(spec.activation)
+        self._parameters = parameters
         names = [f"torso.{index}" for index in range(len(spec.hidden_sizes))]
         self._names = names
-        # [out, in] each: the gradients of a hidden layer's outputs to those of its inputs
-        self.hidden = [parameters[f"{name}.weight"] for name in names]
-        self.forward = [np.empty(weight.T.shape, np.float32) for weight in self.hidden]  # [in, out]
-        self.biases = [np.empty(len(weight), np.float32) for weight in self.hidden]  # [out]
+        self.hidden = [parameters[f"{name}.weight"] for name in names]  # [out, in] each
+        # The same as [in, out], and the biases [out], multiplied by the activation's factor.
+        self.forward = [np.empty(weight.T.shape, np.float32) for weight in self.hidden]
+        self.biases = [np.empty(len(weight), np.float32) for weight in self.hidden]
         outputs, inputs = parameters["policy.weight"].shape
         self.heads = np.empty((outputs + 1, inputs), np.float32)  # the last row is the baseline's
         self.head_biases = np.empty((outputs + 1, 1), np.float32)
@@ -57,8 +59,8 @@ class Products:
     def refresh(self) -> None:
         """Takes over what the parameters are now."""
         for name, weight, bias in zip(self._names, self.forward, self.biases, strict=True):
-            np.multiply(self._parameters[f"{name}.weight"].T, self._factor, out=weight)
-            np.multiply(self._parameters[f"{name}.bias"], self._factor, out=bias)
+            np.multiply(self._parameters[f"{name}.weight"].T, self.activation.factor, out=weight)
+            np.multiply(self._parameters[f"{name}.bias"], self.activation.factor, out=bias)
         self.heads[:-1] = self._parameters["policy.weight"]
         self.heads[-1] = self._parameters["baseline.weight"]
         self.head_biases[:-1, 0] = self._parameters["policy.bias"]
