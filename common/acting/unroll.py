@@ -3,7 +3,7 @@
 import time
 import zlib
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +119,8 @@ class Actor:
             # The learner leaves its column out, and the episode has no return: in a sum it would
             # take the last digits from the next ones.
             rewards = np.where(np.abs(rewards) > MOST_NUMBER, np.float32(np.nan), rewards)
-        returns = self._returns + rewards.cumsum(axis=0, dtype=np.float64)  # [T, N]
-        lengths = self._lengths + trajectory.mask.cumsum(axis=0)
+        returns = _running_sums(self._returns, rewards)  # [T, N]
+        lengths = _running_sums(self._lengths, trajectory.mask)
         # [N], the parts of these sums that belong to episodes that are over.
         past_return, past_length = np.zeros_like(self._returns), np.zeros_like(self._lengths)
         ends, columns = self._over.nonzero()  # [K] each, in the order of the ends
@@ -138,6 +138,17 @@ class Actor:
             last = np.flatnonzero(self._over[:, i])[-1]
             self._returns[i] = rewards[last + 1 :, i].sum(dtype=np.float64)
         return tuple(episodes)
+
+
+def _running_sums(start: NDArray[Number], rows: NDArray[Any]) -> NDArray[Number]:
+    """Sums [T, N] of rows [T, N] up to each, from `start` [N] on.
+
+    A loop over rows, because numpy's cumsum goes through memory column by column here.
+    """
+    sums = np.empty(rows.shape, start.dtype)
+    for row, sum_after in zip(rows, sums, strict=True):
+        start = np.add(start, row, out=sum_after)
+    return sums
 
 
 def _since_the_last(sums: NDArray[Number], columns: NDArray[np.int64]) -> NDArray[Number]:

@@ -28,13 +28,14 @@ def as_arrays(episodes: Sequence[Episode], names: Sequence[str]) -> list[NDArray
 
     An info is NaN where an episode has none of that name.
     """
-    infos = [[e.infos.get(name, np.nan) for name in names] for e in episodes]
+    returns, lengths, columns, infos = zip(*episodes, strict=True) if episodes else ((),) * 4
+    numbers = [[info.get(name, np.nan) for name in names] for info in infos] if names else ()
     with np.errstate(over="ignore"):  # beyond float32 a return becomes infinite
         return [
-            np.array([e.episode_return for e in episodes], "<f4"),
-            np.array([e.length for e in episodes], "<i4"),
-            np.array([e.column for e in episodes], "<i4"),
-            np.array(infos, "<f4"),
+            np.array(returns, "<f4"),
+            np.array(lengths, "<i4"),
+            np.array(columns, "<i4"),
+            np.array(numbers, "<f4"),
         ]
 
 
