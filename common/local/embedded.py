@@ -18,7 +18,7 @@ from types import TracebackType
 from impala_redis.common.errors import ImpalaError, ServerNotStarted
 from impala_redis.common.local import children
 from impala_redis.common.local.private_folder import PrivateFolder, remove_those_left_behind
-from impala_redis.common.local.server_program import find_server
+from impala_redis.common.local.server_program import environment, find_server
 from impala_redis.common.server.connection import connect, translated
 
 MAXMEMORY_BYTES = 1_000_000_000
@@ -106,7 +106,11 @@ class EmbeddedServer:
             file.write(f"requirepass {self._password}\n" if self._password else "")
         try:
             return children.spawn(
-                command, log_file=self.log, death_signal=signal.SIGKILL, stdin=settings
+                command,
+                log_file=self.log,
+                death_signal=signal.SIGKILL,
+                environment=environment(),
+                stdin=settings,
             )
         except OSError as error:
             raise ServerNotStarted(f"{self.binary} cannot be run: {error.strerror}") from error

@@ -27,6 +27,11 @@ SERVER_VARIABLE = "IMPALA_REDIS_SERVER"
 _FIXED_IN_REDIS = {(7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2}
 _FIXED_IN_VALKEY = {(7, 2): 11, (8, 0): 6, (8, 1): 4}
 
+# Settings of glibc's malloc, in bytes, for a server built on it, as the wheel's is. It keeps
+# the memory of large blocks, instead of returning it to the system and getting it back cleared. For
+# a block of 300 KB that is pushed and claimed, that takes a third off the server's time.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+
 
 class Version(NamedTuple):
     """What a server's program says of itself with --version."""
@@ -51,6 +56,11 @@ class Version(NamedTuple):
         if self.branch in fixed:
             return self.patch >= fixed[self.branch]
         return self.branch > max(fixed)
+
+
+def environment() -> dict[str, str]:
+    """The variables that a server is started with: ours, and settings that keep its memory."""
+    return _MALLOC | os.environ
 
 
 def find_server() -> Path:

@@ -211,6 +211,23 @@ def test_a_server_that_ends_at_once_is_not_waited_for(
     assert list(short.iterdir()) == []
 
 
+def test_a_server_keeps_its_memory_unless_the_user_sets_malloc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a user who has set one of the two variables
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1048576")
+    telling = script(tmp_path / "telling", "env", "exit 1")
+    monkeypatch.setenv("IMPALA_REDIS_SERVER", str(telling))
+
+    # when a server is started, then it has the user's, and ours for the other
+    with pytest.raises(ServerNotStarted):
+        EmbeddedServer(tmp_path)
+    told = (tmp_path / "server.log").read_text().splitlines()
+    assert "MALLOC_TRIM_THRESHOLD_=1048576" in told
+    assert "MALLOC_MMAP_THRESHOLD_=33554432" in told
+
+
 def test_a_server_that_never_answers_is_ended(
     tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

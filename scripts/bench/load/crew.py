@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import redis
 
 from impala_redis.common.local import children
-from impala_redis.common.local.server_program import find_server
+from impala_redis.common.local.server_program import environment, find_server
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # No role runs longer than this, even if nothing stops it.
@@ -47,7 +47,10 @@ class Server:
             *("--maxmemory", self._maxmemory, "--dir", self._folder),
         ]
         self._process = children.spawn(
-            command, log_file=self._folder / "server.log", death_signal=signal.SIGKILL
+            command,
+            log_file=self._folder / "server.log",
+            death_signal=signal.SIGKILL,
+            environment=environment(),
         )
         deadline = time.monotonic() + 20
         with redis.Redis.from_url(self.url, socket_timeout=5) as client:
