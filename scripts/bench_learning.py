@@ -3,15 +3,16 @@
     .venv/bin/python scripts/bench_learning.py [--batch-size 32,256,1024] [--threads 1,2]
     .venv/bin/python scripts/bench_learning.py --preset atari-fast
 
-Two yardsticks are measured in the same turns. The roofline is the machine's: the operations of the
-network's matrix products (bench/roofline.py), and how fast numpy multiplies such matrices on as
-many threads at best. No update can reach it, since it also has activations, a loss and a step.
-The other is the limit of this computation in torch, the bare update: the same network, V-trace,
-gradients and step on the same rows in plain PyTorch, of which nothing is checked, told or timed,
-and whose inputs lie ready: floats, or for convolutions, memory and other kinds of actions what the
-project's own network sees, frames stacked. That network is then computed as it is, with an
-optimizer of PyTorch's. The share of a yardstick is the time it would take over ours; of the bare
-update it is above 1 where ours computes something faster than plain PyTorch does.
+Every engine that can compute the network does, and so do two yardsticks in the same turns. The
+roofline is the machine's: the operations of the network's matrix products (bench/roofline.py), and
+how fast numpy multiplies such matrices on as many threads at best. No update can reach it, since it
+also has activations, a loss and a step. The other is the limit of this computation in torch, the
+bare update: the same network, V-trace, gradients and step on the same rows in plain PyTorch, of
+which nothing is checked, told or timed, and whose inputs lie ready: floats, or for convolutions,
+memory and other kinds of actions what the project's own network sees, frames stacked. That network
+is then computed as it is, with an optimizer of PyTorch's. The share of a yardstick is the time it
+would take over ours; of the bare update it is above 1 where ours computes something faster than
+plain PyTorch does.
 
 Times and frames/s are means over the calls, as a training has them. The roofline compares medians,
 and the fastest tenths, which a busy machine disturbs least. Every row counts as a frame: a step of
@@ -43,7 +44,6 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers.options import CONTEXT
 
-CPU = torch.device("cpu")
 # Batches take turns, so that none is always in the processor's cache.
 BATCHES = 4
 STAGES = ("transfer_s", "forward_s", "backward_s", "optimizer_s")
@@ -54,10 +54,8 @@ ROOFLINE = {
     "share": ("roofline_share", ".2f"),
     "frames/s at most": ("roofline_frames_per_s", ",.0f"),
 }
-
-
-# What an update can be computed by, the one that training takes first.
-ENGINES = ("torch",)
+# What an update can be computed by, and the choice that training makes among them.
+ENGINES, AUTO = ("numpy", "torch"), "auto"
 
 
 class Case(NamedTuple):
@@ -71,9 +69,23 @@ class Case(NamedTuple):
         return f"{engine}, batch {self.batch_size}, threads {self.threads}"
 
 
-def learner_by(engine: str, spec: RunSpec, config: Config) -> Learner:
-    """A new learner that computes by this engine."""
-    return Learner(config, make_engine(engine, "cpu", 1, spec, config))
+def learners_by(
+    engines: Sequence[str], spec: RunSpec, config: Config, threads: int
+) -> dict[str, Learner]:
+    """A new learner for each engine; for each that can compute this network, if none is named.
+
+    Raises ConfigError.
+    """
+    learners = {}
+    for engine in engines or ENGINES:
+        try:
+            made = make_engine(engine, "cpu", threads, spec, config)
+        except ConfigError:
+            if engines:
+                raise
+            continue
+        learners[engine] = Learner(config, made)
+    return learners
 
 
 def play(spec: RunSpec, learner: Learner, batch_size: int) -> list[Batch]:
@@ -112,10 +124,10 @@ class Contest:
         self._case, self._rows = case, spec.unroll_length * case.batch_size
         self._flop_a_frame = roofline.flop_a_frame(spec, spec.unroll_length)
         self._product = roofline.product_of(spec, case.batch_size * (spec.unroll_length + 1))
-        learners = {engine: learner_by(engine, spec, config) for engine in engines}
-        self._batches = play(spec, learners[engines[0]], case.batch_size)
-        self._stages = {engine: list[Figures]() for engine in engines}
-        self._calls = {engine: self._updates_of(engine, learners[engine]) for engine in engines}
+        learners = learners_by(engines, spec, config, case.threads)
+        self._batches = play(spec, next(iter(learners.values())), case.batch_size)
+        self._stages = {engine: list[Figures]() for engine in learners}
+        self._calls = {engine: self._updates_of(engine, one) for engine, one in learners.items()}
         self._calls["bare"] = bare_update(spec, config, self._batches)
         self._calls["product"] = self._product.call
         if compiled:
@@ -193,11 +205,11 @@ def tables(figures: dict[str, Spreads]) -> list[Table]:
     return [speed, below, times]
 
 
-def engines_named(context: click.Context, option: click.Parameter, text: str) -> list[str]:
-    """The engines that --engine names."""
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    if unknown := sorted(set(names) - set(ENGINES)):
-        raise click.BadParameter(f"{', '.join(unknown)} is none of {', '.join(ENGINES)}")
+def engines_named(context: click.Context, option: click.Parameter, text: str | None) -> list[str]:
+    """The engines that --engine names; nothing as none."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(","))) if text else []
+    if unknown := sorted(set(names) - {*ENGINES, AUTO}):
+        raise click.BadParameter(f"{', '.join(unknown)} is none of {', '.join((*ENGINES, AUTO))}")
     return names
 
 
@@ -219,9 +231,9 @@ def engines_named(context: click.Context, option: click.Parameter, text: str) ->
 @click.option(
     "--engine",
     "engines",
-    default=",".join(ENGINES),
     callback=engines_named,
-    help="By what to compute, in turns; several with commas.",
+    help="By what to compute, in turns; several with commas: all that can if nothing is said; auto "
+    "is what training takes.",
 )
 @click.option("--compile", "compiled", is_flag=True, help="Also the bare one by torch.compile.")
 @measuring.timing_options(1.0, "How long ours and the bare one are each measured.")

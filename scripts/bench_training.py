@@ -21,6 +21,7 @@ line is JSON.
 """
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -53,7 +54,9 @@ ALONE = ("update_s", "transfer_s", *COMPUTING, "other_s")
 PARTS = ("environment", "policy", "update", "bare", "roofline")
 
 
-def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> Figures:
+def limits(
+    variant: Variant, options: Sequence[str], trained: Figures, folder: Path, seconds: float
+) -> Figures:
     """What learner and actors reach on a core each, without Redis, and the share of it."""
     settings, config = read_run(folder / "run").settings, str(folder / "run" / "config.toml")
 
@@ -63,6 +66,7 @@ def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> 
 
     batch_size, envs = str(settings["batch_size"]), str(settings["envs_per_actor"])
     learning = words("bench_learning.py", seconds, "--batch-size", batch_size, "--threads", "1")
+    learning += ["--engine", engine_of([*options, *variant.options])]
     # The actor begins sooner and ends later, so that the learner is never measured alone.
     acting = words("bench_acting.py", seconds, "--envs-per-actor", envs, "--no-torch")
     learner, actor = _at_once(variant, [learning, acting], folder)
@@ -93,6 +97,12 @@ def limits(variant: Variant, trained: Figures, folder: Path, seconds: float) -> 
         "computing_stretch": computing_s / alone_s,
         **{f"alone_{name}": learner[name] for name in ALONE},
     }
+
+
+def engine_of(options: Sequence[str]) -> str:
+    """The engine that options of impala-train name, the last one of them."""
+    named = re.findall(r"--engine[= ](\w+)", shlex.join(options))
+    return ["auto", *named][-1]
 
 
 def _at_once(variant: Variant, benches: Sequence[list[str]], folder: Path) -> list[Figures]:
@@ -264,7 +274,7 @@ def main(
                 place = Path(tempfile.mkdtemp(dir=folder))
                 trained = steady.measured(variant, words, clock, place)
                 if with_limits:
-                    trained |= limits(variant, trained, place, min(1.0, seconds / 5))
+                    trained |= limits(variant, words, trained, place, min(1.0, seconds / 5))
                 runs[variant.name].append(trained)
                 speed = f"{trained['frames_per_s']:,.0f} frames/s"
                 click.echo(f"{number + 1} of {repeat}, {variant.name}: {speed}", err=True)

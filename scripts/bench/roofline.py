@@ -88,12 +88,20 @@ class Product(NamedTuple):
 def product_of(spec: NetworkSpec, rows: int) -> Product:
     """numpy's product [R, inputs] x [inputs, outputs] of the layer that costs most, in float32.
 
-    R is `rows` times the layer's places, at most MOST_ROWS.
+    R is `rows` times the layer's places. More than MOST_ROWS are multiplied piece by piece, always
+    the same one, so that a call takes about as long as the layer of an update, and is disturbed by
+    other programs as much.
     """
     layer = max(layers_of(spec), key=lambda layer: layer.flop)
-    height = min(rows * layer.places, MOST_ROWS)
+    piece = min(rows * layer.places, MOST_ROWS)
+    pieces = max(1, rows * layer.places // piece)
     draw = np.random.default_rng(0)
-    left = draw.standard_normal((height, layer.inputs), np.float32)
+    left = draw.standard_normal((piece, layer.inputs), np.float32)
     right = draw.standard_normal((layer.inputs, layer.outputs), np.float32)
-    out = np.empty((height, layer.outputs), np.float32)
-    return Product(lambda: np.matmul(left, right, out), 2 * height * layer.inputs * layer.outputs)
+    out = np.empty((piece, layer.outputs), np.float32)
+
+    def multiply() -> None:
+        for _ in range(pieces):
+            np.matmul(left, right, out)
+
+    return Product(multiply, 2 * pieces * left.size * layer.outputs)

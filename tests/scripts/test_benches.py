@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from support import ROOT, Program, eventually, is_running
 
 SCRIPTS = ROOT / "scripts"
+ENGINES = ("numpy", "torch")
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_learning_is_measured_by_stage_beside_the_bare_computation(scripts: Any)
 
     # then
     document = document_of(done)
-    cases = ["torch, batch 2, threads 1", "torch, batch 4, threads 1"]
+    cases = [f"{engine}, batch {size}, threads 1" for size in (2, 4) for engine in ENGINES]
     assert list(document["figures"]) == cases
     for figures in document["figures"].values():
         assert_finite(figures)
@@ -70,6 +71,29 @@ def test_an_engine_that_there_is_not_is_named(scripts: Any) -> None:
     done = CliRunner().invoke(scripts("bench_learning").main, ["--engine", "torch,steam"])
     assert done.exit_code == 2
     assert "steam is none of " in done.stderr
+
+
+def test_only_torch_is_measured_where_numpy_cannot_compute_the_network(scripts: Any) -> None:
+    # given a network with a memory
+    options = ["--preset", "masked-cartpole", "--unroll-length", "4", "--batch-size", "2"]
+    options += ["--seconds", "0.01", "--repeat", "1", "--threads", "1"]
+
+    # when nothing is said of engines, or numpy is asked for
+    bench = scripts("bench_learning")
+    unsaid, asked = (
+        CliRunner().invoke(bench.main, [*options, *engine]) for engine in ([], ["--engine=numpy"])
+    )
+
+    # then the first has torch's case alone, and the other is refused
+    assert list(document_of(unsaid)["figures"]) == ["torch, batch 2, threads 1"]
+    assert asked.exit_code == 2
+    assert asked.stderr.startswith("error: --engine numpy cannot be used")
+
+
+def test_the_limit_is_of_the_engine_that_trains(scripts: Any) -> None:
+    engine_of = scripts("bench_training").engine_of
+    assert engine_of(["--seed", "0"]) == "auto"
+    assert engine_of(["--engine", "numpy", "--seed", "0", "--engine=torch"]) == "torch"
 
 
 def test_the_bare_loss_is_the_learners_own(scripts: Any) -> None:
@@ -129,7 +153,7 @@ def test_pictures_memory_and_numbers_as_actions_are_measured_too(
     done = CliRunner().invoke(scripts(script).main, [*options, size, "2", *threads])
 
     # then all figures are there; those of a policy written anew in PyTorch are for small networks
-    (figures,) = document_of(done)["figures"].values()
+    figures, *_ = document_of(done)["figures"].values()  # of the engine that training takes
     assert_finite(figures)
     assert "traced_s" not in figures
     assert figures.keys() >= {"frames_per_s", "limit_frames_per_s", "share"}
@@ -152,7 +176,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(scripts: Any, script: str
 def test_training_is_measured_beside_its_limit(tmp_path: Path) -> None:
     # when a training is measured, of other settings than the preset's
     options = ("--seconds", "1", "--warm-up-s", "1", "--repeat", "1")
-    given = ("--batch-size", "16", "--unroll-length", "10")
+    given = ("--batch-size", "16", "--envs-per-actor", "16", "--unroll-length", "10")
     program = training(tmp_path / "log", *options, "--", *given)
     code = program.code(timeout_s=110)
 

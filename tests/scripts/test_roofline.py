@@ -64,20 +64,24 @@ def test_what_is_counted_is_what_torch_counts(
     assert counter.get_total_flops() == counted - first
 
 
-def test_the_product_is_of_the_layer_that_costs_most(roofline: Any) -> None:
-    # given a batch of 3 x 10 rows
-    product = roofline.product_of(make_spec(FLOATS, hidden_sizes=(16, 8)), rows=30)
+@pytest.mark.parametrize(("rows", "piece", "pieces"), [(30, 30, 1), (14_000, 1344, 10)])
+def test_the_product_is_of_the_layer_that_costs_most_in_pieces_that_stay_in_the_cache(
+    roofline: Any, monkeypatch: pytest.MonkeyPatch, rows: int, piece: int, pieces: int
+) -> None:
+    # given all rows of a batch
+    shapes = list[tuple[Any, ...]]()
+    multiplied = roofline.np.matmul
 
-    # when it is multiplied
-    outcome = product.call()
+    def matmul(left: Any, right: Any, out: Any) -> None:
+        shapes.append((left.shape, right.shape, out.shape))
+        multiplied(left, right, out)
 
-    # then its operations are those of its shape
-    assert outcome.shape == (30, 8)
-    assert product.flop == 2 * 30 * 16 * 8
+    monkeypatch.setattr(roofline.np, "matmul", matmul)
+    product = roofline.product_of(make_spec(FLOATS, hidden_sizes=(16, 8)), rows)
 
+    # when they are multiplied
+    product.call()
 
-def test_the_product_of_many_rows_is_of_a_piece_that_stays_in_the_cache(roofline: Any) -> None:
-    assert roofline.product_of(make_spec(FLOATS), rows=10**9).call().shape == (
-        roofline.MOST_ROWS,
-        8,
-    )
+    # then its operations are those of the shapes
+    assert shapes == pieces * [((piece, 16), (16, 8), (piece, 8))]
+    assert product.flop == pieces * 2 * piece * 16 * 8
