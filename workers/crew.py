@@ -6,8 +6,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from impala_redis.common.files import make_folder, open_to_append, open_to_read
 from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.env_id import module_of
-from impala_redis.workers import credentials, pacing, process, saying, voice
+from impala_redis.workers import credentials, pacing, process, programs, saying, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.setting_options import as_arguments
 
@@ -34,12 +32,6 @@ LOOK_AT_LOGS_S = 1.0
 # Actors that end by themselves are replaced, at most this often within this time.
 ACTOR_RESTARTS = 5
 RESTARTS_WITHIN_S = 60.0
-
-
-def program_command(name: str, *options: str) -> list[str]:
-    """The command line that starts another of our programs."""
-    # -P: modules in the working directory must not be taken for ours.
-    return [sys.executable, "-P", "-m", f"impala_redis.workers.{name}", *options]
 
 
 class Crew:
@@ -66,7 +58,7 @@ class Crew:
         self._said_by_actors: set[str] = set()  # without the figures in it
         self._logs_due = pacing.every(LOOK_AT_LOGS_S)
         self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
-        self._learner = self._spawn(
+        self._learner = self._start(
             "learner",
             "learner",
             *("--run", plan.run, "--run-dir", str(plan.directory.path.absolute())),
@@ -74,7 +66,7 @@ class Crew:
             *settings_for_the_learner(plan),
         )
         self._actors = {
-            name: self._spawn_actor(name)
+            name: self._start_actor(name)
             for name in (f"actor-{i}" for i in range(plan.config.environment.num_actors))
         }
 
@@ -141,7 +133,7 @@ class Crew:
             log.warning("%s ended (%d): %s; %s takes its place", name, code, why, successor)
             del self._actors[name]
             self._listeners.pop(name).close()
-            self._actors[successor] = self._spawn_actor(successor)
+            self._actors[successor] = self._start_actor(successor)
 
     def last_words(self, code: int) -> str | None:
         """The learner's own words about its failure; None if it did not fail."""
@@ -154,11 +146,11 @@ class Crew:
             )
         return self._last_error("learner", code)
 
-    def _spawn_actor(self, name: str) -> subprocess.Popen[bytes]:
+    def _start_actor(self, name: str) -> children.Process:
         options = ("--run", self._run, "--actor-id", name, *self._actor_options)
-        return self._spawn(name, "actor", *options)
+        return self._start(name, "actor", *options)
 
-    def _spawn(self, log_name: str, program: str, *options: str) -> subprocess.Popen[bytes]:
+    def _start(self, log_name: str, program: str, *options: str) -> children.Process:
         log_file: Path | None = self._logs / f"{log_name}.log"
         self._log_starts[log_name] = 0
         try:
@@ -169,10 +161,10 @@ class Crew:
             log_file = None
         listener = self._listeners[log_name] = voice.Listener()
         with credentials.handing_over(self._redis_url) as address:
-            process = children.spawn(
-                program_command(program, *options),
+            process = programs.start(
+                program,
+                options,
                 log_file=log_file,
-                death_signal=signal.SIGTERM,
                 environment=self._environment
                 | {voice.VARIABLE: str(listener.writing), credentials.VARIABLE: str(address)},
                 pass_fds=[listener.writing, address],

@@ -36,6 +36,8 @@ AGAIN_AFTER_S = 2.0
 # So does a Ctrl-C, from when a hand may have typed it after the first signal. One that comes sooner
 # is passed on by what started us: a terminal signals both, and `timeout --foreground`, say, us too.
 TYPED_AFTER_S = 0.1
+# Ends the thread that waits for the numbers of signals.
+_NO_SIGNAL = 0
 
 
 def do_nothing() -> None:
@@ -61,13 +63,30 @@ class StopFlag:
         self.before_end_at_once: Callable[[], None] = do_nothing
         # A program with nothing to save ends so soon after the first signal, whatever it is in.
         self.end_within_s: float | None = None
-        signals, self._arrives = os.pipe()
+        self._noticed_at_s: float | None = None  # the first signal, by the thread
+        self._signals, self._arrives = os.pipe()
         os.set_blocking(self._arrives, False)
         os.register_at_fork(after_in_child=self._let_go)
         self.take_signals()
-        threading.Thread(
-            target=self._end_at_second_signal, args=(signals,), name="signals", daemon=True
-        ).start()
+        self._thread = self._start_thread()
+
+    def _start_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._end_at_second_signal, name="signals", daemon=True)
+        thread.start()
+        return thread
+
+    @contextlib.contextmanager
+    def without_thread(self) -> Iterator[None]:
+        """Leaves the process without the thread, so that it can be forked in the `with`.
+
+        Signals that come meanwhile set the flag, and the thread finds them later.
+        """
+        os.write(self._arrives, bytes([_NO_SIGNAL]))
+        self._thread.join()
+        try:
+            yield
+        finally:
+            self._thread = self._start_thread()
 
     def take_signals(self) -> None:
         """Makes Ctrl-C and SIGTERM ours, again if need be: an environment may have taken them."""
@@ -91,21 +110,17 @@ class StopFlag:
             self._end_at_once()  # an environment may have taken the signals from the thread
         self._stopped = True
 
-    def _end_at_second_signal(self, signals: int) -> None:
+    def _end_at_second_signal(self) -> None:
         """Reads the numbers of the signals that arrive, a byte each (on a thread of its own)."""
-        asked_at_s: float | None = None
-        while number := os.read(signals, 1):
-            if asked_at_s is not None and _insists(number[0], asked_at_s):
-                break
-            if asked_at_s is None and number[0] in ENDING_SIGNALS:
-                asked_at_s, self._stopped = time.monotonic(), True
+        while (number := os.read(self._signals, 1)[0]) != _NO_SIGNAL:
+            if self._noticed_at_s is not None and _insists(number, self._noticed_at_s):
+                self._end_at_once()
+            if self._noticed_at_s is None and number in ENDING_SIGNALS:
+                self._noticed_at_s, self._stopped = time.monotonic(), True
                 if self.end_within_s is not None:
                     ending = threading.Timer(self.end_within_s, os._exit, (EXIT_INTERRUPTED,))
                     ending.daemon = True
                     ending.start()
-        else:
-            return
-        self._end_at_once()
 
     def _end_at_once(self) -> None:
         try:

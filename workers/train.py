@@ -27,13 +27,14 @@ from impala_redis.common.local import children
 from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.transport.link import Link
-from impala_redis.workers import pacing, stopping, voice
+from impala_redis.workers import pacing, programs, stopping, voice
 from impala_redis.workers.actor_options import options_for_actors
 from impala_redis.workers.command import Amount
-from impala_redis.workers.crew import Crew, program_command
+from impala_redis.workers.crew import Crew
 from impala_redis.workers.options import CONTEXT, option, redis_options, shared
 from impala_redis.workers.plan import Plan, make_plan
 from impala_redis.workers.setting_options import GroupedCommand, every_setting
+from impala_redis.workers.stopping import StopFlag
 from impala_redis.workers.terms import Terms, terms_options
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def main(
     """
     _want_one_server(redis_url, embedded_port)
     stopping.set_up_logging(log_level, "train")
-    stop = stopping.StopFlag()
+    stop = StopFlag()
     with stopping.exit_codes(stop):
         plan = make_plan(
             run=run,
@@ -112,11 +113,12 @@ def main(
         options += ["--log-level", log_level, *terms.as_arguments(), *["--resume"] * resume]
         options += [] if wait_redis_s is None else ["--wait-redis-s", str(wait_redis_s)]
         options += ["--preset", plan.preset] if plan.preset else []
-        with _server(redis_url, embedded_port, plan, wait_redis_s or 0.0, stop) as server:
+        with (
+            _server(redis_url, embedded_port, plan, wait_redis_s or 0.0, stop) as server,
+            _crew(plan, server, options, actor_arguments, stop) as crew,
+        ):
             progress = _introduced(plan, server)
-            with Crew(plan, server.url, options, actor_arguments) as crew:
-                stop.before_end_at_once = lambda: server.kill_with(crew)
-                code = _watch(crew, server, progress, stop)
+            code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code), crew.result)
         report = report and code == 0 and not stop()
         if report and (page := write_report(plan.directory, stop)):
@@ -124,14 +126,14 @@ def main(
         raise SystemExit(code)
 
 
-def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | None:
+def write_report(directory: RunDirectory, stop: StopFlag) -> Path | None:
     """Writes the run's page; None, with a line in the log, when that fails or is interrupted."""
     page, log_file = directory.path / "report.html", directory.path / "logs" / "report.log"
     with contextlib.closing(voice.Listener()) as listener:
         try:
             log_file.unlink(missing_ok=True)
             process = children.spawn(
-                program_command("report", str(directory.path), "--output", str(page)),
+                programs.command("report", str(directory.path), "--output", str(page)),
                 log_file=log_file,
                 death_signal=signal.SIGTERM,
                 environment=os.environ | {voice.VARIABLE: str(listener.writing)},
@@ -158,13 +160,19 @@ def write_report(directory: RunDirectory, stop: stopping.StopFlag) -> Path | Non
     return page
 
 
-def _load_the_view() -> None:
-    """Imports what shows the run, rich above all, which takes as long as a server's start."""
-    import impala_redis.workers.progress  # noqa: F401
+def _crew(
+    plan: Plan, server: "Server", options: list[str], actor_options: list[str], stop: StopFlag
+) -> Crew:
+    """The learner and the actors, which a second Ctrl-C ends from now on."""
+    with stop.without_thread():
+        crew = Crew(plan, server.url, options, actor_options)
+    stop.before_end_at_once = lambda: server.kill_with(crew)
+    return crew
 
 
 def _introduced(plan: Plan, server: "Server") -> "Progress":
     """The view of the run, which has said what runs and how to look at it."""
+    # Late: learner and actors begin while rich is imported.
     from impala_redis.workers.progress import Progress
 
     progress = Progress(plan.directory, plan.config)
@@ -172,7 +180,7 @@ def _introduced(plan: Plan, server: "Server") -> "Progress":
     return progress
 
 
-def _watch(crew: Crew, server: "Server", progress: "Progress", stop: stopping.StopFlag) -> int:
+def _watch(crew: Crew, server: "Server", progress: "Progress", stop: StopFlag) -> int:
     """Shows progress and news until the learner ends; returns its exit code."""
     with progress:
         while crew.learner_code() is None:
@@ -230,11 +238,11 @@ def _server(
     embedded_port: int | None,
     plan: Plan,
     wait_redis_s: float,
-    stop: stopping.StopFlag,
+    stop: StopFlag,
 ) -> Iterator[Server]:
     """The given server, or our own while the `with` lasts."""
     if redis_url is None:
-        with EmbeddedServer(plan.directory.path, embedded_port, _load_the_view) as embedded:
+        with EmbeddedServer(plan.directory.path, embedded_port, programs.load) as embedded:
             yield Server(embedded.url, embedded.public_url, embedded)
         return
     link = Link(redis_url, plan.run, "train")
@@ -244,6 +252,7 @@ def _server(
 
     pacing.wait_for_redis(require, redis_url, wait_redis_s, stop)
     link.close()
+    programs.load()
     # Sentinels are asked again by whoever types what is shown.
     shown = redis_url if link.client.given.master else link.url
     yield Server(redis_url, shown, None)

@@ -52,6 +52,11 @@ def tell_errors() -> None:
         logging.getLogger().addHandler(_Handler(logging.ERROR))
 
 
+def begin_again() -> None:
+    """Lets a program that was forked find the pipe of its own, not its parent's."""
+    _descriptor.cache_clear()
+
+
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tell(log=record.getMessage())

@@ -7,10 +7,33 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from impala_redis.common.files import open_to_append
 
 _PR_SET_PDEATHSIG = 1
+
+
+class Process(Protocol):
+    """A child process, as `subprocess.Popen` has it."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code; None before `poll` or `wait` has found it."""
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs; minus the number of the signal that has ended it."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for the end; the exit code. Raises subprocess.TimeoutExpired after `timeout` s."""
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
 
 
 def spawn(
@@ -43,7 +66,7 @@ def spawn(
         )
 
 
-def end(process: subprocess.Popen[bytes], grace_s: float) -> int:
+def end(process: Process, grace_s: float) -> int:
     """Asks the process to end, kills it after `grace_s` seconds, and returns its exit code."""
     if process.poll() is None:
         process.terminate()

@@ -211,9 +211,7 @@ def test_a_second_ctrl_c_ends_a_train_at_once_whatever_its_learner_does(
     train.says("frames")
     family = children_of(train.pid)
     (learner,) = (
-        pid
-        for pid in family
-        if b"impala_redis.workers.learner" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid for pid in family if b"impala-learner" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
     os.kill(learner, signal.SIGSTOP)
     train.send(signal.SIGINT)

@@ -196,14 +196,14 @@ def test_the_last_words_of_a_lost_actor_are_news_and_the_error_with_which_it_end
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given programs of which the actors say something and end at once
-    def spawn(command: list[str], *, log_file: Path, environment: dict[str, str], **_: Any) -> Any:
+    def start(*_: Any, log_file: Path, environment: dict[str, str], **__: Any) -> Any:
         name = log_file.stem
         for message in ({"log": "a block takes 60 s"}, {"error": "an environment hangs"}):
             if name != "learner":
                 os.write(int(environment[voice.VARIABLE]), json.dumps(message).encode() + b"\n")
         return SimpleNamespace(poll=lambda: None if name == "learner" else 18)
 
-    monkeypatch.setattr(crew.children, "spawn", spawn)
+    monkeypatch.setattr(crew.programs, "start", start)
     plan = make_plan(
         run="r",
         run_dir=tmp_path,

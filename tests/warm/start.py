@@ -5,8 +5,8 @@ a script of the tests, when its environment differs in what the interpreter or a
 is loaded, when a file in its folders bears the name of a module, when the limits of its resources
 are others, where it is a line for a shell, and where there is no Linux, or one that gives no
 orphans away. Tests that must see a real start or end say `cold=True`: of memory, of what
-/proc/PID/cmdline shows, and of the one command that a user begins with. What impala-train starts
-is always cold.
+/proc/PID/cmdline shows, and of the one command that a user begins with. What a warm impala-train
+forks has its imports, torch above all.
 """
 
 import ctypes

@@ -1,0 +1,177 @@
+"""A program as a fork of this process: it begins with the imports that this process has made.
+
+Only a process with one thread is forked: what other threads hold at that moment, such as a lock,
+would be held for ever in the new process. And nothing of this process may act in the new one:
+
+    its open files      are closed, but for those that are handed over
+    its unwritten text  is written before the fork
+    its garbage         is never collected there: closing a file could close another of that number
+    its `with` blocks   are not left there: the new process ends by `os._exit`, after what Python
+                        does at its end (threads, exit handlers, unwritten text)
+"""
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from impala_redis.common.files import open_to_append
+from impala_redis.common.local import children
+
+_PR_SET_NAME = 15
+
+
+def can_fork() -> bool:
+    """Whether a fork of this process would be as sound as a new process."""
+    return hasattr(os, "pidfd_open") and _has_proc() and threading.active_count() == 1
+
+
+class Forked:
+    """A process that was forked, with the methods of `subprocess.Popen` that are needed here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        # It means this process even if the number is another's by now, and it can be waited for. It
+        # stays open: another thread may be about to send a signal.
+        self._handle = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs; minus the number of the signal that has ended it."""
+        if self.returncode is None and self._has_ended(0.0):
+            try:
+                _, status = os.waitpid(self.pid, 0)
+                self.returncode = os.waitstatus_to_exitcode(status)
+            except ChildProcessError:  # we were started with SIGCHLD ignored
+                self.returncode = 0
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for the end; the exit code. Raises subprocess.TimeoutExpired after `timeout` s."""
+        self._has_ended(timeout)
+        if (code := self.poll()) is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+        return code
+
+    def terminate(self) -> None:
+        """Asks it to end (on any thread)."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it at once (on any thread)."""
+        self._send(signal.SIGKILL)
+
+    def _has_ended(self, timeout_s: float | None) -> bool:
+        if self.returncode is not None:
+            return True
+        end = select.poll()
+        end.register(self._handle, select.POLLIN)
+        return bool(end.poll(None if timeout_s is None else timeout_s * 1000))
+
+    def _send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, number)
+
+
+def fork(
+    program: Callable[[], object],
+    shown_as: Sequence[str],
+    *,
+    log_file: Path | None,
+    death_signal: signal.Signals,
+    environment: Mapping[str, str],
+    pass_fds: Collection[int] = (),
+) -> Forked:
+    """Starts a process that calls `program` and ends; all else is as `children.spawn` has it.
+
+    Its exit code is that of the SystemExit that `program` raises, 0 without one, and 1 after
+    another error. `shown_as` is its command line for ps, as far as there is room.
+
+    Call it from the main thread, when `can_fork`. Raises OSError.
+    """
+    tie = children.tie_to_parent(death_signal)
+    with (
+        open_to_append(log_file) if log_file else Path(os.devnull).open("ab") as output,
+        Path(os.devnull).open("rb") as nothing,
+    ):
+        _flush()
+        gc.freeze()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if tie is not None:
+                    tie()
+                os.setsid()
+                for number, file in enumerate((nothing, output, output)):
+                    os.dup2(file.fileno(), number)
+                _close_all_but({0, 1, 2, *pass_fds})
+                os.environ.clear()
+                os.environ.update(environment)
+                _show_as(shown_as)
+                _end_with(program)
+            finally:
+                os._exit(1)
+    return Forked(pid)
+
+
+def _has_proc() -> bool:
+    return Path("/proc/self/fd").exists()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # full, closed, or none
+            stream.flush()
+
+
+def _close_all_but(kept: Collection[int]) -> None:
+    for descriptor in [int(entry.name) for entry in os.scandir("/proc/self/fd")]:
+        if descriptor not in kept:
+            with contextlib.suppress(OSError):  # the one by which they were listed
+                os.close(descriptor)
+
+
+def _show_as(command: Sequence[str]) -> None:
+    """Lets the system show the process under its own name and command line.
+
+    The name is what top shows. The command line is shown from the memory in which the process that
+    was forked has its own; nothing else looks there.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, os.fsencode(command[0]), 0, 0, 0)
+        stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = int(stat[45]), int(stat[46])  # arg_start, arg_end
+        if 0 < start < end:
+            words = b"\0".join(map(os.fsencode, command))[: end - start - 1]
+            with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
+                memory.seek(start)
+                memory.write(words.ljust(end - start, b"\0"))
+
+
+def _end_with(program: Callable[[], object]) -> NoReturn:
+    """Calls the program, and ends the process as Python ends one."""
+    code = 0
+    try:
+        program()
+    except SystemExit as leaving:
+        if isinstance(leaving.code, str):
+            sys.stderr.write(f"{leaving.code}\n")
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    finally:
+        _flush()
+        os._exit(code)
