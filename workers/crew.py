@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class Crew:
         self._listeners: dict[str, voice.Listener] = {}
         self._news: list[str] = []
         self._said_by_actors: set[str] = set()  # without the figures in it
+        self._are_actors_dismissed = False
         self._logs_due = pacing.every(LOOK_AT_LOGS_S)
         self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
         self._learner = self._start(
@@ -75,8 +77,7 @@ class Crew:
 
     def __exit__(self, *_: object) -> None:
         self.stop_learner()
-        for actor in self._actors.values():
-            actor.terminate()
+        self._dismiss_actors()
         for actor in self._actors.values():
             children.end(actor, ACTOR_GRACE_S)
         for name, listener in self._listeners.items():
@@ -86,6 +87,12 @@ class Crew:
     def learner_code(self) -> int | None:
         """The learner's exit code, None while it runs."""
         return self._learner.poll()
+
+    def wait_for_learner(self, timeout_s: float) -> None:
+        """Returns when the learner has said something or ended, after `timeout_s` at the latest."""
+        if not self._listeners["learner"].wait(timeout_s):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._learner.wait(timeout_s)
 
     def stop_learner(self) -> int:
         """Ends the learner if it runs; returns its exit code."""
@@ -114,8 +121,14 @@ class Crew:
         """What the learner has reached by its own words; None if it has not come to any."""
         return self._heard("learner").result
 
-    def replace_lost_actors(self) -> None:
-        """Replaces actors that ended by themselves. Raises ActorsLost: they keep ending."""
+    def look_after_actors(self) -> None:
+        """Replaces actors that ended by themselves, and ends all once the learner has its result.
+
+        Raises ActorsLost: they keep ending.
+        """
+        if self.result is not None:
+            self._dismiss_actors()
+            return
         if self._logs_due():
             for name in self._actors:
                 if cut_log(self._logs / f"{name}.log"):
@@ -134,6 +147,13 @@ class Crew:
             del self._actors[name]
             self._listeners.pop(name).close()
             self._actors[successor] = self._start_actor(successor)
+
+    def _dismiss_actors(self) -> None:
+        """Asks the actors to end, once: what is asked twice may end at once."""
+        if not self._are_actors_dismissed:
+            self._are_actors_dismissed = True
+            for actor in self._actors.values():
+                actor.terminate()
 
     def last_words(self, code: int) -> str | None:
         """The learner's own words about its failure; None if it did not fail."""

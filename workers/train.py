@@ -184,13 +184,14 @@ def _watch(crew: Crew, server: "Server", progress: "Progress", stop: StopFlag) -
     """Shows progress and news until the learner ends; returns its exit code."""
     with progress:
         while crew.learner_code() is None:
-            if stop.wait(POLL_S):
+            if stop():
                 progress.say("stopping: the learner saves a checkpoint (Ctrl-C again ends at once)")
                 break
             server.check()
-            crew.replace_lost_actors()
+            crew.look_after_actors()
             progress.update()
             progress.say_all(crew.news())
+            crew.wait_for_learner(POLL_S)
         code = crew.stop_learner()
     progress.say_all(crew.news())
     return code

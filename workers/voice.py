@@ -13,6 +13,7 @@ import functools
 import json
 import logging
 import os
+import select
 import stat
 from typing import Any
 
@@ -100,6 +101,7 @@ class Listener:
         self._partial = b""
         self.error: str | None = None  # the sentence with which the program has ended
         self.result: dict[str, Any] | None = None
+        self._has_ended = False
 
     def started(self) -> None:
         """Gives the writing end up: the program has it now."""
@@ -120,6 +122,12 @@ class Listener:
                 self.result = result
         return lines
 
+    def wait(self, timeout_s: float) -> bool:
+        """Waits until there is something to hear; False at once if the pipe has ended."""
+        if not self._has_ended:
+            select.select([self._reading], [], [], timeout_s)
+        return not self._has_ended
+
     def close(self) -> None:
         """Reads no more."""
         while self._mine:
@@ -130,8 +138,9 @@ class Listener:
             return []
         pieces = [self._partial]
         with contextlib.suppress(BlockingIOError):
-            while len(pieces) <= LONGEST_LOOK and (piece := os.read(self._reading, MOST_BYTES)):
-                pieces.append(piece)
+            while len(pieces) <= LONGEST_LOOK and not self._has_ended:
+                pieces.append(os.read(self._reading, MOST_BYTES))
+                self._has_ended = not pieces[-1]
         *lines, partial = b"".join(pieces).split(b"\n")
         self._partial = partial[: MOST_BYTES + 1]  # enough to know that it is none of ours
         found = []

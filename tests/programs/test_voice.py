@@ -215,7 +215,7 @@ def test_the_last_words_of_a_lost_actor_are_news_and_the_error_with_which_it_end
     made = crew.Crew(plan, "redis://localhost", [], [])
 
     # when it is replaced
-    made.replace_lost_actors()
+    made.look_after_actors()
 
     # then
     assert "actor-0 ended (18): an environment hangs; actor-0.1 takes its place" in caplog.text
