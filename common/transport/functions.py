@@ -247,15 +247,26 @@ def _names(wanted: Iterable[str]) -> list[str]:
     return sorted({name if name in _TWO_WORDS else name.partition(" ")[0] for name in wanted})
 
 
-@cache
 def commands_inside(function: str) -> frozenset[str]:
     """The commands that a function of ours runs, itself or by what it calls."""
+    runs, calls = _functions()[function]
+    return runs.union(*map(commands_inside, calls))
+
+
+@cache
+def _functions() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """For each function, the commands that it runs itself, and the functions that it calls."""
     bodies = re.findall(r"^local function (\w+)\(.*?\)\n(.*?)^end", FILE.read_text(), re.M | re.S)
-    by_name = dict(bodies)
-    body = by_name[function]
-    found = set(re.findall(r"redis\.call\('(\w+)'", body))
-    called = {name for name in by_name if re.search(rf"\b{name}\(|\({name},", body)}
-    return frozenset(found.union(*map(commands_inside, called)))
+    names = {name for name, _ in bodies}
+    # A function is called, or handed over as the first argument.
+    uses = re.compile(r"\b\w+(?=\()|(?<=\()\w+(?=,)")
+    return {
+        name: (
+            frozenset(re.findall(r"redis\.call\('(\w+)'", body)),
+            frozenset(names.intersection(uses.findall(body))),
+        )
+        for name, body in bodies
+    }
 
 
 def _wanted(needs: Needs) -> list[str]:
