@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # Pauses between looks for a run are about a twentieth of the time waited: short at first, so that
 # an actor joins at once when all programs are started together.
-FIRST_POLL_S, LAST_POLL_S, POLL_FACTOR = 0.02, 1.0, 1.035
+FIRST_POLL_S, LAST_POLL_S, POLL_FACTOR = 0.005, 1.0, 1.05
 # A wait is logged after this time, and again after each interval.
 SAY_SO_AFTER_S = 3.0
 NOTICE_S = 60.0
