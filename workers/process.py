@@ -20,6 +20,10 @@ STARTED_AT_VARIABLE = "IMPALA_STARTED_AT_UNIX_S"
 # Parameters of malloc.h: the trim threshold and the top pad in bytes, the most mmaps.
 _MALLOC = {-1: 2047 << 20, -2: 16 << 20, -4: 0}
 
+# What libraries read as they are loaded: how many threads they start.
+_THREADS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_numpy_has_one_thread = False
+
 
 def holder_name() -> str:
     """A name that no other learner on any machine has: host:pid#namespace-token."""
@@ -106,8 +110,29 @@ def keeping_all() -> Iterator[None]:
 def one_computing_thread() -> Iterator[None]:
     """Keeps numpy, and torch if it is imported later, from using more than one processor."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read when a library is loaded
+    if _numpy_has_one_thread:  # looking for libraries takes longer than all else up to the run
+        yield
+        return
     with threadpool_limits(limits=1):  # for libraries that are loaded already
         yield
+
+
+@contextlib.contextmanager
+def loading_for_one_thread() -> Iterator[None]:
+    """Has numpy, if it is first imported in the `with`, compute with one thread from then on.
+
+    Its library would start threads as it is loaded; and the environment is as before afterwards.
+    """
+    global _numpy_has_one_thread
+    is_new, before = "numpy" not in sys.modules, dict(os.environ)
+    os.environ |= dict.fromkeys(_THREADS_VARIABLES, "1")
+    try:
+        yield
+    finally:
+        for name in _THREADS_VARIABLES:
+            os.environ.pop(name)
+        os.environ |= {name: before[name] for name in _THREADS_VARIABLES if name in before}
+        _numpy_has_one_thread |= is_new and "numpy" in sys.modules
 
 
 def take_output() -> Callable[[str], None]:

@@ -6,7 +6,6 @@ has threads. Both ways a program finds the same: its arguments, its environment,
 
 import importlib
 import logging
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,11 @@ from pathlib import Path
 from impala_redis.common.local import children, forked
 from impala_redis.workers import process, voice
 
-# What a learner and an actor import, in our modules' names.
-_NEEDED = (
-    "workers.learner",
-    "workers.actor",
-    "common.acting.numpy_policy",
-)
+# What each program needs for every run. The learner imports its engine once it is chosen.
+_NEEDED = {
+    "learner": ("workers.learner",),
+    "actor": ("workers.actor", "common.acting.numpy_policy"),
+}
 
 
 def command(name: str, *options: str) -> list[str]:
@@ -46,6 +44,7 @@ def start(
             environment=environment,
             pass_fds=pass_fds,
         )
+    load(name)
     return forked.fork(
         lambda: _run(name, options),
         [f"impala-{name}", *options],
@@ -56,20 +55,11 @@ def start(
     )
 
 
-def load() -> None:
-    """Imports for programs that are started later what they need: it is done once for all."""
-    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = dict(os.environ)
-    os.environ |= dict.fromkeys(limits, "1")  # or numpy's library would start threads here
-    try:
-        with process.keeping_all():
-            for module in _NEEDED:
-                importlib.import_module(f"impala_redis.{module}")
-    finally:
-        for limit in limits:
-            os.environ.pop(limit)
-            if limit in before:
-                os.environ[limit] = before[limit]
+def load(name: str) -> None:
+    """Imports what the program needs, unless that is done: once for all that are forked later."""
+    with process.keeping_all(), process.loading_for_one_thread():
+        for module in _NEEDED[name]:
+            importlib.import_module(f"impala_redis.{module}")
 
 
 def _run(name: str, options: Sequence[str]) -> None:

@@ -120,8 +120,7 @@ def main(
             progress = _introduced(plan, server)
             code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code), crew.result)
-        report = report and code == 0 and not stop()
-        if report and (page := write_report(plan.directory, stop)):
+        if report and code == 0 and not stop() and (page := write_report(plan.directory, stop)):
             progress.say(f"report:        {page}")
         raise SystemExit(code)
 
@@ -158,6 +157,11 @@ def write_report(directory: RunDirectory, stop: StopFlag) -> Path | None:
         log.warning("no report was written: %s", listener.error or f"it ended with {code}")
         return None
     return page
+
+
+def _load_the_learner() -> None:
+    """Imports what the learner needs, which takes longer than a server's start."""
+    programs.load("learner")
 
 
 def _crew(
@@ -243,7 +247,7 @@ def _server(
 ) -> Iterator[Server]:
     """The given server, or our own while the `with` lasts."""
     if redis_url is None:
-        with EmbeddedServer(plan.directory.path, embedded_port, programs.load) as embedded:
+        with EmbeddedServer(plan.directory.path, embedded_port, _load_the_learner) as embedded:
             yield Server(embedded.url, embedded.public_url, embedded)
         return
     link = Link(redis_url, plan.run, "train")
@@ -253,7 +257,7 @@ def _server(
 
     pacing.wait_for_redis(require, redis_url, wait_redis_s, stop)
     link.close()
-    programs.load()
+    _load_the_learner()
     # Sentinels are asked again by whoever types what is shown.
     shown = redis_url if link.client.given.master else link.url
     yield Server(redis_url, shown, None)
