@@ -1,4 +1,4 @@
-"""Writes the parts of documentation pages that come from tables in the code.
+"""Writes the parts of documentation pages that come from tables in the code, or from measurements.
 
     .venv/bin/python scripts/write_docs.py
 
@@ -10,6 +10,8 @@ import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
+
+import measure
 
 from impala_redis.common.records import figures
 from impala_redis.common.run.config import settings
@@ -63,6 +65,13 @@ PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/reference.md", "settings", settings_tables),
     ("SECURITY.md", "commands", commands_table),
 )
+MEASURED_PAGE = "docs/performance.md"
+
+
+def measured_parts() -> dict[str, str]:
+    """The tables of what was measured and kept, by the names of their parts."""
+    tables = {name: measure.table_of(name) for name in measure.TABLES}
+    return {name: table for name, table in tables.items() if table is not None}
 
 
 def rewritten(page: str, name: str, part: str) -> str:
@@ -75,9 +84,11 @@ def rewritten(page: str, name: str, part: str) -> str:
 
 def main() -> None:
     """Writes every part."""
-    for file, name, write in PARTS:
+    parts = [(file, name, write()) for file, name, write in PARTS]
+    parts += [(MEASURED_PAGE, name, table) for name, table in measured_parts().items()]
+    for file, name, part in parts:
         page = (ROOT / file).read_text(encoding="utf-8")
-        new = rewritten(page, name, write())
+        new = rewritten(page, name, part)
         if new != page:
             (ROOT / file).write_text(new, encoding="utf-8")
             print(f"{file}: {name}")

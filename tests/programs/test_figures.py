@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,6 +187,16 @@ def test_the_pages_are_as_the_script_writes_them(docs: Any) -> None:
     for file, name, write in docs.PARTS:
         page = (ROOT / file).read_text(encoding="utf-8")
         assert docs.rewritten(page, name, write()) == page, "run scripts/write_docs.py"
+
+
+def test_the_page_of_what_was_measured_is_as_the_script_writes_it(docs: Any) -> None:
+    # given a place for each table
+    page = (ROOT / docs.MEASURED_PAGE).read_text(encoding="utf-8")
+    assert set(re.findall(r"<!-- /([\w-]+) -->", page)) == set(docs.measure.TABLES)
+
+    # then those of which there are data are made of them
+    for name, table in docs.measured_parts().items():
+        assert docs.rewritten(page, name, table) == page, "run scripts/write_docs.py"
 
 
 def test_a_page_without_marks_is_refused(docs: Any) -> None:

@@ -17,7 +17,6 @@ from click.testing import CliRunner, Result
 from support import ROOT, Program, eventually, is_running
 
 SCRIPTS = ROOT / "scripts"
-ENGINES = ("numpy", "torch")
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_learning_is_measured_by_stage_beside_the_bare_computation(scripts: Any)
 
     # then
     document = document_of(done)
-    cases = [f"{engine}, batch {size}, threads 1" for size in (2, 4) for engine in ENGINES]
+    cases = [f"{engine}, batch {b}, threads 1" for b in (2, 4) for engine in ("numpy", "torch")]
     assert list(document["figures"]) == cases
     for figures in document["figures"].values():
         assert_finite(figures)
@@ -64,7 +63,7 @@ def test_learning_is_measured_by_stage_beside_the_bare_computation(scripts: Any)
         rates = {"gflops", "product_gflops", "roofline_frames_per_s", "update_p10_s"}
         assert figures.keys() >= {"kflop_a_frame", *rates, "roofline_share_p10"}
     assert document["about"].keys() >= {"cores", "torch", "others_cores", "env"}
-    assert "share of it" in done.stdout
+    assert "| 4 x 5, numpy | " in scripts("bench.pages").learning_table(document)
 
 
 def test_an_engine_that_there_is_not_is_named(scripts: Any) -> None:
@@ -173,7 +172,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(scripts: Any, script: str
 
 
 @pytest.mark.processes
-def test_training_is_measured_beside_its_limit(tmp_path: Path) -> None:
+def test_training_is_measured_beside_its_limit(scripts: Any, tmp_path: Path) -> None:
     # when a training is measured, of other settings than the preset's
     options = ("--seconds", "1", "--warm-up-s", "1", "--repeat", "1")
     given = ("--batch-size", "16", "--envs-per-actor", "16", "--unroll-length", "10")
@@ -194,6 +193,10 @@ def test_training_is_measured_beside_its_limit(tmp_path: Path) -> None:
     alone += ("roofline_frames_per_s", "roofline_share")
     assert figures.keys() >= {"share", *speeds, *queue, *stages, *beside, *alone}
     assert "shared perfectly" in program.output
+    pages = scripts("bench.pages")
+    assert all(
+        w(document) for w in (pages.throughput_table, pages.stages_table, pages.pixels_table)
+    )
     assert [row["figure"] for row in document["targets"]] == ["share", "non_compute_share"]
 
     # and it was trained, and the limit taken, with these settings
