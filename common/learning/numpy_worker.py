@@ -113,5 +113,6 @@ def pieces_of(spec: RunSpec, columns: int, workers: int) -> list[slice]:
     """A batch's columns in pieces of nearly one size, as many for each worker if they suffice."""
     fitting = max(PIECE_BYTES // bytes_of_a_column(spec), 1)
     rounds = -(-columns // (fitting * workers))
-    bounds = np.linspace(0, columns, min(rounds * workers, columns) + 1).astype(int).tolist()
+    pieces = min(rounds * workers, columns)
+    bounds = [columns * number // pieces for number in range(pieces + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -31,7 +31,6 @@ def ratios(rhos: Floats, counted: Flags, real: Flags, settings: LossSettings) ->
     They are not finite if no row counts.
     """
     count = np.float64(np.count_nonzero(counted))
-    whole = count == counted.size
 
     def share_above(clip: float | None) -> float:
         above = 0 if clip is None else np.count_nonzero(rhos > np.float32(clip))
@@ -39,7 +38,7 @@ def ratios(rhos: Floats, counted: Flags, real: Flags, settings: LossSettings) ->
 
     return {
         "rho_mean": float(rhos.sum() / count),
-        "rho_min": float(rhos.min() if whole else np.where(counted, rhos, np.inf).min()),
+        "rho_min": float(rhos.min(where=counted, initial=np.inf)),
         "rho_max": float(rhos.max() if count else -np.inf),
         "rho_clipped_share": share_above(settings.clip_rho),
         "c_clipped_share": share_above(settings.clip_c),

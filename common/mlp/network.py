@@ -41,7 +41,7 @@ class PieceNetwork:
         self._inputs[0], products = features, self._products
         for index, (weight, bias) in enumerate(zip(products.forward, products.biases, strict=True)):
             sums = self._inputs[index + 1]
-            np.dot(self._inputs[index], weight, out=sums)
+            np.dot(self._inputs[index], weight.T, out=sums)
             np.add(sums, bias, out=sums)
             products.activation.apply(sums)
         np.dot(products.heads, self._inputs[-1].T, out=self._outputs)
@@ -55,8 +55,8 @@ class PieceNetwork:
         num_learned, activation = len(self._ones), self._products.activation
         made = self._inputs[-1][:num_learned]
         weights, biases = np.dot(self.gradient, made), np.dot(self.gradient, self._ones)
-        gradients["policy.weight"][...], gradients["baseline.weight"][...] = np.split(weights, [-1])
-        gradients["policy.bias"][...], gradients["baseline.bias"][...] = biases[:-1], biases[-1]
+        gradients["policy.weight"][...], gradients["policy.bias"][...] = weights[:-1], biases[:-1]
+        gradients["baseline.weight"][...], gradients["baseline.bias"][...] = weights[-1], biases[-1]
         following, weight = self.gradient.T, self._products.heads
         for index in reversed(range(len(self._gradients))):
             gradient = np.dot(following, weight, out=self._gradients[index])  # [N, F]

@@ -49,8 +49,8 @@ class Products:
         names = [f"torso.{index}" for index in range(len(spec.hidden_sizes))]
         self._names = names
         self.hidden = [parameters[f"{name}.weight"] for name in names]  # [out, in] each
-        # The same as [in, out], and the biases [out], multiplied by the activation's factor.
-        self.forward = [np.empty(weight.T.shape, np.float32) for weight in self.hidden]
+        # The same, and the biases [out], multiplied by the activation's factor.
+        self.forward = [np.empty(weight.shape, np.float32) for weight in self.hidden]
         self.biases = [np.empty(len(weight), np.float32) for weight in self.hidden]
         outputs, inputs = parameters["policy.weight"].shape
         self.heads = np.empty((outputs + 1, inputs), np.float32)  # the last row is the baseline's
@@ -59,7 +59,7 @@ class Products:
     def refresh(self) -> None:
         """Takes over what the parameters are now."""
         for name, weight, bias in zip(self._names, self.forward, self.biases, strict=True):
-            np.multiply(self._parameters[f"{name}.weight"].T, self.activation.factor, out=weight)
+            np.multiply(self._parameters[f"{name}.weight"], self.activation.factor, out=weight)
             np.multiply(self._parameters[f"{name}.bias"], self.activation.factor, out=bias)
         self.heads[:-1] = self._parameters["policy.weight"]
         self.heads[-1] = self._parameters["baseline.weight"]
