@@ -197,6 +197,11 @@ def test_the_mathematics_reaches_no_network_no_terminal_and_no_system(place: str
             assert "open" not in {node.id for node in names if isinstance(node, ast.Name)}
 
 
+def test_the_engine_in_numpy_starts_without_torch() -> None:
+    for path in reached_from(ROOT / "common" / "learning" / "numpy_engine.py"):
+        assert "torch" not in packages(path), path
+
+
 @pytest.mark.parametrize(
     ("program", "package"),
     [

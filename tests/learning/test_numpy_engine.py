@@ -284,7 +284,7 @@ def test_a_step_that_would_not_be_finite_leaves_everything_as_it_was(
     name: str, value: float, action: str
 ) -> None:
     # given some good steps
-    case = Case(ACTIONS[action], activation="relu")
+    case = Case(ACTIONS[action], threads=2, activation="relu")
     case.numpy.step(case.rows(seed=1), None, case.rates)
     flat, slots = case.numpy.flat(), case.numpy.slots()
 

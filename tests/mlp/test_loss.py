@@ -1,16 +1,23 @@
 """What the loss in numpy makes of rows, held to the loss in torch."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from impala_redis.common.loss import impala
+from impala_redis.common.loss import corrections, impala
+from impala_redis.common.mlp import loss
 from impala_redis.common.mlp.loss import counted_rows, prepared, shape_rewards
 from impala_redis.common.run.config import LossSettings
 
 REWARDS = np.array([[-9.0, -0.5, 0.0, 0.3, 7.0, 1e9]], np.float32)
+
+
+def test_the_constants_are_those_of_torch() -> None:
+    assert loss.MAX_LOG_RHO == impala.MAX_LOG_RHO
+    assert math.exp(loss.LOG_EPSILON) == pytest.approx(corrections.EPSILON)
 
 
 @pytest.mark.parametrize("clipping", ["none", "abs_one", "soft_asymmetric"])
