@@ -22,8 +22,9 @@ from impala_redis.common.run.spec import RunSpec
 
 Floats = NDArray[np.float32]
 
-# What is made of a piece takes about this many bytes: much more leaves the cache of a core.
-PIECE_BYTES = 3_000_000
+# What is made of a piece takes about this many bytes: less costs more calls, and more leaves the
+# caches. But products of wide layers are slow with fewer rows than this, whatever they leave.
+PIECE_BYTES, LEAST_ROWS = 2_800_000, 2_000
 # Pieces of this many sizes have memory that is kept: usually there are one or two.
 MOST_SIZES = 3
 
@@ -111,8 +112,9 @@ def bytes_of_a_column(spec: RunSpec) -> int:
 
 def pieces_of(spec: RunSpec, columns: int, workers: int) -> list[slice]:
     """A batch's columns in pieces of nearly one size, as many for each worker if they suffice."""
-    fitting = max(PIECE_BYTES // bytes_of_a_column(spec), 1)
-    rounds = -(-columns // (fitting * workers))
+    rows = spec.unroll_length + 1
+    wanted = max(PIECE_BYTES // bytes_of_a_column(spec), LEAST_ROWS // rows, 1)
+    rounds = max(round(columns / (wanted * workers)), 1)
     pieces = min(rounds * workers, columns)
     bounds = [columns * number // pieces for number in range(pieces + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -218,11 +218,37 @@ def test_pieces_and_threads_change_nothing_but_the_order_of_the_sum(
     # when pieces have two columns at most
     two_columns = 2 * numpy_worker.bytes_of_a_column(case.spec)
     monkeypatch.setattr(numpy_worker, "PIECE_BYTES", two_columns)
+    monkeypatch.setattr(numpy_worker, "LEAST_ROWS", 0)
     found = case.numpy.step(rows, None, case.rates).figures
 
     # then
     assert distance(weights_of(case.numpy), weights_of(whole.numpy)) < 1e-6
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("hidden_sizes", "columns", "workers", "expected"),
+    [
+        ((64, 64), 32, 1, [32]),
+        ((64, 64), 32, 3, [10, 11, 11]),
+        ((64, 64), 1024, 1, [128] * 8),
+        ((64, 64), 1, 4, [1]),
+        ((512,), 256, 1, [85, 85, 86]),
+    ],
+)
+def test_pieces_are_few_and_nearly_of_one_size(
+    hidden_sizes: tuple[int, ...], columns: int, workers: int, expected: list[int]
+) -> None:
+    # given
+    config = config_of(hidden_sizes=hidden_sizes, unroll_length=20)
+    spec = spec_of(config, observation=ObservationSpec((4,), "float32"))
+
+    # when
+    pieces = numpy_worker.pieces_of(spec, columns, workers)
+
+    # then
+    assert [piece.stop - piece.start for piece in pieces] == expected
+    assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
 
 
 def test_the_same_batches_give_the_same_bits_on_several_threads() -> None:
