@@ -174,4 +174,5 @@ def _end_with(program: Callable[[], object]) -> NoReturn:
         atexit._run_exitfuncs()
     finally:
         _flush()
+        ctypes.CDLL(None).fflush(None)  # what a library in C has printed
         os._exit(code)

@@ -17,7 +17,7 @@ pytestmark = [
 
 # A process that forks one program; the tests themselves have threads. It prints what `then` does.
 PARENT = """
-import atexit, contextlib, os, signal, subprocess, sys, threading, time
+import atexit, contextlib, ctypes, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 from impala_redis.common.local.forked import can_fork, fork
 
@@ -60,6 +60,7 @@ def of_parent(tmp_path: Path, code: str) -> tuple[str, str]:
         ("sys.exit('in words')", 1, "in words\n"),
         ("sys.stdout.write('half a line')", 0, "half a line"),
         ("os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
+        ("ctypes.CDLL(None).puts(b'in C')", 0, "in C\n"),
         ("atexit.register(print, 'at the end')", 0, "at the end\n"),
         ("threading.Timer(0.1, print, ['of a thread']).start()", 0, "of a thread\n"),
     ],
