@@ -41,23 +41,32 @@ class Forked:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        # It means this process even if the number is another's by now, and it can be waited for. It
-        # stays open: another thread may be about to send a signal.
-        self._handle = os.pidfd_open(pid)
+        # Its number is its own until its exit code is taken, which nobody does while a signal is
+        # sent. The handler of a signal may come in between on the same thread, and send one.
+        self._number_is_its_own = threading.RLock()
 
     def poll(self) -> int | None:
         """The exit code; None while it runs; minus the number of the signal that has ended it."""
-        if self.returncode is None and self._has_ended(0.0):
-            try:
-                _, status = os.waitpid(self.pid, 0)
-                self.returncode = os.waitstatus_to_exitcode(status)
-            except ChildProcessError:  # we were started with SIGCHLD ignored
-                self.returncode = 0
+        with self._number_is_its_own:
+            if self.returncode is None:
+                try:
+                    pid, status = os.waitpid(self.pid, os.WNOHANG)
+                except ChildProcessError:  # we were started with SIGCHLD ignored
+                    pid, status = self.pid, 0
+                if pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Waits for the end; the exit code. Raises subprocess.TimeoutExpired after `timeout` s."""
-        self._has_ended(timeout)
+        if self.poll() is None:
+            handle = os.pidfd_open(self.pid)
+            try:
+                end = select.poll()
+                end.register(handle, select.POLLIN)
+                end.poll(None if timeout is None else timeout * 1000)
+            finally:
+                os.close(handle)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return code
@@ -70,16 +79,11 @@ class Forked:
         """Ends it at once (on any thread)."""
         self._send(signal.SIGKILL)
 
-    def _has_ended(self, timeout_s: float | None) -> bool:
-        if self.returncode is not None:
-            return True
-        end = select.poll()
-        end.register(self._handle, select.POLLIN)
-        return bool(end.poll(None if timeout_s is None else timeout_s * 1000))
-
     def _send(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, number)
+        with self._number_is_its_own:
+            if self.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
 
 
 def fork(
