@@ -65,7 +65,5 @@ def _choose(logits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64]
     total = totals[-1]
     draws = rng.random(len(total), dtype=np.float32) * total
     actions = (totals[:-1] <= draws).sum(axis=0, dtype=np.int64)
-    places = actions * len(total) + np.arange(len(total))
-    log_probs = by_action.reshape(-1).take(places)
-    log_probs -= np.log(total)
+    log_probs = by_action[actions, np.arange(len(total))] - np.log(total)
     return actions, np.minimum(log_probs, 0.0, out=log_probs)
