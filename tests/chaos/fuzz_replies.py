@@ -235,6 +235,7 @@ def _calls() -> dict[str, Callable[[Any], object]]:
         "Link.read_weights": lambda link: link.read_weights(),
         "Link.require": lambda link: link.require("impala-actor", "impala-learner"),
         "ActorLink.push": lambda link: link.push("a#1", 1, b"block", 4),
+        "ActorLink.push_together": lambda link: link.push_together("a#1", 1, [b"x", b"y"], 4),
         "ActorLink.has_room": lambda link: link.has_room(4),
         "ActorLink.read_news": lambda link: link.read_news(),
         "ActorLink.beat": lambda link: link.beat("a", {"frames": 1}, 10.0),
