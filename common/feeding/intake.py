@@ -19,6 +19,7 @@ from impala_redis.common.errors import (
     RunMissing,
     printable,
 )
+from impala_redis.common.feeding.rhythm import Rhythm
 from impala_redis.common.feeding.sequences import Sequences
 from impala_redis.common.feeding.tally import Refusals
 from impala_redis.common.run.spec import RunSpec
@@ -28,8 +29,6 @@ from impala_redis.common.transport.ledger import Claimed, Dead, Ledger, Settled
 
 log = logging.getLogger(__name__)
 
-# An empty list is asked again after half the time that blocks took to come before, then ever later.
-FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 REFUSED_LINE_INTERVAL_S = 10.0
 # Where nearly all that was claimed was refused, the next claim is twice as large, up to this many
 # blocks and bytes: a round trip for two of them would let a flood of junk stand for an hour.
@@ -73,7 +72,7 @@ class Intake:
         self._backoff = Backoff("waiting for Redis", wait=self._closing.wait)
         self._reopening = Backoff(wait=self._closing.wait)
         self._refusal_logged_from = 0.0
-        self._lately_waited_s = 0.0  # for blocks, a mean over the last waits
+        self._rhythm = Rhythm()
         self.waited_s = 0.0  # for blocks: in commands, and between them
         self.refused: Counter[str] = Counter()  # blocks, by reason
         self._refusals = refusals or Refusals(spec.envs_per_actor)
@@ -206,8 +205,6 @@ class Intake:
 
     def _wait_for_blocks(self, most: int) -> None:
         """Claims blocks, and waits for some if there are none."""
-        # Asking too early costs the main thread the interpreter.
-        pause_s = min(max(FIRST_PAUSE_S, self._lately_waited_s / 2), LAST_PAUSE_S)
         began = time.perf_counter()
         while not self._messages and not self._closing.is_set():
             started = time.perf_counter()
@@ -221,11 +218,10 @@ class Intake:
                 self._messages.append(message)
                 self._bytes_received += len(message)
             if not messages:
-                self._closing.wait(pause_s)
-                pause_s = min(pause_s * 2, LAST_PAUSE_S)
+                self._closing.wait(self._rhythm.pause_s(time.perf_counter() - began))
         waited_s = time.perf_counter() - began
         self.waited_s += waited_s
-        self._lately_waited_s += (waited_s - self._lately_waited_s) / 8
+        self._rhythm.note(waited_s)
 
     def _settle_and_claim(self, most: int) -> list[bytes]:
         """Tries until the server answers or the intake closes; the messages claimed."""
