@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import Trajectory
 from impala_redis.common.blocks.weights import Weights
-from impala_redis.common.learning.crew import Crew
 from impala_redis.common.learning.engine import MOST_ACTIONS, MOST_NORM, Arrays, Engine, Rates, Step
 from impala_redis.common.learning.numpy_worker import Task, Worker, pieces_of
+from impala_redis.common.learning.threads import Threads
 from impala_redis.common.mlp.figures import losses, ratios
 from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, no_sums, prepared
 from impala_redis.common.mlp.optimizer import Optimizer
@@ -53,7 +53,7 @@ class NumpyEngine(Engine):
             Worker(spec, config.loss, self.layout, self._products, self._log_std)
             for _ in range(threads)
         ]
-        self._crew = Crew(threads)
+        self._threads = Threads(threads)
         self.steps = 0
         # Nothing is drawn from it: a run that goes on in torch begins there as in torch alone.
         self._random_state = rng_state(config.training.seed)
@@ -148,7 +148,7 @@ class NumpyEngine(Engine):
         def job(k: int) -> None:
             workers[k].work(task, pieces[k :: len(workers)])
 
-        self._crew.do(job)
+        self._threads.do(job)
         sums = no_sums()
         self._optimizer.gradient.fill(0.0)
         for worker in workers:

@@ -1,6 +1,6 @@
 """A tanh layer whose gradient is written out, because torch's own is slow on a CPU.
 
-docs/performance.md has what it gains.
+docs/decisions.md has what it gains.
 """
 
 from typing import Any

@@ -189,7 +189,7 @@ def test_an_actor_of_the_same_name_begins_anew_and_nothing_of_it_is_refused(
 INSTANTS = {
     "in the middle of a batch": (
         "before",
-        "impala_redis.common.learning.torch_engine:TorchEngine.step",
+        "impala_redis.common.learning.numpy_engine:NumpyEngine.step",
         30,
     ),
     "between step and commit": ("after", "impala_redis.common.learning.learner:Learner.update", 30),
@@ -398,7 +398,7 @@ def test_an_actor_that_is_asked_to_stop_flushes_its_ring_first(
     crew = Crew(programs, own_server.url, run_name)
     learner = crew.learner()
     with Proxy(own_server.port) as proxy, own_server.client() as raw:
-        proxy.latency_s = 0.04
+        proxy.latency_s = 0.1
         actor = Crew(programs, proxy.url, run_name).actor("--actor-id", "slow")
         eventually(
             lambda: int(crew.actor_records().get("slow", {}).get("shed_local", 0)) > 0,

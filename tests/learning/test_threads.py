@@ -1,25 +1,25 @@
-"""Threads that do parts of one job: all of them, and they end with their crew."""
+"""Threads that do parts of one job: all of them, and they end when nobody holds them."""
 
 import gc
 import threading
 
 import pytest
 
-from impala_redis.common.learning.crew import Crew
+from impala_redis.common.learning.threads import Threads
 
 
-def crew_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("crew-")]
+def computing_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("computing-")]
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_each_part_is_done_once_on_a_thread_of_its_own(size: int) -> None:
     # given
-    crew = Crew(size)
+    pool = Threads(size)
     threads: dict[int, threading.Thread] = {}
 
     # when
-    crew.do(lambda part: threads.update({part: threading.current_thread()}))
+    pool.do(lambda part: threads.update({part: threading.current_thread()}))
 
     # then
     assert sorted(threads) == list(range(size))
@@ -28,9 +28,9 @@ def test_each_part_is_done_once_on_a_thread_of_its_own(size: int) -> None:
 
 
 @pytest.mark.parametrize("failing", [0, 2])
-def test_a_part_that_fails_fails_the_job_and_the_crew_goes_on(failing: int) -> None:
+def test_a_part_that_fails_fails_the_job_and_the_others_go_on(failing: int) -> None:
     # given
-    crew = Crew(3)
+    pool = Threads(3)
     done = []
 
     def job(part: int) -> None:
@@ -40,24 +40,24 @@ def test_a_part_that_fails_fails_the_job_and_the_crew_goes_on(failing: int) -> N
 
     # when
     with pytest.raises(ValueError, match=str(failing)):
-        crew.do(job)
+        pool.do(job)
 
     # then the others' parts are done, and so is the next job
     assert sorted(done) == [part for part in range(3) if part != failing]
-    crew.do(done.append)
+    pool.do(done.append)
     assert len(done) == 5
 
 
-def test_the_threads_end_when_nobody_holds_the_crew_any_more() -> None:
+def test_the_threads_end_when_nobody_holds_them_any_more() -> None:
     # given
-    before = set(crew_threads())
-    crew = Crew(3)
-    crew.do(lambda part: None)
-    mine = set(crew_threads()) - before
+    before = set(computing_threads())
+    pool = Threads(3)
+    pool.do(lambda part: None)
+    mine = set(computing_threads()) - before
     assert len(mine) == 2
 
     # when
-    del crew
+    del pool
     gc.collect()
 
     # then

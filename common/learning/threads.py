@@ -10,18 +10,21 @@ Orders = queue.SimpleQueue[Job | None]
 Results = queue.SimpleQueue[BaseException | None]
 
 
-class Crew:
-    """Threads that do parts of one job at once; they end when nobody holds the crew any more."""
+class Threads:
+    """Threads that do parts of one job at once; they end when nobody holds them any more."""
 
     def __init__(self, size: int) -> None:
-        """A crew of `size`, the caller of `do` included."""
+        """`size` of them, the caller of `do` included."""
         self._done: Results = queue.SimpleQueue()
         self._orders: list[Orders] = []
         for number in range(1, size):
             orders: Orders = queue.SimpleQueue()
             self._orders.append(orders)
             threading.Thread(
-                target=_serve, args=(number, orders, self._done), name=f"crew-{number}", daemon=True
+                target=_serve,
+                args=(number, orders, self._done),
+                name=f"computing-{number}",
+                daemon=True,
             ).start()
         weakref.finalize(self, _dismiss, self._orders)
 
