@@ -147,13 +147,16 @@ def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, VersionedWeights]:
 def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
     """Spec and weights of a checkpoint, or of a run directory's newest.
 
+    The weights are the mean over the last updates if there is one: the last may be a bad one.
+
     Raises CheckpointError, or SpecMismatch if a newer version made it.
     """
     saved = checkpoint.load(path)
     spec = read_saved_spec(saved.facts, saved.path)
     weights: Weights = {}
+    kind = "averaged" if saved.has_averaged else "model"
     for name, shape in spec.parameter_shapes().items():
-        tensor = saved.tensors.get(f"model.{name}")
+        tensor = saved.tensors.get(f"{kind}.{name}")
         if tensor is None or tensor.shape != shape:
             raise CheckpointError(f"{printable(saved.path)} has no {name} of shape {list(shape)}")
         weights[name] = tensor.astype(np.float32)

@@ -18,11 +18,11 @@ class Rhythm:
     def pause_s(self, waited_s: float) -> float:
         """The next pause in seconds, when this block was waited for `waited_s` already.
 
-        The first takes half of the usual wait, later ones an eighth, and after twice the usual wait
-        each takes longer than the one before.
+        The first takes three quarters of the usual wait, later ones an eighth, and after twice the
+        usual wait each takes longer than the one before.
         """
-        if waited_s < self._usual_s / 2:
-            pause_s = self._usual_s / 2 - waited_s
+        if waited_s < 0.75 * self._usual_s:
+            pause_s = 0.75 * self._usual_s - waited_s
         elif waited_s < 2 * self._usual_s:
             pause_s = self._usual_s / 8
         else:

@@ -22,6 +22,8 @@ Layout = list[tuple[str, slice, tuple[int, ...]]]
 
 # A gradient counts as one up to this norm: float32 has room for the square of a thousand such.
 MOST_NORM = 1e15
+# The mean of the parameters is over about this many updates, so that no single one spoils it.
+AVERAGED_UPDATES = 30
 # Up to this many actions, a record has the mean probability of each.
 MOST_ACTIONS = 8
 
@@ -75,11 +77,18 @@ class Engine(ABC):
         """A copy of all parameters as one vector on the host, cut as `layout` says."""
 
     @abstractmethod
+    def averaged(self) -> Floats:
+        """A copy of the parameters' exponential mean over the last updates, as one such vector.
+
+        With it a network is evaluated (Polyak and Juditsky 1992): the last update may be a bad one.
+        """
+
+    @abstractmethod
     def slots(self) -> Arrays:
         """Copies of the optimizer's state."""
 
     @abstractmethod
-    def load(self, parameters: Arrays, slots: Arrays, steps: int) -> None:
+    def load(self, parameters: Arrays, averaged: Arrays, slots: Arrays, steps: int) -> None:
         """Takes over the state of another engine; all of it fits."""
 
     @property
@@ -91,3 +100,8 @@ class Engine(ABC):
     @abstractmethod
     def random_state(self, state: NDArray[np.uint8]) -> None:
         """Raises RuntimeError or TypeError where it is none."""
+
+
+def averaging_rate(steps: int) -> float:
+    """How far the mean moves towards the parameters after that many steps, which are at least 1."""
+    return 1.0 / min(steps, AVERAGED_UPDATES)

@@ -117,6 +117,9 @@ class Learner:
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """Everything a resume needs, as tensors and facts: the same of either engine."""
         tensors: Tensors = {f"model.{name}": value for name, value in self.weights().items()}
+        averaged = self.engine.averaged()
+        for name, part, shape in self.engine.layout:
+            tensors[f"averaged.{name}"] = averaged[part].reshape(shape)
         tensors |= {f"optimizer.{name}": value for name, value in self.engine.slots().items()}
         tensors["rng.torch"] = self.engine.random_state
         facts = {
@@ -132,12 +135,14 @@ class Learner:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on exactly where the checkpoint was made. Raises CheckpointError if it cannot."""
         shapes = {name: shape for name, _, shape in self.engine.layout}
-        parameters = _fitting(checkpoint, "model", shapes)
+        parameters = averaged = _fitting(checkpoint, "model", shapes)
+        if checkpoint.has_averaged:
+            averaged = _fitting(checkpoint, "averaged", shapes)
         slots = {name: array.shape for name, array in self.engine.slots().items()}
         facts = checkpoint.facts
         optimizer = _fitting(checkpoint, "optimizer", slots)
         try:
-            self.engine.load(parameters, optimizer, facts["optimizer_steps"])
+            self.engine.load(parameters, averaged, optimizer, facts["optimizer_steps"])
             if (random_state := checkpoint.tensors["rng.torch"]).dtype != np.uint8:
                 raise TypeError("rng.torch")
             self.engine.random_state = np.asarray(random_state, np.uint8)

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import Trajectory
 from impala_redis.common.blocks.weights import Weights
-from impala_redis.common.learning.engine import MOST_ACTIONS, MOST_NORM, Arrays, Engine, Rates, Step
+from impala_redis.common.learning.engine import (
+    MOST_ACTIONS,
+    MOST_NORM,
+    Arrays,
+    Engine,
+    Rates,
+    Step,
+    averaging_rate,
+)
 from impala_redis.common.learning.numpy_worker import Task, Worker, pieces_of
 from impala_redis.common.learning.threads import Threads
 from impala_redis.common.mlp.figures import losses, ratios
@@ -54,6 +62,7 @@ class NumpyEngine(Engine):
             for _ in range(threads)
         ]
         self._threads = Threads(threads)
+        self._averaged = self._optimizer.flat.copy()
         self.steps = 0
         # Nothing is drawn from it: a run that goes on in torch begins there as in torch alone.
         self._random_state = rng_state(config.training.seed)
@@ -72,6 +81,9 @@ class NumpyEngine(Engine):
             if self._log_std is not None:
                 # Outside their range they have no gradient, so no other update would.
                 np.clip(self._log_std, LOG_STD_LEAST, LOG_STD_MOST, out=self._log_std)
+            if math.isfinite(norm):
+                rate = np.float32(averaging_rate(self.steps))
+                self._averaged += (self._optimizer.flat - self._averaged) * rate
         moments.append(time.perf_counter())
         prepared_at, computed_at, stepped_at = (moment - moments[0] for moment in moments[1:])
         forward_s = self._workers[0].forward_s
@@ -94,16 +106,21 @@ class NumpyEngine(Engine):
         copy: Floats = self._optimizer.flat.copy()
         return copy
 
+    def averaged(self) -> Floats:
+        """A copy of the parameters' mean over the last updates."""
+        copy: Floats = self._averaged.copy()
+        return copy
+
     def slots(self) -> Arrays:
         """Copies of the optimizer's state."""
         return {name: view.copy() for name, view in self._optimizer.state().items()}
 
-    def load(self, parameters: Arrays, slots: Arrays, steps: int) -> None:
+    def load(self, parameters: Arrays, averaged: Arrays, slots: Arrays, steps: int) -> None:
         """Takes over the state of another engine; all of it fits."""
-        for name, view in self._parameters.items():
-            view[...] = parameters[name]
-        for name, view in self._optimizer.state().items():
-            view[...] = slots[name]
+        mean, state = views(self.layout, self._averaged), self._optimizer.state()
+        for own, arrays in ((self._parameters, parameters), (mean, averaged), (state, slots)):
+            for name, view in own.items():
+                view[...] = arrays[name]
         self.steps = self._optimizer.steps = steps
 
     @property

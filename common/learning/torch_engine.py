@@ -22,6 +22,7 @@ from impala_redis.common.learning.engine import (
     Floats,
     Rates,
     Step,
+    averaging_rate,
 )
 from impala_redis.common.learning.torch_inputs import Inputs, Tensors, inputs_of, moved
 from impala_redis.common.learning.torch_optimizer import Optimizer
@@ -53,6 +54,7 @@ class TorchEngine(Engine):
             (name, self._optimizer.parts[name], tuple(p.shape))
             for name, p in self._parameters.items()
         ]
+        self._averaged = self._optimizer.flat.clone()
         self._copying: torch.cuda.Stream | None = None  # the stream on which `stage` copies
 
     @property
@@ -97,7 +99,10 @@ class TorchEngine(Engine):
         self.network.confine()
         stages.end("optimizer_s")
         numbers = _as_numbers(losses, figures, grad_norm)
-        return Step(numbers, stages.seconds(), self._optimizer.count(numbers["grad_norm"]))
+        taken = self._optimizer.count(numbers["grad_norm"])
+        if taken:
+            self._averaged.lerp_(self._optimizer.flat, averaging_rate(self.steps))
+        return Step(numbers, stages.seconds(), taken)
 
     @enough_memory()
     def allows_step(self, rows: Trajectory, rates: Rates) -> bool:
@@ -111,14 +116,19 @@ class TorchEngine(Engine):
         """A copy of all parameters as one vector on the host."""
         return np.asarray(self._optimizer.flat.to("cpu", copy=True).numpy(), np.float32)
 
+    def averaged(self) -> Floats:
+        """A copy of the parameters' mean over the last updates, on the host."""
+        return np.asarray(self._averaged.to("cpu", copy=True).numpy(), np.float32)
+
     def slots(self) -> Arrays:
         """Copies of the optimizer's state."""
         return {name: t.to("cpu", copy=True).numpy() for name, t in self._optimizer.state().items()}
 
-    def load(self, parameters: Arrays, slots: Arrays, steps: int) -> None:
+    def load(self, parameters: Arrays, averaged: Arrays, slots: Arrays, steps: int) -> None:
         """Takes over the state of another engine."""
         own = {name: p.data for name, p in self._parameters.items()}
-        for tensors, arrays in ((own, parameters), (self._optimizer.state(), slots)):
+        mean, state = self._optimizer.views(self._averaged), self._optimizer.state()
+        for tensors, arrays in ((own, parameters), (mean, averaged), (state, slots)):
             for name, tensor in tensors.items():
                 tensor.copy_(torch.from_numpy(arrays[name].copy()))
         self._optimizer.steps = steps

@@ -36,8 +36,8 @@ _NAME = re.compile(r"checkpoint-(\d{12})\.json")
 
 # The facts take some KB, and the spec among them at most 64 KiB.
 MOST_FACTS_BYTES = 4_194_304
-# The tensors take at most as many bytes as the network's parameters this many times (weights, two
-# slots of an optimizer, and room for one more), beside a header and the state of a generator. A
+# The tensors take at most as many bytes as the network's parameters this many times (weights,
+# their mean, and two slots of an optimizer), beside a header and the state of a generator. A
 # spec with more parameters than a message of Redis has room for is refused before.
 COPIES, MOST_BYTES_BESIDE = 4, 16_777_216
 # Facts that count something, and the most of each: the next ones must fit, too.
@@ -60,6 +60,11 @@ class Checkpoint(NamedTuple):
     def resumes(self) -> int:
         """How often the run had been resumed when this was saved."""
         return int(self.facts.get("resumes", 0))  # since 0.2
+
+    @property
+    def has_averaged(self) -> bool:
+        """Whether it has the parameters' mean over the last updates, too: since 0.2."""
+        return any(name.startswith("averaged.") for name in self.tensors)
 
 
 def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any], keep: int) -> Path:
@@ -227,7 +232,9 @@ def _most_bytes(facts: dict[str, Any], path: Path) -> int:
 def _check_weights(tensors: Tensors, name: str) -> None:
     """Raises CheckpointError: weights are not finite, which neither actors nor a learner take."""
     for key, tensor in tensors.items():
-        if key.startswith("model.") and tensor.dtype != np.float32:
+        if not key.startswith(("model.", "averaged.")):
+            continue
+        if tensor.dtype != np.float32:
             raise CheckpointError(f"{name} is damaged: {printable(key)} is {tensor.dtype}")
-        if key.startswith("model.") and not np.isfinite(tensor).all():
+        if not np.isfinite(tensor).all():
             raise CheckpointError(f"{name} is damaged: {printable(key)} is not finite")

@@ -264,7 +264,12 @@ def test_a_resumed_run_goes_on_from_exactly_what_was_saved(
         other = after.tensors[name]
         assert (other.dtype, other.shape) == (array.dtype, array.shape), name
         assert other.tobytes() == array.tobytes(), name
-    assert {name.split(".")[0] for name in after.tensors} == {"model", "optimizer", "rng"}
+    assert {name.split(".")[0] for name in after.tensors} == {
+        "model",
+        "averaged",
+        "optimizer",
+        "rng",
+    }
     assert any(np.any(a != 0) for n, a in after.tensors.items() if "momentum" in n)
     same = ("updates", "frames", "episodes", "returns", "optimizer_steps")
     assert {k: after.facts[k] for k in same} == {k: before.facts[k] for k in same}

@@ -12,6 +12,7 @@ import pytest
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning import engines
+from impala_redis.common.learning.engine import AVERAGED_UPDATES
 from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.numpy_engine import NumpyEngine
@@ -139,6 +140,55 @@ def test_a_run_goes_on_in_the_other_engine_as_in_its_own(
     np.testing.assert_array_equal(kept, whole.state()[0]["rng.torch"])
     for name, tensor in whole.state()[0].items():
         np.testing.assert_allclose(other.state()[0][name], tensor, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_the_mean_of_the_weights_is_over_the_updates_and_at_last_over_the_last_thirty(
+    engine: str,
+) -> None:
+    # given
+    config = config_of(optimizer="adam", learning_rate=0.01)
+    learner = learner_of(engine, config)
+    flat = learner.engine.flat
+
+    # when it has made fewer updates, then the mean is that of the weights after each
+    after = []
+    for seed in range(AVERAGED_UPDATES):
+        learner.update(batch_of(config, seed))
+        after.append(flat())
+    np.testing.assert_allclose(learner.engine.averaged(), np.mean(after, 0), atol=1e-5)
+
+    # when it makes one more, then the mean moves by a thirtieth of the way
+    before = learner.engine.averaged()
+    learner.update(batch_of(config, 99))
+    moved = before + (flat() - before) / AVERAGED_UPDATES
+    np.testing.assert_allclose(learner.engine.averaged(), moved, atol=1e-6)
+
+    # and an update that is refused moves nothing
+    bad = batch_of(config, 0)
+    bad.rows.rewards[:] = np.nan
+    learner.update(bad)
+    np.testing.assert_allclose(learner.engine.averaged(), moved, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_a_checkpoint_without_a_mean_as_of_0_1_begins_one_at_its_weights(
+    tmp_path: Path, engine: str
+) -> None:
+    # given
+    config = config_of()
+    learner = learner_of(engine, config)
+    learner.update(batch_of(config, 0))
+    tensors, facts = learner.state()
+    old = {name: t for name, t in tensors.items() if not name.startswith("averaged.")}
+    checkpoint.save(tmp_path, 1, old, facts, keep=1)
+
+    # when
+    other = learner_of(engine, config)
+    other.restore(checkpoint.load(tmp_path))
+
+    # then
+    np.testing.assert_array_equal(other.engine.averaged(), learner.engine.flat())
 
 
 def test_a_plain_network_is_learned_without_importing_torch() -> None:

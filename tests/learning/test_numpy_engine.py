@@ -364,7 +364,8 @@ def test_an_engine_goes_on_from_what_another_has_reached(optimizer: str) -> None
         case.numpy.step(case.rows(seed=seed), None, case.rates)
 
     # when
-    other.numpy.load(weights_of(case.numpy), case.numpy.slots(), case.numpy.steps)
+    weights = weights_of(case.numpy)
+    other.numpy.load(weights, weights, case.numpy.slots(), case.numpy.steps)
     for one in (case, other):
         one.numpy.step(case.rows(seed=3), None, case.rates)
 
@@ -386,7 +387,7 @@ def test_deviations_are_brought_back_into_their_range() -> None:
     case = Case(ACTIONS["numbers"], entropy_cost=100.0)
     weights = weights_of(case.numpy)
     weights["log_std"][:] = LOG_STD_MOST
-    case.numpy.load(weights, case.numpy.slots(), 0)
+    case.numpy.load(weights, weights, case.numpy.slots(), 0)
 
     # when
     case.numpy.step(case.rows(), None, case.rates)
