@@ -3,6 +3,9 @@
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.008
 # The usual wait is a mean over about so many.
 MEAN_OVER = 8
+# A longer wait counts as this one: whoever waits so long asks as seldom as it may anyway, and an
+# hour without actors would be in the mean for the next hundred blocks.
+LONGEST_S = 8 * LAST_PAUSE_S
 
 
 class Rhythm:
@@ -31,4 +34,4 @@ class Rhythm:
 
     def note(self, waited_s: float) -> None:
         """Notes how long a block was waited for in all."""
-        self._usual_s += (waited_s - self._usual_s) / MEAN_OVER
+        self._usual_s += (min(waited_s, LONGEST_S) - self._usual_s) / MEAN_OVER

@@ -44,3 +44,17 @@ def test_who_waits_for_very_long_asks_ever_less_often_up_to_a_bound() -> None:
     # then
     assert pauses == sorted(pauses)
     assert pauses[-1] == LAST_PAUSE_S
+
+
+def test_an_hour_without_a_block_is_forgotten_after_some_twenty() -> None:
+    # given
+    rhythm = used_to(0.006)
+
+    # when
+    rhythm.note(3600.0)
+    for _ in range(20):
+        rhythm.note(0.006)
+
+    # then a block that comes as usual is found nearly as soon as before
+    _, late_s = asks_until(rhythm, 0.006)
+    assert late_s <= 0.001
