@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from impala_redis.common.learning.optimizers import Optimizer as TorchOptimizer
+from impala_redis.common.learning.torch_optimizer import Optimizer as TorchOptimizer
 from impala_redis.common.mlp.optimizer import Optimizer
 from impala_redis.common.mlp.parameters import layout_of, views
 from impala_redis.common.run.config import OptimizerSettings
