@@ -34,7 +34,7 @@ from impala_redis.common.mlp.figures import losses, ratios
 from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, no_sums, prepared
 from impala_redis.common.mlp.optimizer import Optimizer
 from impala_redis.common.mlp.parameters import Products, layout_of, views
-from impala_redis.common.mlp.torch_random import rng_state
+from impala_redis.common.mlp.torch_random import is_rng_state, rng_state
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
 from impala_redis.common.run.spec import RunSpec
@@ -130,7 +130,7 @@ class NumpyEngine(Engine):
 
     @random_state.setter
     def random_state(self, state: NDArray[np.uint8]) -> None:
-        if state.shape != self._random_state.shape:
+        if not is_rng_state(state):
             raise RuntimeError("rng.torch, which is no state of torch's generator")
         self._random_state = state.copy()
 

@@ -91,6 +91,18 @@ def rng_state(seed: int) -> NDArray[np.uint8]:
     return state.view(np.uint8)
 
 
+def is_rng_state(state: NDArray[np.uint8]) -> bool:
+    """Whether `torch.set_rng_state` takes these bytes, of any shape.
+
+    They are as many as a state has, and its counters lie within the generator's words.
+    """
+    if state.shape != (_STATE.itemsize,):
+        return False
+    found = np.ascontiguousarray(state).view(_STATE)[0]
+    within = 0 < found["left"] <= STATE_WORDS and found["next"] <= STATE_WORDS
+    return bool(found["seeded"] and within)
+
+
 _STATE = np.dtype(
     [
         ("seed", "<u8"),
