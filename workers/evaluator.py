@@ -158,7 +158,9 @@ def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
     for name, shape in spec.parameter_shapes().items():
         tensor = saved.tensors.get(f"{kind}.{name}")
         if tensor is None or tensor.shape != shape:
-            raise CheckpointError(f"{printable(saved.path)} has no {name} of shape {list(shape)}")
+            raise CheckpointError(
+                f"{printable(saved.path)} has no {kind}.{name} of shape {list(shape)}"
+            )
         weights[name] = tensor.astype(np.float32)
     return spec, VersionedWeights(saved.facts.get("version", 0), weights)
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 
 from impala_redis.common.errors import CheckpointError, ImpalaError, SpecMismatch
+from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import Learner
-from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Tensors
 from impala_redis.common.records.rundir import RunDirectory
@@ -50,19 +49,31 @@ def with_tensors(run: Path, change: Callable[[Tensors], None]) -> None:
     with_facts(run, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def resume(run: Path) -> None:
+def resume(run: Path, engine: str = "torch") -> None:
     """Takes the checkpoint as a learner that is resumed does."""
     saved = checkpoint.load(run)
     spec = read_saved_spec(saved.facts, saved.path)
     assert saved.resumes >= 0
     _, settings = RunDirectory(run).read_config()
-    Learner(
-        Config().replace(settings),
-        TorchEngine(spec, Config().replace(settings), torch.device("cpu")),
-    ).restore(saved)
+    config = Config().replace(settings)
+    Learner(config, make_engine(engine, "cpu", 1, spec, config)).restore(saved)
 
 
-READERS = (from_checkpoint, resume)
+def resume_in_numpy(run: Path) -> None:
+    resume(run, "numpy")
+
+
+def with_mean(run: Path) -> None:
+    """Adds the mean of the weights, which the run of 0.1 has not."""
+
+    def change(tensors: Tensors) -> None:
+        for name in [name for name in tensors if name.startswith("model.")]:
+            tensors[name.replace("model.", "averaged.")] = tensors[name] + 1
+
+    with_tensors(run, change)
+
+
+READERS = (from_checkpoint, resume, resume_in_numpy)
 COUNTS = ("version", "updates", "frames", "episodes", "optimizer_steps", "resumes")
 NO_COUNTS = ["abc", None, float("inf"), float("nan"), 10**25, 10**5000, -5, True, 1.5, [1], {}]
 
@@ -121,16 +132,23 @@ def test_weights_of_another_type_are_refused(
         read(run)
 
 
-@pytest.mark.parametrize("begin", ["model.", "optimizer.", "rng."])
-@pytest.mark.parametrize("how", ["shape", "absent", "empty", "nan"])
-def test_tensors_that_do_not_fit_are_not_resumed(run: Path, begin: str, how: str) -> None:
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("begin", ["model.", "averaged.", "optimizer.", "rng."])
+@pytest.mark.parametrize("how", ["shape", "absent", "empty", "nan", "junk"])
+def test_tensors_that_do_not_fit_are_not_resumed(
+    run: Path, begin: str, how: str, engine: str
+) -> None:
     # given
+    with_mean(run)
+
     def change(tensors: Tensors) -> None:
         name = min(name for name in tensors if name.startswith(begin))
         if how == "absent":
             del tensors[name]
         elif how == "nan":
             tensors[name] = np.full(tensors[name].shape, np.nan, np.float32)
+        elif how == "junk":
+            tensors[name] = np.full_like(tensors[name].view(np.uint8), 255)
         else:
             tensors[name] = np.zeros((0,) if how == "empty" else (3, 5), tensors[name].dtype)
 
@@ -138,7 +156,38 @@ def test_tensors_that_do_not_fit_are_not_resumed(run: Path, begin: str, how: str
 
     # when / then
     with pytest.raises(CheckpointError):
-        resume(run)
+        resume(run, engine)
+
+
+def test_the_mean_of_the_weights_is_played_where_there_is_one(run: Path) -> None:
+    # given
+    without = from_checkpoint(run)[1].weights
+
+    # when
+    with_mean(run)
+
+    # then
+    for name, values in from_checkpoint(run)[1].weights.items():
+        np.testing.assert_array_equal(values, without[name] + 1)
+
+
+@pytest.mark.parametrize("how", ["absent", "shape"])
+def test_a_mean_that_does_not_fit_is_not_played(run: Path, how: str) -> None:
+    # given
+    with_mean(run)
+
+    def change(tensors: Tensors) -> None:
+        name = min(name for name in tensors if name.startswith("averaged."))
+        if how == "absent":
+            del tensors[name]
+        else:
+            tensors[name] = np.zeros((3, 5), np.float32)
+
+    with_tensors(run, change)
+
+    # when / then
+    with pytest.raises(CheckpointError, match="has no averaged"):
+        from_checkpoint(run)
 
 
 @pytest.mark.parametrize(
