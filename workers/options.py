@@ -20,6 +20,9 @@ Function = Callable[..., Any]
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
+# With a hundred times as many, torch ends in a segmentation fault.
+MOST_THREADS = 1024
+
 # What all commands have in common for click.
 CONTEXT: dict[str, Any] = {
     "auto_envvar_prefix": "IMPALA",
@@ -200,7 +203,7 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
     ),
     "threads": option(
         "threads",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MOST_THREADS),
         default=1,
         help="Processor threads that the learner computes with.",
     ),

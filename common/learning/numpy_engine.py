@@ -46,8 +46,12 @@ class NumpyEngine(Engine):
     """Computes the updates of a plain network: hidden layers alone, no memory, no stack."""
 
     def __init__(self, spec: RunSpec, config: Config, parameters: Weights, threads: int) -> None:
-        """Begins with a copy of the parameters; computes with `threads` processor threads."""
+        """Begins with a copy of the parameters; computes with `threads` processor threads.
+
+        It takes no more than a batch has columns: the others would have none to compute.
+        """
         super().__init__(spec)
+        threads = min(threads, config.training.batch_size)
         self.where = "cpu, by numpy"
         self.layout = layout_of(spec.parameter_shapes())
         self._config = config

@@ -251,6 +251,12 @@ def test_pieces_are_few_and_nearly_of_one_size(
     assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
 
 
+def test_no_thread_is_started_that_would_have_no_column() -> None:
+    case = Case(threads=100, batch_size=3)
+    assert len(case.numpy._workers) == 3
+    assert case.numpy.step(case.rows(3), None, case.rates).taken
+
+
 def test_the_same_batches_give_the_same_bits_on_several_threads() -> None:
     # given
     found = []
