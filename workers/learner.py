@@ -39,7 +39,7 @@ from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.intake import Intake
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.replay import make_replay
-from impala_redis.common.learning.engines import make_engine
+from impala_redis.common.learning.engines import check_engine, make_engine
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.run.spec import RunSpec
@@ -131,6 +131,7 @@ class LearnerProgram:
         # After an error, `begun` ends what was begun, the last first.
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
             spec, saved = opening.prepare(self._job.plan, self._job.resume, self._stop)
+            check_engine(self._job.engine, self._job.device, spec, self._config)
             take = (self._link, spec, self._config, self._job.terms, self._with_retries)
             opening.take(*take, self._stop)
             begun.callback(self._release)
@@ -189,8 +190,8 @@ class LearnerProgram:
         job, transport = self._job, self._config.transport
         publisher = self._start_publishing(spec, begun)
 
-        # Late: torch, if it is needed, takes a second to import, and all that can be refused was
-        # refused above.
+        # Late: torch, if it is needed, takes a second to import. All but a GPU that is missing was
+        # refused before.
         with process.keeping_all():
             engine = make_engine(job.engine, job.device, job.threads, spec, self._config)
         learner = Learner(self._config, engine)

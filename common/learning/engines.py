@@ -29,9 +29,8 @@ def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: C
 
     Raises ConfigError: what is wanted cannot be had; and DeviceFull.
     """
+    check_engine(wanted, device, spec, config)
     objection = _objection_to_numpy(device, spec, config)
-    if wanted == "numpy" and objection:
-        raise ConfigError(f"--engine numpy cannot be used: {objection}; use --engine auto or torch")
     big = spec.num_parameters > SMALL_PARAMETERS
     asks_for_gpu = device == "auto" and big and any(map(Path.exists, GPU_FILES))
     if wanted == "numpy" or (wanted == "auto" and not objection and not asks_for_gpu):
@@ -47,6 +46,13 @@ def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: C
 
     torch.set_num_threads(threads)
     return TorchEngine(spec, config, choose_device(device))
+
+
+def check_engine(wanted: str, device: str, spec: RunSpec, config: Config) -> None:
+    """Raises ConfigError where numpy is wanted, and cannot compute such a run."""
+    objection = _objection_to_numpy(device, spec, config)
+    if wanted == "numpy" and objection:
+        raise ConfigError(f"--engine numpy cannot be used: {objection}; use --engine auto or torch")
 
 
 def _objection_to_numpy(device: str, spec: RunSpec, config: Config) -> str:

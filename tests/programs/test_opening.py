@@ -160,3 +160,23 @@ def test_a_container_that_starts_again_goes_on_with_its_run(
     learner.says("waiting for the lease of vm:1#other-namespace")
     raw.pexpire(lock, 1)
     learner.says("ready")
+
+
+@pytest.mark.processes
+def test_an_engine_that_cannot_compute_the_run_is_refused_before_the_run_is_taken_over(
+    programs: Programs, redis_url: str, run_name: str, raw: redis.Redis
+) -> None:
+    # given a learner that trains
+    lock = f"impala:{{{run_name}}}:lock"
+    raw.set(lock, "there:1#first", px=100_000)
+
+    # when somebody wants to take the run over, with an engine that cannot compute it
+    code, output = programs.run(
+        *("impala-learner", "--preset", "cartpole", "--run", run_name, "--run-dir", "run"),
+        *("--redis-url", redis_url, "--take-over", "--engine", "numpy", "--lstm-size", "8"),
+    )
+
+    # then that one keeps it
+    assert code == 2, output
+    assert output.endswith("use --engine auto or torch\n")
+    assert raw.get(lock) == b"there:1#first"
