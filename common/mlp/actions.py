@@ -127,11 +127,12 @@ class Numbers(Actions):
         distances = actions.T - means  # [D, N], in standard deviations from the next line on
         distances *= inverse_stds
         width = float(log_stds.sum()) + len(log_stds) * HALF_LOG_2_PI
-        log_probs = np.square(distances).sum(0)
+        squares = np.square(distances)
+        log_probs = squares.sum(0)
         log_probs *= -0.5
         log_probs -= width
         entropies = np.full(len(log_probs), width + 0.5 * len(log_stds), np.float32)
-        self._kept = means, inverse_stds, distances
+        self._kept = means, inverse_stds, distances, squares
         return ActionStatistics(log_probs, entropies)
 
     def backward(
@@ -141,9 +142,12 @@ class Numbers(Actions):
 
         A deviation that is kept from leaving its range has none.
         """
-        means, inverse_stds, distances = self._kept
+        means, inverse_stds, distances, squares = self._kept
         np.multiply(distances, of_log_probs, out=outputs)
-        np.sum(outputs * distances, 1, out=others)
+        # An infinite square has a ratio pi/mu of 0, and the update is then not finite, as in torch:
+        # it would have no policy loss.
+        squares *= of_log_probs
+        np.sum(squares, 1, out=others)
         others -= of_log_probs.sum()
         if of_entropies is not None:
             others += of_entropies.sum()

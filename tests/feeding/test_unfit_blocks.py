@@ -4,13 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from impala_redis.common.blocks.trajectory import Episode, Trajectory, empty_trajectory
 from impala_redis.common.feeding.batch import Batch, Part
 from impala_redis.common.learning.engine import Rates
+from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import MOST_TRIES, Learner
-from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records.window import Played
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
@@ -28,12 +27,13 @@ KINDS: dict[str, tuple[ActionSpec, dict[str, Any]]] = {
 }
 
 
-def make_learner(kind: str = "choices, relu", **changes: Any) -> tuple[RunSpec, Learner]:
+def make_learner(kind: str = "choices, relu", engine: str = "auto") -> tuple[RunSpec, Learner]:
+    """A learner in torch, or in what it is usually computed in: numpy, but for the memory."""
     action, values = KINDS[kind]
     fixed: dict[str, Any] = {"unroll_length": T, "hidden_sizes": (8,), "reward_clipping": "none"}
-    config = Config().replace(fixed | values | changes)
+    config = Config().replace(fixed | values)
     spec = make_spec("test", config, ObservationSpec((2,), "float32"), action)
-    return spec, Learner(config, TorchEngine(spec, config, torch.device("cpu")))
+    return spec, Learner(config, make_engine(engine, "cpu", 1, spec, config))
 
 
 def make_data(spec: RunSpec, actors: str, seed: int = 0) -> Batch:
@@ -68,6 +68,7 @@ def weights_of(learner: Learner) -> dict[str, Any]:
     return {name: array.tolist() for name, array in learner.weights().items()}
 
 
+@pytest.mark.parametrize("engine", ["auto", "torch"])
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -78,9 +79,9 @@ def weights_of(learner: Learner) -> dict[str, Any]:
         ("memory", "memory"),
     ],
 )
-def test_an_update_is_made_of_the_blocks_that_allow_one(kind: str, name: str) -> None:
+def test_an_update_is_made_of_the_blocks_that_allow_one(kind: str, name: str, engine: str) -> None:
     # given blocks of four actors, of which the third's have a number that spoils the update
-    spec, learner = make_learner(kind)
+    spec, learner = make_learner(kind, engine)
     batch = make_data(spec, "abcd")
     spoil(batch, "c", name)
     before = weights_of(learner)
@@ -93,7 +94,7 @@ def test_an_update_is_made_of_the_blocks_that_allow_one(kind: str, name: str) ->
     assert learner.skipped == learner.faults_in_a_row == 0
     assert weights_of(learner) != before
     assert (learner.version, learner.frames) == (1, 3 * WIDTH * T)
-    other_spec, other = make_learner(kind)
+    other_spec, other = make_learner(kind, engine)
     good = make_data(other_spec, "abcd")
     for mine, theirs in zip(good.rows, batch.rows, strict=True):
         mine[...] = theirs
@@ -195,14 +196,16 @@ def test_a_run_whose_blocks_all_cease_to_allow_updates_waits_for_a_good_one() ->
     assert weights_of(learner) != before
 
 
+@pytest.mark.parametrize("engine", ["auto", "torch"])
 @pytest.mark.parametrize("value", [1e30, 1e38])
-def test_a_network_that_has_grown_too_large_is_at_fault_whoever_sends(value: float) -> None:
+def test_a_network_that_has_grown_too_large_is_at_fault_whoever_sends(
+    value: float, engine: str
+) -> None:
     # given an actor whose blocks were fit, and is silent now
-    spec, learner = make_learner()
+    spec, learner = make_learner(engine=engine)
     learner.update(make_data(spec, "a"))
-    with torch.no_grad():
-        for parameter in learner.engine.network.parameters():
-            parameter.fill_(value)
+    grown = {name: np.full_like(array, value) for name, array in learner.weights().items()}
+    learner.engine.load(grown, grown, learner.engine.slots(), learner.engine.steps)
 
     # when
     for _ in range(3):
