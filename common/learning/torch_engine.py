@@ -93,7 +93,7 @@ class TorchEngine(Engine):
         stages.end("transfer_s")
         losses, figures = self._loss(inputs, rates)
         stages.end("forward_s")
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward(_one_if_finite(losses.total))  # type: ignore[no-untyped-call]
         stages.end("backward_s")
         grad_norm = self._optimizer.step(rates.learning_rate)
         self.network.confine()
@@ -108,7 +108,9 @@ class TorchEngine(Engine):
     def allows_step(self, rows: Trajectory, rates: Rates) -> bool:
         """Whether the gradient of such rows is finite, and far from not being so."""
         total = self._loss(self._inputs(rows, None), rates)[0].total
-        gradients = torch.autograd.grad(total, [*self._parameters.values()])
+        gradients = torch.autograd.grad(
+            total, [*self._parameters.values()], grad_outputs=_one_if_finite(total)
+        )
         norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
         return bool(torch.linalg.vector_norm(norms).item() <= MOST_NORM)
 
@@ -163,6 +165,14 @@ class TorchEngine(Engine):
         if self._config.training.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _one_if_finite(total: Tensor) -> Tensor:
+    """The factor of all gradients: not a number where the loss is not finite, else 1.
+
+    An action whose density is 0 has an infinite loss, and may have finite gradients.
+    """
+    return total.detach() * 0 + 1
 
 
 def _as_numbers(losses: Losses, figures: Figures, grad_norm: Tensor) -> dict[str, float]:

@@ -56,12 +56,12 @@ def make_data(spec: RunSpec, actors: str, seed: int = 0) -> Batch:
     return batch
 
 
-def spoil(batch: Batch, actor: str, name: str = "rewards") -> None:
+def spoil(batch: Batch, actor: str, name: str = "rewards", legal_value: float = HUGE) -> None:
     """Puts numbers into a column of that actor's, with which no update is finite."""
     for part in batch.parts:
         if part.actor[0] == actor:
             legal = name in ("rewards", "actions")
-            getattr(batch.rows, name)[:, part.columns.start + 1] = HUGE if legal else np.nan
+            getattr(batch.rows, name)[:, part.columns.start + 1] = legal_value if legal else np.nan
 
 
 def weights_of(learner: Learner) -> dict[str, Any]:
@@ -112,6 +112,24 @@ def test_an_update_is_made_of_the_blocks_that_allow_one(kind: str, name: str, en
     assert [len(block.episodes) for block in batch.blocks] == [1, 1, 0, 1]
     assert list(batch.blocks[2].left_out) == [0, 1, 2]
     assert learner.window.episodes == 3
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("action", [1e20, 1e30])
+def test_a_block_whose_loss_is_infinite_is_left_out_though_its_gradients_are_not(
+    action: float, engine: str
+) -> None:
+    # given numbers so far from the mean that their square is infinite, and pi/mu is 0
+    spec, learner = make_learner("numbers", engine)
+    batch = make_data(spec, "abcd")
+    spoil(batch, "c", "actions", action)
+
+    # when
+    figures = learner.update(batch)
+
+    # then
+    assert [part.actor[0] for part in batch.unfit] == ["c"]
+    assert all(np.isfinite(figure) for figure in figures.values())
 
 
 def test_blocks_that_nearly_allow_none_are_left_out_with_those_that_do_not() -> None:
