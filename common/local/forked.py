@@ -8,6 +8,9 @@ would be held for ever in the new process. And nothing of this process may act i
     its garbage         is never collected there: closing a file could close another of that number
     its `with` blocks   are not left there: the new process ends by `os._exit`, after what Python
                         does at its end (threads, exit handlers, unwritten text)
+
+The exit handlers are those of both: modules register theirs as they are imported, and the new
+process needs them, too.
 """
 
 import atexit
@@ -20,6 +23,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -28,11 +32,13 @@ from impala_redis.common.files import open_to_append
 from impala_redis.common.local import children
 
 _PR_SET_NAME = 15
+# A thread that was joined is gone from Python a moment before it is gone from the system.
+_THREADS_GO_WITHIN_S = 0.1
 
 
 def can_fork() -> bool:
     """Whether a fork of this process would be as sound as a new process."""
-    return hasattr(os, "pidfd_open") and _has_proc() and threading.active_count() == 1
+    return threading.active_count() == 1 and _can_wait() and _is_alone()
 
 
 class Forked:
@@ -60,16 +66,21 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         """Waits for the end; the exit code. Raises subprocess.TimeoutExpired after `timeout` s."""
         if self.poll() is None:
-            handle = os.pidfd_open(self.pid)
-            try:
-                end = select.poll()
-                end.register(handle, select.POLLIN)
-                end.poll(None if timeout is None else timeout * 1000)
-            finally:
-                os.close(handle)
+            # It may be gone by now, with its exit code, if we were started with SIGCHLD ignored.
+            with contextlib.suppress(ProcessLookupError):
+                self._await_end(timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return code
+
+    def _await_end(self, timeout: float | None) -> None:
+        handle = os.pidfd_open(self.pid)
+        try:
+            end = select.poll()
+            end.register(handle, select.POLLIN)
+            end.poll(None if timeout is None else timeout * 1000)
+        finally:
+            os.close(handle)
 
     def terminate(self) -> None:
         """Asks it to end (on any thread)."""
@@ -127,8 +138,25 @@ def fork(
     return Forked(pid)
 
 
-def _has_proc() -> bool:
-    return Path("/proc/self/fd").exists()
+def _can_wait() -> bool:
+    """Whether this kernel, and what confines us in it, gives handles of processes."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # no Linux; one before 5.3, or a sandbox
+        return False
+    return True
+
+
+def _is_alone() -> bool:
+    """Whether the system sees one thread here: libraries in C have some that Python knows not."""
+    deadline = time.monotonic() + _THREADS_GO_WITHIN_S
+    with contextlib.suppress(OSError):  # no /proc
+        while len(list(Path("/proc/self/task").iterdir())) > 1:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.0005)
+        return True
+    return False
 
 
 def _flush() -> None:

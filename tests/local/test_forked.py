@@ -143,6 +143,60 @@ print(can_fork(), start(print).wait())
     assert of_parent(tmp_path, code)[0] == "False\nTrue 0\n"
 
 
+def test_a_process_with_a_thread_of_a_library_in_c_is_not_forked(tmp_path: Path) -> None:
+    code = """
+C = ctypes.CDLL(None)
+C.pthread_create(ctypes.byref(ctypes.c_ulong()), None, C.pause, None)
+print(threading.active_count(), can_fork())
+"""
+    (tmp_path / "log").touch()
+    assert of_parent(tmp_path, code)[0] == "1 False\n"
+
+
+def test_a_thread_that_was_just_joined_is_in_nobodys_way(tmp_path: Path) -> None:
+    code = """
+def can_fork_after_a_thread():
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    return can_fork()
+
+print(all(can_fork_after_a_thread() for _ in range(200)))
+"""
+    (tmp_path / "log").touch()
+    assert of_parent(tmp_path, code)[0] == "True\n"
+
+
+def test_a_kernel_without_handles_of_processes_is_asked_for_no_fork(tmp_path: Path) -> None:
+    code = """
+def refuse(pid):
+    raise OSError(38, "Function not implemented")
+
+os.pidfd_open = refuse
+print(can_fork())
+"""
+    (tmp_path / "log").touch()
+    assert of_parent(tmp_path, code)[0] == "False\n"
+
+
+def test_a_program_whose_exit_code_the_system_has_dropped_is_waited_for(tmp_path: Path) -> None:
+    # given a parent with SIGCHLD ignored, whose program ends just before it is waited for
+    code = """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+program = start(lambda: time.sleep(0.05))
+open_it = os.pidfd_open
+
+def open_it_late(pid):
+    while Path(f"/proc/{pid}").exists():
+        time.sleep(0.001)
+    return open_it(pid)
+
+os.pidfd_open = open_it_late
+print(program.wait(10))
+"""
+    assert of_parent(tmp_path, code)[0] == "0\n"
+
+
 def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     # given
     code = PARENT + "print(start(signal.pause).pid, flush=True)\nsignal.pause()\n"
