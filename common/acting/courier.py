@@ -259,8 +259,8 @@ class Courier:
         try:
             newest = unpack_reply(reply, self._spec)
         except MessageRefused as error:
-            self.weights_refused += 1
             log.warning("kept the old weights: %s", error)
+            self.weights_refused += 1
         else:
             with self._changed:
                 self._newest = newest
