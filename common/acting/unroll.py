@@ -115,7 +115,7 @@ class Actor:
     ) -> tuple[Episode, ...]:
         """Adds up returns and lengths; the episodes that ended in this unroll, in order."""
         rewards = trajectory.rewards
-        if np.abs(rewards).max() > MOST_NUMBER:
+        if not np.abs(rewards).max() <= MOST_NUMBER:  # true of a NaN, too, which may hide others
             # The learner leaves its column out, and the episode has no return: in a sum it would
             # take the last digits from the next ones.
             rewards = np.where(np.abs(rewards) > MOST_NUMBER, np.float32(np.nan), rewards)
@@ -126,9 +126,15 @@ class Actor:
         ends, columns = self._over.nonzero()  # [K] each, in the order of the ends
         until_return, until_length = returns[ends, columns], lengths[ends, columns]
         past_return[columns], past_length[columns] = until_return, until_length  # the last of each
+        episode_returns = _since_the_last(until_return, columns)
+        for k in np.flatnonzero(~np.isfinite(until_return)):  # the episode before may be the cause
+            earlier = ends[:k][columns[:k] == columns[k]]
+            if len(earlier):
+                own = rewards[earlier[-1] + 1 : ends[k] + 1, columns[k]]
+                episode_returns[k] = own.sum(dtype=np.float64)
         episodes = map(
             Episode,
-            _since_the_last(until_return, columns).tolist(),
+            episode_returns.tolist(),
             _since_the_last(until_length, columns).tolist(),
             columns.tolist(),
             [infos.get(end, NO_INFOS) for end in zip(ends.tolist(), columns.tolist(), strict=True)],

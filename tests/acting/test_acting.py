@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.blocks.checks import MOST_NUMBER
 from impala_redis.common.blocks.trajectory import Block, Episode, Trajectory
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.envs.vector import StepResult, VectorEnvironment
@@ -356,27 +358,36 @@ def test_cartpoles_time_limit_keeps_its_bootstrap(acting: Make) -> None:
     assert episodes == [Episode(500.0, 500, i) for i in range(2)]
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_reward_that_is_no_number_spoils_its_own_episode_only(acting: Make, bad: float) -> None:
-    # given an environment whose first episode has such a reward
-    one = acting("OneStepEnd-v0", 2)
-    step = one.environment.step
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("at", range(5))
+def test_a_reward_that_is_no_number_spoils_its_own_episode_only(
+    acting: Make, bad: float, at: int
+) -> None:
+    # given environments with such rewards in a step, of which one may be a NaN and another large
+    one = acting("Dice-v0", 3)
+    step, steps = one.environment.step, count()
 
-    def first_step(actions: NDArray[np.int64]) -> StepResult:
-        one.environment.step = step  # type: ignore[method-assign]
+    def step_once_bad(actions: NDArray[np.int64]) -> StepResult:
         result = step(actions)
-        return result._replace(rewards=np.full_like(result.rewards, bad))
+        if next(steps) == T - 3 + at:
+            result.rewards[:2] = np.nan, bad
+        return result
 
-    one.environment.step = first_step  # type: ignore[method-assign]
+    one.environment.step = step_once_bad  # type: ignore[method-assign]
 
-    # when it is played on
-    one.play(3)
+    # when they are played
+    rows = one.play(12)
 
-    # then the episodes of all later unrolls have their own returns
-    returns = [[e.episode_return for e in block.episodes] for block in one.blocks]
-    assert not np.isfinite(returns[0][0])
-    rewards = [block.trajectory.rewards[block.trajectory.mask] for block in one.blocks]
-    assert returns[1:] == [row.tolist() for row in rewards[1:]]
+    # then all other episodes have their own returns, in that unroll and in those after it
+    returns = [e.episode_return for block in one.blocks for e in block.episodes]
+    over = np.vstack([rows.mask[:-1] > rows.mask[1:], np.zeros((1, 3), np.bool_)])
+    starts, own = np.zeros(3, np.int64), list[float]()
+    for t, i in np.argwhere(over):
+        rewards = rows.rewards[starts[i] : t + 1, i]
+        own.append(float(rewards.sum()) if (np.abs(rewards) <= MOST_NUMBER).all() else np.nan)
+        starts[i] = t + 1
+    assert 1 <= np.isnan(own).sum() <= 2
+    assert returns[: len(own)] == pytest.approx(own, nan_ok=True)
 
 
 def test_an_unroll_goes_on_where_the_last_one_ended(acting: Make) -> None:
