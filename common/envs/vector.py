@@ -121,7 +121,8 @@ class VectorEnvironment:
 
     def _last_infos(self, infos: Any, over: NDArray[np.bool_]) -> Mapping[int, Info]:
         """The wanted numbers of the episodes that are over, without those that have none."""
-        if self._reports_game_over or not (infos or self._singles):
+        has_none = isinstance(infos, dict) and not infos and not self._singles
+        if self._reports_game_over or has_none:
             return _NO_INFOS
         found = {
             i: self._singles[i].numbers

@@ -506,3 +506,17 @@ def test_an_error_of_the_constructor_is_named_with_its_place() -> None:
         "Refuses-v0 cannot be made: it calls sys.exit('no licence') (tests/envs/test_single.py, "
     )
     assert 'raise SystemExit("no licence")' in refused.value.frames
+
+
+def test_an_environment_goes_on_whose_infos_are_of_no_known_form() -> None:
+    # given infos that have no truth value
+    class WithArray(Native):
+        infos = np.array([{}, {}, {}], object)
+
+    gymnasium.register("WithArray-v0", vector_entry_point=WithArray)
+    environment = VectorEnvironment("WithArray-v0", 3, info_keys=("distance",))
+    environment.reset(0)
+    del gymnasium.registry["WithArray-v0"]
+
+    # when it is played, then nobody hears of them
+    assert play(environment, 4) == [{}] * 4
