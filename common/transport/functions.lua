@@ -1,4 +1,4 @@
-#!lua name=impala3
+#!lua name=impala4
 
 -- The atomic steps of the transport, run inside the server. Each leaves the books balanced:
 --   produced = consumed + dropped_oldest + dead_lettered + stale_rejected + abandoned
@@ -474,18 +474,18 @@ local function register(name, callback, ...)
   }
 end
 
-register('impala3_push_begin', push_begin)
-register('impala3_push_end', push_end)
-register('impala3_read_books', read_books, 'no-writes')
-register('impala3_read_learner', read_learner, 'no-writes')
-register('impala3_read_fields', read_fields, 'no-writes')
-register('impala3_read_names', read_names, 'no-writes')
+register('impala4_push_begin', push_begin)
+register('impala4_push_end', push_end)
+register('impala4_read_books', read_books, 'no-writes')
+register('impala4_read_learner', read_learner, 'no-writes')
+register('impala4_read_fields', read_fields, 'no-writes')
+register('impala4_read_names', read_names, 'no-writes')
 -- allow-oom: what drains the queue and what the learner needs must work on a full server.
-register('impala3_open', open, 'allow-oom')
-register('impala3_renew', renew, 'allow-oom')
-register('impala3_release', release, 'allow-oom')
-register('impala3_announce', announce, 'allow-oom')
-register('impala3_claim', claim, 'allow-oom')
-register('impala3_confirm', confirm, 'allow-oom')
-register('impala3_commit', commit, 'allow-oom')
-register('impala3_publish', publish, 'allow-oom')
+register('impala4_open', open, 'allow-oom')
+register('impala4_renew', renew, 'allow-oom')
+register('impala4_release', release, 'allow-oom')
+register('impala4_announce', announce, 'allow-oom')
+register('impala4_claim', claim, 'allow-oom')
+register('impala4_confirm', confirm, 'allow-oom')
+register('impala4_commit', commit, 'allow-oom')
+register('impala4_publish', publish, 'allow-oom')

@@ -23,7 +23,7 @@ from impala_redis.common.server.resp import round_trip
 from impala_redis.common.server.suitability import check_kind, version_in
 from impala_redis.common.transport.keys import Keys
 
-LIBRARY = "impala3"
+LIBRARY = "impala4"
 FILE = importlib.resources.files("impala_redis.common.transport").joinpath("functions.lua")
 
 

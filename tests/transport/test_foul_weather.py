@@ -79,7 +79,7 @@ def test_open_replaces_functions_that_are_not_ours(parties: Parties) -> None:
     # given a library of our name with another content
     learner, actor, _, operator = parties
     operator.function_load(
-        "#!lua name=impala3\nredis.register_function('impala3_push', function() return 9 end)",
+        "#!lua name=impala4\nredis.register_function('impala4_push', function() return 9 end)",
         replace=True,
     )
 
