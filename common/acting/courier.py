@@ -75,7 +75,7 @@ class Courier:
         self._sequence = 0
         self._next_beat = 0.0
         self.generated = self.accepted = self.shed_local = self.weights_refused = 0
-        self.push_unknown = 0  # pushes given up at the end, without an answer
+        self.push_unknown = 0  # blocks whose push was given up at the end, without an answer
         self.left_over = 0  # blocks that the end of the run or of the actor kept out of the list
         self.waited_s = 0.0  # that the environments stood still for room in the list
         self.published_version = -1  # the newest version that Redis was seen to hold

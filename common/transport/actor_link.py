@@ -18,8 +18,8 @@ from impala_redis.common.transport.replies import (
     without_errors,
 )
 
-# At most this many blocks are pushed together: they share the price of a round trip, and half of a
-# courier's ring is still to come if there is no answer.
+# At most this many blocks are pushed together, to share the price of a round trip. They cannot be
+# shed any more: half of a courier's ring stays for newer ones while there is no answer.
 MOST_TOGETHER = 4
 
 # With more names than this the counts of their joins begin again.
@@ -57,7 +57,8 @@ class ActorLink(Link):
     ) -> PushReply:
         """Pushes blocks of the sequences `first`, `first` + 1, ... as `push` does one of them.
 
-        All of them are stored or none: none when one of them is a duplicate, or has no room.
+        All of them are stored or none: none when one of them is a duplicate, or, with the policy
+        "block", when there is no room for all. At a list that holds fewer the oldest are dropped.
         """
         with self._asking():
             push = (producer, first, queue_blocks, queue_policy)
