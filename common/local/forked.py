@@ -196,7 +196,7 @@ def _end_with(program: Callable[[], object]) -> NoReturn:
         program()
     except SystemExit as leaving:
         if isinstance(leaving.code, str):
-            sys.stderr.write(f"{leaving.code}\n")
+            sys.excepthook(*sys.exc_info())  # which says it
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())

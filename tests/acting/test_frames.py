@@ -13,8 +13,8 @@ from impala_redis.common.acting.policy import Policy
 from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
 from impala_redis.common.envs.vector import StepResult, VectorEnvironment
-from impala_redis.common.feeding.batch import Batch, stacked
-from impala_redis.common.learning.torch_inputs import inputs_of, moved
+from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.learning.torch_inputs import inputs_of, moved, stacked
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec

@@ -14,7 +14,12 @@ from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import Program, Programs, eventually
 
 # A run that goes on until it is stopped.
-ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
+# A block is two batches and more, and several wait: most can be on its way when something breaks.
+SIZES = ("--envs-per-actor", "64", "--batch-size", "32", "--queue-blocks", "4")
+ENDLESS = (
+    *("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none"),
+    *SIZES,
+)
 # Once a fault is over, training goes on within this.
 PROGRESS_S = 15.0
 

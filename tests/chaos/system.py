@@ -20,6 +20,7 @@ MAXMEMORY = "200mb"
 QUEUE_BLOCKS = 8
 SETTINGS = (
     *("--run", RUN, "--preset", "cartpole", "--envs-per-actor", "16", "--batch-size", "32"),
+    *("--queue-blocks", "4"),
     *("--queue-blocks", str(QUEUE_BLOCKS), "--checkpoint-interval-s", "2"),
     *("--total-frames", "1e12", "--log-level", "debug", "--lease-s", "10"),
     # Goes on for long when solved, which at the preset's own rate would end in a collapse.

@@ -25,7 +25,10 @@ from impala_redis.common.records import recorder as metrics
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from support import ROOT, Program, Programs, eventually
 
-ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
+ENDLESS = (
+    *("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none"),
+    *("--batch-size", "32", "--queue-blocks", "4"),
+)
 START_S = 60.0  # of a program, on a machine with much else to do
 PROGRESS_S = 15.0
 

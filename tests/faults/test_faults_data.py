@@ -35,7 +35,8 @@ from support import ROOT, Program, Programs, eventually
 
 # A block is a batch.
 ENDLESS = (
-    *("--preset", "cartpole", "--envs-per-actor", "32"),
+    *("--preset", "cartpole", "--envs-per-actor", "32", "--batch-size", "32"),
+    *("--queue-blocks", "4"),
     *("--total-frames", "500_000_000", "--stop-at-return", "none"),
 )
 # Long enough that nothing is dropped as the oldest: every block must then end in its counter.
@@ -465,6 +466,7 @@ def test_no_forged_block_solves_a_run(programs: Programs, run: Run) -> None:
     # given a run that ends when its mean return reaches the preset's goal
     learner = programs.start(
         *("impala-learner", "--preset", "cartpole", "--envs-per-actor", "32", "--run-dir", "run"),
+        *("--batch-size", "32", "--queue-blocks", "4"),
         *LONG_LIST,
         **run.variables,
     )

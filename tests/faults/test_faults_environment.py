@@ -89,7 +89,10 @@ register("Stuck-v0", how="stuck")
 register("Made-v0", how="made")
 """
 SMALL = ("--envs-per-actor", "2", "--unroll-length", "5", "--batch-size", "8")
-ENDLESS = ("--preset", "cartpole", "--stop-at-return", "none", "--total-frames", "500_000_000")
+ENDLESS = (
+    *("--preset", "cartpole", "--stop-at-return", "none", "--total-frames", "500_000_000"),
+    *("--batch-size", "32", "--queue-blocks", "4"),
+)
 
 
 class Stage:

@@ -31,7 +31,10 @@ pytestmark = pytest.mark.processes
 
 # Small enough to be over at once, with everything in it that a long run has.
 SHORT = ("--preset", "cartpole", "--total-frames", "30000")
-ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
+ENDLESS = (
+    *("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none"),
+    *("--batch-size", "32", "--queue-blocks", "4"),
+)
 
 RESULT_KEYS = {
     "status",
