@@ -16,7 +16,7 @@ from impala_redis.common.files import make_folder, open_to_append, open_to_read
 from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.env_id import module_of
-from impala_redis.workers import credentials, pacing, process, programs, saying, voice
+from impala_redis.workers import credentials, pacing, process, programs, saying, stopping, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.setting_options import as_arguments
 
@@ -98,9 +98,11 @@ class Crew:
         """Ends the learner if it runs; returns its exit code."""
         asked = self._learner.poll() is None
         code = children.end(self._learner, LEARNER_GRACE_S)
-        if code < 0:
-            return EXIT_INTERRUPTED if asked else EXIT_LEARNER_KILLED
-        return code
+        if code >= 0:
+            return code
+        # A Ctrl-C or SIGTERM for all of us may reach it before it has handlers of its own.
+        asked = asked or -code in stopping.ENDING_SIGNALS
+        return EXIT_INTERRUPTED if asked else EXIT_LEARNER_KILLED
 
     def kill(self) -> None:
         """Ends all of them at once, and says how to go on (on any thread)."""
