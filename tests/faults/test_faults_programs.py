@@ -204,14 +204,16 @@ INSTANTS = {
 def test_what_a_killed_learner_had_claimed_is_abandoned_once_and_never_trained_on_again(
     crew: Crew, raw: redis.Redis, instant: str
 ) -> None:
-    # given a learner that is killed at that instant, with a checkpoint behind it
+    # given a learner that is killed at that instant, with a checkpoint behind it; it has more
+    # actors than it needs, so that seldom a claim finds nothing
     when, what, number = INSTANTS[instant]
-    actor = crew.actor()
+    actors = [crew.actor() for _ in range(3)]
     dead = killed(crew.doomed_learner(when, what, number, *CHECKPOINTS_OFTEN, *NAMED))
     eventually(lambda: all(c["name"] != "impala-learner" for c in raw.client_list()))
     left = last_claimed(raw, crew.run)
     before, record = crew.balanced(), crew.learner_record()
-    assert before["in_flight"] >= len(left) > 0 or when == "sent"  # a commit may leave none
+    assert before["in_flight"] >= len(left)
+    assert before["in_flight"] > 0 or when == "sent"  # a commit may leave none
 
     # when the next one resumes
     seen = {published(raw, crew)}
@@ -234,7 +236,7 @@ def test_what_a_killed_learner_had_claimed_is_abandoned_once_and_never_trained_o
 
     # and what was in flight is counted as abandoned, exactly, and trained on by nobody
     assert crew.balanced()["abandoned"] == before["in_flight"]
-    crew.unharmed(actor, again)
+    crew.unharmed(*actors, again)
     crew.ends_well()
     identities = trained([dead, again])
     assert len(set(identities)) == len(identities)
