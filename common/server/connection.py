@@ -7,6 +7,7 @@ retries are off; what is safe to repeat is repeated by the users of `transport`.
 import contextlib
 import functools
 import logging
+import os
 import re
 from collections.abc import Iterator
 from typing import Any, cast
@@ -69,7 +70,7 @@ def translated(client: Client) -> Iterator[None]:
     try:
         yield
         if not client.has_answered:
-            _warn_of_clear_text(client.address)
+            _warn_of_clear_text(client.address, os.getpid())
         client.has_answered = True
     except redis.RedisError as error:
         here, given = client.address, client.given.text
@@ -80,8 +81,8 @@ def translated(client: Client) -> Iterator[None]:
 
 
 @functools.cache  # once, however many connections a program has
-def _warn_of_clear_text(url: str) -> None:
-    """Warns of a password that goes to another machine as it is."""
+def _warn_of_clear_text(url: str, process: int) -> None:
+    """Warns of a password that goes to another machine as it is; a fork is another process."""
     there = address.parse(url)
     if there.encrypted or not address.has_password(url):
         return

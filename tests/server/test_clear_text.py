@@ -86,7 +86,7 @@ def test_a_password_that_stays_on_this_machine_is_not(
 def test_tls_a_socket_and_no_password_are_not_warned_of(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    connection._warn_of_clear_text(url)
+    connection._warn_of_clear_text(url, 1)
     assert caplog.records == []
 
 
@@ -94,7 +94,7 @@ def test_tls_a_socket_and_no_password_are_not_warned_of(
 def test_private_addresses_and_names_are_on_somebodys_network(
     host: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    connection._warn_of_clear_text(f"redis://:hush@{host}/0")
+    connection._warn_of_clear_text(f"redis://:hush@{host}/0", 1)
     assert len(caplog.records) == 1
 
 
