@@ -17,7 +17,7 @@ import gymnasium
 from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment, printable
 
 _NOT_SHOWN = (f"{Path(__file__).parents[2]}/", f"{Path(gymnasium.__file__).parent}/", "<frozen ")
-# Of an error's text: the place behind it must still be read.
+# An error's text is cut here: the place behind it must still be read.
 _MOST_CHARACTERS = 300
 _STDLIB = sysconfig.get_path("stdlib") + "/"
 _INSTALLED = (_STDLIB, *(sysconfig.get_path(name) + "/" for name in ("platlib", "purelib")))

@@ -89,7 +89,7 @@ def next_beat(crew: Crew) -> Beat:
         return now if now.get("frames", last) != last else {}
 
     found = eventually(beaten, PROGRESS_S, "a heartbeat")
-    # Of the main thread: nanoseconds on a core, and nanoseconds in the queue for one.
+    # The main thread has two figures: nanoseconds on a core, and in the queue for one.
     scheduled = Path(f"/proc/{found['pid']}/schedstat").read_text().split()
     return Beat(time.monotonic(), int(scheduled[1]) / 1e9, found)
 
