@@ -67,9 +67,13 @@ class NumpyEngine(Engine):
         ]
         self._threads = Threads(threads)
         self._averaged = self._optimizer.flat.copy()
-        self.steps = 0
         # Nothing is drawn from it: a run that goes on in torch begins there as in torch alone.
         self._random_state = rng_state(config.training.seed)
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        """How many steps the optimizer has taken."""
+        return self._optimizer.steps
 
     def step(self, rows: Trajectory, staged: Any, rates: Rates) -> Step:
         """Takes one step on a batch of any number of columns."""
@@ -81,7 +85,6 @@ class NumpyEngine(Engine):
             moments.append(time.perf_counter())
             figures = self._figures(sums, task, rows.mask)
             norm = self._optimizer.step(rates.learning_rate)
-            self.steps = self._optimizer.steps
             if self._log_std is not None:
                 # Outside their range they have no gradient, so no other update would.
                 np.clip(self._log_std, LOG_STD_LEAST, LOG_STD_MOST, out=self._log_std)
@@ -125,7 +128,7 @@ class NumpyEngine(Engine):
         for own, arrays in ((self._parameters, parameters), (mean, averaged), (state, slots)):
             for name, view in own.items():
                 view[...] = arrays[name]
-        self.steps = self._optimizer.steps = steps
+        self._optimizer.steps = steps
 
     @property
     def random_state(self) -> NDArray[np.uint8]:
