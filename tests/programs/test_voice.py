@@ -6,13 +6,10 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from impala_redis.workers import crew, voice
-from impala_redis.workers.plan import make_plan
+from impala_redis.workers import voice
 from support import Programs
 
 RESULT = {"status": "solved", "mean_return_100": 490.5, "frames": 1000, "wall_s": 2.2}
@@ -190,37 +187,6 @@ def test_a_flood_without_an_end_is_looked_at_in_parts_and_takes_no_memory(
     # then
     assert len(looks) == 3 * voice.LONGEST_LOOK
     assert len(listener._partial) <= 2 * voice.MOST_BYTES
-
-
-def test_the_last_words_of_a_lost_actor_are_news_and_the_error_with_which_it_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    # given programs of which the actors say something and end at once
-    def start(*_: Any, log_file: Path, environment: dict[str, str], **__: Any) -> Any:
-        name = log_file.stem
-        for message in ({"log": "a block takes 60 s"}, {"error": "an environment hangs"}):
-            if name != "learner":
-                os.write(int(environment[voice.VARIABLE]), json.dumps(message).encode() + b"\n")
-        return SimpleNamespace(poll=lambda: None if name == "learner" else 18)
-
-    monkeypatch.setattr(crew.programs, "start", start)
-    plan = make_plan(
-        run="r",
-        run_dir=tmp_path,
-        preset_name="cartpole",
-        config_file=None,
-        resume=False,
-        overrides={"num_actors": 1},
-    )
-    made = crew.Crew(plan, "redis://localhost", [], [])
-
-    # when it is replaced
-    made.look_after_actors()
-
-    # then
-    assert "actor-0 ended (18): an environment hangs; actor-0.1 takes its place" in caplog.text
-    assert made.news() == ["actor-0: a block takes 60 s"]
-    assert made.news() == []
 
 
 @pytest.mark.processes
