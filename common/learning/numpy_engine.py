@@ -33,7 +33,8 @@ from impala_redis.common.learning.threads import Threads
 from impala_redis.common.mlp.figures import losses, ratios
 from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, no_sums, prepared
 from impala_redis.common.mlp.optimizer import Optimizer
-from impala_redis.common.mlp.parameters import Products, layout_of, views
+from impala_redis.common.mlp.parameters import layout_of, views
+from impala_redis.common.mlp.products import Products
 from impala_redis.common.mlp.torch_random import is_rng_state, rng_state
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST

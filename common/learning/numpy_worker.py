@@ -16,7 +16,8 @@ from impala_redis.common.blocks.features import features
 from impala_redis.common.mlp.actions import actions_of
 from impala_redis.common.mlp.loss import LossRows, Sums, Weighting, impala_loss, no_sums
 from impala_redis.common.mlp.network import PieceNetwork
-from impala_redis.common.mlp.parameters import Layout, Products, views, zeros
+from impala_redis.common.mlp.parameters import Layout, views, zeros
+from impala_redis.common.mlp.products import Products
 from impala_redis.common.run.config import LossSettings
 from impala_redis.common.run.spec import RunSpec
 

@@ -17,24 +17,10 @@ class Activation(NamedTuple):
     """One function of the hidden layers."""
 
     factor: float  # the sums that `apply` gets are those of the layer, times this
+    sum_of_one: float  # the sum that `apply` makes exactly 1 of
     apply: Callable[[Floats], None]  # makes outputs [F, R] of the sums, in place
     # Multiplies gradients [F, N] by the slope at the outputs [F, N], which it overwrites.
     multiply_by_slope: Callable[[Floats, Floats], None]
-
-
-def activation_of(name: str) -> Activation:
-    """The activation of that name: "tanh" or "relu"."""
-    if name == "relu":
-        return Activation(1.0, _relu, _by_relus_slope)
-    if _has_fast_tanh():
-        return Activation(1.0, _tanh, _by_tanhs_slope)
-    return Activation(2.0, _tanh_of_half, _by_tanhs_slope)
-
-
-def _has_fast_tanh() -> bool:
-    """Whether numpy computes tanh with the vector instructions that it takes a seventh with."""
-    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
-    return "X86_V4" in found or "AVX512_SKX" in found
 
 
 def _tanh(sums: Floats) -> None:
@@ -63,3 +49,21 @@ def _relu(sums: Floats) -> None:
 def _by_relus_slope(gradients: Floats, outputs: Floats) -> None:
     np.greater(outputs, 0, out=outputs, casting="unsafe")
     np.multiply(gradients, outputs, out=gradients)
+
+
+RELU = Activation(1.0, 1.0, _relu, _by_relus_slope)
+TANH = Activation(1.0, 20.0, _tanh, _by_tanhs_slope)
+TANH_BY_EXP = Activation(2.0, 40.0, _tanh_of_half, _by_tanhs_slope)
+
+
+def activation_of(name: str) -> Activation:
+    """The activation of that name: "tanh" or "relu"."""
+    if name == "relu":
+        return RELU
+    return TANH if _has_fast_tanh() else TANH_BY_EXP
+
+
+def _has_fast_tanh() -> bool:
+    """Whether numpy computes tanh with the vector instructions that it takes a seventh with."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    return "X86_V4" in found or "AVX512_SKX" in found

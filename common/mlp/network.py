@@ -2,17 +2,19 @@
 
 `common.networks.network` computes the same in torch, with gradients by autograd.
 
-A piece has R = (T+1) * C rows, time first, for C columns. Hidden layers make [R, F] of them, which
-is what products are fastest with. What the heads make has the features first, [P+1, R]: then sums
-over the few choices of a policy run along the rows. The last C rows are the observations after the
-unroll. Only their baselines count, and without a gradient, so that the backward pass is made for
-the first N = T * C rows.
+A piece has R = (T+1) * C rows, time first, for C columns. Layers get [R, F+1] numbers, the last of
+which is 1 (`common.mlp.products`). What the heads make is turned to have the outputs first,
+[P+1, R]: then sums over the few choices of a policy run along the rows. The last C rows are the
+observations after the unroll. Only their baselines count, and without a gradient, so that the
+backward pass is made for the first N = T * C rows.
 """
+
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.mlp.parameters import Products
+from impala_redis.common.mlp.products import HEADS, Products, split
 
 Floats = NDArray[np.float32]
 
@@ -22,46 +24,57 @@ class PieceNetwork:
 
     def __init__(self, products: Products, num_rows: int, num_learned: int) -> None:
         """Makes room for R = `num_rows`, of which the first N = `num_learned` have gradients."""
-        self._products = products
-        widths = [len(bias) for bias in products.biases]
+        self._products, self._num_learned = products, num_learned
         outputs = len(products.heads)
-        # [R, F] what the first layer gets, and what each hidden one makes
-        self._inputs = [np.empty((num_rows, width), np.float32) for width in (0, *widths)]
+        widths = [len(matrix) for matrix in (*products.to_hidden, products.to_heads)]
+        memory = [np.empty(num_rows * max(pair), np.float32) for pair in pairwise((0, *widths, 0))]
+        # [R, F + 1] what each layer gets, the heads last, and [N, F + 1] the gradients by that, but
+        # for the first. Each lies where the layer above has what it gets, since that is used up by
+        # then, and memory that was used shortly before is in the processor's cache.
+        self._inputs = [
+            _rows(part, num_rows, width) for part, width in zip(memory[:-1], widths, strict=True)
+        ]
+        self._gradients = [
+            _rows(part, num_learned, width)
+            for part, width in zip(memory[2:], widths[1:], strict=True)
+        ]
+        self._inputs[0][:, -1] = 1
+        self._made = np.empty((num_rows, outputs), np.float32)
         self._outputs = np.empty((outputs, num_rows), np.float32)
         self.gradient = np.empty((outputs, num_learned), np.float32)  # by the first N outputs
-        # [N, F] that by what each hidden layer makes
-        self._gradients = [np.empty((num_learned, width), np.float32) for width in widths]
-        self._ones = np.ones(num_learned, np.float32)
 
     def forward(self, features: Floats) -> Floats:
         """What the heads make [P+1, R] of features [R, F]: the policy's, then the baseline.
 
-        The array is overwritten by the next piece, and the features are kept until `backward`.
+        The array is overwritten by the next piece.
         """
-        self._inputs[0], products = features, self._products
-        for index, (weight, bias) in enumerate(zip(products.forward, products.biases, strict=True)):
-            sums = self._inputs[index + 1]
-            np.dot(self._inputs[index], weight.T, out=sums)
-            np.add(sums, bias, out=sums)
+        products = self._products
+        inputs, *made = self._inputs
+        inputs[:, :-1] = features
+        for matrix, sums in zip(products.to_hidden, made, strict=True):
+            np.dot(inputs, matrix, out=sums)
             products.activation.apply(sums)
-        np.dot(products.heads, self._inputs[-1].T, out=self._outputs)
-        return np.add(self._outputs, products.head_biases, out=self._outputs)
+            inputs = sums
+        np.dot(inputs, products.to_heads, out=self._made)
+        np.copyto(self._outputs, self._made.T)
+        return self._outputs
 
     def backward(self, gradients: dict[str, Floats]) -> None:
         """Writes the gradients by name, given `gradient` [P+1, N] by what the heads have made.
 
         It uses up what the forward pass has left.
         """
-        num_learned, activation = len(self._ones), self._products.activation
-        made = self._inputs[-1][:num_learned]
-        weights, biases = np.dot(self.gradient, made), np.dot(self.gradient, self._ones)
-        gradients["policy.weight"][...], gradients["policy.bias"][...] = weights[:-1], biases[:-1]
-        gradients["baseline.weight"][...], gradients["baseline.bias"][...] = weights[-1], biases[-1]
-        following, weight = self.gradient.T, self._products.heads
-        for index in reversed(range(len(self._gradients))):
-            gradient = np.dot(following, weight, out=self._gradients[index])  # [N, F]
-            activation.multiply_by_slope(gradient, self._inputs[index + 1][:num_learned])
-            inputs = self._inputs[index][:num_learned]
-            np.dot(gradient.T, inputs, out=gradients[f"torso.{index}.weight"])
-            np.dot(self._ones, gradient, out=gradients[f"torso.{index}.bias"])
-            following, weight = gradient, self._products.hidden[index]
+        products = self._products
+        inputs = [rows[: self._num_learned] for rows in self._inputs]
+        split(HEADS, np.dot(self.gradient, inputs[-1]), gradients)
+        following, matrix = self.gradient.T, products.heads
+        for index in reversed(range(len(products.layers))):
+            # `matmul`, and not `dot`, which would copy the rows that are cut.
+            gradient = np.matmul(following, matrix, out=self._gradients[index])  # [N, F + 1]
+            products.activation.multiply_by_slope(gradient, inputs[index + 1])
+            following, matrix = gradient[:, :-1], products.hidden[index]  # the 1 was no layer's
+            split(products.layers[index], np.matmul(following.T, inputs[index]), gradients)
+
+
+def _rows(memory: Floats, number: int, width: int) -> Floats:
+    return memory[: number * width].reshape(number, width)

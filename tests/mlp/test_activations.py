@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
-from impala_redis.common.mlp import activations
-from impala_redis.common.mlp.activations import Activation, activation_of
+from impala_redis.common.mlp.activations import (
+    RELU,
+    TANH,
+    TANH_BY_EXP,
+    Activation,
+    activation_of,
+)
 
-TANHS = {
-    "tanh": Activation(1.0, activations._tanh, activations._by_tanhs_slope),
-    "tanh by exp": Activation(2.0, activations._tanh_of_half, activations._by_tanhs_slope),
-}
+TANHS = {"tanh": TANH, "tanh by exp": TANH_BY_EXP}
 
 
 @pytest.mark.parametrize("tanh", TANHS.values(), ids=TANHS)
@@ -35,6 +37,13 @@ def test_a_sum_that_is_no_number_stays_none(tanh: Activation) -> None:
     assert np.isnan(outputs).tolist() == [[True, False]]
 
 
+@pytest.mark.parametrize("activation", [RELU, TANH, TANH_BY_EXP], ids=["relu", *TANHS])
+def test_one_sum_of_each_activation_makes_exactly_one(activation: Activation) -> None:
+    sums = np.full((40, 65), activation.sum_of_one, np.float32)  # whole vectors, and what is left
+    activation.apply(sums)
+    assert (sums == 1).all()
+
+
 def test_the_slope_of_tanh_is_one_less_its_square() -> None:
     gradients, outputs = np.float32([[3, -2]]), np.float32([[0.5, -1.0]])
     activation_of("tanh").multiply_by_slope(gradients, outputs)
@@ -44,6 +53,7 @@ def test_the_slope_of_tanh_is_one_less_its_square() -> None:
 def test_relu_and_its_slope_cut_off_what_is_not_above_zero() -> None:
     # given
     relu = activation_of("relu")
+    assert relu is RELU
     outputs, gradients = np.float32([[-3, 0, 2]]), np.float32([[5, 6, 7]])
 
     # when
@@ -55,10 +65,12 @@ def test_relu_and_its_slope_cut_off_what_is_not_above_zero() -> None:
     assert gradients.tolist() == [[0, 0, 7]]
 
 
-@pytest.mark.parametrize(("found", "factor"), [(["X86_V3", "X86_V4"], 1.0), (["X86_V3"], 2.0)])
+@pytest.mark.parametrize(
+    ("found", "tanh"), [(["X86_V3", "X86_V4"], TANH), (["X86_V3"], TANH_BY_EXP)]
+)
 def test_tanh_is_computed_by_exp_where_its_fast_instructions_are_missing(
-    found: list[str], factor: float, monkeypatch: pytest.MonkeyPatch
+    found: list[str], tanh: Activation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extensions = {"SIMD Extensions": {"found": found}}
     monkeypatch.setattr(np, "show_config", lambda mode: extensions)
-    assert activation_of("tanh").factor == factor
+    assert activation_of("tanh") is tanh
