@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # What is counted, and the seconds of a run, stay far below it.
 MOST = 2.0**52
-# TensorBoard's import takes 0.2 s: a short run pays for it once, after the training.
+# TensorBoard's import takes time: a short run pays for it once, after the training.
 TENSORBOARD_AFTER_S = 5.0
 
 

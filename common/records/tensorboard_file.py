@@ -20,11 +20,11 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import (
     MultilineChartContent,
 )
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG, PLUGIN_NAME
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from impala_redis.common.files import open_to_append
 from impala_redis.common.records import figures
 from impala_redis.common.records.figures import Figure
+from impala_redis.common.records.tfrecord import framed
 
 
 class EventFile:
@@ -34,7 +34,6 @@ class EventFile:
         """Hides the events of earlier files from `purge_step` on, if there is one."""
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
         self._file = open_to_append(run_dir / name)
-        self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if purge_step is not None:
             start = SessionLog(status=SessionLog.START)
@@ -52,7 +51,7 @@ class EventFile:
 
     def _write(self, event: Event) -> None:
         try:
-            self._records.write(event.SerializeToString())
+            self._file.write(framed(event.SerializeToString()))
             self._file.flush()
         except OSError:
             with contextlib.suppress(OSError):  # what was refused is refused once more
