@@ -23,21 +23,30 @@ _STDLIB = sysconfig.get_path("stdlib") + "/"
 _INSTALLED = (_STDLIB, *(sysconfig.get_path(name) + "/" for name in ("platlib", "purelib")))
 
 
-@contextlib.contextmanager
-def named(env_id: str, doing: str) -> Iterator[None]:
-    """Turns what an environment's code raises into EnvironmentFailed, with its id, file and line.
+class Named:
+    """A block in which an environment's code runs; it may be entered again and again.
 
-    A KeyboardInterrupt or an exit that the code asks for is an error like any other. In a process
+    What is raised there becomes EnvironmentFailed, with the environment's id, file and line. A
+    KeyboardInterrupt or an exit that the code asks for is an error like any other. In a process
     that the code has forked it ends that process, which is no second actor.
     """
-    process = os.getpid()
-    try:
-        yield
-    except UnsupportedEnvironment:  # our own words
-        raise
-    except BaseException as error:  # a panic in Rust is no Exception
-        end_if_forked(error, process)
-        failure = EnvironmentFailed(f"{env_id} failed in {doing}: {what(error)}{where(error)}")
+
+    def __init__(self, env_id: str, doing: str) -> None:
+        self._env_id, self._doing = env_id, doing
+        self._process = 0
+
+    def __enter__(self) -> None:
+        self._process = os.getpid()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, UnsupportedEnvironment):  # that is our own words
+            return
+        end_if_forked(error, self._process)
+        failure = EnvironmentFailed(
+            f"{self._env_id} failed in {self._doing}: {what(error)}{where(error)}"
+        )
         failure.frames = frames(error)
         raise failure from error
 

@@ -84,6 +84,8 @@ class VectorEnvironment:
         """
         env_id = user_module.make_findable(env_id)
         self._env_id, self._info_keys = env_id, info_keys
+        self._resetting = failures.Named(env_id, "reset")
+        self._stepping = failures.Named(env_id, "step")
         self._env = _make(env_id, num_envs, recorder, info_keys)
         self.num_envs = num_envs
         observations, actions = self._env.single_observation_space, self._env.single_action_space
@@ -98,12 +100,12 @@ class VectorEnvironment:
     def reset(self, seed: int) -> NDArray[np.generic]:
         """First observations [N, ...]; each environment gets a seed derived from `seed`."""
         self.seed = usable_seed(seed, self.num_envs)
-        with failures.named(self._env_id, "reset"):
+        with self._resetting:
             return self._encoder.encode(self._env.reset(seed=self.seed)[0])
 
     def step(self, actions: Array) -> StepResult:
         """Plays actions [N, ...] that fit the spec's `action`. Raises EnvironmentFailed."""
-        with failures.named(self._env_id, "step"):
+        with self._stepping:
             observations, rewards, ended, cut, infos = self._env.step(self._decoder.decode(actions))
             if rewards is None or np.size(rewards) != self.num_envs:
                 raise UnsupportedEnvironment(reward_refusal(self._env_id, rewards))
