@@ -10,7 +10,8 @@ from impala_redis.common.acting.policy import Flags, Policy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.features import features
 from impala_redis.common.blocks.weights import Weights
-from impala_redis.common.mlp.activations import activation_of
+from impala_redis.common.mlp.network import PlainNetwork
+from impala_redis.common.mlp.products import Products
 from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
 from impala_redis.common.run.spec import RunSpec
 
@@ -20,34 +21,29 @@ class MlpPolicy(Policy):
 
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
         super().__init__(spec, rng)
-        self._activation = activation_of(spec.activation)
+        self._parameters: Weights = {}  # the arrays of the last weights loaded
+        self._products: Products | None = None
+        self._network: PlainNetwork | None = None  # for as many environments as there were last
 
     def remember(self, actions: Actions, rewards: Floats) -> None:
         """Does nothing: these networks have no extra inputs."""
 
     def _load(self, weights: Weights) -> None:
-        factor = np.float32(self._activation.factor)
-        names = [f"torso.{index}" for index in range(len(self._spec.hidden_sizes))]
-        self._torso = [  # (weight [in, out], bias [out]), times the factor
-            (weights[f"{name}.weight"].T.copy("C") * factor, weights[f"{name}.bias"] * factor)
-            for name in names
-        ]
-        self._head = weights["policy.weight"], weights["policy.bias"][:, None]  # [P, in], [P, 1]
+        self._parameters.update(weights)
+        if self._products is None:
+            self._products = Products(self._spec, self._parameters)
+        self._products.refresh()
         self._log_stds = None
         if self._spec.action.kind == "continuous":
             self._log_stds = weights["log_std"].clip(LOG_STD_LEAST, LOG_STD_MOST)  # [D]
 
     @np.errstate(over="ignore")  # an infinite sum of a hidden layer has a finite tanh
     def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:
-        x = features(self._spec.observation, inputs)
-        for weight, bias in self._torso:
-            x = x @ weight
-            x += bias
-            self._activation.apply(x)
-        weight, bias = self._head
-        # In memory [P, N]: what is computed for each environment from few outputs takes half the
-        # time when these lie in long rows.
-        outputs = (weight @ x.T + bias).T
+        if self._network is None or self._network.num_rows != len(inputs):
+            assert self._products is not None  # `load` was called
+            self._network = PlainNetwork(self._products, len(inputs), 0)
+        made = self._network.forward(features(self._spec.observation, inputs))
+        outputs = made[:-1].T  # without the baseline
         if self._log_stds is None:
             return outputs
         if self._spec.action.bounded:

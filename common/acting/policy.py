@@ -45,7 +45,10 @@ class Policy(ABC):
         return likeliest(self._spec.action, self.outputs(observations, is_first))
 
     def outputs(self, observations: Observations, is_first: Flags) -> Floats:
-        """The policy head's outputs [N, P] for the next observations [N, ...]."""
+        """The policy head's outputs [N, P] for the next observations [N, ...].
+
+        They may be overwritten by the next call.
+        """
         if self._spec.observation.frame_stack > 1:
             observations = self._stack.push(observations, is_first)
         return self._outputs(observations, is_first)

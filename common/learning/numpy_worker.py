@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from impala_redis.common.blocks.features import features
 from impala_redis.common.mlp.actions import actions_of
 from impala_redis.common.mlp.loss import LossRows, Sums, Weighting, impala_loss, no_sums
-from impala_redis.common.mlp.network import PieceNetwork
+from impala_redis.common.mlp.network import PlainNetwork
 from impala_redis.common.mlp.parameters import Layout, views, zeros
 from impala_redis.common.mlp.products import Products
 from impala_redis.common.run.config import LossSettings
@@ -55,7 +55,7 @@ class Worker:
         """`products` are those of the update; `log_std` [D] is there if an action is numbers."""
         self._spec, self._settings, self._products = spec, settings, products
         self._actions = actions_of(spec.action, log_std)
-        self._networks: dict[int, PieceNetwork] = {}
+        self._networks: dict[int, PlainNetwork] = {}
         self._of_piece = zeros(layout)
         self._views = views(layout, self._of_piece)
         self._by_log_std = self._views.get("log_std", np.empty(0, np.float32))
@@ -77,7 +77,7 @@ class Worker:
                 network.backward(self._views)
                 self.gradient += self._of_piece
 
-    def _loss(self, network: PieceNetwork, task: Task, piece: slice) -> Sums:
+    def _loss(self, network: PlainNetwork, task: Task, piece: slice) -> Sums:
         """The forward pass and the loss, which gives the gradient by the network's outputs."""
         observation = self._spec.observation
         seen = task.observations[:, piece].reshape(-1, *observation.shape)
@@ -94,12 +94,12 @@ class Worker:
         task.rhos[:, piece] = rhos
         return sums
 
-    def _network_for(self, columns: int) -> PieceNetwork:
+    def _network_for(self, columns: int) -> PlainNetwork:
         if columns not in self._networks:
             if len(self._networks) == MOST_SIZES:
                 self._networks.clear()
             steps = self._spec.unroll_length
-            self._networks[columns] = PieceNetwork(
+            self._networks[columns] = PlainNetwork(
                 self._products, (steps + 1) * columns, steps * columns
             )
         return self._networks[columns]

@@ -1,12 +1,14 @@
-"""A plain network's forward pass, and the gradients of its parameters, for one piece of a batch.
+"""A plain network's forward pass, and the gradients of its parameters, for a number of rows.
 
 `common.networks.network` computes the same in torch, with gradients by autograd.
 
-A piece has R = (T+1) * C rows, time first, for C columns. Layers get [R, F+1] numbers, the last of
-which is 1 (`common.mlp.products`). What the heads make is turned to have the outputs first,
-[P+1, R]: then sums over the few choices of a policy run along the rows. The last C rows are the
-observations after the unroll. Only their baselines count, and without a gradient, so that the
-backward pass is made for the first N = T * C rows.
+A learner's rows are a piece of a batch: R = (T+1) * C of them, time first, for C columns. The last
+C rows are the observations after the unroll. Only their baselines count, and without a gradient, so
+that the backward pass is made for the first N = T * C rows. An actor's rows have no backward pass.
+
+Layers get [R, F+1] numbers, the last of which is 1 (`common.mlp.products`). What the heads make is
+turned to have the outputs first, [P+1, R]: then sums over the few choices of a policy run along the
+rows.
 """
 
 from itertools import pairwise
@@ -19,12 +21,12 @@ from impala_redis.common.mlp.products import HEADS, Products, split
 Floats = NDArray[np.float32]
 
 
-class PieceNetwork:
-    """The network for pieces of one size; its memory is kept from piece to piece."""
+class PlainNetwork:
+    """The network for rows of one number; its memory is kept from pass to pass."""
 
     def __init__(self, products: Products, num_rows: int, num_learned: int) -> None:
         """Makes room for R = `num_rows`, of which the first N = `num_learned` have gradients."""
-        self._products, self._num_learned = products, num_learned
+        self._products, self.num_rows, self._num_learned = products, num_rows, num_learned
         outputs = len(products.heads)
         widths = [len(matrix) for matrix in (*products.to_hidden, products.to_heads)]
         memory = [np.empty(num_rows * max(pair), np.float32) for pair in pairwise((0, *widths, 0))]
@@ -46,7 +48,7 @@ class PieceNetwork:
     def forward(self, features: Floats) -> Floats:
         """What the heads make [P+1, R] of features [R, F]: the policy's, then the baseline.
 
-        The array is overwritten by the next piece.
+        The array is overwritten by the next pass.
         """
         products = self._products
         inputs, *made = self._inputs

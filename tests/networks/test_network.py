@@ -31,7 +31,8 @@ from small_networks import (
 def acting(policy: Policy, observations: NDArray[np.generic]) -> NDArray[np.float32]:
     """The policy's outputs in the first row of episodes."""
     policy.begin(len(observations))
-    return policy.outputs(observations, np.ones(len(observations), np.bool_))
+    outputs = policy.outputs(observations, np.ones(len(observations), np.bool_))
+    return outputs.copy()  # the next call may overwrite them
 
 
 def learning(
