@@ -174,7 +174,7 @@ class ActorProgram:
                 continue
             if not courier.wait_for_room(LOOK_S):
                 continue
-            weights = courier.take_weights()
+            weights = courier.weights.take()
             if weights is not None:
                 actor.policy.load(*weights)
             try:
@@ -278,7 +278,7 @@ class ActorProgram:
             "published_version": courier.published_version,
             **courier.books(),
             "waited_s": round(courier.waited_s, 1),
-            "weights_refused": courier.weights_refused,
+            "weights_refused": courier.weights.refused,
         }
 
 

@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 
 from impala_redis.common.acting.signs import LearnerSigns
 from impala_redis.common.acting.together import taken_together
-from impala_redis.common.acting.weights import unpack_reply
+from impala_redis.common.acting.weights import Newcomers
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
 from impala_redis.common.blocks.weights import VersionedWeights
-from impala_redis.common.errors import ImpalaError, MessageRefused, RedisUnreachable, RunMissing
+from impala_redis.common.errors import ImpalaError, RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.actor_link import ActorLink
-from impala_redis.common.transport.replies import News, PushReply
+from impala_redis.common.transport.replies import News, PushReply, WeightsReply
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ Reply = TypeVar("Reply")
 RING_BLOCKS = 8
 # While the list is full, it is looked at again after pauses from the first to the last.
 FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.05
+# Weights up to this size come with the reply of every push, and save the round trip for newer ones.
+LIGHT_WEIGHTS_BYTES = 32 * 1024
 BEAT_INTERVAL_S = 1.0
 # An actor silent for this long is no longer listed.
 BEAT_EXPIRES_S = 10.0
@@ -66,15 +68,15 @@ class Courier:
         self._being_sent = 0  # blocks
         self._blocks = spec.queue_policy == "block"  # rather than let a block be dropped
         self._most_together = 1 if self._blocks else link.most_together  # one finds room sooner
+        self._weights_are_light = 4 * spec.num_parameters <= LIGHT_WEIGHTS_BYTES
         self._redis_away = False  # whether the last attempt had no answer
         self._changed = threading.Condition()
         self._closing = False
         self._flush_until = 0.0  # by time.monotonic, once it closes
-        self._newest: VersionedWeights | None = None  # not taken yet
-        self._version = -1  # the last version that was read, refused ones included
+        self.weights = Newcomers(spec)
         self._sequence = 0
         self._next_beat = 0.0
-        self.generated = self.accepted = self.shed_local = self.weights_refused = 0
+        self.generated = self.accepted = self.shed_local = 0
         self.push_unknown = 0  # blocks whose push was given up at the end, without an answer
         self.left_over = 0  # blocks that the end of the run or of the actor kept out of the list
         self.waited_s = 0.0  # that the environments stood still for room in the list
@@ -87,7 +89,7 @@ class Courier:
 
     def start(self, first: VersionedWeights) -> None:
         """Begins to carry for an actor that acts on the weights `first`."""
-        self._version = self.published_version = first.version
+        self.weights.version = self.published_version = first.version
         self._thread.start()
 
     def hand_over(self, block: Block) -> None:
@@ -118,12 +120,6 @@ class Courier:
 
     def _wants_a_block(self) -> bool:
         return not self._ring or self._redis_away or self.over
-
-    def take_weights(self) -> VersionedWeights | None:
-        """The newest weights if they have not been taken yet."""
-        with self._changed:
-            newest, self._newest = self._newest, None
-        return newest
 
     @property
     def silent_s(self) -> float:
@@ -199,7 +195,9 @@ class Courier:
 
         def push() -> PushReply:
             self._beat_if_due()  # what is repeated may take long
-            return self._link.push_together(self._producer, first, messages, *queue)
+            return self._link.push_together(
+                self._producer, first, messages, *queue, self._weights_are_light
+            )
 
         reply = self._repeat(push)
         while reply is not None and reply.fate == "full" and self._room_comes():
@@ -213,7 +211,7 @@ class Courier:
             else:
                 self.accepted += len(blocks)
         if reply is not None and reply.fate != "full":
-            self._repeat(partial(self._follow, reply.news))
+            self._repeat(partial(self._follow, reply.news, reply.weights))
 
     def _room_comes(self) -> bool:
         """Waits until the list has room; False when the run or the actor ends before that."""
@@ -240,31 +238,25 @@ class Courier:
             raise RunMissing("the run has no spec any more")
         self._follow(news)
 
-    def _follow(self, news: News) -> None:
-        """Acts on the news of the run: its end, its replacement, its newer weights, its learner."""
+    def _follow(self, news: News, weights: WeightsReply | None = None) -> None:
+        """Acts on the news of the run: its end, its replacement, its newer weights, its learner.
+
+        `weights` are those that came with the news.
+        """
         self.published_version = news.weights_version
         self._learner.note(news.renewed_at, time.monotonic())
         if news.state != "running":
             self.over = self.run_finished = True
         elif news.spec_digest != self._spec_digest:
             self.over = True
-        elif news.weights_version not in (-1, self._version):
+        elif news.weights_version not in (-1, self.weights.version):
             # Lower ones too: after a wipe a learner may go on from an older checkpoint.
-            self._fetch_weights()
+            self._take(weights or self._link.read_weights())
 
-    def _fetch_weights(self) -> None:
-        reply = self._link.read_weights()
-        if reply is None:
-            return
-        try:
-            newest = unpack_reply(reply, self._spec)
-        except MessageRefused as error:
-            log.warning("kept the old weights: %s", error)
-            self.weights_refused += 1
-        else:
-            with self._changed:
-                self._newest = newest
-        self.published_version = self._version = reply.version  # refused ones are read once, too
+    def _take(self, weights: WeightsReply | None) -> None:
+        if weights is not None:
+            self.weights.put(weights)
+            self.published_version = weights.version
 
     def _repeat(self, attempt: Callable[[], Reply]) -> Reply | None:
         """What `attempt` returns once Redis answers; None only if the actor closes before that."""

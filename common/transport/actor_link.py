@@ -10,11 +10,14 @@ from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.replies import (
     NEWS_OF_SPEC,
+    WEIGHTS,
+    BlockFate,
     News,
     PushReply,
     news_from,
     of_kinds,
     pipeline_replies,
+    weights_from,
     without_errors,
 )
 
@@ -54,22 +57,25 @@ class ActorLink(Link):
         messages: Sequence[bytes],
         queue_blocks: int,
         queue_policy: str = "drop-oldest",
+        with_weights: bool = False,
     ) -> PushReply:
         """Pushes blocks of the sequences `first`, `first` + 1, ... as `push` does one of them.
 
         All of them are stored or none: none when one of them is a duplicate, or, with the policy
         "block", when there is no room for all. At a list that holds fewer the oldest are dropped.
+        With `with_weights` the published weights come back, too, old ones as well as new ones.
         """
         with self._asking():
-            push = (producer, first, queue_blocks, queue_policy)
+            push = (producer, first, queue_blocks, queue_policy, with_weights)
             commands = push_commands(self.keys, messages, *push)
             *_, executed = without_errors(round_trip(self.client, commands))
-            begun, _, stored, version, spec = without_errors(executed)
+            begun, _, stored, published, spec = without_errors(executed)
             of_kinds([begun, stored], int, int)
-        news = news_from(version, spec)
+        news = news_from(published[0], spec)
         if news is None:
             raise RunMissing(f"the run {self.run!r} has no spec any more")
-        return PushReply("stored" if stored else "full" if begun == -1 else "duplicate", news)
+        fate: BlockFate = "stored" if stored else "full" if begun == -1 else "duplicate"
+        return PushReply(fate, news, weights_from(published) if with_weights else None)
 
     def has_room(self, queue_blocks: int) -> bool:
         """Whether the list is shorter than that: the cheap question before a block is sent."""
@@ -137,8 +143,9 @@ def push_commands(
     first: int,
     queue_blocks: int,
     queue_policy: str,
+    with_weights: bool = False,
 ) -> list[tuple[Any, ...]]:
-    """The transaction of a push, which also reads what is new."""
+    """The transaction of a push, which also reads what is new, and the weights if asked for."""
     books = [keys.trajectories, keys.pushing, keys.stats, keys.seq]
     number = len(messages)
     push = (producer, first + number - 1, queue_blocks, queue_policy, number)
@@ -147,7 +154,7 @@ def push_commands(
         fcall("push_begin", books, *push),
         ("RPUSHX", keys.pushing, *messages),
         fcall("push_end", books, *push),
-        ("HGET", keys.weights, "version"),
+        ("HMGET", keys.weights, *(WEIGHTS if with_weights else WEIGHTS[:1])),
         ("HMGET", keys.spec, *NEWS_OF_SPEC),
         ("EXEC",),
     ]

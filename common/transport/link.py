@@ -13,7 +13,7 @@ from impala_redis.common.errors import RedisDenied, ServerDemoted, UnsuitableSer
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.transport import functions
 from impala_redis.common.transport.keys import Keys
-from impala_redis.common.transport.replies import SpecReply, WeightsReply, whole_number
+from impala_redis.common.transport.replies import WEIGHTS, SpecReply, WeightsReply, weights_from
 
 
 class Link:
@@ -53,12 +53,7 @@ class Link:
     def read_weights(self) -> WeightsReply | None:
         """The published weights; None before there are any."""
         with self._asking():
-            version, message, digest = self.client.hmget(
-                self.keys.weights, ["version", "payload", "digest"]
-            )
-        if version is None or message is None or digest is None:
-            return None
-        return WeightsReply(whole_number(version, -1), message, digest.decode(errors="replace"))
+            return weights_from(self.client.hmget(self.keys.weights, WEIGHTS))
 
     def _find_node(self) -> None:
         """Goes to the node of a cluster that has the run: a read with a key leads there."""

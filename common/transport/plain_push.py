@@ -35,8 +35,9 @@ class PlainActorLink(ActorLink):
         messages: Sequence[bytes],
         queue_blocks: int,
         queue_policy: str = "block",
+        with_weights: bool = False,
     ) -> PushReply:
-        """Pushes blocks if the run goes on and there is room for them.
+        """Pushes blocks if the run goes on and there is room for them; no weights come back.
 
         Raises RunMissing when there is no run.
         """

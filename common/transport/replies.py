@@ -38,6 +38,9 @@ class WeightsReply(NamedTuple):
         return hashlib.sha256(self.message).hexdigest() == self.digest
 
 
+# The fields of WeightsReply, as they stand in Redis.
+WEIGHTS = ("version", "payload", "digest")
+
 # What an actor leaves in its heartbeat.
 HEARTBEAT = (
     *("host", "pid", "started_unix_s", "frames", "frames_per_s", "episodes", "weights_version"),
@@ -66,6 +69,7 @@ class PushReply(NamedTuple):
 
     fate: BlockFate
     news: News
+    weights: WeightsReply | None = None  # the published ones, if they were asked for
 
     @property
     def stored(self) -> bool:
@@ -79,6 +83,14 @@ def news_from(version: bytes | None, spec: Sequence[bytes | None]) -> News | Non
     if digest is None or state is None:
         return None
     return News(whole_number(version, -1), digest, state, renewed_at or "")
+
+
+def weights_from(fields: Sequence[bytes | None]) -> WeightsReply | None:
+    """The weights in the fields WEIGHTS; None when one is missing."""
+    version, message, digest = fields
+    if version is None or message is None or digest is None:
+        return None
+    return WeightsReply(whole_number(version, -1), message, digest.decode(errors="replace"))
 
 
 def what_was_mended(mended: Sequence[bytes], unexplained: int) -> str:

@@ -609,7 +609,7 @@ def test_a_learner_that_renews_its_lease_is_not_away(run: Run) -> None:
 
     # when it does so no more, whatever it publishes
     run.learner.publish(2, message(2))
-    eventually(carrier.take_weights)
+    eventually(carrier.weights.take)
     eventually(lambda: carrier.learner_away_s > 0.5)
 
 
@@ -656,11 +656,11 @@ def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
     assert isinstance(link, CountingLink)
     carrier.hand_over(numbered(1))
     eventually(lambda: carrier.accepted == 1)
-    assert (carrier.take_weights(), link.fetched) == (None, 0)
+    assert (carrier.weights.take(), link.fetched) == (None, 0)
 
     # when a new version is published, with no block to push
     run.learner.publish(2, message(2))
-    fresh = eventually(carrier.take_weights)
+    fresh = eventually(carrier.weights.take)
 
     # then it is handed over, once
     assert fresh.version == 2
@@ -669,12 +669,36 @@ def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
         carrier.hand_over(numbered(number))
         eventually(lambda: len(carrier._ring) == 0)
     eventually(lambda: carrier.accepted == 5)
-    assert (carrier.take_weights(), link.fetched) == (None, 1)
+    assert (carrier.weights.take(), link.fetched) == (None, 1)
 
     # and of several new ones, the newest
     run.learner.publish(3, message(3))
     run.learner.publish(4, message(4))
-    eventually(lambda: (f := carrier.take_weights()) is not None and f.version == 4)
+    eventually(lambda: (f := carrier.weights.take()) is not None and f.version == 4)
+
+
+@pytest.mark.parametrize(("light_bytes", "fetched"), [(courier.LIGHT_WEIGHTS_BYTES, 0), (0, 1)])
+def test_only_weights_that_are_heavy_take_a_round_trip_of_their_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch, light_bytes: int, fetched: int
+) -> None:
+    # given an actor that asks for what is new with its pushes alone
+    monkeypatch.setattr(courier, "LIGHT_WEIGHTS_BYTES", light_bytes)
+    monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 1000.0)
+    carrier = run.courier(CountingLink)
+    link = run.links[-1]
+    assert isinstance(link, CountingLink)
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.accepted == 1)
+
+    # when new weights are published before a push
+    run.learner.publish(2, message(2))
+    carrier.hand_over(numbered(2))
+    fresh = eventually(carrier.weights.take)
+
+    # then
+    assert fresh.version == 2
+    assert all(np.array_equal(fresh.weights[name], w) for name, w in weights(2.0).items())
+    assert link.fetched == fetched
 
 
 def test_what_is_published_is_known_with_the_weights_that_are_loaded(run: Run) -> None:
@@ -686,14 +710,14 @@ def test_what_is_published_is_known_with_the_weights_that_are_loaded(run: Run) -
     run.learner.publish(7, message(7))
     made.hand_over(numbered(1))
     eventually(lambda: made.published_version == 7)
-    assert eventually(made.take_weights).version == 7
+    assert eventually(made.weights.take).version == 7
 
 
 def test_a_learner_that_starts_again_from_an_older_version_is_followed(own_run: Run) -> None:
     # given an actor that acts on version 9
     carrier = own_run.courier()
     own_run.learner.publish(9, message(9))
-    assert eventually(carrier.take_weights).version == 9
+    assert eventually(carrier.weights.take).version == 9
 
     # when server and learner are lost, and an older checkpoint is gone on from
     own_run.operator.flushall()
@@ -702,7 +726,7 @@ def test_a_learner_that_starts_again_from_an_older_version_is_followed(own_run: 
     own_run.learner.announce(SPEC.to_json(), SPEC.fingerprint, "running")
 
     # then the actor acts on what that learner publishes
-    assert eventually(carrier.take_weights, 5.0).version == 4
+    assert eventually(carrier.weights.take, 5.0).version == 4
 
 
 @pytest.mark.fault(38)
@@ -727,21 +751,21 @@ def test_weights_that_are_not_right_are_refused_and_the_old_ones_kept(
             run.learner.keys.weights,
             mapping={"payload": message(2), "digest": "0" * 64, "version": 2},
         )
-    eventually(lambda: carrier.weights_refused == 1)
+    eventually(lambda: carrier.weights.refused == 1)
 
     # then it keeps what it has, says so, and does not ask again
-    assert carrier.take_weights() is None
+    assert carrier.weights.take() is None
     assert "kept the old weights" in caplog.text
     carrier.hand_over(numbered(1))
     eventually(lambda: carrier.accepted == 1)
     link = run.links[-1]
     assert isinstance(link, CountingLink)
-    assert (carrier.weights_refused, link.fetched) == (1, 1)
+    assert (carrier.weights.refused, link.fetched) == (1, 1)
     assert not carrier.over
 
     # and goes on with the next good ones
     run.learner.publish(3, message(3))
-    assert eventually(carrier.take_weights).version == 3
+    assert eventually(carrier.weights.take).version == 3
 
 
 # The run's end, and the courier's.

@@ -33,8 +33,29 @@ def test_a_push_stores_the_block_counts_it_and_brings_the_news(
     assert monitor.read_books()["produced"] == 1
     # and the reply tells of weights and spec
     digest = hashlib.sha256(b'{"a": 1}').hexdigest()
-    assert reply == ("stored", (7, digest, "running", ""))
+    assert reply == ("stored", (7, digest, "running", ""), None)
     assert actor.read_news() == reply.news
+
+
+def test_a_push_brings_the_weights_to_whom_they_are_light(
+    learner: LearnerLink, actor: ActorLink
+) -> None:
+    # given a run without weights
+    without = actor.push_together("a#1", 1, [b"block"], 4, with_weights=True)
+    assert (without.stored, without.news.weights_version, without.weights) == (True, -1, None)
+
+    # when some are published
+    learner.publish(7, b"weights")
+    reply = actor.push_together("a#1", 2, [b"block"], 4, with_weights=True)
+
+    # then they come with the news, as they would by themselves
+    assert reply.weights == actor.read_weights()
+    assert reply.weights is not None and reply.weights.intact
+    assert (reply.weights.version, reply.weights.message) == (7, b"weights")
+
+    # and also with a push that stores nothing
+    again = actor.push_together("a#1", 2, [b"block"], 4, with_weights=True)
+    assert (again.fate, again.weights) == ("duplicate", reply.weights)
 
 
 def test_the_bound_drops_the_oldest_and_counts_them(
