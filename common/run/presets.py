@@ -79,6 +79,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {
         "envs_per_actor": 1024,
         "batch_size": 1024,
+        "queue_blocks": 2,
+        "queue_policy": "block",  # what is played is trained on, and no step of it is dropped
         "stop_at_return": None,
         "total_frames": 20_000_000,
         "learning_rate_schedule": "linear",
