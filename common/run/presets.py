@@ -66,13 +66,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # hundred would still be at it when it is nearly there, overshoot and lose all.
     "cartpole": _CARTPOLE
     | {
-        "envs_per_actor": 64,
-        "batch_size": 64,
+        "envs_per_actor": 128,
+        "batch_size": 128,
         "queue_blocks": 1,
         "learning_rate": 6e-3,
         "learning_rate_schedule": "linear",
         "adam_beta1": 0.5,
-        "total_frames": 1_000_000,
+        "total_frames": 2_000_000,
     },
     # Made for frames a second, not for few frames to the goal: an update takes 32 times as many.
     "cartpole-throughput": _CARTPOLE
