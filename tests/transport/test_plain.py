@@ -97,6 +97,6 @@ def test_a_run_is_trained_by_actors_that_only_push_plainly(
     assert learner.code(60) == 0, learner.output
     books = monitor.read_books()
     assert residual(books) == 0
-    assert books["consumed"] >= 30_000 // (64 * 20)
+    assert books["consumed"] >= 30_000 // (128 * 20)
     assert books["foreign"] == books["produced"]
     assert books["dead_lettered"] == books["dup_push"] == 0

@@ -102,7 +102,7 @@ class PlayedActor:
         """The actor's loop, as in `ActorProgram._act`; returns steps/s."""
         began, frames = time.perf_counter(), self._actor.frames
         while time.perf_counter() - began < seconds:
-            fresh = self.courier.take_weights()
+            fresh = self.courier.weights.take()
             if fresh is not None:
                 self._actor.policy.load(*fresh)
             hand_over = functools.partial(self.courier.hand_over, self._actor.unroll())
