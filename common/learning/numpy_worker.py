@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 
 # What is made of a piece takes about this many bytes: less costs more calls, and more leaves the
 # caches. But products of wide layers are slow with fewer rows than this, whatever they leave.
-PIECE_BYTES, LEAST_ROWS = 2_800_000, 2_000
+PIECE_BYTES, LEAST_ROWS = 2_100_000, 2_000
 # Pieces of this many sizes have memory that is kept: usually there are one or two.
 MOST_SIZES = 3
 
@@ -106,8 +106,8 @@ class Worker:
 
 
 def bytes_of_a_column(spec: RunSpec) -> int:
-    """How much is made of a column: what hidden layers make, and the gradients by that."""
-    numbers = spec.observation.num_features + 2 * sum(spec.hidden_sizes)
+    """How much is made of a column: what hidden layers make, and the gradient by the last."""
+    numbers = spec.observation.num_features + sum(spec.hidden_sizes) + sum(spec.hidden_sizes[-1:])
     return 4 * (spec.unroll_length + 1) * numbers
 
 

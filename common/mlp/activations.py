@@ -18,8 +18,8 @@ class Activation(NamedTuple):
 
     factor: float  # the sums that `apply` gets are those of the layer, times this
     sum_of_one: float  # the sum that `apply` makes exactly 1 of
-    apply: Callable[[Floats], None]  # makes outputs [F, R] of the sums, in place
-    # Multiplies gradients [F, N] by the slope at the outputs [F, N], which it overwrites.
+    apply: Callable[[Floats], None]  # makes outputs of the sums, in place
+    # Multiplies gradients by the slope at the outputs of the same shape, which it overwrites.
     multiply_by_slope: Callable[[Floats, Floats], None]
 
 
