@@ -28,6 +28,7 @@ COMMANDS = {
     "actors": "bench_training.py --actors 1,2,4,8 --no-limits --json",
     "pixels": "bench_training.py --preset atari-fast --seconds 15 --json -- --num-actors 2 "
     "--envs-per-actor 8 --batch-size 16 --replay-share 0 --queue-blocks 4 --publish-interval-s 0",
+    "transport": "bench_transport.py --only moved --seconds 2 --repeat 3",
     "peers-fps": "bench_peers.py --what fps",
     "peers-solve": "bench_peers.py --what solve",
 }
@@ -41,6 +42,7 @@ TABLES = {
     "acting": (pages.acting_table, ("acting",)),
     "pixels": (pages.pixels_table, ("pixels",)),
     "actors": (pages.actors_table, ("actors",)),
+    "transport": (pages.transport_table, ("transport",)),
 }
 
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 from bench.steady import STAGES
+from bench.transport.moved import WORDS as MOVED
 
 Document = dict[str, Any]
 # The contestants in the words of the page.
@@ -156,6 +158,23 @@ def pixels_table(pixels: Document) -> str:
         ("share of that", share(of["share_of_shared"])),
     ]
     return table(("steps/s of Pong on 2 cores, shallow network", ""), rows)
+
+
+def transport_table(transport: Document) -> str:
+    """One actor to one learner through one server, by the size of a block."""
+    moved = transport["figures"]["moved"]
+    rows = []
+    for size, words in MOVED.items():
+        cells = [words]
+        for way in ("tcp", "unix"):
+            mb_per_s, shares = (
+                sorted(moved[f"{size}_{way}_{name}"]) for name in ("mb_per_s", "share")
+            )
+            ends = {"median": median(shares), "low": shares[0], "high": shares[-1]}
+            cells += [rounded(median(mb_per_s)), share(ends)]
+        rows.append(cells)
+    of = "of redis-benchmark"
+    return table(("block", "TCP, MB/s", of, "Unix socket, MB/s", of), rows)
 
 
 def peers_table(fps: Document, solve: Document) -> str:

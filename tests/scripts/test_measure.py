@@ -10,6 +10,8 @@ import pytest
 
 from support import ROOT
 
+SIZES = ("64 KiB", "512 KiB", "1 MiB")
+
 
 @pytest.fixture
 def measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
@@ -69,6 +71,25 @@ def test_figures_have_three_digits_that_count(measure: Any) -> None:
         *("1,230,000", "761", "100", "1.23", "0.123")
     ]
     assert measure.pages.spread(figure(2000.0)) == "2,000 (1,000 to 4,000)"
+
+
+def test_a_block_stands_with_both_ways_and_its_shares_of_redis_benchmark(measure: Any) -> None:
+    # given three repeats, each figure of another size
+    moved = {
+        f"{size}_{way}_{name}": [scale * step for step in (3, 1, 2)]
+        for size in ("64k", "512k", "1m")
+        for way, name, scale in (
+            *(("tcp", "mb_per_s", 100.0), ("tcp", "share", 0.25)),
+            *(("unix", "mb_per_s", 200.0), ("unix", "share", 0.125)),
+        )
+    }
+
+    # when
+    written = measure.pages.transport_table({"figures": {"moved": moved}})
+
+    # then
+    rows = [f"| {size} | 200 | 0.50 (0.25 to 0.75) | 400 | 0.25 (0.12 to 0.38) |" for size in SIZES]
+    assert written.splitlines()[2:] == rows
 
 
 def test_peers_stand_beside_each_other_in_frames_and_in_seconds(measure: Any) -> None:
