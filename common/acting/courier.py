@@ -33,7 +33,8 @@ Reply = TypeVar("Reply")
 RING_BLOCKS = 8
 # While the list is full, it is looked at again after pauses from the first to the last.
 FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.05
-# Weights up to this size come with the reply of every push, and save the round trip for newer ones.
+# Messages of weights up to this size come with each push's reply, and save a round trip for newer
+# ones.
 LIGHT_WEIGHTS_BYTES = 32 * 1024
 BEAT_INTERVAL_S = 1.0
 # An actor silent for this long is no longer listed.
@@ -68,7 +69,7 @@ class Courier:
         self._being_sent = 0  # blocks
         self._blocks = spec.queue_policy == "block"  # rather than let a block be dropped
         self._most_together = 1 if self._blocks else link.most_together  # one finds room sooner
-        self._weights_are_light = 4 * spec.num_parameters <= LIGHT_WEIGHTS_BYTES
+        self._weights_are_light = wire.weights_nbytes(spec) <= LIGHT_WEIGHTS_BYTES
         self._redis_away = False  # whether the last attempt had no answer
         self._changed = threading.Condition()
         self._closing = False
@@ -195,9 +196,8 @@ class Courier:
 
         def push() -> PushReply:
             self._beat_if_due()  # what is repeated may take long
-            return self._link.push_together(
-                self._producer, first, messages, *queue, self._weights_are_light
-            )
+            with_weights = self._weights_are_light and not self.weights.last_refused
+            return self._link.push_together(self._producer, first, messages, *queue, with_weights)
 
         reply = self._repeat(push)
         while reply is not None and reply.fate == "full" and self._room_comes():

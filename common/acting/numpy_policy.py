@@ -17,7 +17,7 @@ from impala_redis.common.run.spec import RunSpec
 
 
 class MlpPolicy(Policy):
-    """Hidden layers and the policy head, in numpy."""
+    """The hidden layers and the policy's outputs, in numpy."""
 
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
         super().__init__(spec, rng)
@@ -37,7 +37,8 @@ class MlpPolicy(Policy):
         if self._spec.action.kind == "continuous":
             self._log_stds = weights["log_std"].clip(LOG_STD_LEAST, LOG_STD_MOST)  # [D]
 
-    @np.errstate(over="ignore")  # an infinite sum of a hidden layer has a finite tanh
+    # An infinite sum of a hidden layer has a finite tanh.
+    @np.errstate(over="ignore", invalid="ignore")
     def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:
         if self._network is None or self._network.num_rows != len(inputs):
             assert self._products is not None  # `load` was called

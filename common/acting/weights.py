@@ -18,15 +18,18 @@ class Newcomers:
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
         self.version = -1  # the last that came, refused ones included
+        self.last_refused = False
         self.refused = 0
         self._newest: deque[VersionedWeights] = deque(maxlen=1)  # not taken yet
 
     def put(self, reply: WeightsReply) -> None:
         """Leaves weights for `take`; those that are refused are logged and counted instead."""
+        self.last_refused = False
         try:
             self._newest.append(unpack_reply(reply, self._spec))
         except MessageRefused as error:
             log.warning("kept the old weights: %s", error)
+            self.last_refused = True
             self.refused += 1
         self.version = reply.version  # refused ones are read once, too
 

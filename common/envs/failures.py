@@ -41,7 +41,7 @@ class Named:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, UnsupportedEnvironment):  # that is our own words
+        if error is None or isinstance(error, UnsupportedEnvironment):  # these are our own words
             return
         end_if_forked(error, self._process)
         failure = EnvironmentFailed(

@@ -1,7 +1,7 @@
 """What a hidden layer does to its sums, and the slope of that: tanh and relu, in place.
 
-The layer's weights are multiplied by the activation's factor before the products, so that no pass
-over the sums is needed for it.
+A layer's weights and biases are multiplied by the activation's factor before the products, so that
+no pass over the sums is needed for it.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,6 @@ class Activation(NamedTuple):
     """One function of the hidden layers."""
 
     factor: float  # the sums that `apply` gets are those of the layer, times this
-    sum_of_one: float  # the sum that `apply` makes exactly 1 of
     apply: Callable[[Floats], None]  # makes outputs of the sums, in place
     # Multiplies gradients by the slope at the outputs of the same shape, which it overwrites.
     multiply_by_slope: Callable[[Floats, Floats], None]
@@ -51,9 +50,9 @@ def _by_relus_slope(gradients: Floats, outputs: Floats) -> None:
     np.multiply(gradients, outputs, out=gradients)
 
 
-RELU = Activation(1.0, 1.0, _relu, _by_relus_slope)
-TANH = Activation(1.0, 20.0, _tanh, _by_tanhs_slope)
-TANH_BY_EXP = Activation(2.0, 40.0, _tanh_of_half, _by_tanhs_slope)
+RELU = Activation(1.0, _relu, _by_relus_slope)
+TANH = Activation(1.0, _tanh, _by_tanhs_slope)
+TANH_BY_EXP = Activation(2.0, _tanh_of_half, _by_tanhs_slope)
 
 
 def activation_of(name: str) -> Activation:

@@ -11,8 +11,6 @@ turned to have the outputs first, [P+1, R]: then sums over the few choices of a 
 rows.
 """
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,17 +20,21 @@ Floats = NDArray[np.float32]
 
 
 class PlainNetwork:
-    """The network for rows of one number; its memory is kept from pass to pass."""
+    """The network for a fixed number of rows; its memory is kept from pass to pass."""
 
     def __init__(self, products: Products, num_rows: int, num_learned: int) -> None:
         """Makes room for R = `num_rows`, of which the first N = `num_learned` have gradients."""
         self._products, self.num_rows, self._num_learned = products, num_rows, num_learned
         outputs = len(products.heads)
         widths = [len(matrix) for matrix in (*products.to_hidden, products.to_heads)]
-        memory = [np.empty(num_rows * max(pair), np.float32) for pair in pairwise((0, *widths, 0))]
         # [R, F + 1] what each layer gets, the heads last, and [N, F + 1] the gradients by that, but
-        # for the first. Each lies where the layer above has what it gets, since that is used up by
-        # then, and memory that was used shortly before is in the processor's cache.
+        # for the first. A gradient lies where the layer above has what it gets, if there is one:
+        # that is used up by then, and memory that was used shortly before is in the cache.
+        pairs = zip((*widths, 0), (0, 0, *widths[1:]), strict=True)
+        memory = [
+            np.empty(max(num_rows * width, num_learned * below), np.float32)
+            for width, below in pairs
+        ]
         self._inputs = [
             _rows(part, num_rows, width) for part, width in zip(memory[:-1], widths, strict=True)
         ]
@@ -56,6 +58,7 @@ class PlainNetwork:
         for matrix, sums in zip(products.to_hidden, made, strict=True):
             np.dot(inputs, matrix, out=sums)
             products.activation.apply(sums)
+            sums[:, -1] = 1  # whatever came of it: 0 times infinity is no number
             inputs = sums
         np.dot(inputs, products.to_heads, out=self._made)
         np.copyto(self._outputs, self._made.T)

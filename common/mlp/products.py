@@ -1,8 +1,7 @@
 """A plain network's parameters, as the products of its passes take them.
 
 The numbers that a layer gets end with one that is always 1. So biases are columns of the matrices,
-and neither they nor their gradients need a pass of their own over the rows. An activation makes the
-1 of the next layer: its sum comes from the 1 before, by a row that is no parameter.
+and neither they nor their gradients need a pass of their own over the rows.
 
 The heads of policy and baseline are one product: their matrices lie below each other.
 """
@@ -30,11 +29,9 @@ class Products:
         # [out, in + 1] each, as the backward pass takes them
         self.hidden = [_matrix_of(names, parameters) for names in self.layers]
         self.heads = _matrix_of(HEADS, parameters)  # [P + 1, in + 1]
-        # [in + 1, out + 1] each, for the sums that the activation gets; products of many rows are
-        # fastest with matrices that lie in memory in this order
+        # [in + 1, out + 1] each, for the sums that the activation gets, of which the last is none;
+        # products of many rows are fastest with matrices that lie in memory in this order
         self.to_hidden = [np.zeros((m.shape[1], len(m) + 1), np.float32) for m in self.hidden]
-        for matrix in self.to_hidden:
-            matrix[-1, -1] = self.activation.sum_of_one
         self.to_heads = np.empty(self.heads.shape[::-1], np.float32)
 
     def refresh(self) -> None:

@@ -2,8 +2,8 @@
 
 TensorBoard's own writer takes 0.1 s to import, and a run that ends within seconds waits for that.
 Layout, little-endian: the length (8 bytes), its checksum (4), the data, their checksum (4). A
-checksum is a CRC-32C (RFC 3720, appendix B.4), turned and shifted by a constant ("masked"), so that
-the checksum of data that contain one is none of theirs.
+checksum is a CRC-32C (RFC 3720, appendix B.4), rotated, plus a constant ("masked"), since a CRC of
+data that contain CRCs is weak.
 """
 
 import struct

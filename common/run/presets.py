@@ -62,8 +62,8 @@ _ATARI: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     # Made for a short time to the goal. A block is a batch, and one waits at most: the policy that
     # plays is an update or two old, and so bears a high learning rate; with less inertia than
-    # Adam's usual, the policy seldom overshoots. The rate falls from the start, since one run in a
-    # hundred would still be at it when it is nearly there, overshoot and lose all.
+    # Adam's usual, the policy seldom overshoots. The rate falls: at a constant one
+    # a run in 150 overshot near the goal, and lost all.
     "cartpole": _CARTPOLE
     | {
         "envs_per_actor": 128,
@@ -74,7 +74,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "adam_beta1": 0.5,
         "total_frames": 2_000_000,
     },
-    # Made for frames a second, not for few frames to the goal: an update takes 32 times as many.
+    # Made for frames a second, not for few frames to the goal: an update takes 8 times as many.
     "cartpole-throughput": _CARTPOLE
     | {
         "envs_per_actor": 1024,
@@ -84,7 +84,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stop_at_return": None,
         "total_frames": 20_000_000,
         "learning_rate_schedule": "linear",
-        "log_interval_s": 1.0,  # the run takes half a minute
+        "log_interval_s": 1.0,  # the run takes a quarter of a minute
     },
     # An episode has 200 steps at most. The run does not stop at a return: a sampled policy that
     # earns 195 says little about the greedy one, and when the rate has fallen to 0, the greedy one

@@ -640,9 +640,14 @@ def test_a_server_that_has_lost_the_run_shows_that_its_learner_is_away(
 
 
 class CountingLink(ActorLink):
-    """Counts how often the weights are fetched."""
+    """Counts how often the weights are fetched, and notes which pushes ask for them."""
 
     fetched = 0
+    with_weights: tuple[bool, ...] = ()
+
+    def push_together(self, *push: Any, **more: Any) -> PushReply:
+        self.with_weights += (push[-1],)
+        return super().push_together(*push, **more)
 
     def read_weights(self) -> WeightsReply | None:
         self.fetched += 1
@@ -699,6 +704,44 @@ def test_only_weights_that_are_heavy_take_a_round_trip_of_their_own(
     assert fresh.version == 2
     assert all(np.array_equal(fresh.weights[name], w) for name, w in weights(2.0).items())
     assert link.fetched == fetched
+
+
+def test_light_weights_that_are_refused_do_not_come_with_each_push(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given an actor that asks for what is new with its pushes alone
+    monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 1000.0)
+    carrier = run.courier(CountingLink)
+    link = run.links[-1]
+    assert isinstance(link, CountingLink)
+
+    carrier.hand_over(numbered(1))
+    eventually(lambda: carrier.accepted == 1)
+
+    # when it pushes while weights are published that it must not use
+    run.learner.publish(2, message(2)[:-1])
+    for number in range(2, 5):
+        carrier.hand_over(numbered(number))
+        eventually(lambda number=number: carrier.accepted == number)
+
+    # then they came once
+    assert (carrier.weights.refused, link.fetched) == (1, 0)
+    assert link.with_weights == (True, True, False, False)
+
+    # and newer ones are acted with
+    run.learner.publish(3, message(3))
+    carrier.hand_over(numbered(5))
+    assert eventually(carrier.weights.take).version == 3
+
+
+def test_light_weights_are_fetched_after_a_plain_push(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 1000.0)
+    carrier = run.courier(PlainActorLink)
+    run.learner.publish(2, message(2))
+    carrier.hand_over(numbered(1))
+    assert eventually(carrier.weights.take).version == 2
 
 
 def test_what_is_published_is_known_with_the_weights_that_are_loaded(run: Run) -> None:

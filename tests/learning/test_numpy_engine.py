@@ -14,6 +14,7 @@ from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.learning import numpy_worker
 from impala_redis.common.learning.engine import Rates
 from impala_redis.common.learning.numpy_engine import NumpyEngine
+from impala_redis.common.mlp import activations, products
 from impala_redis.common.mlp.parameters import views
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import LOG_STD_MOST, ActionSpec, ObservationSpec, discrete
@@ -110,7 +111,9 @@ def test_the_gradient_is_torchs_whatever_the_loss(changes: dict[str, Any], actio
     "changes",
     [
         {"activation": "relu"},
+        {"hidden_sizes": ()},
         {"hidden_sizes": (1,)},
+        {"hidden_sizes": (70, 3, 33)},
         {"hidden_sizes": (70, 3, 33), "activation": "relu"},
         {"unroll_length": 1},
     ],
@@ -118,6 +121,16 @@ def test_the_gradient_is_torchs_whatever_the_loss(changes: dict[str, Any], actio
 )
 def test_the_gradient_is_torchs_whatever_the_layers(changes: dict[str, Any]) -> None:
     case = Case(discrete(3), **changes)
+    rows = case.rows()
+    assert distance(case.gradient(rows), case.torch.gradient(rows)) < 1e-6
+
+
+@pytest.mark.parametrize("tanh", [activations.TANH, activations.TANH_BY_EXP], ids=["", "by exp"])
+def test_the_gradient_is_torchs_however_tanh_is_computed(
+    tanh: activations.Activation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "activation_of", lambda name: tanh)
+    case = Case(discrete(3))
     rows = case.rows()
     assert distance(case.gradient(rows), case.torch.gradient(rows)) < 1e-6
 

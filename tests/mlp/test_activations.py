@@ -37,13 +37,6 @@ def test_a_sum_that_is_no_number_stays_none(tanh: Activation) -> None:
     assert np.isnan(outputs).tolist() == [[True, False]]
 
 
-@pytest.mark.parametrize("activation", [RELU, TANH, TANH_BY_EXP], ids=["relu", *TANHS])
-def test_one_sum_of_each_activation_makes_exactly_one(activation: Activation) -> None:
-    sums = np.full((40, 65), activation.sum_of_one, np.float32)  # whole vectors, and what is left
-    activation.apply(sums)
-    assert (sums == 1).all()
-
-
 def test_the_slope_of_tanh_is_one_less_its_square() -> None:
     gradients, outputs = np.float32([[3, -2]]), np.float32([[0.5, -1.0]])
     activation_of("tanh").multiply_by_slope(gradients, outputs)

@@ -307,6 +307,38 @@ def test_new_weights_are_acted_with_from_the_next_call_on() -> None:
     assert np.abs(acting(policy, observations) - before).max() > 0.1
 
 
+@pytest.mark.parametrize("hidden_sizes", [(16, 9), (8,)])
+def test_an_infinite_number_is_acted_on_as_in_torch_and_in_its_row_alone(
+    hidden_sizes: tuple[int, ...],
+) -> None:
+    # given
+    spec = make_spec(FLOATS, hidden_sizes=hidden_sizes, action=ACTIONS["numbers"])
+    network = lively_network(spec)
+    observations = some_observations(FLOATS, 8)
+    plain = learning(network, spec, observations)
+
+    # when the third environment observes an infinite number
+    observations = observations.copy()
+    observations[2, 0] = np.inf
+    acted = acting(policy_of(network, spec), observations)
+
+    # then
+    np.testing.assert_allclose(acted, learning(network, spec, observations), atol=1e-5)
+    np.testing.assert_allclose(np.delete(acted, 2, 0), np.delete(plain, 2, 0), atol=1e-5)
+
+
+def test_a_policy_acts_for_any_number_of_environments_in_turn() -> None:
+    # given
+    spec = make_spec(FLOATS)
+    policy = policy_of(lively_network(spec), spec)
+    observations = some_observations(FLOATS, 8)
+    of_all = acting(policy, observations)
+
+    # when fewer are acted for, and then all again
+    np.testing.assert_allclose(acting(policy, observations[:3]), of_all[:3], atol=1e-6)
+    np.testing.assert_array_equal(acting(policy, observations), of_all)
+
+
 @pytest.mark.parametrize("observation", [FLOATS, PIXELS, INDEX])
 def test_acting_changes_neither_the_observations_nor_the_weights(
     observation: ObservationSpec,

@@ -56,6 +56,8 @@ def test_a_push_brings_the_weights_to_whom_they_are_light(
     # and also with a push that stores nothing
     again = actor.push_together("a#1", 2, [b"block"], 4, with_weights=True)
     assert (again.fate, again.weights) == ("duplicate", reply.weights)
+    full = actor.push_together("a#1", 3, [b"block"], 2, "block", with_weights=True)
+    assert (full.fate, full.weights) == ("full", reply.weights)
 
 
 def test_the_bound_drops_the_oldest_and_counts_them(
