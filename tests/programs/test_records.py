@@ -27,7 +27,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("records")
     command = ["impala-train", "--preset", "cartpole", "--run-dir", str(folder / "run")]
     command += ["--total-frames", "60000", "--stop-at-return", "none", "--num-actors", "2"]
-    command += ["--envs-per-actor", "64", "--batch-size", "32", "--queue-blocks", "4"]
+    command += ["--envs-per-actor", "32", "--batch-size", "32", "--queue-blocks", "4"]
     command += ["--force-lag", str(FORCED_LAG), "--replay-share", "0.5", "--lease-s", "1"]
     programs = Programs(folder)
     try:
