@@ -28,7 +28,8 @@ FRAMES = 500_000
 TASK = [
     *("--preset", "cartpole", "--stop-at-return", "none", "--total-frames", str(FRAMES)),
     *("--learning-rate", "0.001", "--entropy-cost", "0.01", "--replay-capacity", "1000"),
-    *("--envs-per-actor", "32"),
+    *("--learning-rate-schedule", "constant", "--adam-beta1", "0.9"),
+    *("--envs-per-actor", "32", "--batch-size", "32", "--queue-blocks", "4"),
 ]
 LATE_SHARE = 0.2
 COLOURS = {"vtrace": "#0072b2", "one_step": "#009e73", "epsilon": "#e69f00", "none": "#d55e00"}
