@@ -30,7 +30,9 @@ COMMANDS = {
     "--envs-per-actor 8 --batch-size 16 --replay-share 0 --queue-blocks 4 --publish-interval-s 0",
     "transport": "bench_transport.py --only moved --seconds 2 --repeat 3",
     "peers-fps": "bench_peers.py --what fps",
-    "peers-solve": "bench_peers.py --what solve",
+    # Without RLlib, each run of which may take the limit of three minutes.
+    "peers-solve": "bench_peers.py --what solve --only impala-redis,pufferlib,sample-factory,"
+    "stable-baselines3,jax-loop,jax-loop-compiled",
 }
 # By the name of a part of the page: what writes it, and from which files.
 TABLES = {
