@@ -124,6 +124,7 @@ def draw_curves(runs: list[Run], path: Path) -> None:
     axes.set_title(f"CartPole-v1, preset cartpole, {len(runs)} seeds", fontsize=9)
     axes.set_xlabel("frames trained on, thousands", fontsize=9)
     axes.set_ylabel("mean return, last 100 episodes", fontsize=9)
+    axes.set_xlim(left=0)
     axes.set_ylim(0, 510)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
@@ -144,7 +145,8 @@ def main() -> None:
         # In a folder of its own, so that the run directory has the name that a reader's has.
         written = record(["env", "-C", folder, str(TRAIN), *PRESET])
     draw_terminal(split(written), options.output / "terminal.svg")
-    runs = [train(RUNS / f"seed{seed}", seed, PRESET) for seed in range(options.seeds)]
+    often = [*PRESET, "--log-interval-s", "0.02"]  # the curve of a second needs many points
+    runs = [train(RUNS / f"seed{seed}", seed, often) for seed in range(options.seeds)]
     draw_curves(runs, options.output / "cartpole.svg")
 
 

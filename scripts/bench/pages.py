@@ -19,6 +19,8 @@ PEERS = {
     "stable-baselines3": "Stable-Baselines3, A2C, one process",
     "rllib": "RLlib, IMPALA",
 }
+# The packages of those that have another name.
+PACKAGES = {"jax-loop-compiled": "jax", "jax-loop": "jax", "rllib": "ray"}
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -185,7 +187,7 @@ def peers_table(fps: Document, solve: Document) -> str:
         known = [one for one in both if one]
         if known:
             versions = known[0]["versions"]
-            version = versions.get("jax" if "jax" in name else name, "")
+            version = versions.get(PACKAGES.get(name, name), "")
             label = f"{words} ({'JAX ' if 'jax' in name else ''}{version})"
             rows.append((label, *(cell for one in both for cell in _compared(name, one))))
     ours = "ours is faster by"

@@ -95,7 +95,7 @@ def test_a_block_stands_with_both_ways_and_its_shares_of_redis_benchmark(measure
 def test_peers_stand_beside_each_other_in_frames_and_in_seconds(measure: Any) -> None:
     # given one that was measured in both, one in seconds alone, and one that did not solve it
     ours = {"impala-redis": contestant(900.0, 1.0, **{"impala-redis": "1.0"})}
-    fps = {"contestants": ours | {"rllib": contestant(100.0, 9.0, rllib="2.0")}}
+    fps = {"contestants": ours | {"rllib": contestant(100.0, 9.0, ray="2.0")}}
     solve = {
         "contestants": {
             "impala-redis": contestant(2.0, 1.0),
