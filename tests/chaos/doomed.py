@@ -8,6 +8,8 @@ PROGRAM is "actor" or "learner". The instant is the NUMBER-th time (from 1) of:
     after  module:Class.method    it has returned
     half   push                   half of the bytes that call this server function are sent
     sent   push                   all of them are, and no reply has been read
+
+Each push has one block, so that the push of a number is that of the block.
 """
 
 import functools
@@ -22,6 +24,7 @@ from typing import Any
 
 from redis.connection import AbstractConnection
 
+from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.functions import LIBRARY
 
 
@@ -72,6 +75,7 @@ def main() -> None:
     calls = itertools.count(1)
     trap = {"before": doom_call, "after": doom_call, "half": doom_sending, "sent": doom_sending}
     trap[when](when, what, lambda: next(calls) == int(number))
+    ActorLink.most_together = 1
     sys.argv = [f"impala-{program}", *options]
     importlib.import_module(f"impala_redis.workers.{program}").main()
 

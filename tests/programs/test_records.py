@@ -26,7 +26,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run with two actors, half of each batch replayed, and a forced lag."""
     folder = tmp_path_factory.mktemp("records")
     command = ["impala-train", "--preset", "cartpole", "--run-dir", str(folder / "run")]
-    command += ["--total-frames", "60000", "--stop-at-return", "none", "--num-actors", "2"]
+    command += ["--total-frames", "300000", "--stop-at-return", "none", "--num-actors", "2"]
     command += ["--envs-per-actor", "32", "--batch-size", "32", "--queue-blocks", "4"]
     command += ["--force-lag", str(FORCED_LAG), "--replay-share", "0.5", "--lease-s", "1"]
     programs = Programs(folder)
