@@ -682,18 +682,26 @@ def test_new_weights_are_fetched_once_and_handed_over_once(run: Run) -> None:
     eventually(lambda: (f := carrier.weights.take()) is not None and f.version == 4)
 
 
-@pytest.mark.parametrize(("light_bytes", "fetched"), [(courier.LIGHT_WEIGHTS_BYTES, 0), (0, 1)])
-def test_only_weights_that_are_heavy_take_a_round_trip_of_their_own(
-    run: Run, monkeypatch: pytest.MonkeyPatch, light_bytes: int, fetched: int
-) -> None:
-    # given an actor that asks for what is new with its pushes alone
-    monkeypatch.setattr(courier, "LIGHT_WEIGHTS_BYTES", light_bytes)
+def pushing_once_without_beats(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Courier, CountingLink]:
+    """A courier that has pushed a block, and looks for news with its pushes alone from now on."""
     monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 1000.0)
     carrier = run.courier(CountingLink)
     link = run.links[-1]
     assert isinstance(link, CountingLink)
     carrier.hand_over(numbered(1))
     eventually(lambda: carrier.accepted == 1)
+    return carrier, link
+
+
+@pytest.mark.parametrize(("light_bytes", "fetched"), [(courier.LIGHT_WEIGHTS_BYTES, 0), (0, 1)])
+def test_only_weights_that_are_heavy_take_a_round_trip_of_their_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch, light_bytes: int, fetched: int
+) -> None:
+    # given an actor that asks for what is new with its pushes alone
+    monkeypatch.setattr(courier, "LIGHT_WEIGHTS_BYTES", light_bytes)
+    carrier, link = pushing_once_without_beats(run, monkeypatch)
 
     # when new weights are published before a push
     run.learner.publish(2, message(2))
@@ -710,13 +718,7 @@ def test_light_weights_that_are_refused_do_not_come_with_each_push(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given an actor that asks for what is new with its pushes alone
-    monkeypatch.setattr(courier, "BEAT_INTERVAL_S", 1000.0)
-    carrier = run.courier(CountingLink)
-    link = run.links[-1]
-    assert isinstance(link, CountingLink)
-
-    carrier.hand_over(numbered(1))
-    eventually(lambda: carrier.accepted == 1)
+    carrier, link = pushing_once_without_beats(run, monkeypatch)
 
     # when it pushes while weights are published that it must not use
     run.learner.publish(2, message(2)[:-1])
