@@ -1,11 +1,13 @@
 """A server that may be killed, frozen, restarted and wiped, while its address stays the same."""
 
+import contextlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +19,9 @@ from support import eventually, usable_servers
 
 # What survives a kill -9 of the server: everything it has acknowledged.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+# The kernel serves connections from 32768 on (Linux) or from 49152 on (macOS).
+PORTS = range(10_000, 32_768)
+MOST_WORKERS = 8
 
 
 class OwnServer:
@@ -84,7 +89,7 @@ class OwnServer:
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGCONT)
 
-    @contextmanager
+    @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Frozen as long as the `with` lasts."""
         self.freeze()
@@ -131,7 +136,24 @@ class OpenServer(EmbeddedServer):
 
 
 def free_port() -> int:
-    """A loopback port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port on which nothing listens, and which no connection is going to take.
+
+    The ports from which the kernel serves connections are left out: one of them may be gone
+    before the server has started, or while it is down and its clients try to come back.
+    """
+    for port in itertools.islice(_ports, len(PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("every port is taken")
+
+
+def _cycle_of_ports() -> Iterator[int]:
+    """The ports of this process, from anywhere among them: processes of one suite share none."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(PORTS.start + worker % MOST_WORKERS, PORTS.stop, MOST_WORKERS)
+    first = random.randrange(len(ports))
+    return itertools.cycle([*ports[first:], *ports[:first]])
+
+
+_ports = _cycle_of_ports()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from chaos.servers import OpenServer, OwnServer
+from chaos.servers import OpenServer, OwnServer, free_port
 from impala_redis.common.local.embedded import EmbeddedServer
 from impala_redis.common.records import checkpoint
 from impala_redis.common.transport.monitor import MonitorLink, residual
@@ -605,9 +605,7 @@ def test_the_readmes_terminals_work_in_any_order(
         name: re.search(rf"^\$ ({name}\b.*)$", readme, re.MULTILINE).group(1)  # type: ignore[union-attr]
         for name in ("redis-server", "impala-learner", "impala-actor", "redis-cli LLEN")
     }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = free_port()
     variables = {"IMPALA_REDIS_URL": f"redis://localhost:{port}/0"}
 
     # (one of each is typed into a shell; many start warm, or they would take most of the time)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from chaos.servers import OpenServer
+from chaos.servers import OpenServer, free_port
 from impala_redis.common.errors import (
     Fenced,
     ImpalaError,
@@ -143,17 +143,11 @@ def answering(info: str) -> Answer:
     return lambda command: bulk(info) if command[0] == b"INFO" else b"-ERR unknown command\r\n"
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 # Nobody there, or not let in.
 
 
 def test_a_port_where_nothing_listens_is_named_with_the_remedy() -> None:
-    port = closed_port()
+    port = free_port()
     with pytest.raises(RedisUnreachable) as refused:
         ping(f"redis://127.0.0.1:{port}/0")
     message = str(refused.value)
@@ -278,7 +272,7 @@ SECRETS = [
 
 @pytest.mark.parametrize(("url", "kept"), SECRETS, ids=[url for url, _ in SECRETS])
 def test_no_message_holds_a_password(url: str, kept: str) -> None:
-    url = url.format(port=closed_port())
+    url = url.format(port=free_port())
 
     # then the address for messages is without it, and still says where
     shown = without_password(url)

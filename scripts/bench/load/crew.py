@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import socket
@@ -32,9 +33,7 @@ class Server:
 
     def __init__(self, folder: Path, maxmemory: str = "2gb") -> None:
         self._folder, self._maxmemory = folder, maxmemory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.socket = folder / "redis.sock"
         self.start()
@@ -173,6 +172,15 @@ def ending_held_back() -> Iterator[None]:
             signal.signal(number, handler)
         for number in came:
             signal.raise_signal(number)
+
+
+def _free_port() -> int:
+    """A port that the kernel gives to no connection: it stays free while the server is down."""
+    for port in random.sample(range(10_000, 32_768), 1000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 def raise_open_files() -> None:
