@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from impala_redis.common.errors import RedisDenied, RunMissing, UnsuitableServer
+from impala_redis.common.server.reading import NotRedis
 from impala_redis.common.server.resp import round_trip
 from impala_redis.common.transport.functions import fcall
 from impala_redis.common.transport.keys import Keys
@@ -69,6 +70,8 @@ class ActorLink(Link):
             push = (producer, first, queue_blocks, queue_policy, with_weights)
             commands = push_commands(self.keys, messages, *push)
             *_, executed = without_errors(round_trip(self.client, commands))
+            if executed is None:  # only a transaction with WATCH may be
+                raise NotRedis("no transaction in reply to EXEC")
             begun, _, stored, published, spec = without_errors(executed)
             of_kinds([begun, stored], int, int)
         news = news_from(published[0], spec)

@@ -68,7 +68,7 @@ class _Server:
 
     def __init__(self, draw: random.Random) -> None:
         self._draw, self._unread = draw, bytearray()
-        self.hostile = True
+        self._queued: list[list[bytes]] | None = None  # the commands since MULTI
 
     def sendall(self, sent: bytes) -> None:
         """Answers the commands in what is sent; a part of one is not among them."""
@@ -104,15 +104,18 @@ class _Server:
     def _reply(self, command: list[bytes]) -> bytes:
         draw = self._draw
         kind = draw.random()
-        if command[:1] == [b"CLIENT"] or kind < 0.6:
-            return good(draw, command)
-        if kind < 0.7:
+        queued = self._queued is not None and command[0] != b"EXEC"
+        # Those that are queued are many: with others' odds no transaction would come to its end.
+        if command[:1] == [b"CLIENT"] or kind < (0.95 if queued else 0.8):
+            return self._good(command)
+        kind = draw.random()
+        if kind < 0.25:
             return draw.choice(LINES) + b"\r\n"
-        if kind < 0.8:
+        if kind < 0.5:
             return b"".join(draw.choice(LINES) + b"\r\n" for _ in range(draw.randint(1, 6)))
-        if kind < 0.9:
+        if kind < 0.75:
             return _nested(draw, 0)
-        damaged = bytearray(good(draw, command))
+        damaged = bytearray(self._good(command))
         for _ in range(draw.randint(1, 3)):
             if damaged:
                 place = draw.randrange(len(damaged))
@@ -124,6 +127,20 @@ class _Server:
                     case _:
                         damaged[place:place] = draw.choice(LINES) + b"\r\n" * draw.randrange(2)
         return bytes(damaged)
+
+    def _good(self, command: list[bytes]) -> bytes:
+        match command[0], self._queued:
+            case b"MULTI", _:
+                self._queued = []
+            case b"EXEC", list(queued):
+                self._queued = None
+                if self._draw.random() < 0.3:
+                    return b"*-1\r\n"
+                return _list(*(good(self._draw, one) for one in queued))
+            case _, list(queued):
+                queued.append(command)
+                return b"+QUEUED\r\n"
+        return good(self._draw, command)
 
 
 def _commands(sent: bytes) -> list[list[bytes]]:
@@ -184,13 +201,9 @@ def good(draw: random.Random, command: list[bytes]) -> bytes:
             return _list(bulk(b"0"), _list(*keys))
         case b"TIME":
             return _list(bulk(b"1700000000"), bulk(b"5"))
-        case b"EXEC":
-            replies = (number, bulk(b"1"), _list(bulk(b"d"), bulk(b"running"), bulk(b"1")))
-            return (
-                _list(number, number, number, *replies[1:]) if draw.random() < 0.7 else b"*-1\r\n"
-            )
         case b"FCALL" if command[1].endswith(b"open"):
-            return _list(b":1\r\n", number, bulk(b"g"))
+            mended = (bulk(draw.choice(VALUES)) for _ in range(draw.randrange(3)))
+            return _list(b":1\r\n", number, number, *mended)
         case b"FCALL_RO":
             return _reading(draw, command)
         case b"SENTINEL" if command[1] == b"MASTER":
@@ -236,6 +249,9 @@ def _calls() -> dict[str, Callable[[Any], object]]:
         "Link.require": lambda link: link.require("impala-actor", "impala-learner"),
         "ActorLink.push": lambda link: link.push("a#1", 1, b"block", 4),
         "ActorLink.push_together": lambda link: link.push_together("a#1", 1, [b"x", b"y"], 4),
+        "ActorLink.push_together, with weights": lambda link: link.push_together(
+            "a#1", 1, [b"x", b"y"], 4, with_weights=True
+        ),
         "ActorLink.has_room": lambda link: link.has_room(4),
         "ActorLink.read_news": lambda link: link.read_news(),
         "ActorLink.beat": lambda link: link.beat("a", {"frames": 1}, 10.0),
@@ -301,6 +317,7 @@ def run(seed: int, count: int) -> dict[str, Any]:
     calls["Sentinels.discover_master"] = _ask_sentinels
     links = _make_links()
     outcomes: Counter[str] = Counter()
+    never_taken = set(calls)
     failures: list[dict[str, Any]] = []
     slowest_s, before_mb = 0.0, resident_mb()
     for number in range(count):
@@ -312,7 +329,10 @@ def run(seed: int, count: int) -> dict[str, Any]:
             client.has_answered = True  # or it opens connections to ask for TLS
         started = time.thread_time()
         try:
-            outcomes[_end(calls[name], link)] += 1
+            outcome = _end(calls[name], link)
+            outcomes[outcome] += 1
+            if outcome == "taken":
+                never_taken.discard(name)
         except Exception as error:
             failures.append({"number": number, "call": name, "error": repr(error)[:300]})
             if len(failures) >= MOST_FAILURES:
@@ -322,6 +342,7 @@ def run(seed: int, count: int) -> dict[str, Any]:
         "seed": seed,
         "count": count,
         "outcomes": dict(sorted(outcomes.items())),
+        "never_taken": sorted(never_taken),
         "failures": failures,
         "slowest_s": slowest_s,
         "growth_mb": peak_mb() - before_mb,

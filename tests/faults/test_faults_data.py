@@ -343,10 +343,13 @@ def _all_kinds(error: type[Exception]) -> list[type[Exception]]:
 
 
 @pytest.mark.fault(58)
-def test_two_thousand_calls_of_a_server_that_may_reply_anything_end_by_name(
+def test_three_thousand_calls_of_a_server_that_may_reply_anything_end_by_name(
     chaos_seed: int,
 ) -> None:
-    assert_only_our_errors(fuzzer(str(chaos_seed), "2000", program="fuzz_replies.py"))
+    report = fuzzer(str(chaos_seed), "3000", program="fuzz_replies.py")
+    assert_only_our_errors(report)
+    # These two need more good replies in a row than so few calls bring.
+    assert set(report["never_taken"]) <= {"LearnerLink.open", "OperatorLink.delete_run"}
 
 
 @pytest.mark.full
@@ -355,7 +358,9 @@ def test_two_thousand_calls_of_a_server_that_may_reply_anything_end_by_name(
 def test_a_million_calls_of_a_server_that_may_reply_anything_end_by_name(chaos_seed: int) -> None:
     sys.stdout.write(f"seed {chaos_seed}\n")
     arguments = (str(chaos_seed), "1000000")
-    assert_only_our_errors(fuzzer(*arguments, program="fuzz_replies.py", timeout_s=1780.0))
+    report = fuzzer(*arguments, program="fuzz_replies.py", timeout_s=1780.0)
+    assert_only_our_errors(report)
+    assert report["never_taken"] == []
 
 
 def assert_cheap(report: dict[str, Any]) -> None:
