@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from chaos.faults import Faults
 from chaos.oracle import audit
 from chaos.schedule import KINDS, KINDS_WITH_SENTINELS, faults
+from chaos.servers import free_port
 from support import ROOT
 
 
@@ -62,6 +64,16 @@ def test_the_audit_finds_what_was_trained_on_twice_or_out_of_order() -> None:
     assert audit([log(1, 2), log(3)]) == (3, [], [])
     assert audit([log(1, 2), log(2, 3)]) == (3, ["a#7:2"], [])
     assert audit([log(1, 3, 2)]) == (3, [], ["a#7:2"])
+
+
+def test_each_server_has_a_port_of_its_own_that_the_kernel_gives_to_no_connection() -> None:
+    served = Path("/proc/sys/net/ipv4/ip_local_port_range")  # where Linux tells it
+    first = int(served.read_text().split()[0]) if served.exists() else 32_768
+    if first < 32_768:
+        pytest.skip("this machine serves connections from lower ports than usual")
+    ports = [free_port() for _ in range(200)]
+    assert len(set(ports)) == 200
+    assert max(ports) < first
 
 
 @pytest.mark.processes
