@@ -62,8 +62,8 @@ _ATARI: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     # Made for a short time to the goal. A block is a batch, and one waits at most: the policy that
     # plays is an update or two old, and so bears a high learning rate; with less inertia than
-    # Adam's usual, the policy seldom overshoots. The rate falls: at a constant one
-    # a run in 150 overshot near the goal, and lost all.
+    # Adam's usual, the policy seldom overshoots. The rate falls: at a constant one a run in 150
+    # overshot near the goal, and lost all.
     "cartpole": _CARTPOLE
     | {
         "envs_per_actor": 128,
