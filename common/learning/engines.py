@@ -41,7 +41,7 @@ def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: C
         return NumpyEngine(spec, config, weights, threads)
     import torch
 
-    from impala_redis.common.learning.device import choose_device
+    from impala_redis.common.devices.device import choose_device
     from impala_redis.common.learning.torch_engine import TorchEngine
 
     torch.set_num_threads(threads)

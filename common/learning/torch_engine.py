@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
-from impala_redis.common.learning.device import Stages, enough_memory, pinned_if_possible
+from impala_redis.common.devices.device import enough_memory
+from impala_redis.common.devices.pinned import pinned_if_possible
+from impala_redis.common.devices.stages import Stages
 from impala_redis.common.learning.engine import (
     MOST_ACTIONS,
     MOST_NORM,

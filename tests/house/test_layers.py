@@ -19,7 +19,7 @@ from support import ROOT
 FLOORS = (
     {"errors", "files", "vtrace"},
     {"run", "server"},
-    {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "local"},
+    {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "local", "devices"},
     {"feeding"},
     {"acting", "learning"},
 )
@@ -33,7 +33,7 @@ ONLY_IN = {
     "ale_py": "common/envs/atari.py",
     "safetensors": "common/records/checkpoint.py",
     "tensorboard": "common/records/tensorboard_file.py",
-    "torch": "common/vtrace.py common/networks/ common/loss/ common/learning/ "
+    "torch": "common/vtrace.py common/networks/ common/loss/ common/devices/ common/learning/ "
     "common/acting/torch_policy.py",
     "click": "workers/",
     "rich": "workers/",

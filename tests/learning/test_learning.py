@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from impala_redis.common.blocks.trajectory import Episode, empty_trajectory
+from impala_redis.common.devices.device import choose_device
 from impala_redis.common.errors import CheckpointError, DeviceFull, NotFinite
 from impala_redis.common.feeding.batch import Batch, Part
 from impala_redis.common.learning import torch_engine
-from impala_redis.common.learning.device import choose_device
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records import checkpoint

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from impala_redis.common.devices import stages as stages_module
+from impala_redis.common.devices.device import choose_device
+from impala_redis.common.devices.pinned import pinned_if_possible
+from impala_redis.common.devices.stages import Stages
 from impala_redis.common.errors import ConfigError, DeviceFull
-from impala_redis.common.learning import device as device_module
-from impala_redis.common.learning.device import Stages, choose_device, pinned_if_possible
 
 CPU = torch.device("cpu")
 
@@ -70,7 +72,7 @@ def test_without_pinned_memory_batches_are_made_of_any_and_it_is_said_once(
 def test_a_stage_lasts_from_the_end_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     # given a clock
     moments = iter([10.0, 11.0, 13.0, 17.0])
-    monkeypatch.setattr(device_module, "time", SimpleNamespace(perf_counter=moments.__next__))
+    monkeypatch.setattr(stages_module, "time", SimpleNamespace(perf_counter=moments.__next__))
 
     # when
     stages = Stages(CPU)

@@ -1,0 +1,56 @@
+"""The device that torch computes on: which one, and whether it has memory."""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+
+import torch
+
+from impala_redis.common.errors import ConfigError, DeviceFull
+
+log = logging.getLogger(__name__)
+
+SAYS_FULL = re.compile("out of memory|ALLOC_FAILED")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """ "auto", "cpu" or "cuda" as a device.
+
+    Raises ConfigError, if a GPU is wanted and torch can use none, and DeviceFull.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("this torch finds no GPU; use --device cpu, or install a CUDA build")
+    try:
+        with enough_memory():
+            torch.ones(1, device="cuda").add_(1).item()
+    except RuntimeError as error:  # a GPU that is too old for this build, for example
+        why = first_words(error)
+        if wanted == "cuda":
+            raise ConfigError(f"torch cannot use the GPU ({why}); use --device cpu") from error
+        log.warning("learning on the CPU, since torch cannot use the GPU: %s", why)
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Wraps work on a GPU. Raises DeviceFull where its memory does not suffice."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Only torch's own pools raise OutOfMemoryError; CUDA itself and cuBLAS have only words.
+        if not isinstance(error, torch.OutOfMemoryError) and not SAYS_FULL.search(str(error)):
+            raise
+        why = first_words(error)
+        raise DeviceFull(
+            f"the GPU has no memory left ({why}); end what else uses it, lower --batch-size, or "
+            "take --device cpu, and go on with --resume"
+        ) from error
+
+
+def first_words(error: RuntimeError) -> str:
+    """The start of torch's message; the rest is about its own pools and debugging kernels."""
+    return str(error).partition(". GPU")[0].partition("\n")[0]

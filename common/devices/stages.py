@@ -1,0 +1,41 @@
+"""The clock of a device: how long the stages of a computation took."""
+
+import itertools
+import time
+from typing import Any
+
+import torch
+
+
+class Stages:
+    """How long the stages of an update took, one after the other.
+
+    A GPU's stages are measured on the GPU, in its order of work: nothing waits for the measuring.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._names: list[str] = []
+        self._moments = [self._now()]
+
+    def end(self, stage: str) -> None:
+        """Ends a stage, and begins the next."""
+        self._names.append(stage)
+        self._moments.append(self._now())
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage; waits until a GPU has ended the last one."""
+        if self._on_gpu:
+            self._moments[-1].synchronize()
+            took = [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(self._moments)]
+        else:
+            took = [b - a for a, b in itertools.pairwise(self._moments)]
+        return dict(zip(self._names, took, strict=True))
+
+    def _now(self) -> Any:
+        """The present moment: of the clock, or an event in the GPU's order of work."""
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
