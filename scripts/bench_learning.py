@@ -146,7 +146,7 @@ class Contest:
         batches = itertools.cycle(self._batches)
 
         def update() -> None:
-            self._stages[engine].append(learner.update(next(batches)))
+            self._stages[engine].append(learner.update(next(batches))[-1].figures)
 
         return update
 

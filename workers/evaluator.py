@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.weights import unpack_reply
-from impala_redis.common.blocks.weights import VersionedWeights, Weights
+from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.envs import video
 from impala_redis.common.envs.user_module import check_module
 from impala_redis.common.errors import (
@@ -153,7 +153,7 @@ def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
     """
     saved = checkpoint.load(path)
     spec = read_saved_spec(saved.facts, saved.path)
-    weights: Weights = {}
+    weights = {}
     kind = "averaged" if saved.has_averaged else "model"
     for name, shape in spec.parameter_shapes().items():
         tensor = saved.tensors.get(f"{kind}.{name}")

@@ -5,7 +5,7 @@ The loop is `LearnerProgram._train`. Three threads share the work:
     main thread              feeder thread                publisher thread
     LearnerProgram           Feeder, Intake, Replay       Publisher
       next_batch()  <------    fills one batch while
-      Learner.update           the other is trained on
+      Learner.update           others are trained on
       trained()     ------>    settles, claims, checks
       offer()       ------------------------------------>   packs and publishes the newest
       record() reads the totals of both                     renews the lease, writes figures
@@ -150,25 +150,20 @@ class LearnerProgram:
 
     def _train(self, training: Training) -> ResultStatus:
         """Take a batch, update, settle, publish, record: until a goal is reached or `stop`."""
-        learner, feeder, logbook = training.learner, training.feeder, training.logbook
+        learner, logbook = training.learner, training.logbook
         settings = self._config.training
         record_due = pacing.every(settings.log_interval_s)
         idle_record_due = pacing.every(IDLE_RECORD_S)
         checkpoint_due = pacing.every(settings.checkpoint_interval_s)
         while not self._stop():
             batch = training.next_batch()
-            if batch is None:
-                training.offer_weights()
-                if idle_record_due():
-                    training.record()
-                continue
-            logbook.note_update(batch, learner.update(batch))
-            feeder.trained(batch)
+            training.note(learner.update(batch) if batch else learner.settle())
             _stop_if_not_finite(learner)
             training.offer_weights()
-            if record_due():
+            if record_due() if batch else idle_record_due():
                 training.record()
-            if checkpoint_due():
+            if batch and checkpoint_due():
+                training.note(learner.settle())
                 logbook.save_checkpoint(self._link.epoch)
             if status := self._goal_reached(learner):
                 return status
@@ -219,6 +214,7 @@ class LearnerProgram:
                 lambda: engine.empty_rows(batch_size),
                 engine.stage,
                 make_replay(spec, self._config),
+                batches=2 + engine.ahead,
             )
             feeder.start()
         begun.callback(feeder.close)  # or the interpreter might end while it copies to a GPU
@@ -261,6 +257,7 @@ class LearnerProgram:
     def _close(self, training: Training, status: ResultStatus) -> None:
         """Leaves the result on disk and the last weights in Redis, and ends the threads."""
         logbook, publisher, link = training.logbook, training.publisher, self._link
+        training.note(training.learner.settle())
         logbook.save_checkpoint(link.epoch)
         logbook.write_result(status)
         # Both threads at once: with a server that does not answer, each takes its time-out.

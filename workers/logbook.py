@@ -12,11 +12,10 @@ from typing import Any, Literal
 from impala_redis import __version__
 from impala_redis.common.envs.atari import action_repeat
 from impala_redis.common.errors import Fenced, RunDirectoryError
-from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Means, Refusals, Tally
-from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.learner import Learner, Updated
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.figures import in_status, shown_return
 from impala_redis.common.records.recorder import Recorder
@@ -89,9 +88,9 @@ class Logbook:
             self._first_batch = time.monotonic()
             log.info("the first batch is here")
 
-    def note_update(self, batch: Batch, figures: dict[str, float]) -> None:
-        """Counts an update that was just made, and its figures, in the next record."""
-        now, version = time.monotonic(), self._learner.version
+    def note_update(self, update: Updated) -> None:
+        """Counts an update that has ended, and its figures, in the next record."""
+        now, (batch, version, figures) = time.monotonic(), update
         self._means.add(figures)
         if batch.unfit:
             self.refusals.note_update(batch)

@@ -14,7 +14,7 @@ from impala_redis.common.feeding.delay import Delay
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Arrivals
-from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.learner import Learner, Updated
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.env_id import module_of
 from impala_redis.common.run.spec import RunSpec
@@ -59,6 +59,12 @@ class Training:
         elif not self.feeder.away:  # else the intake has said so
             self._say_that_none_comes(now - self._last_batch_at)
         return batch
+
+    def note(self, ended: list[Updated]) -> None:
+        """Writes down what updates have come to; the memory of their batches is free again."""
+        for update in ended:
+            self.logbook.note_update(update)
+            self.feeder.trained(update.batch)
 
     def offer_weights(self) -> None:
         """Gives the publisher newer weights if it wants some; under --force-lag, older ones.

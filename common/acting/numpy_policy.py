@@ -21,7 +21,7 @@ class MlpPolicy(Policy):
 
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
         super().__init__(spec, rng)
-        self._parameters: Weights = {}  # the arrays of the last weights loaded
+        self._parameters: dict[str, Floats] = {}  # the arrays of the last weights loaded
         self._products: Products | None = None
         self._network: PlainNetwork | None = None  # for as many environments as there were last
 

@@ -8,7 +8,7 @@ import torch
 
 
 class Stages:
-    """How long the stages of an update took, one after the other.
+    """How long the stages of a computation took, one after the other, each time anew.
 
     A GPU's stages are measured on the GPU, in its order of work: nothing waits for the measuring.
     """
@@ -16,12 +16,18 @@ class Stages:
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._names: list[str] = []
-        self._moments = [self._now()]
+        self._moments: list[Any] = []
+        self._events: list[Any] = []  # of a GPU, made once
+
+    def begin(self) -> None:
+        """Begins the first stage."""
+        self._names, self._moments = [], []
+        self._note_moment()
 
     def end(self, stage: str) -> None:
         """Ends a stage, and begins the next."""
         self._names.append(stage)
-        self._moments.append(self._now())
+        self._note_moment()
 
     def seconds(self) -> dict[str, float]:
         """Seconds by stage; waits until a GPU has ended the last one."""
@@ -32,10 +38,13 @@ class Stages:
             took = [b - a for a, b in itertools.pairwise(self._moments)]
         return dict(zip(self._names, took, strict=True))
 
-    def _now(self) -> Any:
-        """The present moment: of the clock, or an event in the GPU's order of work."""
+    def _note_moment(self) -> None:
+        """Notes the present moment: of the clock, or an event in the GPU's order of work."""
         if not self._on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._moments.append(time.perf_counter())
+            return
+        if len(self._moments) == len(self._events):
+            self._events.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+        event = self._events[len(self._moments)]
         event.record()
-        return event
+        self._moments.append(event)

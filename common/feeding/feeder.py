@@ -1,8 +1,8 @@
 """Fills batches on a thread of its own, from the intake's blocks and the replay memory.
 
 The main thread computes meanwhile. Two batches go round between the two threads: one is trained on
-while the other is filled. With a replay memory, a batch's first columns are drawn from it before
-the feeder waits for fresh ones.
+while the other is filled. For a GPU, which works one update ahead, there are three. With a replay
+memory, a batch's first columns are drawn from it before the feeder waits for fresh ones.
 """
 
 import logging
@@ -21,8 +21,6 @@ from impala_redis.common.transport.ledger import Claimed
 
 log = logging.getLogger(__name__)
 
-BATCHES = 2
-
 
 class Feeder:
     """Fills batches until `close`."""
@@ -33,6 +31,7 @@ class Feeder:
         empty_rows: Callable[[], Trajectory],
         stage: Callable[[Trajectory], Any],
         replay: Replay | None = None,
+        batches: int = 2,
     ) -> None:
         """Prepares; `start` begins.
 
@@ -41,6 +40,7 @@ class Feeder:
           empty_rows: makes the memory of a batch.
           stage: begins to bring a full batch to where it is computed; on the feeder's thread.
           replay: gives the first columns of each batch, if there is such a memory.
+          batches: how many go round, at least 2.
         """
         self._intake, self._stage, self._replay = intake, stage, replay
         self._pending: PendingBlock | None = None
@@ -48,7 +48,7 @@ class Feeder:
         self._finished: dict[int, list[tuple[Claimed, Origin]]] = {}
         self._free: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        for _ in range(BATCHES):
+        for _ in range(batches):
             self._free.put(Batch(empty_rows()))
         self._batching_s = 0.0  # checking blocks, and copying them into batches
         self._cpu_s = 0.0  # processor time of this thread, whatever it does

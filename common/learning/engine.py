@@ -5,7 +5,7 @@ CPU. Both have the same parameters and the same state, tensor for tensor.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +39,8 @@ class Step(NamedTuple):
     """What a try to take a step has come to."""
 
     figures: dict[str, float]  # losses, norm of the gradient before the clip, figures of the batch
-    stages_s: dict[str, float]  # transfer_s, forward_s, backward_s, optimizer_s
+    # transfer_s, then forward_s, backward_s and optimizer_s, or graph_s for all three at once
+    stages_s: dict[str, float]
     taken: bool  # False where the gradient was not finite; then nothing has changed
 
 
@@ -49,6 +50,7 @@ class Engine(ABC):
     where: str  # what it computes with, in words
     layout: Layout
     steps: int  # of the optimizer
+    ahead = 0  # how many updates may be under way, besides, when another one begins
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
@@ -58,15 +60,24 @@ class Engine(ABC):
         return empty_trajectory(self.spec, batch_size)
 
     def stage(self, rows: Trajectory) -> Any:
-        """Begins to bring a full batch to where it is computed; `step` takes what it returns.
+        """Begins to bring a full batch to where it is computed; `begin` takes what it returns.
 
         Another thread calls it than the one that computes. Raises DeviceFull.
         """
         return None
 
+    def begin(self, rows: Trajectory, staged: Any, rates: Rates) -> Callable[[], Step]:
+        """Begins a step on a full batch; what it returns waits for what the step has come to.
+
+        The rows may be filled again when it has. Steps are taken in the order in which they begin.
+        Raises DeviceFull, as does the call that waits.
+        """
+        step = self.step(rows, rates)
+        return lambda: step
+
     @abstractmethod
-    def step(self, rows: Trajectory, staged: Any, rates: Rates) -> Step:
-        """Takes one step on a batch of any number of columns. Raises DeviceFull."""
+    def step(self, rows: Trajectory, rates: Rates) -> Step:
+        """Takes one step on a batch of any number of columns, and waits. Raises DeviceFull."""
 
     @abstractmethod
     def allows_step(self, rows: Trajectory, rates: Rates) -> bool:
@@ -75,6 +86,11 @@ class Engine(ABC):
     @abstractmethod
     def flat(self) -> Floats:
         """A copy of all parameters as one vector on the host, cut as `layout` says."""
+
+    def begin_flat(self) -> Callable[[], Floats]:
+        """Begins to make such a copy; what it returns waits for it, on any thread."""
+        flat = self.flat()
+        return lambda: flat
 
     @abstractmethod
     def averaged(self) -> Floats:

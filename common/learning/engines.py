@@ -42,17 +42,31 @@ def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: C
     import torch
 
     from impala_redis.common.devices.device import choose_device
-    from impala_redis.common.learning.torch_engine import TorchEngine
 
     torch.set_num_threads(threads)
-    return TorchEngine(spec, config, choose_device(device))
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        from impala_redis.common.learning.torch_engine import TorchEngine
+
+        return TorchEngine(spec, config)
+    from impala_redis.common.devices.graph import capture_for
+    from impala_redis.common.learning.gpu_engine import GpuEngine
+
+    return GpuEngine(spec, config, chosen, capture_for(chosen))
 
 
 def check_engine(wanted: str, device: str, spec: RunSpec, config: Config) -> None:
-    """Raises ConfigError where numpy is wanted, and cannot compute such a run."""
+    """Raises ConfigError where what is wanted cannot compute such a run, and DeviceFull.
+
+    A GPU that is asked for is looked for, which imports torch.
+    """
     objection = _objection_to_numpy(device, spec, config)
     if wanted == "numpy" and objection:
         raise ConfigError(f"--engine numpy cannot be used: {objection}; use --engine auto or torch")
+    if device == "cuda":
+        from impala_redis.common.devices.device import choose_device
+
+        choose_device(device)
 
 
 def _objection_to_numpy(device: str, spec: RunSpec, config: Config) -> str:
@@ -63,6 +77,6 @@ def _objection_to_numpy(device: str, spec: RunSpec, config: Config) -> str:
         return "it computes hidden layers alone, and this network has more than those"
     if spec.observation.frame_stack > 1:
         return "it stacks no frames"
-    if config.training.precision != "float32":
-        return f"it computes in float32, and --precision asks for {config.training.precision}"
+    if config.training.precision == "bfloat16":
+        return "it computes in float32, and --precision asks for bfloat16"
     return ""

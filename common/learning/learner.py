@@ -4,16 +4,17 @@ What an update computes is an engine's (`common.learning.engine`).
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.blocks.weights import VersionedWeights, Weights
+from impala_redis.common.blocks.weights import ArrivingWeights, VersionedWeights, Weights
 from impala_redis.common.errors import CheckpointError, NotFinite
 from impala_redis.common.feeding.batch import Batch, Part, one_plain_column, only
-from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates
+from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates, Step
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
 from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.window import EpisodeWindow
@@ -23,6 +24,23 @@ from impala_redis.common.run.config import Config
 MOST_TRIES = 32
 # Where columns come from that no actor has just sent.
 REPLAYED = ("", -1)
+
+
+class UnderWay(NamedTuple):
+    """An update that was begun; `result` waits for what the step has come to."""
+
+    batch: Batch
+    version: int
+    rates: Rates
+    result: Callable[[], Step]
+
+
+class Updated(NamedTuple):
+    """An update that has ended."""
+
+    batch: Batch  # what it was made of
+    version: int  # of the weights that it made
+    figures: dict[str, float]  # by name; stages in seconds
 
 
 class Learner:
@@ -37,21 +55,53 @@ class Learner:
         self.skipped = 0  # updates whose loss or gradients were not finite, since the start
         self.faults_in_a_row = 0  # those that were the network's fault
         self._at_fault = False
+        self._under_way: deque[UnderWay] = deque()
         self.device_s = 0.0  # in which the device had an update to compute, since the start
 
-    def update(self, batch: Batch) -> dict[str, float]:
-        """Takes one step on a batch; returns its figures by name, stages in seconds.
+    def update(self, batch: Batch) -> list[Updated]:
+        """Begins an update with a batch; returns those that have ended, the oldest first.
 
-        If no finite step can be made of all columns, it is made of the blocks that allow one, and
-        the batch then knows which it left out. Raises DeviceFull.
+        On a CPU that is this one, on a GPU the one before. What the rates are made from, the
+        counters of updates and frames, counts what has begun. Raises DeviceFull.
         """
         rates = self._rates()
-        figures, stages_s, taken = self.engine.step(batch.rows, batch.staged, rates)
-        if not taken and (fit := self._leave_out_unfit(batch, rates)):
-            figures, _, taken = self.engine.step(only(batch.rows, _columns_of(fit)), None, rates)
+        result = self.engine.begin(batch.rows, batch.staged, rates)
+        self.version += 1
+        self.updates += 1
+        self.frames += batch.frames
+        self._under_way.append(UnderWay(batch, self.version, rates, result))
+        return self._ended(self.engine.ahead)
+
+    def settle(self) -> list[Updated]:
+        """Waits for the updates under way; returns them, the oldest first. Raises DeviceFull."""
+        return self._ended(0)
+
+    def _ended(self, ahead: int) -> list[Updated]:
+        """The updates that were begun before the last `ahead` ones."""
+        ended = []
+        while len(self._under_way) > ahead:
+            ended.append(self._end(self._under_way.popleft()))
+        return ended
+
+    def _end(self, update: UnderWay) -> Updated:
+        """Takes in what an update has come to.
+
+        If no finite step can be made of all columns, it is made of the blocks that allow one, and
+        the batch then knows which it left out.
+        """
+        batch, rates, engine = update.batch, update.rates, self.engine
+        figures, stages_s, taken = update.result()
+        if not taken:
+            frames = batch.frames
+            if fit := self._leave_out_unfit(batch, rates):
+                figures, _, taken = engine.step(only(batch.rows, _columns_of(fit)), rates)
+            self.frames += batch.frames - frames
         self.device_s += sum(stages_s.values())
-        self._count(batch, taken)
-        return {**figures, "learning_rate": rates.learning_rate, **stages_s}
+        self.skipped += not taken
+        self.faults_in_a_row = 0 if taken else self.faults_in_a_row + self._at_fault
+        self.window.add(batch.blocks, time.monotonic())
+        rate = {"learning_rate": rates.learning_rate}
+        return Updated(batch, update.version, {**figures, **rate, **stages_s})
 
     def _rates(self) -> Rates:
         """What the schedules say now."""
@@ -96,11 +146,22 @@ class Learner:
         return {"frames": self.frames, "updates": self.updates, "device_s": self.device_s}
 
     def weights(self) -> Weights:
-        """A copy of the network's parameters on the host, to publish or save.
+        """A copy of the network's parameters on the host.
 
         Raises NotFinite: such weights must reach neither actors nor a checkpoint.
         """
-        flat = self.engine.flat()
+        return self._finite(self.engine.flat())
+
+    def versioned_weights(self) -> VersionedWeights:
+        """Such a copy with its version, to publish; it may still be on its way from a GPU.
+
+        Whoever looks at it first waits, and gets NotFinite raised if it is not.
+        """
+        arriving = self.engine.begin_flat()
+        return VersionedWeights(self.version, ArrivingWeights(lambda: self._finite(arriving())))
+
+    def _finite(self, flat: Floats) -> Weights:
+        """The parameters by name. Raises NotFinite."""
         weights = {name: flat[part].reshape(shape) for name, part, shape in self.engine.layout}
         if not np.isfinite(flat).all():
             names = (name for name, array in weights.items() if not np.isfinite(array).all())
@@ -110,12 +171,12 @@ class Learner:
             )
         return weights
 
-    def versioned_weights(self) -> VersionedWeights:
-        """The same with their version, to publish. Raises NotFinite."""
-        return VersionedWeights(self.version, self.weights())
-
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Everything a resume needs, as tensors and facts: the same of either engine."""
+        """Everything a resume needs, as tensors and facts: the same of either engine.
+
+        No update may be under way. Raises NotFinite.
+        """
+        assert not self._under_way, "an update is under way"
         tensors: Tensors = {f"model.{name}": value for name, value in self.weights().items()}
         averaged = self.engine.averaged()
         for name, part, shape in self.engine.layout:
@@ -157,14 +218,6 @@ class Learner:
 
     def _scheduled(self, value: float, schedule: str) -> float:
         return scheduled(value, schedule, self.frames, self._config.training.total_frames)
-
-    def _count(self, batch: Batch, taken: bool) -> None:
-        self.skipped += not taken
-        self.faults_in_a_row = 0 if taken else self.faults_in_a_row + self._at_fault
-        self.version += 1
-        self.updates += 1
-        self.frames += batch.frames
-        self.window.add(batch.blocks, time.monotonic())
 
 
 def scheduled(value: float, schedule: str, frames: int, total_frames: int) -> float:

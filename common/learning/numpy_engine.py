@@ -12,7 +12,6 @@ every n-th piece; numpy lets go of the interpreter in its large operations.
 
 import math
 import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +75,7 @@ class NumpyEngine(Engine):
         """How many steps the optimizer has taken."""
         return self._optimizer.steps
 
-    def step(self, rows: Trajectory, staged: Any, rates: Rates) -> Step:
+    def step(self, rows: Trajectory, rates: Rates) -> Step:
         """Takes one step on a batch of any number of columns."""
         moments = [time.perf_counter()]
         with np.errstate(all="ignore"):

@@ -17,8 +17,11 @@ def moved(rows: Trajectory, device: torch.device) -> Tensors:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
 
-def inputs_of(tensors: Tensors) -> Inputs:
-    """What the network and the loss are told of moved rows."""
+def inputs_of(tensors: Tensors, branch_free: bool = False) -> Inputs:
+    """What the network and the loss are told of moved rows.
+
+    With `branch_free` no number is looked at, as a GPU needs it; on a CPU that is slower.
+    """
     actions = tensors["actions"]
     loss_input = LossInput(
         actions=actions if actions.is_floating_point() else actions.long(),
@@ -28,7 +31,7 @@ def inputs_of(tensors: Tensors) -> Inputs:
         mask=tensors["mask"],
     )
     network_input = NetworkInput(
-        observations=stacked(tensors["observations"], tensors["is_first"]),
+        observations=stacked(tensors["observations"], tensors["is_first"], branch_free),
         is_first=tensors["is_first"],
         actions=loss_input.actions,
         rewards=loss_input.rewards,
@@ -37,7 +40,7 @@ def inputs_of(tensors: Tensors) -> Inputs:
     return network_input, loss_input
 
 
-def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
+def stacked(observations: Tensor, is_first: Tensor, branch_free: bool = False) -> Tensor:
     """Observations [H+R, B, ...] as the network takes them in R rows: [R, B, S, ...] if H is not 0.
 
     S is H+1, the frames of a stack; `common.acting.frames` has the rule of the stacks.
@@ -53,7 +56,7 @@ def stacked(observations: Tensor, is_first: Tensor) -> Tensor:
     planes = [observations[first : first + rows] for first in range(history + 1)]
     # In memory a pixel's frames lie side by side: convolutions then take half the time.
     stacks = torch.stack(planes, -1).movedim(-1, 2)
-    if device.type == "cpu":
+    if not branch_free:
         stacks[missing.nonzero(as_tuple=True)] = 0  # a mask would be written out in full
         return stacks
     # A pass over the whole array, but one that does not wait to know what is missing.

@@ -19,22 +19,22 @@ from impala_redis.common.run.config import OptimizerSettings
 ALIGNMENT = 16
 
 
-class Optimizer:
-    """Gradient clipping, then one step over all parameters; its state is plain tensors."""
+class FlatState:
+    """All parameters, and the optimizer's state, as flat vectors with named views."""
 
     def __init__(
         self,
         parameters: Iterable[tuple[str, Tensor]],
         settings: OptimizerSettings,
-        branch_free: bool = False,
+        channels_last: bool = False,
     ) -> None:
         """Takes the parameters over: from now on they are views of `self.flat`.
 
-        With `branch_free` no step is waited for: that pays on a GPU, and costs on a CPU.
+        With `channels_last` the weights of convolutions lie in the vectors as a GPU's convolutions
+        take them. They travel in the order of their shapes (`travelling`) all the same.
         """
         self._parameters = dict(parameters)
-        self._settings, self._branch_free = settings, branch_free
-        self.steps = 0
+        self._settings, self._channels_last = settings, channels_last
         # Each parameter's part of `flat`; what lies between them stays 0.
         self.parts: dict[str, slice] = {}
         self._gaps: list[Tensor] = []
@@ -44,7 +44,7 @@ class Optimizer:
             gap = -parameter.numel() % ALIGNMENT
             self._gaps.append(parameter.data.new_zeros(gap))
             start = self.parts[name].stop + gap
-        self.flat = self._joined(p.data for p in self._parameters.values())
+        self.flat = self.joined(p.data for p in self._parameters.values())
         for name, view in self.views(self.flat).items():
             self._parameters[name].data = view
         slots = ("average", "square") if settings.optimizer == "adam" else ("square", "momentum")
@@ -55,34 +55,15 @@ class Optimizer:
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """A vector like `flat`, cut into the shapes of the parameters, by name."""
-        return {name: flat[self.parts[name]].view(p.shape) for name, p in self._parameters.items()}
+        return {name: self._view(flat[self.parts[name]], p) for name, p in self._parameters.items()}
 
-    def step(self, learning_rate: float) -> Tensor:
-        """Clips the gradients, steps, clears them; returns the norm before the clip.
+    def joined(self, tensors: Iterable[Tensor]) -> Tensor:
+        """One tensor for each parameter, as a vector like `flat`."""
+        return torch.cat(self._pieces(map(self._as_it_lies, tensors)))
 
-        A norm that is not finite leaves everything as it was. `count` must be called with the norm
-        before the next step.
-        """
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        assert len(gradients) == len(self._parameters), "a parameter has no gradient"
-        gradient = self._joined(gradients)
-        norm: Tensor = torch.linalg.vector_norm(gradient)
-        if self._branch_free:
-            self._step_or_undo(gradient, norm, learning_rate)
-        elif math.isfinite(on_host := norm.item()):
-            bound = self._settings.grad_norm_clipping
-            if bound is not None and on_host > bound:
-                gradient *= bound / on_host
-            self._step(gradient, learning_rate)
-        for parameter in self._parameters.values():
-            parameter.grad = None
-        return norm
-
-    def count(self, norm: float) -> bool:
-        """Counts the step of that norm, if it was one; returns whether it was."""
-        stepped = math.isfinite(norm)
-        self.steps += stepped
-        return stepped
+    def travelling(self, flat: Tensor, out: Tensor) -> None:
+        """Writes a vector like `flat` to `out`, each parameter in the order of its own shape."""
+        torch.cat(self._pieces(self.views(flat).values()), out=out)
 
     def state(self) -> dict[str, Tensor]:
         """Every state tensor by its name, such as "square.policy.weight"."""
@@ -92,22 +73,49 @@ class Optimizer:
             for name, view in self.views(flat).items()
         }
 
-    def _joined(self, tensors: Iterable[Tensor]) -> Tensor:
-        """One tensor for each parameter, as a vector like `flat`."""
-        pieces = zip((t.reshape(-1) for t in tensors), self._gaps, strict=True)
-        return torch.cat([piece for pair in pieces for piece in pair])
+    def _view(self, part: Tensor, parameter: Tensor) -> Tensor:
+        if not (self._channels_last and parameter.dim() == 4):
+            return part.view(parameter.shape)
+        outputs, inputs, height, width = parameter.shape
+        return part.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
-    def _step_or_undo(self, gradient: Tensor, norm: Tensor, learning_rate: float) -> None:
-        """Steps without a look at the norm, and puts everything back if it was not finite."""
-        bound = self._settings.grad_norm_clipping
-        if bound is not None:
-            gradient *= (bound / norm).clamp_(max=1.0)
-        changing = (self.flat, *self._slots.values())
-        before = [tensor.clone() for tensor in changing]
-        self._step(gradient, learning_rate)
-        finite = norm.isfinite()
-        for tensor, old in zip(changing, before, strict=True):
-            tensor.copy_(torch.where(finite, tensor, old))
+    def _as_it_lies(self, tensor: Tensor) -> Tensor:
+        """The tensor with its axes in the order in which they lie in a vector like `flat`."""
+        last = self._channels_last and tensor.dim() == 4
+        return tensor.permute(0, 2, 3, 1) if last else tensor
+
+    def _pieces(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        pairs = zip((t.reshape(-1) for t in tensors), self._gaps, strict=True)
+        return [piece for pair in pairs for piece in pair]
+
+
+class Optimizer(FlatState):
+    """Gradient clipping, then one step over all parameters; its state is plain tensors."""
+
+    def __init__(
+        self, parameters: Iterable[tuple[str, Tensor]], settings: OptimizerSettings
+    ) -> None:
+        super().__init__(parameters, settings)
+        self.steps = 0
+
+    def step(self, learning_rate: float) -> float:
+        """Clips the gradients, steps, clears them; returns the norm before the clip.
+
+        A norm that is not finite leaves everything as it was.
+        """
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        assert len(gradients) == len(self._parameters), "a parameter has no gradient"
+        gradient = self.joined(gradients)
+        norm: float = torch.linalg.vector_norm(gradient).item()
+        if math.isfinite(norm):
+            bound = self._settings.grad_norm_clipping
+            if bound is not None and norm > bound:
+                gradient *= bound / norm
+            self._step(gradient, learning_rate)
+            self.steps += 1
+        for parameter in self._parameters.values():
+            parameter.grad = None
+        return norm
 
     def _step(self, gradient: Tensor, learning_rate: float) -> None:
         if self._settings.optimizer == "adam":

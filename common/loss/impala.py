@@ -64,7 +64,7 @@ def impala_loss(
     values: Tensor,
     inputs: LossInput,
     settings: LossSettings,
-    entropy_cost: float,
+    entropy_cost: float | Tensor,
 ) -> tuple[Losses, Figures]:
     """The weighted sum of the three losses, and the figures of the batch.
 
@@ -74,7 +74,7 @@ def impala_loss(
       values: [T+1, B] baselines; the last row is the bootstrap.
       inputs: the batch.
       settings: costs, clips, discount and reductions.
-      entropy_cost: the current weight of the entropy, after its schedule.
+      entropy_cost: the current weight of the entropy, after its schedule; may be a scalar tensor.
     """
     mask = inputs.mask  # [T, B]
     if settings.returns == "monte_carlo":

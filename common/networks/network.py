@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from impala_redis.common.networks.lstm import LstmCore
 from impala_redis.common.networks.tanh_layer import tanh_layer
@@ -127,11 +126,17 @@ def action_features(action: ActionSpec, actions: Tensor) -> Tensor:
     choices = actions.unsqueeze(-1) if action.kind == "discrete" else actions
     return torch.cat(
         [
-            functional.one_hot(choice, size).float()
+            _one_hot(choice, size)
             for choice, size in zip(choices.unbind(-1), action.sizes, strict=True)
         ],
         -1,
     )
+
+
+def _one_hot(choices: Tensor, size: int) -> Tensor:
+    """Choices [...] as [..., size] float32; torch's own function looks at them, and so waits."""
+    zeros = torch.zeros(*choices.shape, size, device=choices.device)
+    return zeros.scatter_(-1, choices.unsqueeze(-1), 1.0)
 
 
 def _relu_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -82,10 +82,11 @@ class TrainingSettings:
     seed: int = setting(
         0, "seed of weights, environments and actions", at_least=0, at_most=2**63 - 1
     )
-    precision: Literal["float32", "bfloat16"] = setting(
+    precision: Literal["float32", "tf32", "bfloat16"] = setting(
         "float32",
-        "of the network's products on the learner: bfloat16 is meant for GPUs; sums, weights and "
-        "what travels stay float32",
+        "of the network's products on the learner; on a GPU take tf32 (factors of 10 bits; a CPU "
+        "computes float32 then) or bfloat16 (7 bits, the fastest for convolutions); sums, weights "
+        "and what travels stay float32",
     )
     checkpoint_interval_s: float = setting(10.0, "seconds between checkpoints", above=0)
     keep_checkpoints: int = setting(3, "newest checkpoints that are kept", at_least=1)

@@ -287,7 +287,7 @@ def resumes(folder: Path, number: int) -> None:
     saved = checkpoint.load(folder)
     spec = read_saved_spec(saved.facts, saved.path)
     config = plan.config if spec.num_parameters < 10**6 else Config()
-    learner = Learner(config, TorchEngine(spec, config, torch.device("cpu")))
+    learner = Learner(config, TorchEngine(spec, config))
     learner.restore(saved)
     assert all(0 <= n <= 2**53 for n in (learner.version, learner.updates, learner.frames))
     learner.weights()

@@ -3,12 +3,13 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from impala_redis.common.devices import stages as stages_module
 from impala_redis.common.devices.device import choose_device
-from impala_redis.common.devices.pinned import pinned_if_possible
+from impala_redis.common.devices.pinned import Piece, nbytes_of, pinned
 from impala_redis.common.devices.stages import Stages
 from impala_redis.common.errors import ConfigError, DeviceFull
 
@@ -53,20 +54,54 @@ def test_a_gpu_that_is_full_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) 
         choose_device("auto")
 
 
-def test_without_pinned_memory_batches_are_made_of_any_and_it_is_said_once(
+def test_without_pinned_memory_batches_lie_in_any_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given
-    def fails(_: Any) -> Any:
-        raise torch.AcceleratorError("CUDA error: out of memory\nmore words")
+    empty = torch.empty
 
-    monkeypatch.setattr(torch.Tensor, "pin_memory", fails)
-    tensors = {"actions": torch.ones(2), "rewards": torch.zeros(2)}
+    def fails(*size: int, pin_memory: bool = False, **kinds: Any) -> torch.Tensor:
+        if pin_memory:
+            raise torch.AcceleratorError("CUDA error: out of memory\nmore words")
+        return empty(*size, **kinds)
 
-    # when / then
-    assert pinned_if_possible(tensors) is tensors
+    monkeypatch.setattr(torch, "empty", fails)
+
+    # when
+    memory = pinned(3, torch.uint8, torch.device("cuda"))
+
+    # then
+    assert (memory.shape, memory.dtype) == ((3,), torch.uint8)
     (message,) = caplog.messages
     assert message == "no pinned memory, so updates wait for copies (CUDA error: out of memory)"
+
+
+def test_arrays_of_a_piece_of_memory_keep_dtype_and_shape_and_move_by_one_copy() -> None:
+    # given arrays of many kinds, one of them empty
+    arrays = {
+        "frames": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
+        "flags": np.array([[True], [False]]),
+        "numbers": np.linspace(0.0, 1.0, 7, dtype=np.float32),
+        "choices": np.arange(5, dtype=np.int64),
+        "words": np.arange(3, dtype=np.uint16),
+        "nothing": np.empty((1, 3, 0), np.float32),
+    }
+    one, other = (Piece(arrays, torch.zeros(nbytes_of(arrays), dtype=torch.uint8)) for _ in "ab")
+
+    # when the arrays are written to one, and that is copied to the other
+    for name, array in arrays.items():
+        one.tensors[name].numpy()[:] = array
+    other.memory.copy_(one.memory)
+
+    # then both have them, and so has a copy in memory of its own
+    copy = other.copy()
+    other.memory.zero_()
+    assert not other.tensors["numbers"].any()
+    for name, array in arrays.items():
+        for piece in (one, copy):
+            found = piece.tensors[name].numpy()
+            assert (found.dtype, found.shape) == (array.dtype, array.shape)
+            np.testing.assert_array_equal(found, array)
 
 
 def test_a_stage_lasts_from_the_end_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +111,7 @@ def test_a_stage_lasts_from_the_end_of_the_one_before(monkeypatch: pytest.Monkey
 
     # when
     stages = Stages(CPU)
+    stages.begin()
     for stage in ("first_s", "second_s", "third_s"):
         stages.end(stage)
 
@@ -88,11 +124,13 @@ def test_the_stages_of_a_gpu_are_timed_by_its_events_and_waited_for_once(
 ) -> None:
     # given events that the device comes to at these milliseconds, once it is waited for
     waited_for = []
-    moments = iter([10.0, 11.0, 13.0, 17.0])
+    made: list[Any] = []
+    moments = iter([10.0, 11.0, 13.0, 17.0, 20.0, 25.0])
 
     class Event:
         def __init__(self, enable_timing: bool) -> None:
             assert enable_timing
+            made.append(self)
 
         def record(self) -> None:
             self.at_ms = next(moments)
@@ -101,13 +139,14 @@ def test_the_stages_of_a_gpu_are_timed_by_its_events_and_waited_for_once(
             waited_for.append(self)
 
         def elapsed_time(self, later: "Event") -> float:
-            assert waited_for and waited_for[0].at_ms >= later.at_ms
+            assert waited_for and waited_for[-1].at_ms >= later.at_ms
             return later.at_ms - self.at_ms
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
 
     # when
     stages = Stages(torch.device("cuda"))
+    stages.begin()
     for stage in ("first_s", "second_s", "third_s"):
         stages.end(stage)
     assert not waited_for
@@ -116,3 +155,9 @@ def test_the_stages_of_a_gpu_are_timed_by_its_events_and_waited_for_once(
     # then
     assert seconds == pytest.approx({"first_s": 0.001, "second_s": 0.002, "third_s": 0.004})
     assert len(waited_for) == 1
+
+    # when it is used again, then by the same events
+    stages.begin()
+    stages.end("only_s")
+    assert stages.seconds() == pytest.approx({"only_s": 0.005})
+    assert len(made) == 4

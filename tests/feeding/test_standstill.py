@@ -24,8 +24,6 @@ from impala_redis.common.run.config import Config
 from impala_redis.workers.training import BATCH_TIMEOUT_S, Training
 
 UPDATES = 60
-BATCHES = 2  # that go round between feeder and learner
-
 
 class Paces(NamedTuple):
     """How long things take in seconds, and how much of what is a batch."""
@@ -36,6 +34,7 @@ class Paces(NamedTuple):
     actors: int
     blocks_in_a_batch: int
     batches_in_a_block: int
+    ahead: int = 0  # updates that may be under way when another begins: 1 on a GPU
 
     @property
     def longest_pause_s(self) -> float:
@@ -76,9 +75,10 @@ class Simulation:
         assert version >= self.published  # the first time the same, as it is introduced
         self.published = version
 
-    def fill(self, training: bool) -> None:
+    def fill(self, training: int) -> None:
         """What the feeder does at once: opens blocks while a batch is free."""
-        while self.ready + training < BATCHES and (self.left_of_block or self.queue):
+        batches = 2 + self.paces.ahead
+        while self.ready + training < batches and (self.left_of_block or self.queue):
             if self.left_of_block:
                 self.left_of_block -= 1
                 self.filled = self.paces.blocks_in_a_batch
@@ -93,21 +93,25 @@ class Simulation:
         paces, clock = self.paces, self.clock
         starts = itertools.cycle(range(paces.actors))
         acting = [[next(starts) / paces.actors * paces.unroll_s, 1] for _ in range(paces.actors)]
-        trained_at: float | None = None
+        under_way: deque[float] = deque()  # when these updates end
+        busy_until: float | None = None  # the learner: until no more than `ahead` are under way
         publishing_at: float | None = None
         idle_until = np.inf
         while len(self.updated_at) <= UPDATES:
-            self.fill(trained_at is not None)
-            if trained_at is None and self.ready:
-                trained_at, self.ready = clock.now + paces.update_s, self.ready - 1
+            self.fill(len(under_way))
+            if busy_until is None and self.ready:
+                self.ready -= 1
+                under_way.append(max(clock.now, *under_way, 0.0) + paces.update_s)
+                busy_until = max(clock.now, *[*under_way][: len(under_way) - paces.ahead], 0.0)
+                self.learner.version += 1
             if publishing_at is None and self.publisher._offered is not None:
                 publishing_at = clock.now + paces.publish_s
-            if trained_at is not None:
+            if busy_until is not None:
                 idle_until = np.inf
             elif idle_until <= clock.now or idle_until == np.inf:
                 idle_until = clock.now + BATCH_TIMEOUT_S
             ends = [end for end, _ in acting]
-            clock.now = min(*ends, idle_until, trained_at or np.inf, publishing_at or np.inf)
+            clock.now = min(*ends, idle_until, busy_until or np.inf, publishing_at or np.inf)
             for actor in acting:
                 if clock.now >= actor[0]:
                     self.queue.append(int(actor[1]))
@@ -116,12 +120,14 @@ class Simulation:
                 publishing_at, offered = None, self.publisher._offered
                 assert offered is not None
                 self.publisher._publish_offered(offered)
-            if trained_at is not None and clock.now >= trained_at:
-                trained_at = None
-                self.learner.version += 1
+            if busy_until is not None and clock.now >= busy_until:
+                busy_until = None
+                while len(under_way) > paces.ahead:
+                    under_way.popleft()
                 self.updated_at.append(clock.now)
                 self.training.offer_weights()
-            elif clock.now >= idle_until:
+            elif clock.now >= idle_until and all(end <= clock.now for end in under_way):
+                under_way.clear()
                 self.training.offer_weights()
             pause_s = clock.now - self.updated_at[-1]
             assert pause_s <= paces.longest_pause_s, (len(self.updated_at), self.published)
@@ -147,6 +153,7 @@ PACES = st.builds(
     actors=st.integers(1, 4),
     blocks_in_a_batch=st.integers(1, 4),
     batches_in_a_block=st.just(1),
+    ahead=st.integers(0, 1),
 ) | st.builds(
     Paces,
     unroll_s=st.floats(0.001, 5.0),
@@ -155,6 +162,7 @@ PACES = st.builds(
     actors=st.integers(1, 4),
     blocks_in_a_batch=st.just(1),
     batches_in_a_block=st.integers(1, 4),
+    ahead=st.integers(0, 1),
 )
 
 
@@ -197,10 +205,11 @@ def test_training_goes_on_whatever_the_settings_and_paces(
     ],
     ids=str,
 )
+@pytest.mark.parametrize("ahead", [0, 1])
 def test_what_once_stopped_a_fast_learner_does_not(
-    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], ahead: int
 ) -> None:
-    paces = Paces(0.01, 0.002, 0.005, 2, 1, 1)
+    paces = Paces(0.01, 0.002, 0.005, 2, 1, 1, ahead)
     simulate(Config().replace(values), paces, monkeypatch)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from updates import figures_after
 
 from impala_redis.common.blocks.trajectory import Episode, Trajectory, empty_trajectory
 from impala_redis.common.feeding.batch import Batch, Part
@@ -87,7 +88,7 @@ def test_an_update_is_made_of_the_blocks_that_allow_one(kind: str, name: str, en
     before = weights_of(learner)
 
     # when
-    figures = learner.update(batch)
+    figures = figures_after(learner, batch)
 
     # then the update is that of the others
     assert np.isfinite(figures["grad_norm"])
@@ -125,7 +126,7 @@ def test_a_block_whose_loss_is_infinite_is_left_out_though_its_gradients_are_not
     spoil(batch, "c", "actions", action)
 
     # when
-    figures = learner.update(batch)
+    figures = figures_after(learner, batch)
 
     # then
     assert [part.actor[0] for part in batch.unfit] == ["c"]

@@ -288,7 +288,7 @@ def test_what_an_actor_says_of_its_actions_is_what_the_learner_finds_with_its_we
 
 def score_after_training(one: Training, updates: int) -> float:
     """Trains on every unroll that is played; the mean return of the last 500 episodes."""
-    learner = Learner(one.config, TorchEngine(one.spec, one.config, CPU))
+    learner = Learner(one.config, TorchEngine(one.spec, one.config))
     batch = Batch(empty_trajectory(one.spec, one.spec.envs_per_actor))
     returns: deque[float] = deque(maxlen=500)
     for _ in range(updates):

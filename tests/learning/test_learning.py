@@ -1,79 +1,40 @@
 """The learner's state: one update, what it counts, and that a resume goes on bit for bit."""
 
-import dataclasses
-import queue
 import re
-import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from updates import B, T, figures_after, make_config, make_data, spec_of
 
-from impala_redis.common.blocks.trajectory import Episode, empty_trajectory
-from impala_redis.common.devices.device import choose_device
 from impala_redis.common.errors import CheckpointError, DeviceFull, NotFinite
-from impala_redis.common.feeding.batch import Batch, Part
 from impala_redis.common.learning import torch_engine
+from impala_redis.common.learning.gpu_engine import GpuEngine
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.records import checkpoint
-from impala_redis.common.records.window import Played
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import (
     LOG_STD_LEAST,
     LOG_STD_MOST,
     ActionSpec,
     ObservationSpec,
-    discrete,
 )
 from impala_redis.common.run.spec import RunSpec, make_spec
-from small_networks import some_actions, some_observations
 
 CPU = torch.device("cpu")
-T, B = 4, 3
-
-
-def make_config(**changes: Any) -> Config:
-    values = {"hidden_sizes": [8], "unroll_length": T, "batch_size": B, "total_frames": 1000}
-    return Config().replace(values | changes)
-
-
-def spec_of(config: Config, features: int = 2, num_actions: int = 3) -> RunSpec:
-    observation = ObservationSpec((features,), "float32")
-    return make_spec("test", config, observation, discrete(num_actions))
 
 
 def make_learner(config: Config) -> Learner:
-    return Learner(config, TorchEngine(spec_of(config), config, CPU))
-
-
-def make_data(spec: RunSpec, seed: int, version: int = 0) -> Batch:
-    """A full batch of random but valid rows, with sixty ended episodes of one environment."""
-    rng = np.random.default_rng(seed)
-    batch = Batch(empty_trajectory(spec, B))
-    rows = batch.rows
-    rows.observations[:] = rng.normal(size=rows.observations.shape)
-    rows.is_first[:] = False
-    rows.actions[:] = rng.integers(0, spec.action.num_outputs, rows.actions.shape)
-    rows.rewards[:] = rng.normal(size=rows.rewards.shape)
-    rows.discounts[:] = rng.random(rows.discounts.shape) < 0.8
-    rows.behaviour_log_probs[:] = np.log(rng.uniform(0.1, 0.9, rows.discounts.shape))
-    rows.mask[:] = rng.random(rows.mask.shape) < 0.8
-    rows.memory[:] = 0.0
-    batch.filled, batch.frames = B, rows.frames
-    batch.versions, batch.parts = [version] * B, [Part(("a", 1), slice(0, B))]
-    # So many that the mean return is known from the second batch on.
-    batch.episodes = [Episode(float(np.float32(r)), 5, 0) for r in rng.normal(size=60)]
-    batch.blocks = [Played(("a", 1), 1, True, tuple(batch.episodes))]
-    return batch
+    return Learner(config, TorchEngine(spec_of(config), config))
 
 
 def train(learner: Learner, spec: RunSpec, seeds: range) -> list[dict[str, float]]:
     """The figures of some updates, but for the times that they took."""
-    updates = [learner.update(make_data(spec, seed)) for seed in seeds]
+    updates = [figures_after(learner, make_data(spec, seed)) for seed in seeds]
     return [{k: v for k, v in figures.items() if not k.endswith("_s")} for figures in updates]
 
 
@@ -181,7 +142,7 @@ def test_the_state_of_another_network_or_optimizer_is_refused_by_name(
     checkpoint.save(tmp_path, 1, *make_learner(make_config()).state(), keep=1)
     config = make_config(**changes)
     spec = spec_of(config, features, num_actions)
-    other = Learner(config, TorchEngine(spec, config, CPU))
+    other = Learner(config, TorchEngine(spec, config))
 
     # when / then
     with pytest.raises(CheckpointError, match=named):
@@ -339,7 +300,7 @@ def test_the_schedules_fall_to_zero_at_total_frames(optimizer: str) -> None:
     for frames in (0, 50, 100, 150):
         learner.frames = frames
         before = weights_of(learner)
-        rates.append(learner.update(make_data(spec, seed=0))["learning_rate"])
+        rates.append(figures_after(learner, make_data(spec, seed=0))["learning_rate"])
 
     # then
     assert rates == pytest.approx([1e-2, 5e-3, 0.0, 0.0])
@@ -356,7 +317,7 @@ def test_the_entropy_cost_follows_its_schedule() -> None:
     for frames in (0, 500, 1000):
         learner = make_learner(config)
         learner.frames = frames
-        figures = learner.update(make_data(spec, seed=0))
+        figures = figures_after(learner, make_data(spec, seed=0))
         rest = figures["policy_loss"] + 0.5 * figures["baseline_loss"]
         totals.append((rest - figures["total_loss"]) / figures["entropy"])
 
@@ -369,7 +330,7 @@ def test_the_figures_of_an_update_are_plain_numbers() -> None:
     config = make_config()
 
     # when
-    figures = make_learner(config).update(make_data(spec_of(config), seed=0))
+    figures = figures_after(make_learner(config), make_data(spec_of(config), seed=0))
 
     # then
     assert set(figures) == {
@@ -400,7 +361,7 @@ def test_the_device_was_busy_for_the_stages_of_all_updates() -> None:
     assert learner.device_s == 0.0
 
     # when
-    updates = [learner.update(make_data(spec, seed)) for seed in range(3)]
+    updates = [figures_after(learner, make_data(spec, seed)) for seed in range(3)]
 
     # then
     stages = ("transfer_s", "forward_s", "backward_s", "optimizer_s")
@@ -433,7 +394,7 @@ def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
 ) -> None:
     # given the words of torch's own pools, of CUDA and of cuBLAS
     config = make_config()
-    learner = make_learner(config)
+    learner = Learner(config, GpuEngine(spec_of(config), config, CPU))
 
     def fails(*_: Any) -> Any:
         raise error
@@ -445,10 +406,10 @@ def test_a_gpu_without_memory_is_one_sentence_with_the_remedy(
         learner.update(make_data(spec_of(config), seed=0))
     monkeypatch.setattr(torch_engine, "make_network", fails)
     with pytest.raises(DeviceFull, match=sentence):
-        make_learner(config)
+        GpuEngine(spec_of(config), config, CPU)
 
     # then no update was counted
-    assert learner.updates == 0
+    assert (learner.updates, learner.settle()) == (0, [])
 
 
 def test_another_error_in_an_update_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,7 +430,7 @@ def test_deviations_that_a_step_took_out_of_their_range_come_back(out: float) ->
     config = make_config(entropy_cost=10.0, learning_rate=0.01, optimizer="adam")
     action = ActionSpec("continuous", (2,))
     spec = make_spec("test", config, ObservationSpec((2,), "float32"), action)
-    learner = Learner(config, TorchEngine(spec, config, CPU))
+    learner = Learner(config, TorchEngine(spec, config))
     learner.engine.network.get_parameter("log_std").data.fill_(out)
 
     # when it is trained with a bonus for wide ones
@@ -497,7 +458,7 @@ def test_bfloat16_products_learn_nearly_what_float32_ones_do(changes: dict[str, 
     for config in (exact, rough):
         learner = make_learner(config)
         before = learner.weights()
-        figures.append(learner.update(make_data(spec_of(config), seed=1)))
+        figures.append(figures_after(learner, make_data(spec_of(config), seed=1)))
         after = learner.weights()
         steps.append(np.concatenate([(after[n] - before[n]).ravel() for n in before]))
 
@@ -510,118 +471,6 @@ def test_bfloat16_products_learn_nearly_what_float32_ones_do(changes: dict[str, 
         assert figures[1][name] == pytest.approx(figures[0][name], rel=0.05, abs=0.05), name
 
 
-FRAMES = ObservationSpec((84, 84), "uint8", scale=(255,))
-CONVOLVED = {"network": "shallow", "frame_stack": 4, "activation": "relu"}
-REMEMBERING = {"lstm_size": 8, "extra_inputs": "last_action_reward"}
-
-
-class Kind(NamedTuple):
-    changes: dict[str, Any]
-    observation: ObservationSpec = ObservationSpec((2,), "float32")
-    action: ActionSpec = discrete(3)
-    rounding: float = 1e-3  # of figures, relative: a GPU adds up in another order
-
-
-KINDS = {
-    "a perceptron by Adam": Kind({"optimizer": "adam"}),
-    "a perceptron by RMSProp": Kind({"optimizer": "rmsprop"}),
-    "a memory": Kind(REMEMBERING),
-    "numbers": Kind({}, action=ActionSpec("continuous", (2,), bounded=True)),
-    "a number": Kind({}, action=ActionSpec("continuous", (1,))),
-    "stacks of frames": Kind(CONVOLVED, FRAMES, rounding=2e-2),
-    "stacks of frames and a memory, in bfloat16": Kind(
-        {**CONVOLVED, **REMEMBERING, "precision": "bfloat16"}, FRAMES, rounding=0.1
-    ),
-    "the deep network": Kind(
-        {"network": "deep"}, ObservationSpec((72, 96, 3), "uint8", scale=(255,)), rounding=2e-2
-    ),
-}
-
-
-def spec_of_kind(kind: Kind, config: Config) -> RunSpec:
-    seen = dataclasses.replace(kind.observation, frame_stack=config.environment.frame_stack)
-    return make_spec("test", config, seen, kind.action)
-
-
-@pytest.mark.parametrize("name", [name for name in KINDS if "bfloat16" not in name])
-def test_an_update_looks_at_nothing_on_the_device_before_its_figures(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    # given a device whose tensors hold no numbers: whoever asks for one, or mixes them with the
-    # host's, raises
-    kind, nowhere = KINDS[name], torch.device("meta")
-    config = make_config(hidden_sizes=[32], **kind.changes)
-    spec = spec_of_kind(kind, config)
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)  # not known there
-    fetched: list[Any] = []
-
-    def fetched_numbers(*figures: Any) -> dict[str, float]:
-        fetched.extend(figures)
-        return {"grad_norm": 1.0}
-
-    monkeypatch.setattr(torch_engine, "_as_numbers", fetched_numbers)
-
-    # when
-    learner = Learner(config, TorchEngine(spec, config, nowhere))
-    learner.update(make_data(spec, seed=0))
-
-    # then it has come to its figures, which are there
-    losses, _, grad_norm = fetched
-    assert losses.total.device == grad_norm.device == nowhere
-    assert learner.updates == 1
-
-
-@pytest.mark.parametrize("staged", [False, True])
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_learns_what_a_cpu_learns(name: str, staged: bool) -> None:
-    # given
-    kind = KINDS[name]
-    config = make_config(hidden_sizes=[32], learning_rate=1e-3, **kind.changes)
-    spec, gpu = spec_of_kind(kind, config), choose_device("cuda")
-    on_cpu, on_gpu = (
-        Learner(config, TorchEngine(spec, config, CPU)),
-        Learner(config, TorchEngine(spec, config, gpu)),
-    )
-    before = on_cpu.weights()
-
-    # when: the third batch is refused
-    for seed in range(6):
-        batch, same = make_data(spec, seed), make_data(spec, seed)
-        same.rows = on_gpu.engine.empty_rows(B)
-        for mine, theirs in zip(same.rows, batch.rows, strict=True):
-            mine[:] = theirs
-        for rows in (batch.rows, same.rows):
-            shape = rows.observations.shape[:2]
-            rows.observations[:] = some_observations(spec.observation, *shape, seed=seed)
-            rows.actions[:] = some_actions(spec.action, *rows.actions.shape[:2], seed=seed)
-            rows.is_first[2, 1] = True
-            if seed == 2:
-                rows.rewards[:] = np.nan
-        if staged:
-            same.staged = on_gpu.engine.stage(same.rows)
-        expected, found = on_cpu.update(batch), on_gpu.update(same)
-        same.clear()
-
-        # then
-        timeless = [figure for figure in expected if not figure.endswith("_s")]
-        np.testing.assert_allclose(
-            [found[figure] for figure in timeless],
-            [expected[figure] for figure in timeless],
-            rtol=kind.rounding,
-            atol=kind.rounding / 10,
-        )
-        assert min(found[f"{stage}_s"] for stage in ("forward", "backward", "optimizer")) > 0
-    assert on_gpu.skipped == on_cpu.skipped == 1
-    after, other = on_cpu.weights(), on_gpu.weights()
-    step, other_step = (
-        np.concatenate([(weights[part] - before[part]).ravel() for part in before])
-        for weights in (after, other)
-    )
-    cosine = step @ other_step / np.linalg.norm(step) / np.linalg.norm(other_step)
-    assert cosine > 1.0 - kind.rounding
-
-
 def test_the_stages_of_an_update_are_no_longer_than_the_update() -> None:
     # given
     config = make_config()
@@ -629,7 +478,7 @@ def test_the_stages_of_an_update_are_no_longer_than_the_update() -> None:
 
     # when
     started = time.perf_counter()
-    figures = learner.update(batch)
+    figures = figures_after(learner, batch)
     update_s = time.perf_counter() - started
 
     # then
@@ -641,7 +490,7 @@ def test_the_stages_of_an_update_are_no_longer_than_the_update() -> None:
 def test_the_actions_of_a_large_space_are_not_told_one_by_one() -> None:
     config = make_config()
     spec = spec_of(config, num_actions=9)
-    figures = Learner(config, TorchEngine(spec, config, CPU)).update(make_data(spec, seed=0))
+    figures = figures_after(Learner(config, TorchEngine(spec, config)), make_data(spec, seed=0))
     assert not any(name.startswith("pi_mean") for name in figures)
 
 
@@ -660,53 +509,3 @@ def test_the_same_seed_and_data_give_the_same_training() -> None:
     assert figures == other_figures
     assert weights_of(one) == weights_of(other)
     assert weights_of(make_learner(make_config(seed=6))) != weights_of(make_learner(config))
-
-
-@pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-        ),
-    ],
-)
-def test_two_batches_in_turns_filled_by_another_thread_teach_what_fresh_ones_do(
-    device: str,
-) -> None:
-    # given the feeder's way with batches
-    config = make_config(learning_rate=1e-3)
-    spec, where = spec_of(config), choose_device(device)
-    learner, expected = (
-        Learner(config, TorchEngine(spec, config, where)),
-        Learner(config, TorchEngine(spec, config, CPU)),
-    )
-    free: queue.SimpleQueue[Batch] = queue.SimpleQueue()
-    ready: queue.SimpleQueue[Batch] = queue.SimpleQueue()
-    for _ in range(2):
-        free.put(Batch(learner.engine.empty_rows(B)))
-
-    def fill() -> None:
-        for seed in range(20):
-            batch = free.get(timeout=10.0)
-            data = make_data(spec, seed)
-            batch.take(data.rows, 0, version=0)
-            batch.frames = data.frames
-            batch.staged = learner.engine.stage(batch.rows)
-            ready.put(batch)
-
-    filling = threading.Thread(target=fill, daemon=True)
-    filling.start()
-
-    # when
-    for seed in range(20):
-        batch = ready.get(timeout=10.0)
-        figures = learner.update(batch)
-        batch.clear()
-        free.put(batch)
-
-        # then
-        wanted = expected.update(make_data(spec, seed))
-        assert figures["total_loss"] == pytest.approx(wanted["total_loss"], rel=1e-3)
-    filling.join(timeout=10.0)

@@ -8,8 +8,8 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from test_agents import Catch
+from updates import figures_after
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.unroll import Actor
@@ -73,7 +73,7 @@ def train_in_a_process_of_its_own() -> None:
     environment = VectorEnvironment("Catch-v0", 4)
     made = make_spec("kinds", config, environment.observation, environment.action)
     spec = RunSpec.from_json(made.to_json())
-    learner = Learner(config, TorchEngine(spec, config, torch.device("cpu")))
+    learner = Learner(config, TorchEngine(spec, config))
     before = learner.weights()
     actor = Actor(spec, environment, "host-1", 1)
     actor.policy.load(1, before)
@@ -82,7 +82,7 @@ def train_in_a_process_of_its_own() -> None:
     for rows, played in zip(batch.rows, block.trajectory, strict=True):
         rows[:] = played
     batch.filled, batch.frames, batch.versions = 4, block.trajectory.frames, [1] * 4
-    figures = learner.update(batch)
+    figures = figures_after(learner, batch)
     after = learner.weights()
     network = find_setting("network")
     report = {

@@ -164,7 +164,7 @@ def test_three_updates_leave_the_parameters_and_the_state_of_torch(
     for seed in range(3):
         rows = case.rows(seed=seed)
         norm = case.torch.step(rows)
-        step = case.numpy.step(rows, None, case.rates)
+        step = case.numpy.step(rows, case.rates)
         assert step.taken
         assert step.figures["grad_norm"] == pytest.approx(norm, rel=1e-5)
 
@@ -186,7 +186,7 @@ def test_two_hundred_updates_differ_by_what_rounding_explains() -> None:
         rows = batches[number % 7]
         case.torch.step(rows)
         other.step(rows)
-        case.numpy.step(rows, None, case.rates)
+        case.numpy.step(rows, case.rates)
 
     # then
     explained = distance(other.weights(), case.torch.weights())
@@ -209,7 +209,7 @@ def test_the_figures_are_those_of_torch(changes: dict[str, Any], action: str) ->
         expected |= {f"pi_mean_{a}": share for a, share in enumerate(shares.tolist())}
 
     # when
-    step = case.numpy.step(rows, None, case.rates)
+    step = case.numpy.step(rows, case.rates)
 
     # then
     del step.figures["grad_norm"]
@@ -226,13 +226,13 @@ def test_pieces_and_threads_change_nothing_but_the_order_of_the_sum(
     # given
     case, whole = Case(threads=threads), Case()
     rows = case.rows(columns)
-    expected = whole.numpy.step(rows, None, case.rates).figures
+    expected = whole.numpy.step(rows, case.rates).figures
 
     # when pieces have two columns at most
     two_columns = 2 * numpy_worker.bytes_of_a_column(case.spec)
     monkeypatch.setattr(numpy_worker, "PIECE_BYTES", two_columns)
     monkeypatch.setattr(numpy_worker, "LEAST_ROWS", 0)
-    found = case.numpy.step(rows, None, case.rates).figures
+    found = case.numpy.step(rows, case.rates).figures
 
     # then
     assert distance(weights_of(case.numpy), weights_of(whole.numpy)) < 1e-6
@@ -267,7 +267,7 @@ def test_pieces_are_few_and_nearly_of_one_size(
 def test_no_thread_is_started_that_would_have_no_column() -> None:
     case = Case(threads=100, batch_size=3)
     assert len(case.numpy._workers) == 3
-    assert case.numpy.step(case.rows(3), None, case.rates).taken
+    assert case.numpy.step(case.rows(3), case.rates).taken
 
 
 def test_the_same_batches_give_the_same_bits_on_several_threads() -> None:
@@ -278,7 +278,7 @@ def test_the_same_batches_give_the_same_bits_on_several_threads() -> None:
 
         # when
         for seed in range(5):
-            case.numpy.step(case.rows(columns=20, seed=seed), None, case.rates)
+            case.numpy.step(case.rows(columns=20, seed=seed), case.rates)
         found.append(case.numpy.flat())
 
     # then
@@ -297,9 +297,7 @@ def test_what_stands_in_fake_rows_changes_nothing(changes: dict[str, Any], actio
     spoilt.actions[fake] = 1e30 if spoilt.actions.dtype == np.float32 else 99
 
     # when
-    steps = [
-        one.numpy.step(some, None, case.rates) for one, some in ((case, rows), (other, spoilt))
-    ]
+    steps = [one.numpy.step(some, case.rates) for one, some in ((case, rows), (other, spoilt))]
 
     # then
     assert np.array_equal(case.numpy.flat(), other.numpy.flat())
@@ -314,7 +312,7 @@ def test_a_batch_of_fake_rows_alone_leaves_the_parameters_nearly_alone() -> None
     before = case.numpy.flat()
 
     # when
-    step = case.numpy.step(rows, None, case.rates)
+    step = case.numpy.step(rows, case.rates)
 
     # then there is a step, of no size, as in torch
     assert step.taken
@@ -330,7 +328,7 @@ def test_a_step_that_would_not_be_finite_leaves_everything_as_it_was(
 ) -> None:
     # given some good steps
     case = Case(ACTIONS[action], threads=2, activation="relu")
-    case.numpy.step(case.rows(seed=1), None, case.rates)
+    case.numpy.step(case.rows(seed=1), case.rates)
     flat, slots = case.numpy.flat(), case.numpy.slots()
 
     # when
@@ -338,7 +336,7 @@ def test_a_step_that_would_not_be_finite_leaves_everything_as_it_was(
     rows.mask[...] = True
     getattr(rows, name)[2, 1] = value
     assert not case.numpy.allows_step(rows, case.rates)
-    step = case.numpy.step(rows, None, case.rates)
+    step = case.numpy.step(rows, case.rates)
 
     # then
     assert not step.taken
@@ -349,7 +347,7 @@ def test_a_step_that_would_not_be_finite_leaves_everything_as_it_was(
 
     # and the next good one is taken, of the other columns too
     others = Trajectory._make([array[:, [0, 2, 3, 4]] for array in rows])
-    assert case.numpy.step(others, None, case.rates).taken
+    assert case.numpy.step(others, case.rates).taken
 
 
 def test_a_gradient_that_is_nearly_infinite_allows_no_step() -> None:
@@ -363,7 +361,7 @@ def test_a_gradient_that_is_nearly_infinite_allows_no_step() -> None:
 def test_what_looks_for_unfit_columns_changes_nothing() -> None:
     # given
     case = Case(optimizer="adam")
-    case.numpy.step(case.rows(), None, case.rates)
+    case.numpy.step(case.rows(), case.rates)
     before, slots = case.numpy.flat(), case.numpy.slots()
 
     # when
@@ -380,13 +378,13 @@ def test_an_engine_goes_on_from_what_another_has_reached(optimizer: str) -> None
     # given
     case, other = Case(optimizer=optimizer), Case(optimizer=optimizer)
     for seed in range(3):
-        case.numpy.step(case.rows(seed=seed), None, case.rates)
+        case.numpy.step(case.rows(seed=seed), case.rates)
 
     # when
     weights = weights_of(case.numpy)
     other.numpy.load(weights, weights, case.numpy.slots(), case.numpy.steps)
     for one in (case, other):
-        one.numpy.step(case.rows(seed=3), None, case.rates)
+        one.numpy.step(case.rows(seed=3), case.rates)
 
     # then
     assert np.array_equal(case.numpy.flat(), other.numpy.flat())
@@ -409,7 +407,7 @@ def test_deviations_are_brought_back_into_their_range() -> None:
     case.numpy.load(weights, weights, case.numpy.slots(), 0)
 
     # when
-    case.numpy.step(case.rows(), None, case.rates)
+    case.numpy.step(case.rows(), case.rates)
 
     # then
     assert np.array_equal(weights_of(case.numpy)["log_std"], np.full(3, LOG_STD_MOST, np.float32))

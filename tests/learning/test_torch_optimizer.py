@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
 from impala_redis.common.learning.learner import scheduled
 from impala_redis.common.learning.torch_optimizer import Optimizer
 from impala_redis.common.run.config import OptimizerSettings
@@ -16,7 +17,17 @@ from impala_redis.common.run.config import OptimizerSettings
 Floats = NDArray[np.float64]
 Named = list[tuple[str, Tensor]]
 
-SHAPES = {"torso.weight": (5, 3), "torso.bias": (5,), "head": (2, 5), "scalar": ()}
+SHAPES = {
+    "convolution": (2, 3, 4, 2),
+    "torso.weight": (5, 3),
+    "torso.bias": (5,),
+    "head": (2, 5),
+    "scalar": (),
+}
+AnyOptimizer = Optimizer | BranchFreeOptimizer
+Make = type[Optimizer] | type[BranchFreeOptimizer]
+# That of a CPU, and that of a GPU, which looks at no number.
+both = pytest.mark.parametrize("make", [Optimizer, BranchFreeOptimizer])
 
 
 def parameters() -> Named:
@@ -31,7 +42,7 @@ def give_gradients(named: Named, step: int, factor: float = 1.0) -> None:
     """Other gradients at each step, of very different sizes between the parameters."""
     generator = torch.Generator().manual_seed(100 + step)
     for index, (_, parameter) in enumerate(named):
-        gradient = torch.randn(parameter.shape, generator=generator) * 10.0 ** (index - 2)
+        gradient = torch.randn(parameter.shape, generator=generator) * 10.0 ** (index - 3)
         parameter.grad = gradient * factor
 
 
@@ -40,30 +51,35 @@ def settings(optimizer: str, **changes: Any) -> OptimizerSettings:
     return OptimizerSettings(optimizer=optimizer, **({"grad_norm_clipping": None} | changes))
 
 
-def snapshot(named: Named, optimizer: Optimizer) -> dict[str, Tensor]:
+def snapshot(named: Named, optimizer: AnyOptimizer) -> dict[str, Tensor]:
     """Copies of all parameters and of the optimizer's state."""
     parts = {name: parameter.detach().clone() for name, parameter in named}
     return parts | {name: tensor.clone() for name, tensor in optimizer.state().items()}
 
 
-def step(optimizer: Optimizer, learning_rate: float) -> float:
+def step(optimizer: AnyOptimizer, learning_rate: float) -> float:
     """A step as the learner takes it; returns the norm."""
-    norm = optimizer.step(learning_rate).item()
-    assert optimizer.count(norm) == math.isfinite(norm)
-    return norm
+    if isinstance(optimizer, Optimizer):
+        return optimizer.step(learning_rate)
+    gradients = [parameter.grad for parameter in optimizer._parameters.values()]
+    assert not any(gradient is None for gradient in gradients)
+    return float(optimizer.step(gradients, torch.tensor(learning_rate)).item())  # type: ignore[arg-type]
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+@both
 @pytest.mark.parametrize(
     ("beta1", "beta2", "epsilon"), [(0.9, 0.999, 1e-8), (0.5, 0.9, 1e-3), (0.0, 0.0, 1e-3)]
 )
-def test_adam_takes_the_steps_of_torchs_adam(beta1: float, beta2: float, epsilon: float) -> None:
+def test_adam_takes_the_steps_of_torchs_adam(
+    make: Make, beta1: float, beta2: float, epsilon: float
+) -> None:
     # given
     ours, theirs = parameters(), parameters()
-    optimizer = Optimizer(
+    optimizer = make(
         ours, settings("adam", adam_beta1=beta1, adam_beta2=beta2, adam_epsilon=epsilon)
     )
     reference = torch.optim.Adam(
@@ -82,14 +98,15 @@ def test_adam_takes_the_steps_of_torchs_adam(beta1: float, beta2: float, epsilon
         np.testing.assert_allclose(mine.detach(), other.detach(), rtol=0, atol=1e-6, err_msg=name)
 
 
+@both
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(("decay", "epsilon"), [(0.99, 0.01), (0.5, 1e-5)])
 def test_rmsprop_takes_the_steps_of_tensorflows(
-    decay: float, epsilon: float, momentum: float
+    make: Make, decay: float, epsilon: float, momentum: float
 ) -> None:
     # given
     named = parameters()
-    optimizer = Optimizer(
+    optimizer = make(
         named,
         settings(
             "rmsprop", rmsprop_decay=decay, rmsprop_epsilon=epsilon, rmsprop_momentum=momentum
@@ -117,10 +134,13 @@ def test_rmsprop_takes_the_steps_of_tensorflows(
         )
 
 
-def test_rmsprops_squared_average_starts_at_one() -> None:
+@both
+def test_rmsprops_squared_average_starts_at_one(
+    make: Make,
+) -> None:
     # given
     named = [("w", torch.zeros(1, requires_grad=True))]
-    optimizer = Optimizer(named, settings("rmsprop", rmsprop_decay=0.75, rmsprop_epsilon=0.25))
+    optimizer = make(named, settings("rmsprop", rmsprop_decay=0.75, rmsprop_epsilon=0.25))
     assert optimizer.state()["square.w"].item() == 1.0
 
     # when
@@ -132,16 +152,17 @@ def test_rmsprops_squared_average_starts_at_one() -> None:
     assert named[0][1].item() == pytest.approx(-6 / np.sqrt(10.0))
 
 
+@both
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
-def test_gradients_above_the_bound_are_scaled_down_together(kind: str) -> None:
+def test_gradients_above_the_bound_are_scaled_down_together(make: Make, kind: str) -> None:
     # given
     clipped, scaled = parameters(), parameters()
     give_gradients(clipped, 0)
     norm = float(sum((p.grad**2).sum() for _, p in clipped if p.grad is not None) ** 0.5)
     bound = norm / 8
     give_gradients(scaled, 0, factor=1 / 8)
-    clipping = Optimizer(clipped, settings(kind, grad_norm_clipping=bound))
-    plain = Optimizer(scaled, settings(kind))
+    clipping = make(clipped, settings(kind, grad_norm_clipping=bound))
+    plain = make(scaled, settings(kind))
 
     # when
     reported = step(clipping, 1e-2)
@@ -154,12 +175,13 @@ def test_gradients_above_the_bound_are_scaled_down_together(kind: str) -> None:
         np.testing.assert_allclose(tensor, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+@both
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
-def test_gradients_within_the_bound_are_left_alone(kind: str) -> None:
+def test_gradients_within_the_bound_are_left_alone(make: Make, kind: str) -> None:
     # given
     bounded, free = parameters(), parameters()
-    bounding = Optimizer(bounded, settings(kind, grad_norm_clipping=1e6))
-    plain = Optimizer(free, settings(kind))
+    bounding = make(bounded, settings(kind, grad_norm_clipping=1e6))
+    plain = make(free, settings(kind))
 
     # when
     for named, optimizer in ((bounded, bounding), (free, plain)):
@@ -180,7 +202,10 @@ def test_steps_that_look_at_no_norm_are_the_same_steps(
     # given: a refused gradient among good ones, the first of them zero
     looking, blind = parameters(), parameters()
     chosen = settings(kind, grad_norm_clipping=bound, **changes)
-    optimizers = [Optimizer(looking, chosen), Optimizer(blind, chosen, branch_free=True)]
+    optimizers: list[AnyOptimizer] = [
+        Optimizer(looking, chosen),
+        BranchFreeOptimizer(blind, chosen),
+    ]
 
     # when
     norms = []
@@ -196,22 +221,22 @@ def test_steps_that_look_at_no_norm_are_the_same_steps(
         np.testing.assert_allclose(tensor, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize("branch_free", [False, True])
+@both
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38])
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
 def test_a_gradient_without_a_finite_norm_leaves_everything_as_it_was(
-    kind: str, bad: float, branch_free: bool
+    make: Make, kind: str, bad: float
 ) -> None:
     # given: one bad number among good ones, after a good step
     named = parameters()
-    optimizer = Optimizer(named, settings(kind, grad_norm_clipping=1.0), branch_free)
+    optimizer = make(named, settings(kind, grad_norm_clipping=1.0))
     give_gradients(named, 0)
     step(optimizer, 1e-2)
     before, steps = snapshot(named, optimizer), optimizer.steps
 
     # when
     give_gradients(named, 1)
-    gradient = named[0][1].grad
+    gradient = dict(named)["torso.weight"].grad
     assert gradient is not None
     gradient[2, 1] = gradient[3, 1] = bad
     norm = step(optimizer, 1e-2)
@@ -222,11 +247,14 @@ def test_a_gradient_without_a_finite_norm_leaves_everything_as_it_was(
     assert optimizer.steps == steps
 
 
+@both
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
-def test_training_goes_on_after_a_refused_gradient_as_if_it_had_not_been(kind: str) -> None:
+def test_training_goes_on_after_a_refused_gradient_as_if_it_had_not_been(
+    make: Make, kind: str
+) -> None:
     # given
     disturbed, calm = parameters(), parameters()
-    optimizers = [Optimizer(disturbed, settings(kind)), Optimizer(calm, settings(kind))]
+    optimizers = [make(disturbed, settings(kind)), make(calm, settings(kind))]
 
     # when
     for number in range(3):
@@ -255,13 +283,16 @@ def test_gradients_are_cleared_by_every_step(factor: float) -> None:
     assert all(parameter.grad is None for _, parameter in named)
 
 
+@both
 @pytest.mark.parametrize(
     ("kind", "slots"), [("adam", ("average", "square")), ("rmsprop", ("square", "momentum"))]
 )
-def test_every_state_tensor_has_a_name_of_its_own(kind: str, slots: tuple[str, str]) -> None:
+def test_every_state_tensor_has_a_name_of_its_own(
+    make: Make, kind: str, slots: tuple[str, str]
+) -> None:
     # given
     named = parameters()
-    optimizer = Optimizer(named, settings(kind))
+    optimizer = make(named, settings(kind))
 
     # when
     state = optimizer.state()
@@ -273,11 +304,12 @@ def test_every_state_tensor_has_a_name_of_its_own(kind: str, slots: tuple[str, s
         assert tuple(tensor.shape) == SHAPES[name.partition(".")[2]]
 
 
+@both
 @pytest.mark.parametrize("kind", ["adam", "rmsprop"])
-def test_an_optimizer_given_anothers_state_goes_on_like_it(kind: str) -> None:
+def test_an_optimizer_given_anothers_state_goes_on_like_it(make: Make, kind: str) -> None:
     # given
     first, second = parameters(), parameters()
-    one, other = Optimizer(first, settings(kind)), Optimizer(second, settings(kind))
+    one, other = make(first, settings(kind)), make(second, settings(kind))
     for number in range(3):
         give_gradients(first, number)
         step(one, 1e-2)
@@ -314,13 +346,14 @@ def test_a_schedule_is_constant_or_falls_to_zero_at_total_frames(
     assert scheduled(0.6, schedule, frames, total_frames=1000) == pytest.approx(expected, abs=1e-15)
 
 
-def test_the_parameters_become_views_of_one_vector() -> None:
+@both
+def test_the_parameters_become_views_of_one_vector(make: Make) -> None:
     # given
     named = parameters()
     before = {name: parameter.detach().clone() for name, parameter in named}
 
     # when the optimizer takes them over
-    optimizer = Optimizer(named, settings("adam"))
+    optimizer = make(named, settings("adam"))
 
     # then they are what they were
     assert all(torch.equal(parameter, before[name]) for name, parameter in named)
@@ -332,11 +365,14 @@ def test_the_parameters_become_views_of_one_vector() -> None:
     assert {name: view.shape for name, view in views.items()} == {n: p.shape for n, p in named}
 
 
+@both
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_every_parameter_begins_where_a_gpus_faster_kernels_want_it(optimizer: str) -> None:
+def test_every_parameter_begins_where_a_gpus_faster_kernels_want_it(
+    make: Make, optimizer: str
+) -> None:
     # given parameters of sizes that are no multiple of anything
     named = parameters()
-    made = Optimizer(named, settings(optimizer))
+    made = make(named, settings(optimizer))
 
     # when some steps are taken
     for number in range(3):
@@ -352,3 +388,20 @@ def test_every_parameter_begins_where_a_gpus_faster_kernels_want_it(optimizer: s
     assert within.sum() == sum(parameter.numel() for _, parameter in named)
     assert not whole[~within].any()
     assert whole.data_ptr() % 64 == 0
+
+
+def test_convolutions_lie_as_a_gpu_takes_them_and_travel_as_they_are_shaped() -> None:
+    # given
+    cpu, gpu = parameters(), parameters()
+    optimizers = Optimizer(cpu, settings("adam")), BranchFreeOptimizer(gpu, settings("adam"))
+
+    # when
+    travelling = [torch.empty_like(optimizer.flat) for optimizer in optimizers]
+    for optimizer, out in zip(optimizers, travelling, strict=True):
+        optimizer.travelling(optimizer.flat, out=out)
+
+    # then
+    assert dict(gpu)["convolution"].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(*travelling)
+    assert torch.equal(travelling[0], optimizers[0].flat)
+    assert not torch.equal(travelling[1], optimizers[1].flat)

@@ -16,6 +16,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from impala_redis.common.blocks.trajectory import Episode, empty_trajectory
 from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.learning.learner import Updated
 from impala_redis.common.records.figures import (
     FIGURES,
     SHARE,
@@ -98,7 +99,7 @@ def record_updates(
             batch = Batch(empty_trajectory(spec, 1))
             batch.versions = [learner.version - 1]
             batch.episodes = [] if info is None else [Episode(1.0, 2, 0, info)]
-            logbook.note_update(batch, {MADE_UP.name: figure})
+            logbook.note_update(Updated(batch, learner.version, {MADE_UP.name: figure}))
         left = logbook.record(feeder, publisher)
     logbook.close()
     return left

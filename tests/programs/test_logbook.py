@@ -12,6 +12,7 @@ import pytest
 from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.errors import MessageRefused
 from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.learning.learner import Updated
 from impala_redis.common.records.figures import in_status
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.rundir import RunDirectory
@@ -85,7 +86,7 @@ class Bench:
         self.learner.frames += frames
         batch: Batch = Batch(empty_trajectory(SPEC, len(versions)))
         batch.versions = versions
-        self.logbook.note_update(batch, figures)
+        self.logbook.note_update(Updated(batch, self.learner.version, figures))
 
     def record(self, at: float) -> dict[str, Any]:
         """The record that is written at that moment, as it stands in the file."""

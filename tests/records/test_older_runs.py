@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from impala_redis.common.errors import SpecMismatch
 from impala_redis.common.learning.learner import Learner
@@ -88,7 +87,7 @@ def test_training_goes_on_from_exactly_what_was_saved(run_dir: Path) -> None:
     # when
     learner = Learner(
         Config().replace(settings),
-        TorchEngine(spec, Config().replace(settings), torch.device("cpu")),
+        TorchEngine(spec, Config().replace(settings)),
     )
     learner.restore(saved)
     tensors, facts = learner.state()

@@ -1,0 +1,242 @@
+"""The engine of torch on a GPU: the host asks for whole updates, and never waits in between.
+
+    feeder's thread    a full batch's bytes go to the GPU in one copy, beside the computing
+    begin              one CUDA graph: from these bytes to loss, gradients, step and figures; then
+                       the figures go back to the host
+    the returned call  waits for the figures, when the next update has begun already
+    begin_flat         the parameters go to the host, beside the computing
+
+The first updates are computed one operation after the other. That is also the reference that the
+graph is compared with, and the way of an update with fewer columns. Given a CPU, the engine does
+the same there: for tests.
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
+from impala_redis.common.devices.device import enough_memory, first_words
+from impala_redis.common.devices.graph import Capture, Computation
+from impala_redis.common.devices.pinned import Piece, nbytes_of, pinned
+from impala_redis.common.devices.stages import Stages
+from impala_redis.common.devices.streams import Mark, SideStream
+from impala_redis.common.learning.engine import AVERAGED_UPDATES, Floats, Rates, Step
+from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
+from impala_redis.common.learning.torch_engine import TorchState, one_if_finite
+from impala_redis.common.learning.torch_inputs import Tensors, inputs_of, moved
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spec import RunSpec
+
+log = logging.getLogger(__name__)
+
+# So many updates are computed before one is recorded: libraries choose their methods in the first.
+UPDATES_BEFORE_GRAPH = 3
+
+
+EndStage = Callable[[str], None]
+
+
+class Place:
+    """Where a batch lies: its rows on the host, and as much memory on the device."""
+
+    def __init__(self, like: Trajectory, device: torch.device) -> None:
+        arrays = like._asdict()
+        size = nbytes_of(arrays)
+        self.on_host = Piece(arrays, pinned(size, torch.uint8, device))
+        self.on_device = Piece(arrays, torch.empty(size, dtype=torch.uint8, device=device))
+        self.arrived = Mark(device)
+        self.rows = Trajectory(**{name: t.numpy() for name, t in self.on_host.tensors.items()})
+
+
+class Graph(NamedTuple):
+    """A recorded update: where it reads a batch, and the call that computes it."""
+
+    input: Piece
+    compute: Computation
+
+
+class UnderWay:
+    """One update that was begun: its clock, and where its figures go."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stages = Stages(device)
+        self._device, self._fetched = device, Mark(device)
+        self._figures: Tensor | None = None  # on the host
+
+    def fetch(self, figures: Tensor) -> None:
+        """Begins to copy the figures to the host."""
+        if self._figures is None:
+            self._figures = pinned(len(figures), figures.dtype, self._device)
+        self._figures.copy_(figures, non_blocking=True)
+        self._fetched.set()
+
+    def figures(self) -> list[float]:
+        """The figures; waits for them."""
+        assert self._figures is not None, "no figures were asked for"
+        self._fetched.wait()
+        numbers: list[float] = self._figures.tolist()
+        return numbers
+
+
+class GpuEngine(TorchState):
+    """Computes in torch on a device that works by itself."""
+
+    ahead = 1
+    _optimizer: BranchFreeOptimizer
+
+    @enough_memory()
+    def __init__(
+        self, spec: RunSpec, config: Config, device: torch.device, capture: Capture | None = None
+    ) -> None:
+        """A fresh network on the device; `capture` records an update, None leaves it unrecorded.
+
+        Raises DeviceFull.
+        """
+        super().__init__(spec)
+        self._begin(config, device)
+        self._have(BranchFreeOptimizer(self._parameters.items(), config.optimizer))
+        self.where = f"{device}, by torch"
+        if device.type == "cuda":
+            self.where = f"{device} ({torch.cuda.get_device_name(device)}), by torch"
+            # The shapes are the same in each update, so it pays to try which method is fastest.
+            torch.backends.cudnn.benchmark = True
+        self._learning_rate, self._entropy_cost = torch.zeros(2, device=device)
+        self._names: list[str] = []  # of the figures
+        self._figures = torch.empty(0, device=device)  # of the last update, in that order
+        self._spare: list[UnderWay] = []  # whose figures were read
+        self._places: dict[int, Place] = {}  # by the identity of the rows
+        self._arriving, self._leaving = SideStream(device), SideStream(device)
+        # A copy of the parameters, which leaves while updates change them.
+        self._copy, self._copied = torch.empty_like(self._optimizer.flat), Mark(device)
+        self._left = Mark(device)
+        self._capture, self._until_graph = capture, UPDATES_BEFORE_GRAPH
+        self._graph: Graph | None = None
+
+    def memory_bytes(self) -> int | None:
+        """What torch holds of a GPU's memory."""
+        return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else None
+
+    @enough_memory()
+    def empty_rows(self, batch_size: int) -> Trajectory:
+        """Memory for a batch, from which the device copies by itself. Raises DeviceFull."""
+        place = Place(empty_trajectory(self.spec, batch_size), self.device)
+        self._places[id(place.rows)] = place
+        return place.rows
+
+    @enough_memory()
+    def stage(self, rows: Trajectory) -> Place:
+        """Begins to copy a batch, which `empty_rows` made, to the device while that computes."""
+        place = self._places[id(rows)]
+        with self._arriving.working():
+            place.on_device.memory.copy_(place.on_host.memory, non_blocking=True)
+            place.arrived.set()
+        return place
+
+    @enough_memory()
+    def begin(self, rows: Trajectory, staged: Place | None, rates: Rates) -> Callable[[], Step]:
+        """Asks for a step on a batch; what it returns waits for the figures. Raises DeviceFull."""
+        update = self._spare.pop() if self._spare else UnderWay(self.device)
+        update.stages.begin()
+        self._learning_rate.fill_(rates.learning_rate)
+        self._entropy_cost.fill_(rates.entropy_cost)
+        if staged is None:
+            self._compute(moved(rows, self.device), update.stages.end)
+        else:
+            staged.arrived.follow()
+            self._compute_whole(staged.on_device, update.stages.end)
+        update.fetch(self._figures)
+        return functools.partial(self._result, update)
+
+    def step(self, rows: Trajectory, rates: Rates) -> Step:
+        """Takes one step on a batch of any number of columns, and waits. Raises DeviceFull."""
+        return self.begin(rows, None, rates)()
+
+    def flat(self) -> Floats:
+        """A copy of all parameters as one vector on the host."""
+        return self.begin_flat()()
+
+    def begin_flat(self) -> Callable[[], Floats]:
+        """Begins to copy all parameters to the host; what it returns waits for it."""
+        self._left.follow()  # the copy before this one
+        self._optimizer.travelling(self._optimizer.flat, out=self._copy)
+        self._copied.set()
+        on_host = pinned(len(self._copy), self._copy.dtype, self.device)
+        self._left = left = Mark(self.device)
+        with self._leaving.working():
+            self._copied.follow()
+            on_host.copy_(self._copy, non_blocking=True)
+            left.set()
+
+        def read() -> Floats:
+            left.wait()
+            return np.asarray(on_host.numpy(), np.float32)
+
+        return read
+
+    def averaged(self) -> Floats:
+        """A copy of the parameters' mean over the last updates, on the host."""
+        mean = torch.empty_like(self._averaged)
+        self._optimizer.travelling(self._averaged, out=mean)
+        return np.asarray(mean.to("cpu").numpy(), np.float32)
+
+    def _compute_whole(self, piece: Piece, end_stage: EndStage) -> None:
+        """An update of a whole batch: as a graph, once there is one."""
+        if self._graph is None and self._until_graph == 0 and self._capture is not None:
+            self._graph = self._recorded(piece, self._capture)
+            self._capture = None
+        if self._graph is None:
+            self._until_graph = max(0, self._until_graph - 1)
+            self._compute(piece.tensors, end_stage)
+            return
+        self._graph.input.memory.copy_(piece.memory)
+        end_stage("transfer_s")
+        self._graph.compute()
+        end_stage("graph_s")
+
+    def _recorded(self, like: Piece, capture: Capture) -> Graph | None:
+        """An update as a graph, of bytes that lie like these; None where torch cannot record it."""
+        piece = like.copy()
+        try:
+            return Graph(piece, capture(lambda: self._compute(piece.tensors, lambda _: None)))
+        except RuntimeError as error:
+            log.warning(
+                "updates are computed one operation after the other, since they cannot be recorded "
+                "as a CUDA graph (%s)",
+                first_words(error),
+            )
+            return None
+
+    def _compute(self, tensors: Tensors, end_stage: EndStage) -> None:
+        """An update, from a batch's tensors to its figures; no result is looked at."""
+        inputs = inputs_of(tensors, branch_free=True)
+        end_stage("transfer_s")
+        total, scalars = self._loss(inputs, self._entropy_cost)
+        end_stage("forward_s")
+        parameters = [*self._parameters.values()]
+        gradients = torch.autograd.grad(total, parameters, grad_outputs=one_if_finite(total))
+        end_stage("backward_s")
+        optimizer = self._optimizer
+        norm = optimizer.step(gradients, self._learning_rate)
+        self.network.confine()
+        rate = optimizer.steps_on_device.clamp(1, AVERAGED_UPDATES).reciprocal() * norm.isfinite()
+        self._averaged.lerp_(optimizer.flat, rate.float())
+        scalars["grad_norm"] = norm
+        if not self._names:
+            self._names = list(scalars)
+            self._figures = torch.empty(len(scalars), device=self.device)
+        torch.stack(list(scalars.values()), out=self._figures)
+        end_stage("optimizer_s")
+
+    @enough_memory()
+    def _result(self, update: UnderWay) -> Step:
+        figures = dict(zip(self._names, update.figures(), strict=True))
+        seconds = update.stages.seconds()
+        self._spare.append(update)
+        return Step(figures, seconds, math.isfinite(figures["grad_norm"]))
