@@ -4,7 +4,7 @@ from typing import Any
 
 from impala_redis.common.errors import printable
 from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE, shown_return
-from impala_redis.common.transport.diagnosis import eviction_notice
+from impala_redis.common.transport.diagnosis import STAGES, eviction_notice
 from impala_redis.common.transport.monitor import WHEREABOUTS
 from impala_redis.common.transport.replies import finite_number, whole_number
 from impala_redis.common.transport.situation import RunStatus, behind, figures_are_current
@@ -14,7 +14,8 @@ Row = tuple[str, str]  # label and text
 # what other rows say already; a figure that is not among them stands in the row "figures".
 WORDED_FIGURES = {
     *("frames", "game_frames", "updates", "episodes", "mean_return_100", "frames_per_s"),
-    *("wait_share", "device_busy_share", "claim_share", "bytes_per_step"),
+    *("wait_share", "device_busy_share", "device_memory_bytes", "claim_share", "bytes_per_step"),
+    *("transfer_s", "updates_per_s", "publish_share"),
     *("policy_lag_mean", "policy_lag_p95", "policy_lag_max"),
     *("policy_lag_s_mean", "policy_lag_s_p95", "policy_lag_s_max"),
     *("updates_skipped", "runs_lost", "columns_refused", "refused_share", f"{EPISODE_INFO}*"),
@@ -48,6 +49,7 @@ def rows(run: str, status: RunStatus) -> list[Row]:
     found = [
         ("run", f"{run}, {status['state'] or 'not announced'}"),
         ("verdict", status["bottleneck"]),
+        *_binding(status.get("binds")),
         *_learner(learner, status.get("updates_per_s")),
         *_queue(books, status["queue_blocks"], status.get("blocks_per_s")),
     ]
@@ -104,6 +106,14 @@ def notices(status: RunStatus) -> list[Row]:
     return found
 
 
+def _binding(stage: dict[str, Any] | None) -> list[Row]:
+    """The stage that binds, by one word and its share, and what goes on meanwhile."""
+    if stage is None:
+        return []
+    name, share = stage["name"], stage["share"]
+    return [("binds", f"{name}, {100 * share:.0f} % of the time: {STAGES[name].meaning}")]
+
+
 def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
     """The learner's place and its own figures; those of a learner that is gone are the last."""
     holder, figures, now = learner["holder"], learner["figures"], figures_are_current(learner)
@@ -115,6 +125,8 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
         for name, words in (("wait_share", "waits"), ("device_busy_share", "its device is busy"))
         if now and name in figures
     )
+    if now and "device_memory_bytes" in figures:
+        waits += f", {figures['device_memory_bytes'] / 1e6:,.0f} MB of its memory held"
     age = _age(learner.get("published_age_s"))
     updates = f"; {figures['updates']:,.0f} updates" if "updates" in figures else ""
     rate = f", {updates_per_s:.1f}/s" if updates and updates_per_s is not None else ""

@@ -1,12 +1,13 @@
-"""What limits a run, in one sentence with its remedy; for impala-status and impala-report.
+"""What limits a run: one sentence with its remedy, and the stage of the way that binds.
 
 A run is as fast as the slower of two sides: actors that play, and a learner that trains. Between
-them lies the server. Which side waits, and where blocks pile up, shows which one is slower.
+them lies the server. Which side waits, and where blocks pile up, shows which one is slower. Where
+it is the learner, the longest of its stages says why.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from impala_redis.common.server.suitability import Eviction
 
@@ -30,7 +31,64 @@ MEMORY_IS_SHORT = 0.8
 # About here commands are refused, also the renewal of the learner's lease: look no further.
 MEMORY_IS_FULL = 0.97
 
+# A publisher that has hardly a pause keeps taking the interpreter from the main thread.
+PUBLISHER_IS_BUSY = 0.9
+
 NOT_ENOUGH_FIGURES = "not enough figures yet: look again in some seconds"
+
+
+class Remedy(NamedTuple):
+    """What goes on while a stage binds, and what to do about it."""
+
+    meaning: str
+    on_cpu: str  # for a learner on a CPU
+    on_gpu: str
+
+
+_NETWORK = "use a faster network or a nearer server"
+_FREE_FEEDER = "give it a free processor, or larger blocks with --envs-per-actor"
+_LARGER = "take a larger --batch-size"
+_FEWER_VERSIONS = "give --publish-interval-s or --weights-dtype bfloat16"
+# The stages of the way from an actor's step to new weights, in order.
+STAGES = {
+    "actors": Remedy(
+        "the learner waits for blocks",
+        "add actors or environments",
+        "add actors or environments, or let one act on a GPU: impala-actor --device cuda",
+    ),
+    "link": Remedy("blocks are on their way through Redis", _NETWORK, _NETWORK),
+    "feeder": Remedy("blocks lie ready and become batches", _FREE_FEEDER, _FREE_FEEDER),
+    "transfer": Remedy(
+        "batches go to the device",
+        "use a GPU",
+        "take observations of fewer bytes, or look for pinned memory in the learner's log",
+    ),
+    "device": Remedy(
+        "the device computes", "use a GPU", "try --precision tf32 or bfloat16, or a smaller network"
+    ),
+    "host": Remedy("the device waits for the learner's main thread", _LARGER, _LARGER),
+    "publisher": Remedy(
+        "the device waits for the main thread, and that for the publisher's",
+        _FEWER_VERSIONS,
+        _FEWER_VERSIONS,
+    ),
+}
+
+
+class Stage(NamedTuple):
+    """The stage that binds, and the share of the learner's time for which it does, 0 to 1."""
+
+    name: str  # one of STAGES
+    share: float
+
+
+class Work(NamedTuple):
+    """How a learner spends its time, by its own figures; shares are 0 to 1."""
+
+    device_share: float  # its device has an update to compute, or waits for the batch of one
+    transfer_share: float = 0.0  # the batch alone
+    publish_share: float = 0.0  # of the publisher's time: packing and sending
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +108,7 @@ class Situation:
     claim_share: float | None = None  # of the feeder's time: waiting for Redis's replies
     memory_share: float | None = None  # used, of the server's maxmemory
     eviction: Eviction | None = None  # the server's policy, and the keys that it evicted
+    work: Work | None = None
 
 
 def bottleneck(situation: Situation) -> str:
@@ -60,6 +119,29 @@ def bottleneck(situation: Situation) -> str:
         or _slower_side(situation)
         or NOT_ENOUGH_FIGURES
     )
+
+
+def binding_stage(situation: Situation) -> Stage | None:
+    """The stage that a faster run would have to shorten first; None if the figures do not show it.
+
+    While the learner waits for batches it is one before the learner, else the longest of the
+    learner's own: an update is no sooner ready than all of them have ended.
+    """
+    wait, work = situation.wait_share, situation.work
+    if wait is None or situation.dropped_share is None:
+        return None
+    if before := _stage_before(situation):
+        return Stage(before, wait)
+    if work is None:
+        return None
+    shares = {
+        "transfer": work.transfer_share,
+        "device": work.device_share - work.transfer_share,
+        "host": max(1.0 - wait - work.device_share, 0.0),
+    }
+    name = max(shares, key=lambda stage: shares[stage])
+    is_publisher = name == "host" and work.publish_share >= PUBLISHER_IS_BUSY
+    return Stage("publisher" if is_publisher else name, shares[name])
 
 
 def eviction_notice(memory: Mapping[str, Any] | None) -> str | None:
@@ -116,50 +198,61 @@ def _slower_side(situation: Situation) -> str | None:
     wait, dropped = situation.wait_share, situation.dropped_share
     if wait is None or dropped is None:
         return None
-    piles_up = dropped >= TOO_MANY_DROPPED or _is_blocked(situation)
-    if piles_up and wait >= INTAKE_IS_SLOW:
-        return _slow_intake(wait, situation)
-    if not piles_up and wait >= LEARNER_WAITS:
-        return _lack_of_blocks(wait, situation)
-    return _surplus(dropped, situation) or (
-        f"balanced: the learner waits {_percent(wait)} and actors are dropping "
-        f"{_percent(dropped)}; to go faster, give both sides more"
-    )
+    if before := _stage_before(situation):
+        return _before_the_learner(before, wait, situation)
+    return _surplus(dropped, situation) or _both_keep_up(wait, dropped, situation)
+
+
+def _stage_before(situation: Situation) -> str | None:
+    """The stage for which the learner waits; None while it waits little."""
+    wait, shed = situation.wait_share or 0.0, situation.shed_share or 0.0
+    if _piles_up(situation):
+        if wait < INTAKE_IS_SLOW:
+            return None
+        return "link" if (situation.claim_share or 0.0) >= REPLIES_ARE_SLOW else "feeder"
+    if wait < LEARNER_WAITS:
+        return None
+    return "link" if shed >= TOO_MANY_SHED and not _refuses_many(situation) else "actors"
+
+
+def _piles_up(situation: Situation) -> bool:
+    return (situation.dropped_share or 0.0) >= TOO_MANY_DROPPED or _is_blocked(situation)
 
 
 def _is_blocked(situation: Situation) -> bool:
     return (situation.blocked_share or 0.0) >= TOO_LONG_BLOCKED
 
 
-def _slow_intake(wait: float, situation: Situation) -> str:
-    """Why the learner waits although blocks lie ready."""
-    claim = situation.claim_share
-    if claim is not None and claim >= REPLIES_ARE_SLOW:
+def _refuses_many(situation: Situation) -> bool:
+    return (situation.refused_share or 0.0) >= TOO_MANY_REFUSED
+
+
+def _before_the_learner(stage: str, wait: float, situation: Situation) -> str:
+    """Why the learner waits, although blocks lie ready or because too few come."""
+    remedy = _remedy(stage, situation)
+    if stage == "feeder":
+        return (
+            f"intake-bound: the learner waits {_percent(wait)} while {_what_piles_up(situation)}; "
+            f"{remedy}"
+        )
+    if stage == "link" and _piles_up(situation):
         return (
             f"link-bound: the learner waits {_percent(wait)} while the list is full, and its "
-            f"intake waits {_percent(claim)} for Redis; use a faster network or a nearer server"
+            f"intake waits {_percent(situation.claim_share or 0.0)} for Redis; {remedy}"
         )
-    return (
-        f"intake-bound: the learner waits {_percent(wait)} while {_what_piles_up(situation)}; "
-        "give it a free processor, or larger blocks with --envs-per-actor"
-    )
-
-
-def _lack_of_blocks(wait: float, situation: Situation) -> str:
-    """Why too few blocks come that the learner can train on."""
-    refused, shed = situation.refused_share, situation.shed_share
-    if refused is not None and refused >= TOO_MANY_REFUSED:
+    if stage == "link":
         return (
-            f"the learner waits {_percent(wait)} and refuses {_percent(refused)} of the blocks; "
+            f"link-bound: actors shed {_percent(situation.shed_share or 0.0)} themselves, the way "
+            "to Redis is too slow; use a faster network or, on one machine, free a processor"
+        )
+    if _refuses_many(situation):
+        refused = _percent(situation.refused_share or 0.0)
+        return (
+            f"the learner waits {_percent(wait)} and refuses {refused} of the blocks; "
             "raise --max-policy-lag if they are too old, else look at the environment's numbers "
             "and stop the actors that do not fit"
         )
-    if shed is not None and shed >= TOO_MANY_SHED:
-        return (
-            f"link-bound: actors shed {_percent(shed)} themselves, the way to Redis is too slow; "
-            "use a faster network or, on one machine, free a processor"
-        )
-    return f"actor-bound: the learner waits {_percent(wait)}; add actors or environments"
+    return f"actor-bound: the learner waits {_percent(wait)}; {remedy}"
 
 
 def _what_piles_up(situation: Situation) -> str:
@@ -179,7 +272,28 @@ def _surplus(dropped: float, situation: Situation) -> str | None:
         what = f"actors shed {_percent(shed)} themselves"
     else:
         return None
-    return f"learner-bound: {what}; use a GPU or fewer actors"
+    stage = binding_stage(situation)
+    remedy = _remedy(stage.name if stage else "device", situation)
+    return f"learner-bound: {what}; {remedy}, or fewer actors"
+
+
+def _both_keep_up(wait: float, dropped: float, situation: Situation) -> str:
+    """What to say where neither side waits much for the other."""
+    work, stage = situation.work, binding_stage(situation)
+    if work and work.on_gpu and stage:
+        return (
+            f"{stage.name}-bound: the learner waits {_percent(wait)} and its device is busy "
+            f"{_percent(work.device_share)}; {_remedy(stage.name, situation)}"
+        )
+    return (
+        f"balanced: the learner waits {_percent(wait)} and actors are dropping "
+        f"{_percent(dropped)}; to go faster, give both sides more"
+    )
+
+
+def _remedy(stage: str, situation: Situation) -> str:
+    on_gpu = situation.work is not None and situation.work.on_gpu
+    return STAGES[stage].on_gpu if on_gpu else STAGES[stage].on_cpu
 
 
 def _percent(share: float) -> str:

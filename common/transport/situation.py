@@ -1,11 +1,17 @@
 """What readings of a run come to: rates, shares, and what limits the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from impala_redis.common.server.suitability import Eviction
-from impala_redis.common.transport.diagnosis import Situation, bottleneck
+from impala_redis.common.transport.diagnosis import (
+    Situation,
+    Work,
+    binding_stage,
+    bottleneck,
+)
 from impala_redis.common.transport.monitor import WHEREABOUTS, Reading
 from impala_redis.common.transport.replies import finite_number, whole_number
 
@@ -31,9 +37,9 @@ def summary(readings: Sequence[Reading]) -> RunStatus:
         }
         updates = last["learner"]["weights_version"] - first["learner"]["weights_version"]
         status["updates_per_s"] = updates / elapsed_s
-    status["bottleneck"] = bottleneck(
-        situation(readings if are_comparable(first, last) else [last])
-    )
+    found = situation(readings if are_comparable(first, last) else [last])
+    status["bottleneck"], stage = bottleneck(found), binding_stage(found)
+    status["binds"] = stage and stage._asdict()
     return status
 
 
@@ -80,6 +86,26 @@ def situation(readings: Sequence[Reading]) -> Situation:
         shed_share=_shed_share(first["actors"], last["actors"]),
         blocked_share=_blocked_share(first, last),
         claim_share=_mean_figure(readings, "claim_share"),
+        work=work_of(partial(_mean_figure, readings)),
+    )
+
+
+def work_of(figure: Callable[[str], float | None]) -> Work | None:
+    """What a learner's figures say, each asked for by its name; None if they lack the device's.
+
+    A learner on a GPU is known by `device_memory_bytes`.
+    """
+    busy, transfer_s, updates_per_s = map(
+        figure, ("device_busy_share", "transfer_s", "updates_per_s")
+    )
+    if busy is None:
+        return None
+    transfer = (transfer_s or 0.0) * (updates_per_s or 0.0)
+    return Work(
+        busy,
+        min(transfer, busy),
+        figure("publish_share") or 0.0,
+        figure("device_memory_bytes") is not None,
     )
 
 

@@ -172,6 +172,7 @@ def test_the_words_hold_all_that_is_known() -> None:
     assert as_text("cart", status).splitlines() == [
         "run      cart, running",
         "verdict  actor-bound: the learner waits 62 %; add actors or environments",
+        "binds    actors, 62 % of the time: the learner waits for blocks",
         "learner  host:7, epoch 1; waits 62 %; its device is busy 36 %",
         "weights  version 10: none published; 99 updates, 0.0/s",
         "training 1,000,000 of 2,000,000 frames (4,000,000 of the game), 50,000/s; return 12.3",
@@ -183,6 +184,36 @@ def test_the_words_hold_all_that_is_known() -> None:
         "actors   1 on 1 host, 900 frames/s; shed 0",
         f"  a{'':<23} h:8        900 frames/s  version ? (10 behind)  shed 0",
     ]
+
+
+def test_a_learner_on_a_gpu_says_how_busy_it_is_what_it_holds_and_what_binds() -> None:
+    # given a GPU whose updates are CUDA graphs: it has work for 30 % of the time, and never waits
+    figures = {"frames": 1e6, "frames_per_s": 5e4, "updates": 99.0, "wait_share": 0.02}
+    figures |= {"device_busy_share": 0.3, "device_memory_bytes": 1.3e9, "transfer_s": 0.0005}
+    figures |= {"updates_per_s": 120.0, "publish_share": 0.4}
+    status = summary([reading(at, figures=figures, books={"in_flight": 1}) for at in (0.0, 1.0)])
+
+    # when
+    text = as_text("pong", status)
+
+    # then
+    assert text.splitlines()[1:4] == [
+        "verdict  host-bound: the learner waits 2 % and its device is busy 30 %; take a larger "
+        "--batch-size",
+        "binds    host, 68 % of the time: the device waits for the learner's main thread",
+        "learner  host:7, epoch 1; waits 2 %; its device is busy 30 %, 1,300 MB of its memory held",
+    ]
+    assert "nan" not in text.lower()
+    assert "figures" not in text
+
+
+def test_of_a_learner_that_is_gone_neither_memory_nor_stage_is_told() -> None:
+    figures = {"wait_share": 0.02, "device_busy_share": 0.3, "device_memory_bytes": 1.3e9}
+    gone = {"holder": None}
+    status = summary([reading(at, figures=figures, learner=gone) for at in (0.0, 1.0)])
+    text = as_text("pong", status)
+    assert "binds" not in text
+    assert "memory held" not in text
 
 
 def test_an_actor_that_waits_for_room_is_seen_to() -> None:
@@ -582,7 +613,7 @@ def scene(one_scene: Scene) -> Scene:
 def test_more_blocks_than_the_learner_takes_are_learner_bound(scene: Scene) -> None:
     status = scene.says("learner-bound: actors are dropping ")
     assert status["blocks_per_s"]["dropped_oldest"] > 0
-    assert status["bottleneck"].endswith("; use a GPU or fewer actors")
+    assert status["bottleneck"].endswith(", or fewer actors")
 
 
 @pytest.mark.processes

@@ -13,12 +13,17 @@ from impala_redis.common.transport.diagnosis import (
     MEMORY_IS_FULL,
     MEMORY_IS_SHORT,
     NOT_ENOUGH_FIGURES,
+    PUBLISHER_IS_BUSY,
     REPLIES_ARE_SLOW,
+    STAGES,
     TOO_LONG_BLOCKED,
     TOO_MANY_DROPPED,
     TOO_MANY_REFUSED,
     TOO_MANY_SHED,
     Situation,
+    Stage,
+    Work,
+    binding_stage,
     bottleneck,
 )
 
@@ -39,8 +44,18 @@ BALANCED = Situation(
 LITTLE = 1e-6
 
 
+# A GPU that computes for 30 % of the time, and one that has no pause.
+IDLE_GPU = Work(0.3, 0.05, 0.2, on_gpu=True)
+BUSY_GPU = Work(0.95, 0.05, 0.2, on_gpu=True)
+BUSY_CPU = Work(0.85, 0.05, 0.2)
+
+
 def verdict(**changes: Any) -> str:
     return bottleneck(replace(BALANCED, **changes))
+
+
+def binds(**changes: Any) -> Stage | None:
+    return binding_stage(replace(BALANCED, **changes))
 
 
 @pytest.mark.parametrize(
@@ -53,19 +68,62 @@ def verdict(**changes: Any) -> str:
         ),
         (
             {"dropped_share": 0.38},
-            "learner-bound: actors are dropping 38 %; use a GPU or fewer actors",
+            "learner-bound: actors are dropping 38 %; use a GPU, or fewer actors",
         ),
         (
             {"growth_share": 0.38},
-            "learner-bound: the list grows by 38 % of what actors push; use a GPU or fewer actors",
+            "learner-bound: the list grows by 38 % of what actors push; use a GPU, or fewer actors",
         ),
         (
             {"shed_share": 0.38},
-            "learner-bound: actors shed 38 % themselves; use a GPU or fewer actors",
+            "learner-bound: actors shed 38 % themselves; use a GPU, or fewer actors",
         ),
         (
             {"blocked_share": 0.38},
-            "learner-bound: actors wait 38 % for room in the list; use a GPU or fewer actors",
+            "learner-bound: actors wait 38 % for room in the list; use a GPU, or fewer actors",
+        ),
+        (
+            {"dropped_share": 0.38, "work": BUSY_CPU},
+            "learner-bound: actors are dropping 38 %; use a GPU, or fewer actors",
+        ),
+        (
+            {"dropped_share": 0.38, "work": Work(0.3)},
+            "learner-bound: actors are dropping 38 %; take a larger --batch-size, or fewer actors",
+        ),
+        (
+            {"dropped_share": 0.38, "work": BUSY_GPU},
+            "learner-bound: actors are dropping 38 %; try --precision tf32 or bfloat16, or a "
+            "smaller network, or fewer actors",
+        ),
+        (
+            {"wait_share": 0.02, "work": IDLE_GPU},
+            "host-bound: the learner waits 2 % and its device is busy 30 %; take a larger "
+            "--batch-size",
+        ),
+        (
+            {"wait_share": 0.02, "work": BUSY_GPU},
+            "device-bound: the learner waits 2 % and its device is busy 95 %; try --precision tf32 "
+            "or bfloat16, or a smaller network",
+        ),
+        (
+            {"wait_share": 0.02, "work": IDLE_GPU._replace(publish_share=1.0)},
+            "publisher-bound: the learner waits 2 % and its device is busy 30 %; give "
+            "--publish-interval-s or --weights-dtype bfloat16",
+        ),
+        (
+            {"wait_share": 0.02, "work": BUSY_GPU._replace(transfer_share=0.6)},
+            "transfer-bound: the learner waits 2 % and its device is busy 95 %; take observations "
+            "of fewer bytes, or look for pinned memory in the learner's log",
+        ),
+        (
+            {"wait_share": 0.62, "work": IDLE_GPU},
+            "actor-bound: the learner waits 62 %; add actors or environments, or let one act on a "
+            "GPU: impala-actor --device cuda",
+        ),
+        (
+            {"work": BUSY_CPU},
+            "balanced: the learner waits 10 % and actors are dropping 1 %; to go faster, give both "
+            "sides more",
         ),
         (
             {"wait_share": 0.62, "blocked_share": 0.38},
@@ -231,6 +289,7 @@ def test_whatever_is_known_makes_one_sentence_on_one_line() -> None:
     }
     values |= {"learner_present": (None, False, True), "finished": (None, False, True)}
     values |= {"actors": (None, 0, 3), "claim_share": (None, 1.0), "blocked_share": (None, 1.0)}
+    values["work"] = (BUSY_GPU,)
     values["eviction"] = (None, Eviction("allkeys-lru", 0), Eviction("allkeys-lru", 9))
     values["learner_lost"] = (None, "no news of the learner host:7 for 9 s")
 
@@ -241,3 +300,89 @@ def test_whatever_is_known_makes_one_sentence_on_one_line() -> None:
         assert "None" not in sentence
         assert not sentence.endswith(".")
         assert ". " not in sentence
+
+
+# The stage that binds.
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "share"),
+    [
+        ({"wait_share": 0.62}, "actors", 0.62),
+        ({"wait_share": 0.62, "refused_share": 0.4}, "actors", 0.62),
+        ({"wait_share": 0.62, "shed_share": 0.3}, "link", 0.62),
+        ({"wait_share": 0.62, "dropped_share": 0.4, "claim_share": 0.9}, "link", 0.62),
+        ({"wait_share": 0.62, "dropped_share": 0.4}, "feeder", 0.62),
+        ({"wait_share": 0.62, "blocked_share": 0.4}, "feeder", 0.62),
+        ({"wait_share": 0.0, "work": Work(0.9, 0.5)}, "transfer", 0.5),
+        ({"wait_share": 0.0, "work": Work(0.9, 0.2)}, "device", 0.7),
+        ({"wait_share": 0.05, "work": Work(0.3, 0.1)}, "host", 0.65),
+        ({"wait_share": 0.05, "work": Work(0.3, 0.1, 0.95)}, "publisher", 0.65),
+        ({"wait_share": 0.05, "work": Work(0.9, 0.1, 0.95)}, "device", 0.8),
+    ],
+)
+def test_the_stage_that_binds_is_the_one_waited_for_or_the_learners_longest(
+    changes: dict[str, Any], name: str, share: float
+) -> None:
+    # given a learner that waits while nothing, or something, piles up; or one that does not wait
+    found = binds(**({"work": BUSY_GPU} | changes))
+
+    # then
+    assert found is not None
+    assert (found.name, found.share) == (name, pytest.approx(share))
+
+
+def test_a_stage_comes_at_its_threshold_and_not_below() -> None:
+    def name(**changes: Any) -> str:
+        found = binds(**({"work": IDLE_GPU} | changes))
+        assert found is not None
+        return found.name
+
+    assert name(wait_share=LEARNER_WAITS) == "actors"
+    assert name(wait_share=LEARNER_WAITS - LITTLE) == "host"
+    assert name(wait_share=INTAKE_IS_SLOW, dropped_share=0.3) == "feeder"
+    assert name(wait_share=INTAKE_IS_SLOW - LITTLE, dropped_share=0.3) != "feeder"
+    busy = IDLE_GPU._replace(publish_share=PUBLISHER_IS_BUSY)
+    assert name(work=busy) == "publisher"
+    assert name(work=busy._replace(publish_share=PUBLISHER_IS_BUSY - LITTLE)) == "host"
+
+
+def test_a_wait_that_goes_on_while_the_device_computes_leaves_no_share_below_zero() -> None:
+    # given a GPU that computes one update while the learner already waits for the next batch
+    found = binds(wait_share=0.2, work=Work(0.95, 0.0, on_gpu=True))
+
+    # then
+    assert found == Stage("device", 0.95)
+
+
+def test_no_stage_is_claimed_without_figures() -> None:
+    assert binding_stage(Situation()) is None
+    assert binds(wait_share=None, work=BUSY_GPU) is None
+    assert binds(dropped_share=None, work=BUSY_GPU) is None
+    assert binds(work=None) is None
+
+
+def test_verdict_and_stage_never_speak_of_different_sides() -> None:
+    # given every mixture of waits and pile-ups
+    sides = {"actor": {"actors"}, "link": {"link"}, "intake": {"feeder"}}
+    learners = {"transfer", "device", "host", "publisher"}
+    for wait, dropped, blocked, claim, shed, work in product(
+        (0.0, 0.3, 0.9), (0.0, 0.3), (None, 0.3), (0.1, 0.9), (0.0, 0.3), (IDLE_GPU, BUSY_CPU)
+    ):
+        known = {"wait_share": wait, "dropped_share": dropped, "blocked_share": blocked}
+        known |= {"claim_share": claim, "shed_share": shed, "work": work}
+
+        # when
+        said, found = verdict(**known), binds(**known)
+
+        # then
+        assert found is not None
+        assert found.name in sides.get(said.partition("-bound")[0], learners), said
+
+
+def test_each_stage_has_a_meaning_and_a_remedy_on_either_device() -> None:
+    for name, remedy in STAGES.items():
+        assert name.isalpha()
+        for words in remedy:
+            assert words.isprintable()
+            assert not words.endswith(".")

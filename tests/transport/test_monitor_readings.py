@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from impala_redis.common.server.suitability import Eviction
+from impala_redis.common.transport.diagnosis import Work
 from impala_redis.common.transport.monitor import Reading
 from impala_redis.common.transport.situation import (
     LEAST_GROWTH_BLOCKS,
@@ -12,6 +13,7 @@ from impala_redis.common.transport.situation import (
     figures_are_current,
     situation,
     summary,
+    work_of,
 )
 
 BOOKS = dict.fromkeys(
@@ -131,6 +133,40 @@ def test_a_learners_figures_are_averaged_over_the_readings() -> None:
     found = situation(readings)
     assert found.wait_share == pytest.approx(0.4)
     assert found.claim_share == pytest.approx(0.6)
+
+
+# A learner on a GPU, of which each update is one graph of 2 ms after 0.5 ms for its batch.
+ON_GPU = {"wait_share": 0.02, "device_busy_share": 0.3, "transfer_s": 0.0005}
+ON_GPU |= {"updates_per_s": 120.0, "publish_share": 0.4, "device_memory_bytes": 1.3e9}
+
+
+def test_what_a_learner_does_with_its_time_is_made_of_its_figures() -> None:
+    readings = [reading(at, books={"in_flight": 1}, figures=ON_GPU) for at in (0.0, 1.0)]
+    assert situation(readings).work == Work(0.3, pytest.approx(0.06), 0.4, on_gpu=True)
+    assert summary(readings)["binds"] == {"name": "host", "share": pytest.approx(0.68)}
+
+
+def test_a_learner_without_memory_of_a_gpu_computes_on_a_cpu() -> None:
+    # given the figures of release 0.2, which say neither how often it updates nor what is held
+    figures = {"wait_share": 0.02, "device_busy_share": 0.8}
+    readings = [reading(at, books={"in_flight": 1}, figures=figures) for at in (0.0, 1.0)]
+
+    # then
+    assert situation(readings).work == Work(0.8)
+
+
+def test_a_transfer_is_a_part_of_what_the_device_is_busy_with() -> None:
+    figures = ON_GPU | {"transfer_s": 0.9, "updates_per_s": 9.0}
+    work = work_of(figures.get)
+    assert work is not None
+    assert work.transfer_share == work.device_share == 0.3
+
+
+def test_without_the_devices_share_nothing_is_said_of_a_learners_time() -> None:
+    figures = {"wait_share": 0.1, "transfer_s": 0.1}
+    readings = [reading(at, books={"in_flight": 1}, figures=figures) for at in (0.0, 1.0)]
+    assert work_of(figures.get) is None
+    assert summary(readings)["binds"] is None
 
 
 def test_a_reading_in_which_the_learner_told_nothing_does_not_count() -> None:
