@@ -126,6 +126,7 @@ class Logbook:
             "weights_version": learner.version,
             "mean_return_100": learner.window.mean_return,
             "updates_skipped": learner.skipped,
+            "device_memory_bytes": learner.engine.memory_bytes(),
             **_quotients(rises),
             **feeder.figures(),
             **self.refusals.figures(),

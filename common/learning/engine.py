@@ -92,6 +92,10 @@ class Engine(ABC):
         flat = self.flat()
         return lambda: flat
 
+    def memory_bytes(self) -> int | None:
+        """How much of a GPU's memory torch holds, in bytes; None on a CPU."""
+        return None
+
     @abstractmethod
     def averaged(self) -> Floats:
         """A copy of the parameters' exponential mean over the last updates, as one such vector.

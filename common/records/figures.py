@@ -104,7 +104,7 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure(
             "frames_per_s", "frames/s", "steps trained on since the last record", in_status=True
         ),
-        Figure("updates_per_s", "updates/s", "updates made since the last record"),
+        Figure("updates_per_s", "updates/s", "updates made since the last record", in_status=True),
     ],
     "Learning": [
         *_alike(
@@ -175,10 +175,13 @@ _GROUPS: dict[str, list[Figure]] = {
             "s",
             "batch to the device and stacks of frames, for an update; on a GPU what was left of "
             "it to wait for",
+            in_status=True,
         ),
         Figure("forward_s", "s", "network and loss, for an update"),
         Figure("backward_s", "s", "gradients, for an update"),
         Figure("optimizer_s", "s", "the optimizer's step, for an update"),
+        Figure("graph_s", "s", "these three at once, as one CUDA graph, for an update"),
+        Figure("device_memory_bytes", "bytes", "GPU memory held by torch", "max", in_status=True),
         Figure("weights_s", "s", "copying the weights out, for an update"),
         Figure(
             "batch_s",
@@ -188,13 +191,15 @@ _GROUPS: dict[str, list[Figure]] = {
         ),
         Figure("claim_s", "s", "waiting for Redis to give blocks, for an update"),
         Figure(
-            "claim_share",
-            SHARE,
-            "share of the feeder's time in which it waited for Redis",
-            in_status=True,
+            "claim_share", SHARE, "share of the feeder's time: waiting for Redis", in_status=True
         ),
         Figure("publish_s", "s", "packing and sending one version"),
-        Figure("publish_share", SHARE, "share of the publisher's time in which it packed and sent"),
+        Figure(
+            "publish_share",
+            SHARE,
+            "share of the publisher's time: packing and sending",
+            in_status=True,
+        ),
         Figure("published_per_s", "versions/s", "versions published since the last record"),
         *_alike(
             {"feeder_cpu_s": "mean", "publisher_cpu_s": "mean"},
@@ -245,12 +250,7 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure("columns_stale", "", "columns of blocks that were older than `--max-policy-lag`"),
         Figure("stale_share", SHARE, "share of them among the columns that came"),
         Figure("episodes_left_out", "", "episodes of refused columns, or of a return not finite"),
-        Figure(
-            "runs_lost",
-            "",
-            "times the server had lost the run or a part of it",
-            in_status=True,
-        ),
+        Figure("runs_lost", "", "times the server had lost the run or part of it", in_status=True),
     ],
 }
 

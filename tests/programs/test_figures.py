@@ -70,6 +70,7 @@ def learner_at_work() -> Any:
     """As much of a learner as a logbook asks for."""
     window = SimpleNamespace(episodes=0, mean_return=None)
     learner = SimpleNamespace(version=1, updates=0, frames=0, skipped=0, window=window)
+    learner.engine = SimpleNamespace(memory_bytes=lambda: 5e8)
     learner.totals = lambda: {"frames": learner.frames, "updates": learner.updates, "device_s": 0}
     return learner
 

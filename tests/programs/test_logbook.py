@@ -65,7 +65,9 @@ class Bench:
             skipped=0,
             device_s=0.0,
             window=SimpleNamespace(episodes=0, mean_return=None),
+            engine=SimpleNamespace(memory_bytes=lambda: self.held_bytes),
         )
+        self.held_bytes: int | None = None  # of a GPU's memory
         self.learner.totals = lambda: {
             name: getattr(self.learner, name) for name in ("frames", "updates", "device_s")
         }
@@ -152,6 +154,32 @@ def test_figures_are_per_update_per_version_and_per_second(bench: Bench) -> None
     assert_tells(record, forward_s=0.15, weights_s=0.01, blocks_produced=20)
     # 6 blocks in the list, and 6 a second taken from it
     assert_tells(record, queue_wait_s=1.0)
+
+
+def test_an_update_that_ran_as_one_graph_has_its_seconds_and_no_others(bench: Bench) -> None:
+    # given a learner on a GPU, whose updates are one CUDA graph each
+    bench.held_bytes = 1_300_000_000
+    for at, seconds in ((100.5, 0.002), (101.0, 0.004)):
+        bench.update([10], at=at, transfer_s=0.001, graph_s=seconds)
+    bench.learner.device_s += 0.008
+    bench.logbook.note_wait(0.1, batch_came=True)
+
+    # when
+    record = bench.record(at=102.0)
+
+    # then
+    assert_tells(record, graph_s=0.003, transfer_s=0.001, device_busy_share=0.004)
+    assert_tells(record, device_memory_bytes=1_300_000_000)
+    assert record.keys().isdisjoint({"forward_s", "backward_s", "optimizer_s"})
+
+    # and impala-status finds what it needs for the stage that binds
+    assert_tells(bench.for_status, wait_share=0.05, transfer_s=0.001)
+    assert_tells(bench.for_status, updates_per_s=1.0, publish_share=0.0, device_memory_bytes=1.3e9)
+
+
+def test_a_learner_on_a_cpu_records_no_memory_of_a_device(bench: Bench) -> None:
+    assert "device_memory_bytes" not in bench.record(at=101.0)
+    assert "device_memory_bytes" not in bench.for_status
 
 
 def test_bytes_are_per_row_of_the_blocks_since_the_last_record(bench: Bench) -> None:
