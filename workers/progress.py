@@ -29,7 +29,9 @@ from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.env_id import module_of
 from impala_redis.common.server.address import cli_command, without_password
+from impala_redis.common.transport.diagnosis import Situation, binding_stage
 from impala_redis.common.transport.keys import Keys
+from impala_redis.common.transport.situation import work_of
 from impala_redis.workers import saying
 
 PLAIN_LINE_INTERVAL_S = 2.0
@@ -156,6 +158,9 @@ class Progress:
             f"{record.get('queue_blocks', 0):d} of {self._config.transport.queue_blocks}",
         )
         table.add_row("learner waits", _figure(record, "wait_share", ".0%"))
+        table.add_row("device busy", _figure(record, "device_busy_share", ".0%") + _held(record))
+        if binds := _binding(record):
+            table.add_row("binds", binds)
         if refused := in_words(record):
             table.add_row("left out", Text(refused, style="yellow"))
         if goal is not None and mean is not None and goal > 0:
@@ -219,6 +224,20 @@ def _line(record: dict[str, Any]) -> str:
         f"queue {_figure(record, 'queue_blocks', 'd')}"
         f"{'  ' if refused else ''}{refused}"
     )
+
+
+def _held(record: dict[str, Any]) -> str:
+    """How much of a GPU's memory the learner holds, if it computes on one."""
+    held = record.get("device_memory_bytes")
+    return "" if held is None else f", {held / 1e6:,.0f} MB held"
+
+
+def _binding(record: dict[str, Any]) -> str:
+    """The stage that binds and its share, as far as a record shows it; impala-status knows more."""
+    names = ("wait_share", "dropped_share", "claim_share", "refused_share")
+    shares = {name: record.get(name) for name in names}
+    stage = binding_stage(Situation(**shares, work=work_of(record.get)))
+    return f"{stage.name} {stage.share:.0%}" if stage else ""
 
 
 def _figure(record: dict[str, Any], name: str, form: str) -> str:

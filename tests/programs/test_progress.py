@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -71,6 +72,50 @@ def test_what_is_too_old_stands_there_too(view: View, capsys: pytest.CaptureFixt
     words = "64 columns too old, 50.0 % of the last ones: see --max-policy-lag"
     assert words in capsys.readouterr().out
     assert words in view.panel()
+
+
+# A learner on a GPU, each update of which is one CUDA graph.
+AS_GRAPHS = {
+    "time_s": 5.0,
+    "frames": 64_000,
+    "frames_per_s": 12_800.0,
+    "updates": 600,
+    "updates_per_s": 120.0,
+    "policy_lag_mean": 3.0,
+    "queue_blocks": 3,
+    "wait_share": 0.02,
+    "dropped_share": 0.0,
+    "device_busy_share": 0.3,
+    "device_memory_bytes": 1_300_000_000,
+    "transfer_s": 0.0005,
+    "graph_s": 0.002,
+}
+
+
+def test_a_gpu_has_its_busy_share_its_memory_and_the_stage_that_binds_in_the_panel(
+    view: View, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # when
+    view.write(AS_GRAPHS)
+
+    # then
+    assert re.search(r"device busy +30%, 1,300 MB held ", view.panel())
+    assert re.search(r"binds +host 68% ", view.panel())
+    assert "nan" not in (view.panel() + capsys.readouterr().out).lower()
+
+
+def test_a_cpu_holds_no_memory_of_a_gpu_and_is_shown_without(view: View) -> None:
+    record = {name: value for name, value in AS_GRAPHS.items() if name != "device_memory_bytes"}
+    view.write(record | {"device_busy_share": 0.9})
+    assert re.search(r"device busy +90% ", view.panel())
+    assert "held" not in view.panel()
+    assert re.search(r"binds +device 84% ", view.panel())
+
+
+def test_before_the_books_are_known_no_stage_is_said_to_bind(view: View) -> None:
+    assert re.search(r"device busy +- ", view.panel())
+    view.write({name: value for name, value in AS_GRAPHS.items() if name != "dropped_share"})
+    assert "binds" not in view.panel()
 
 
 def test_without_refusals_nothing_is_said_of_them(

@@ -461,6 +461,112 @@ def test_the_words_name_what_limited_the_run_and_where_the_time_went(tmp_path: P
     assert "an actor played 60,000 frames/s on average, and did not wait" in why
 
 
+def on_a_gpu(i: int, **more: float) -> dict[str, float]:
+    """A record of updates of 10 ms, on a GPU that computes for 4 of them, each as one graph."""
+    return {
+        "time_s": 0.1 * i,
+        "frames": 6400.0 * i,
+        "updates": 10.0 * i,
+        "updates_per_s": 100.0,
+        "blocks_produced": 100.0 * i,
+        "blocks_dropped": 0.0,
+        "wait_share": 0.1,
+        "wait_s": 0.001,
+        "device_busy_share": 0.4,
+        "device_memory_bytes": 1.3e9,
+        "transfer_s": 0.001,
+        "graph_s": 0.003,
+        "weights_s": 0.0005,
+        "batch_s": 0.002,
+        "feeder_cpu_s": 0.002,
+    } | more
+
+
+def test_an_update_that_is_one_graph_has_its_stages_without_a_hole(tmp_path: Path) -> None:
+    # given a run on a GPU, without forward_s, backward_s and optimizer_s
+    run = write(tmp_path / "run", [on_a_gpu(i) for i in range(1, 5)])
+
+    # when
+    time = findings.account(read_run(run))
+    page = page_of(run)
+    said = said_of(run)
+
+    # then the device's stages and its pauses are the whole, and what else went on stands beside
+    assert time is not None
+    assert time.stages == {
+        "moving the batch to the device": pytest.approx(0.001),
+        "forward, backward and optimizer, as one CUDA graph": pytest.approx(0.003),
+        "the rest: the device has nothing to compute": pytest.approx(0.006),
+    }
+    assert sum(time.stages.values()) == pytest.approx(time.whole_s)
+    assert time.beside["main thread: waiting for a batch"] == pytest.approx(0.001)
+    assert time.beside["main thread: copying the weights out"] == pytest.approx(0.0005)
+    assert findings.why_it_is_fast(read_run(run), time)[0].startswith(
+        "An update took 10 ms from one to the next."
+    )
+
+    # and the page is told what binds, and shows no number that is none
+    held_up = said["findings"][0]["sentences"]
+    assert held_up[0].startswith("Host-bound: the learner waits 10 % and its device is busy 40 %")
+    assert held_up[1] == (
+        "The stage that binds: host, 50.0 % of the learner's time (the device waits for the "
+        "learner's main thread)."
+    )
+    assert dict(said["keys"])["device busy"] == "40.0 %"
+    assert dict(said["keys"])["GPU memory"] == "1,300 MB"
+    assert not re.search(r"\bnan\b", str(Text(page)), re.IGNORECASE)
+    assert "forward" not in {row[0] for table in said["figures"] for row in table.rows}
+
+
+def test_updates_before_the_graph_was_made_count_as_no_stage_of_it(tmp_path: Path) -> None:
+    # given records of which the first have the stages of single operations
+    eager = {"forward_s": 0.02, "backward_s": 0.03, "optimizer_s": 0.01, "graph_s": math.nan}
+    records = [on_a_gpu(i, **(eager if i < 3 else {})) for i in range(1, 6)]
+    run = write(tmp_path / "run", [{n: v for n, v in r.items() if v == v} for r in records])
+
+    # when
+    time = findings.account(read_run(run))
+
+    # then
+    assert time is not None
+    assert sum(time.stages.values()) == pytest.approx(time.whole_s)
+    assert not any(name == "backward" for name in time.stages)
+    assert "nan" not in str(Text(page_of(run))).lower().split()
+
+
+def test_a_gpu_without_a_graph_has_each_of_its_stages(tmp_path: Path) -> None:
+    eager = {"forward_s": 0.001, "backward_s": 0.002, "optimizer_s": 0.0005}
+    records = [on_a_gpu(i, **eager) for i in range(1, 5)]
+    for record in records:
+        del record["graph_s"]
+    time = findings.account(read_run(write(tmp_path / "run", records)))
+    assert time is not None
+    assert list(time.stages) == [
+        "moving the batch to the device",
+        "forward: network and loss",
+        "backward",
+        "optimizer",
+        "the rest: the device has nothing to compute",
+    ]
+
+
+def test_a_run_of_graphs_is_laid_over_one_of_single_operations(tmp_path: Path) -> None:
+    # given one run on a GPU and one on a CPU
+    eager = {"forward_s": 0.001, "backward_s": 0.002, "optimizer_s": 0.0005, "wait_s": 0.001}
+    gpu = write(tmp_path / "gpu", [on_a_gpu(i) for i in range(1, 5)], RESULT)
+    records = [eager | {"time_s": 0.1 * i, "frames": i, "updates": i} for i in range(1, 5)]
+    cpu = write(tmp_path / "cpu", records, RESULT, learning_rate=0.002)
+
+    # when
+    page = str(Text(page_of(gpu, cpu)))
+
+    # then each is drawn in the charts of its own stages
+    assert "nan" not in page.lower().split()
+    slugs = [drawing.slug for drawing in charts.draw_all(grouped_of(gpu, cpu))]
+    assert {"stages-graph-s", "stages-forward-s", "stages-backward-s"} <= set(slugs)
+    assert all(map(is_slug, slugs))
+
+
 def test_a_learner_that_waits_longer_than_its_threads_work_hides_nothing(tmp_path: Path) -> None:
     record = {"wait_s": 0.05, "forward_s": 0.01, "backward_s": 0.01, "feeder_cpu_s": 0.001}
     records = [record | {"time_s": 0.1 * i, "updates": i} for i in range(1, 4)]

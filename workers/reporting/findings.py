@@ -13,16 +13,28 @@ from impala_redis.common.records import history
 from impala_redis.common.records.history import Run, RunRecords
 from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.refusals import REFUSALS, why_refused
-from impala_redis.common.transport.diagnosis import NOT_ENOUGH_FIGURES, Situation, bottleneck
+from impala_redis.common.transport.diagnosis import (
+    NOT_ENOUGH_FIGURES,
+    STAGES,
+    Situation,
+    binding_stage,
+    bottleneck,
+)
+from impala_redis.common.transport.situation import work_of
 
-# On the learner's main thread, in this order.
-STAGES = {
-    "wait_s": "waiting for a batch",
-    "transfer_s": "moving it to the device",
+# On the learner's main thread, in this order; those of a GPU go on beside the thread's others.
+WAIT, TRANSFER = "waiting for a batch", "moving the batch to the device"
+WEIGHTS = "copying the weights out"
+ON_DEVICE = {
+    "transfer_s": TRANSFER,
     "forward_s": "forward: network and loss",
     "backward_s": "backward",
     "optimizer_s": "optimizer",
-    "weights_s": "copying the weights out",
+}
+# The stages of an update that is one CUDA graph.
+AS_GRAPH = {
+    "transfer_s": TRANSFER,
+    "graph_s": "forward, backward and optimizer, as one CUDA graph",
 }
 # On threads of their own, at the same time.
 BESIDE = {
@@ -39,6 +51,8 @@ CORRECTED = {
     "epsilon": ", and nothing corrects for it",
     "none": ", and nothing corrects for it",
 }
+BOOKKEEPING = "the rest: records, checkpoints, bookkeeping"
+NOTHING_TO_COMPUTE = "the rest: the device has nothing to compute"
 MS = 1e3
 # Below this most of what is played is thrown away.
 LITTLE_LEARNED = 0.5
@@ -49,35 +63,28 @@ class Account:
     """Where the time of an update went, in seconds for each update."""
 
     whole_s: float  # from update to update
-    stages: dict[str, float]  # one after the other on the main thread, the rest included
+    # One after the other, the rest included: on the main thread, or on a GPU.
+    stages: dict[str, float]
     beside: dict[str, float]  # at the same time on other threads, by the clock: waits included
-    cpu_s: float | None  # what those threads had of a processor; None: not measured
-
-    @property
-    def wait_s(self) -> float | None:
-        """How long the main thread had no batch; None if that was not measured."""
-        return self.stages.get(STAGES["wait_s"])
+    cpu_s: float | None  # what the feeder and the publisher had of a processor; None: not measured
+    wait_s: float | None  # how long the main thread had no batch; None: not measured
+    on_gpu: bool = False
 
 
 def what_held_it_up(run: Run) -> list[str]:
     """The bottleneck, and the figures behind it."""
     records = run.records
-    wait, dropped = history.mean(records, "wait_share", "time_s"), dropped_share(run)
-    actors = records.last("actors")
-    sentence = bottleneck(
-        Situation(
-            learner_present=True,
-            actors=None if math.isnan(actors) else int(actors),
-            wait_share=wait,
-            dropped_share=dropped,
-            claim_share=history.mean(records, "claim_share", "time_s"),
-            refused_share=history.mean(records, "refused_share", "time_s"),
-        )
-    )
+    situation = situation_of(run)
+    sentence, stage = bottleneck(situation), binding_stage(situation)
     said = [] if sentence == NOT_ENOUGH_FIGURES else [_sentence(sentence)]
-    if wait is not None:
+    if stage:
+        said.append(
+            f"The stage that binds: {stage.name}, {100 * stage.share:.1f} % of the learner's time "
+            f"({STAGES[stage.name].meaning})."
+        )
+    if (wait := situation.wait_share) is not None:
         said.append(f"The learner was without a batch for {100 * wait:.1f} % of its time.")
-    if dropped is not None:
+    if (dropped := situation.dropped_share) is not None:
         said.append(
             f"Of the blocks pushed, {100 * dropped:.1f} % were dropped because the list was full."
         )
@@ -90,6 +97,24 @@ def what_held_it_up(run: Run) -> list[str]:
         words += f", and a block lay in it for {_ms(waited_s)}" if waited_s is not None else ""
         said.append(words + ".")
     return said + list(_what_was_left_out(run))
+
+
+def situation_of(run: Run) -> Situation:
+    """What the records show of the run, in the mean over all of it."""
+    records, actors = run.records, run.records.last("actors")
+
+    def figure(name: str) -> float | None:
+        return history.mean(records, name, "updates" if name == "transfer_s" else "time_s")
+
+    return Situation(
+        learner_present=True,
+        actors=None if math.isnan(actors) else int(actors),
+        wait_share=figure("wait_share"),
+        dropped_share=dropped_share(run),
+        claim_share=figure("claim_share"),
+        refused_share=figure("refused_share"),
+        work=work_of(figure),
+    )
 
 
 def dropped_share(run: Run) -> float | None:
@@ -148,25 +173,30 @@ def _what_was_left_out(run: Run) -> Iterator[str]:
 def account(run: Run) -> Account | None:
     """The time of an update; None when its stages were not measured."""
     records = run.records
-    stages = dict(_per_update(records, STAGES))
-    whole_s = _whole_s(records)
-    if not {"forward_s", "backward_s"} <= set(stages) or whole_s is None:
+    as_graph = not math.isnan(records.last("graph_s"))
+    names = AS_GRAPH if as_graph else ON_DEVICE
+    on_device, whole_s = dict(_per_update(records, names)), _whole_s(records)
+    if not ({"forward_s", "backward_s"} <= set(on_device) or as_graph) or whole_s is None:
         return None
+    on_gpu = not math.isnan(records.last("device_memory_bytes"))
+    stages = {names[name]: seconds for name, seconds in on_device.items()}
+    wait_s, weights_s = (history.mean(records, name, "updates") for name in ("wait_s", "weights_s"))
+    waiting = {} if wait_s is None else {WAIT: wait_s}
+    copying = {} if weights_s is None else {WEIGHTS: weights_s}
+    if not on_gpu:
+        stages = waiting | stages | copying
     rest_s = whole_s - sum(stages.values())
     if rest_s > 0:
-        stages["the rest: records, checkpoints, bookkeeping"] = rest_s
-    named = {STAGES.get(name, name): seconds for name, seconds in stages.items()}
+        stages[NOTHING_TO_COMPUTE if on_gpu else BOOKKEEPING] = rest_s
     beside = dict(_per_update(records, BESIDE))
     if "publish_s" in beside:  # measured for each version, and not each update's is published
         versions = _versions_per_update(records)
         beside["publish_s"] *= versions if versions is not None else 1.0
+    at_once = {BESIDE[name]: seconds for name, seconds in beside.items()}
+    if on_gpu:
+        at_once = {f"main thread: {name}": s for name, s in (waiting | copying).items()} | at_once
     cpu = [seconds for _, seconds in _per_update(records, dict.fromkeys(CPU, ""))]
-    return Account(
-        whole_s,
-        named,
-        {BESIDE[name]: seconds for name, seconds in beside.items()},
-        sum(cpu) if cpu else None,
-    )
+    return Account(whole_s, stages, at_once, sum(cpu) if cpu else None, wait_s, on_gpu)
 
 
 def why_it_is_fast(run: Run, time: Account | None) -> list[str]:
@@ -179,12 +209,13 @@ def _hidden_work(time: Account | None) -> Iterator[str]:
     if time is None or time.cpu_s is None:
         return
     whole_s, cpu_s, wait_s = time.whole_s, time.cpu_s, time.wait_s
+    where = "from one to the next" if time.on_gpu else "of the learner's main thread"
     yield (
-        f"An update took {_ms(whole_s)} of the learner's main thread. Beside it, other threads "
+        f"An update took {_ms(whole_s)} {where}. Beside it, other threads "
         f"computed for {_ms(cpu_s)}: they claimed blocks, made the next batch and published "
         "weights."
     )
-    if wait_s is None:
+    if wait_s is None or time.on_gpu:  # beside a GPU the main thread has time for that work
         return
     hidden_s = max(0.0, cpu_s - wait_s)
     if hidden_s == 0:

@@ -209,14 +209,15 @@ SPEED = (
     Chart(
         "stages",
         "An update's time, by stage",
-        "On the learner's main thread, one stage after the other; without the first record, in "
-        "which the actors start.",
+        "On the learner's main thread, one stage after the other; on a GPU the device's stages go "
+        "on beside the others. Without the first record, in which the actors start.",
         (
             Line("wait_s", "wait"),
             Line("transfer_s", "transfer", compared=False),
             Line("forward_s", "forward"),
             Line("backward_s", "backward"),
             Line("optimizer_s", "optimizer", compared=False),
+            Line("graph_s", "graph"),
             Line("weights_s", "weights", compared=False),
         ),
         over="time_s",

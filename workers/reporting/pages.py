@@ -166,6 +166,8 @@ def _keys(run: Run) -> Iterator[tuple[str, str]]:
         ("policy lag", _mean(run, "policy_lag_mean", "updates"), "{:.1f} versions"),
         ("steps clipped", 100 * _clipped(run), "{:.1f} %"),
         ("learner waits", 100 * _mean(run, "wait_share", "time_s"), "{:.1f} %"),
+        ("device busy", 100 * _mean(run, "device_busy_share", "time_s"), "{:.1f} %"),
+        ("GPU memory", run.records.last("device_memory_bytes") / 1e6, "{:,.0f} MB"),
         ("columns refused", 100 * (_or_nan(findings.refused_share(run)) or math.nan), "{:.1f} %"),
         ("blocks dropped", 100 * _or_nan(findings.dropped_share(run)), "{:.1f} %"),
     ):
