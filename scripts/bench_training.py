@@ -79,7 +79,7 @@ def limits(
     steps = settings["envs_per_actor"] * settings["unroll_length"]
     frame_s = 1 / (real_share * actor["limit_frames_per_s"]) + 1 / learner_limit
     shared = min(CORES, settings["num_actors"] + 1) / frame_s
-    computing_s, alone_s = (sum(of[name] for name in COMPUTING) for of in (trained, learner))
+    alone_s = sum(learner[name] for name in COMPUTING)
     return {
         "learner_limit_frames_per_s": learner_limit,
         "actors_limit_frames_per_s": actors_limit,
@@ -94,7 +94,7 @@ def limits(
         "shared_frames_per_s": shared,
         "share_of_shared": trained["frames_per_s"] / shared,
         # What the computation itself loses by not being alone.
-        "computing_stretch": computing_s / alone_s,
+        "computing_stretch": trained["computing_s"] / alone_s,
         **{f"alone_{name}": learner[name] for name in ALONE},
     }
 
@@ -191,7 +191,8 @@ def limits_of(figures: dict[str, Spreads]) -> Table:
 
 def stages(figures: dict[str, Spreads]) -> Table:
     """A table of where an update's time goes, also for one from memory."""
-    names = ("update_s", *STAGES, "other_s")
+    names = ["update_s", *STAGES, *steady.AS_GRAPH, "other_s"]
+    names = [name for name in names if any(name in of for of in figures.values())]
     heads = [name.removesuffix("_s") for name in names]
     heads += ["not computing", "feeder cpu", "publisher cpu"]
     shown = measuring.table("an update, ms", *heads)

@@ -32,6 +32,7 @@ POLL_S = 0.05
 RECORDS, LONGEST_INTERVAL_S = 10, 0.25
 ENDLESS = ("--stop-at-return", "none", "--total-frames", "1e12")
 COMPUTING = ("forward_s", "backward_s", "optimizer_s")
+AS_GRAPH = ("graph_s",)  # in place of them, where an update is one CUDA graph
 STAGES = ("wait_s", "transfer_s", *COMPUTING, "weights_s")
 BESIDE = ("feeder_cpu_s", "publisher_cpu_s")
 
@@ -175,7 +176,10 @@ def figures_of(window: RunRecords, run: Run) -> Figures:
     rows_of_update = settings["batch_size"] * settings["unroll_length"]
     rows_of_block = settings["envs_per_actor"] * settings["unroll_length"]
     real_share = rise("frames") / (updates * rows_of_update)
-    stages = {name: per_update(name) for name in STAGES}
+    is_graph = mean(window, *AS_GRAPH, "updates") is not None
+    computing = AS_GRAPH if is_graph else COMPUTING
+    stages = {n: per_update(n) for n in ("wait_s", "transfer_s", *computing, "weights_s")}
+    computing_s = sum(stages[name] for name in computing)
     return {
         "frames_per_s": rise("frames") / seconds,
         "game_frames_per_s": rise("frames") / seconds * action_repeat(settings["env"]),
@@ -190,7 +194,8 @@ def figures_of(window: RunRecords, run: Run) -> Figures:
         "update_s": seconds / updates,
         **stages,
         "other_s": seconds / updates - sum(stages.values()),
-        "non_compute_share": 1.0 - sum(stages[name] for name in COMPUTING) * updates / seconds,
+        "non_compute_share": 1.0 - computing_s * updates / seconds,
+        "computing_s": computing_s,
         **{name: per_update(name) for name in BESIDE},
     }
 

@@ -267,6 +267,37 @@ def test_the_steady_part_is_after_the_warm_up(scripts: Any) -> None:
     assert window.column("time_s").tolist() == [5.0, 6.0, 7.0, 8.0]
 
 
+def test_a_training_of_cuda_graphs_has_its_figures_without_a_hole(scripts: Any) -> None:
+    # given records of updates of 10 ms, of which a graph on a GPU takes 3
+    numpy, history = (
+        importlib.import_module("numpy"),
+        importlib.import_module("impala_redis.common.records.history"),
+    )
+    rising = numpy.arange(1.0, 5.0)  # [4]
+    numbers = {"time_s": 0.1 * rising, "updates": 10 * rising, "frames": 6400 * rising}
+    numbers |= {"blocks_produced": 10 * rising, "blocks_dropped": 0 * rising}
+    constant = {"wait_s": 0.001, "transfer_s": 0.001, "graph_s": 0.003, "weights_s": 0.0005}
+    constant |= dict.fromkeys(("policy_lag_mean", "policy_lag_p95", "published_per_s"), 1.0)
+    constant |= dict.fromkeys(("actor_frames_per_s_mean", "feeder_cpu_s", "publisher_cpu_s"), 1.0)
+    numbers |= {name: numpy.full(4, value) for name, value in constant.items()}
+    settings = {"batch_size": 32, "unroll_length": 20, "envs_per_actor": 32, "env": "CartPole-v1"}
+    records = history.RunRecords(4, numbers, {})
+    run = history.Run(Path("run"), "run", None, settings, {}, records, 0)
+
+    # when
+    figures = scripts("bench.steady").figures_of(run.records, run)
+    spreads = scripts("bench.measuring").spreads([figures])
+    heads = [column.header for column in scripts("bench_training").stages({"a": spreads}).columns]
+
+    # then
+    assert all(map(math.isfinite, figures.values()))
+    assert figures["computing_s"] == figures["graph_s"] == pytest.approx(0.003)
+    assert figures["non_compute_share"] == pytest.approx(0.7)
+    assert figures["other_s"] == pytest.approx(0.0045)
+    assert "forward_s" not in figures
+    assert heads[1:7] == ["update", "wait", "transfer", "weights", "graph", "other"]
+
+
 @pytest.mark.processes
 def test_a_training_that_fails_is_told_by_its_own_words(tmp_path: Path) -> None:
     # when
