@@ -32,10 +32,12 @@ class ObservationTorso(nn.Module):
         pictures = itertools.count()
         convolved = convolved_parts(network, observation)
         for part in observation.leaves:
-            torso: nn.Module = FlatTorso(part)
             if part in convolved:
-                torso = _convolutions(NETWORKS[network], part, observation.frame_stack)
+                torso: nn.Module = _convolutions(NETWORKS[network], part, observation.frame_stack)
                 self.add_module(str(next(pictures)), torso)
+            else:
+                torso = FlatTorso(part)
+                self.add_module(f"flat_{len(self._torsos)}", torso)  # its tables move with it
             self._torsos.append((part, torso))
 
     def forward(self, observations: Tensor) -> Tensor:

@@ -574,6 +574,22 @@ def test_an_actors_extra_inputs_are_the_last_choice_and_the_clipped_reward() -> 
     assert policy.memory.tolist() == [[0, 0, 1, 1, 0, 1.0], [1, 0, 0, 0, 1, -0.25]]
 
 
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_a_network_moves_to_a_device_as_a_whole(sight: str) -> None:
+    # given a device that computes shapes alone, and refuses to mix its tensors with others
+    nowhere = torch.device("meta")
+    spec = dataclasses.replace(spec_of(sight, "an LSTM and the last step"), activation="relu")
+    seen = seen_by(spec, some_observations(spec.observation, 4, 3))
+
+    # when
+    network = make_network(spec, seed=0).to(nowhere)
+    output = network(NetworkInput(*(part.to(nowhere) for part in seen)))
+
+    # then
+    assert {tensor.device for tensor in network.buffers()} <= {nowhere}
+    assert output.policy.shape == (4, 3, 4)
+
+
 def test_the_same_seed_gives_the_same_weights_in_every_layer() -> None:
     # given
     spec = spec_of("parts, deep", "an LSTM and the last step")
