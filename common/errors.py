@@ -143,7 +143,7 @@ class RunUnreadable(ImpalaError):
 
 
 class DeviceFull(ImpalaError):
-    """The GPU has no memory left for the learner."""
+    """The GPU has no memory left for the learner or the actor."""
 
     exit_code = 20
 

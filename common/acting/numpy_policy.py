@@ -6,7 +6,7 @@ A test holds its outputs to those of the learner's network.
 import numpy as np
 
 from impala_redis.common.acting.frames import Observations
-from impala_redis.common.acting.policy import Flags, Policy
+from impala_redis.common.acting.policy import Flags, HostPolicy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.features import features
 from impala_redis.common.blocks.weights import Weights
@@ -16,7 +16,7 @@ from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
 from impala_redis.common.run.spec import RunSpec
 
 
-class MlpPolicy(Policy):
+class MlpPolicy(HostPolicy):
     """The hidden layers and the policy's outputs, in numpy."""
 
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:

@@ -8,8 +8,16 @@ from impala_redis.common.run.architecture import NETWORKS
 from impala_redis.common.run.spec import RunSpec
 
 
-def make_policy(spec: RunSpec, rng: np.random.Generator) -> Policy:
-    """The policy of the run's network."""
+def make_policy(spec: RunSpec, rng: np.random.Generator, device: str = "cpu") -> Policy:
+    """The policy of the run's network, on the device of that name: "cpu" or "cuda".
+
+    Raises ConfigError or DeviceFull for a GPU that cannot be used.
+    """
+    if device != "cpu":
+        from impala_redis.common.acting.device_policy import DevicePolicy
+        from impala_redis.common.devices.device import choose_device
+
+        return DevicePolicy(spec, rng, choose_device(device))
     if NETWORKS[spec.network].acts_in_numpy and spec.memory_size == 0:
         return MlpPolicy(spec, rng)
     from impala_redis.common.acting.torch_policy import NetworkPolicy

@@ -2,7 +2,8 @@
 
 A small network acts in numpy (`common.acting.numpy_policy`), three times faster than in torch on a
 vector of environments, and its actor starts without importing torch. A network with convolutions or
-a memory acts in torch (`common.acting.torch_policy`), as the learner's own.
+a memory acts in torch (`common.acting.torch_policy`), as the learner's own. An actor that computes
+on a GPU has any network there (`common.acting.device_policy`).
 """
 
 from abc import ABC, abstractmethod
@@ -26,11 +27,6 @@ class Policy(ABC):
         self.version = -1
         self.begin(0)
 
-    def begin(self, num_envs: int) -> None:
-        """Forgets everything, and acts for `num_envs` environments from now on."""
-        self.memory: Floats = np.zeros((num_envs, self._spec.memory_size), np.float32)  # [N, M]
-        self._stack = FrameStack(self._spec.observation, num_envs)
-
     def load(self, version: int, weights: Weights) -> None:
         """Acts with these weights from now on."""
         self._load(weights)
@@ -44,19 +40,29 @@ class Policy(ABC):
         """The likeliest actions [N, ...]."""
         return likeliest(self._spec.action, self.outputs(observations, is_first))
 
+    @property
+    @abstractmethod
+    def memory(self) -> Floats:
+        """[N, M] float32: what the network remembers, and its extra inputs.
+
+        It is that before the next observation.
+        """
+
+    @property
+    @abstractmethod
+    def history(self) -> Observations:
+        """[H, N, ...]: the observations that the next frame stack needs, without the next one."""
+
+    @abstractmethod
+    def begin(self, num_envs: int) -> None:
+        """Forgets everything, and acts for `num_envs` environments from now on."""
+
+    @abstractmethod
     def outputs(self, observations: Observations, is_first: Flags) -> Floats:
         """The policy head's outputs [N, P] for the next observations [N, ...].
 
         They may be overwritten by the next call.
         """
-        if self._spec.observation.frame_stack > 1:
-            observations = self._stack.push(observations, is_first)
-        return self._outputs(observations, is_first)
-
-    @property
-    def history(self) -> Observations:
-        """[H, N, ...]: the observations that the next frame stack needs, without the next one."""
-        return self._stack.history
 
     @abstractmethod
     def remember(self, actions: Actions, rewards: Floats) -> None:
@@ -64,6 +70,31 @@ class Policy(ABC):
 
     @abstractmethod
     def _load(self, weights: Weights) -> None: ...
+
+
+class HostPolicy(Policy):
+    """A policy that computes on the CPU: memory and frame stacks are numpy's."""
+
+    def begin(self, num_envs: int) -> None:
+        """Forgets everything, and acts for `num_envs` environments from now on."""
+        self._memory: Floats = np.zeros((num_envs, self._spec.memory_size), np.float32)
+        self._stack = FrameStack(self._spec.observation, num_envs)
+
+    @property
+    def memory(self) -> Floats:
+        """[N, M] float32, which the next step changes in place."""
+        return self._memory
+
+    @property
+    def history(self) -> Observations:
+        """[H, N, ...]: a view, valid until the next step."""
+        return self._stack.history
+
+    def outputs(self, observations: Observations, is_first: Flags) -> Floats:
+        """The policy head's outputs [N, P] for the next observations [N, ...]."""
+        if self._spec.observation.frame_stack > 1:
+            observations = self._stack.push(observations, is_first)
+        return self._outputs(observations, is_first)
 
     @abstractmethod
     def _outputs(self, inputs: Observations, is_first: Flags) -> Floats: ...

@@ -4,14 +4,14 @@ import numpy as np
 import torch
 
 from impala_redis.common.acting.frames import Observations
-from impala_redis.common.acting.policy import Flags, Policy
+from impala_redis.common.acting.policy import Flags, HostPolicy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.networks.network import NetworkInput, action_features, make_network
 from impala_redis.common.run.spec import RunSpec
 
 
-class NetworkPolicy(Policy):
+class NetworkPolicy(HostPolicy):
     """Acts with one row of the network at a time; the learner's pass begins with its memory."""
 
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
@@ -25,9 +25,9 @@ class NetworkPolicy(Policy):
         if self._spec.extra_inputs == "none":
             return
         last = action_features(self._spec.action, torch.from_numpy(np.ascontiguousarray(actions)))
-        self.memory[:, self._spec.core_memory_size : -1] = last.numpy()
-        self.memory[:, -1] = np.clip(rewards, -1.0, 1.0)
-        inputs = self.memory[:, self._spec.core_memory_size :]
+        self._memory[:, self._spec.core_memory_size : -1] = last.numpy()
+        self._memory[:, -1] = np.clip(rewards, -1.0, 1.0)
+        inputs = self._memory[:, self._spec.core_memory_size :]
         inputs[~np.isfinite(inputs)] = 0.0  # only the column that holds them is left out
 
     def _load(self, weights: Weights) -> None:
@@ -43,12 +43,12 @@ class NetworkPolicy(Policy):
                 is_first=torch.from_numpy(is_first[None]),
                 actions=torch.empty(0, n, *self._spec.action.shape, dtype=torch.int64),
                 rewards=torch.empty(0, n),
-                memory=torch.from_numpy(self.memory),
+                memory=torch.from_numpy(self._memory),
             )
         )
         core = output.memory.numpy()
         # One observation that is not finite must not last: a memory made of it begins again.
         core[~np.isfinite(core).all(axis=1)] = 0.0
-        self.memory[:, : self._spec.core_memory_size] = core
+        self._memory[:, : self._spec.core_memory_size] = core
         outputs: Floats = output.policy[0].numpy()
         return outputs

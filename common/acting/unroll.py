@@ -2,13 +2,14 @@
 
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.acting.policies import make_policy
+from impala_redis.common.acting.policy import Policy
 from impala_redis.common.blocks.checks import MOST_NUMBER
 from impala_redis.common.blocks.trajectory import (
     NO_INFOS,
@@ -37,8 +38,12 @@ class Actor:
         actor: str,
         incarnation: int,
         join: int = 0,
+        make_policy: Callable[[RunSpec, np.random.Generator], Policy] = make_policy,
     ) -> None:
-        """Starts the first episodes; each `join` of a name plays other ones."""
+        """Starts the first episodes; each `join` of a name plays other ones.
+
+        `make_policy` makes the policy from the spec and its source of randomness.
+        """
         self._spec = spec
         self._actor, self._incarnation = actor, incarnation
         # Seeded by name, the actors of a run play different episodes, each the same ones each time.

@@ -46,8 +46,9 @@ def enough_memory() -> Iterator[None]:
             raise
         why = first_words(error)
         raise DeviceFull(
-            f"the GPU has no memory left ({why}); end what else uses it, lower --batch-size, or "
-            "take --device cpu, and go on with --resume"
+            f"the GPU has no memory left ({why}); end what else uses it, lower --batch-size of a "
+            "learner or --envs of an actor, or take --device cpu, and go on with a learner's "
+            "--resume"
         ) from error
 
 

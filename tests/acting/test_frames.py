@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from impala_redis.common.acting.frames import FrameStack
-from impala_redis.common.acting.policy import Policy
+from impala_redis.common.acting.policy import HostPolicy
 from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
 from impala_redis.common.envs.vector import StepResult, VectorEnvironment
@@ -51,7 +51,7 @@ class Pictures:
         return np.broadcast_to(number[:, None, None], (N, 2, 3)).astype(np.uint8).copy()
 
 
-class Watching(Policy):
+class Watching(HostPolicy):
     """Draws nothing, and keeps the stacks that it was shown."""
 
     def __init__(self, spec: RunSpec) -> None:

@@ -34,7 +34,7 @@ ONLY_IN = {
     "safetensors": "common/records/checkpoint.py",
     "tensorboard": "common/records/tensorboard_file.py",
     "torch": "common/vtrace.py common/networks/ common/loss/ common/devices/ common/learning/ "
-    "common/acting/torch_policy.py",
+    "common/acting/torch_policy.py common/acting/device_policy.py",
     "click": "workers/",
     "rich": "workers/",
     "matplotlib": "workers/reporting/",
