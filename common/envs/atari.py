@@ -67,12 +67,14 @@ def action_repeat(env_id: str) -> int:
     return ACTION_REPEAT if is_atari(env_id) else 1
 
 
-def make(env_id: str, num_envs: int, whole_games: bool = False) -> "AtariVector":
+def make(
+    env_id: str, num_envs: int, whole_games: bool = False, num_threads: int = 1
+) -> "AtariVector":
     """N games. An episode is a life, or with `whole_games` a game.
 
     Raises UnsupportedEnvironment: ale-py is missing, or has no such game.
     """
-    return AtariVector(_emulators(env_id, num_envs), whole_games)
+    return AtariVector(_emulators(env_id, num_envs, num_threads=num_threads), whole_games)
 
 
 def make_single(env_id: str, render_mode: str | None = None) -> "AtariGame":
@@ -247,7 +249,9 @@ class AtariGame(gymnasium.Env[Frames, np.int64]):
             self._screen.close()
 
 
-def _emulators(env_id: str, num_envs: int, screen: bool = False) -> VectorEnv[Any, Any, Any]:
+def _emulators(
+    env_id: str, num_envs: int, screen: bool = False, num_threads: int = 1
+) -> VectorEnv[Any, Any, Any]:
     """ALE's own N games: the agent's frames, or the whole screen in colour."""
     try:
         from ale_py.vector_env import AtariVectorEnv
@@ -259,7 +263,7 @@ def _emulators(env_id: str, num_envs: int, screen: bool = False) -> VectorEnv[An
     emulators: VectorEnv[Any, Any, Any] = AtariVectorEnv(
         _rom(env_id),
         num_envs,
-        num_threads=1,  # an actor is a core's worth of work: more cores take more actors
+        num_threads=num_threads,
         grayscale=not screen,
         img_height=SCREEN_HEIGHT if screen else FRAME_SIZE,
         img_width=SCREEN_WIDTH if screen else FRAME_SIZE,

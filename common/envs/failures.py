@@ -8,12 +8,14 @@ import itertools
 import os
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import gymnasium
 
+from impala_redis.common.envs import user_module
 from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment, printable
 
 _NOT_SHOWN = (f"{Path(__file__).parents[2]}/", f"{Path(gymnasium.__file__).parent}/", "<frozen ")
@@ -49,6 +51,51 @@ class Named:
         )
         failure.frames = frames(error)
         raise failure from error
+
+
+@contextlib.contextmanager
+def refusals(env_id: str, doing: str) -> Iterator[None]:
+    """Turns whatever an environment's making raises into UnsupportedEnvironment, one sentence."""
+    process = os.getpid()
+    try:
+        with warnings.catch_warnings():
+            # Gymnasium warns about spaces and versions; our own checks cover what matters here.
+            warnings.simplefilter("ignore")
+            yield
+    except gymnasium.error.DependencyNotInstalled as error:
+        box2d = (
+            "Box2D: run pip install 'impala-redis[box2d]', or in a checkout scripts/setup.sh box2d"
+        )
+        missing = box2d if "Box2D" in str(error) else f"a package: {first_line(error)}"
+        raise UnsupportedEnvironment(f"{env_id} lacks {missing}") from error
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UnsupportedEnvironment(
+            f"there is no environment {env_id!r}: {first_line(error)}"
+            f"{where(error)}{user_module.hidden_neighbours(env_id)}"
+            f"{user_module.way_on(env_id, error)}"
+        ) from error
+    except BaseException as error:  # of the environment's constructor
+        end_if_forked(error, process)
+        failure = UnsupportedEnvironment(
+            f"{env_id} cannot be {doing}: {_why_not_made(error)}"
+            f"{user_module.hidden_neighbours(env_id)}"
+        )
+        failure.frames = frames(error)
+        raise failure from error
+
+
+def _why_not_made(error: BaseException) -> str:
+    if isinstance(error, UnsupportedEnvironment):  # our own words
+        return str(error)
+    if isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
+        return "it draws no pictures (it takes no render_mode)"
+    place = where(error)
+    if isinstance(error, TypeError) and "() missing " in str(error) and not place:
+        return (  # of the call that Gymnasium makes
+            f"{first_line(error).partition(' was raised from')[0]}; register it with "
+            "kwargs={...} that give its arguments"
+        )
+    return f"{what(error)}{place}"
 
 
 def end_if_forked(error: BaseException, process: int) -> None:

@@ -4,13 +4,11 @@ The rule of resets, stated once: next-step autoreset. The step after an episode'
 action, gives reward 0 and the new episode's first observation (`common.blocks.trajectory`).
 """
 
-import contextlib
 import importlib
 import logging
-import os
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -70,6 +68,7 @@ class VectorEnvironment:
         recorder: Wrapper | None = None,
         frame_stack: int = 1,
         info_keys: tuple[str, ...] = (),
+        num_threads: int | None = None,
     ) -> None:
         """Makes the environments, in their own vector form if they have one.
 
@@ -79,6 +78,8 @@ class VectorEnvironment:
           recorder: wraps each of them; they then draw pictures and are stepped one by one.
           frame_stack: only noted in the observations' spec; the observations are single ones.
           info_keys: what is wanted of an episode's last info, beside its `episode_info`.
+          num_threads: how many step them, if their vector form has any; else its own number, and
+            for games of Atari 1.
 
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
         """
@@ -86,7 +87,7 @@ class VectorEnvironment:
         self._env_id, self._info_keys = env_id, info_keys
         self._resetting = failures.Named(env_id, "reset")
         self._stepping = failures.Named(env_id, "step")
-        self._env = _make(env_id, num_envs, recorder, info_keys)
+        self._env = _make(env_id, num_envs, recorder, info_keys, num_threads)
         self.num_envs = num_envs
         observations, actions = self._env.single_observation_space, self._env.single_action_space
         self.observation = observation_spec(env_id, observations, frame_stack)
@@ -160,21 +161,27 @@ def is_known(env_id: str) -> bool:
 
 
 def _make(
-    env_id: str, num_envs: int, recorder: Wrapper | None, info_keys: tuple[str, ...]
+    env_id: str,
+    num_envs: int,
+    recorder: Wrapper | None,
+    info_keys: tuple[str, ...],
+    num_threads: int | None,
 ) -> VectorEnv[Any, Any, Any]:
     """The environments, in their own vector form if that suits; in a recorder one by one."""
     if atari.is_atari(env_id):
         if recorder is None:
-            return atari.make(env_id, num_envs)
-        with _refusals(env_id, "recorded"):
+            return atari.make(env_id, num_envs, num_threads=num_threads or 1)
+        with failures.refusals(env_id, "recorded"):
             games = [lambda: recorder(atari.make_single(env_id, "rgb_array"))] * num_envs
             return SyncVectorEnv(games)
     wrappers = _wrappers(env_id)
-    with _refusals(env_id, "made" if recorder is None else "recorded"):
+    with failures.refusals(env_id, "made" if recorder is None else "recorded"):
         _refuse_raw_frames(env_id)
-        own = None if wrappers or recorder else _in_own_vector_form(env_id, num_envs)
+        is_single = wrappers or recorder
+        own = None if is_single else _in_own_vector_form(env_id, num_envs, num_threads)
         if own is not None:
             return own
+        _note_one_thread(env_id, num_threads)
         wrappers = [*([recorder] if recorder else []), *wrappers]
         arguments: dict[str, Any] = {"render_mode": "rgb_array"} if recorder else {}
 
@@ -204,7 +211,19 @@ def _refuse_raw_frames(env_id: str) -> None:
         )
 
 
-def _in_own_vector_form(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any] | None:
+def _note_one_thread(env_id: str, num_threads: int | None) -> None:
+    """Leaves a line in the log if more threads are wanted than step the environments."""
+    if (num_threads or 1) > 1:
+        log.warning(
+            "%s is stepped by one thread, not by %d: that is for games of Atari and vector forms "
+            "that take num_threads",
+            *(env_id, num_threads),
+        )
+
+
+def _in_own_vector_form(
+    env_id: str, num_envs: int, num_threads: int | None
+) -> VectorEnv[Any, Any, Any] | None:
     """The environments in a form that steps all at once; None if single ones are to be stepped.
 
     Raises UnsupportedEnvironment: it has no other form, and this one does not suit.
@@ -213,7 +232,7 @@ def _in_own_vector_form(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any] 
     if spec is None or spec.vector_entry_point is None:
         return None
     try:
-        made = gymnasium.make_vec(spec, num_envs, vectorization_mode="vector_entry_point")
+        made = _made_as_one(spec, num_envs, num_threads)
         mode = made.metadata.get("autoreset_mode")
         if mode == AutoresetMode.NEXT_STEP:
             return made
@@ -230,54 +249,22 @@ def _in_own_vector_form(env_id: str, num_envs: int) -> VectorEnv[Any, Any, Any] 
     return None
 
 
+def _made_as_one(spec: Any, num_envs: int, num_threads: int | None) -> VectorEnv[Any, Any, Any]:
+    """The environments in their vector form, with that many threads if it takes a number."""
+    make = partial(gymnasium.make_vec, spec, num_envs, vectorization_mode="vector_entry_point")
+    if num_threads is not None:
+        try:
+            return make(num_threads=num_threads)
+        except TypeError as error:
+            if "unexpected keyword argument 'num_threads'" not in str(error):
+                raise
+        _note_one_thread(spec.id, num_threads)
+    return make()
+
+
 def _wrappers(env_id: str) -> list[Any]:
     """The wrappers that an environment of a known family needs."""
     if not gridworld.is_gridworld(env_id):
         return []
     gridworld.register(env_id)
     return [gridworld.CategoryView]
-
-
-@contextlib.contextmanager
-def _refusals(env_id: str, doing: str) -> Iterator[None]:
-    """Turns whatever an environment's making raises into UnsupportedEnvironment, one sentence."""
-    process = os.getpid()
-    try:
-        with warnings.catch_warnings():
-            # Gymnasium warns about spaces and versions; our own checks cover what matters here.
-            warnings.simplefilter("ignore")
-            yield
-    except gymnasium.error.DependencyNotInstalled as error:
-        box2d = (
-            "Box2D: run pip install 'impala-redis[box2d]', or in a checkout scripts/setup.sh box2d"
-        )
-        missing = box2d if "Box2D" in str(error) else f"a package: {failures.first_line(error)}"
-        raise UnsupportedEnvironment(f"{env_id} lacks {missing}") from error
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UnsupportedEnvironment(
-            f"there is no environment {env_id!r}: {failures.first_line(error)}"
-            f"{failures.where(error)}{user_module.hidden_neighbours(env_id)}"
-            f"{user_module.way_on(env_id, error)}"
-        ) from error
-    except BaseException as error:  # of the environment's constructor
-        failures.end_if_forked(error, process)
-        failure = UnsupportedEnvironment(
-            f"{env_id} cannot be {doing}: {_why_not_made(error)}"
-            f"{user_module.hidden_neighbours(env_id)}"
-        )
-        failure.frames = failures.frames(error)
-        raise failure from error
-
-
-def _why_not_made(error: BaseException) -> str:
-    if isinstance(error, UnsupportedEnvironment):  # our own words
-        return str(error)
-    if isinstance(error, TypeError) and "argument 'render_mode'" in str(error):
-        return "it draws no pictures (it takes no render_mode)"
-    place = failures.where(error)
-    if isinstance(error, TypeError) and "() missing " in str(error) and not place:
-        return (  # of the call that Gymnasium makes
-            f"{failures.first_line(error).partition(' was raised from')[0]}; register it with "
-            "kwargs={...} that give its arguments"
-        )
-    return f"{failures.what(error)}{place}"

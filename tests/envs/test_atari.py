@@ -51,6 +51,23 @@ def area_resize(image: NDArray[np.uint8], size: tuple[int, int], **_: Any) -> ND
     return np.rint(means).astype(np.uint8)
 
 
+def test_several_threads_play_the_same_games_as_one() -> None:
+    # given the same games, with more threads than divide them evenly
+    one, several = (VectorEnvironment(BREAKOUT, 7, num_threads=n) for n in (None, 3))
+    np.testing.assert_array_equal(one.reset(SEED), several.reset(SEED))
+
+    # when
+    actions = np.random.default_rng(0).integers(one.action.sizes[0], size=(300, 7))
+    for row in actions:
+        expected, found = one.step(row), several.step(row)
+
+        # then
+        for theirs, mine in zip(expected[:5], found[:5], strict=True):
+            np.testing.assert_array_equal(theirs, mine)
+    one.close()
+    several.close()
+
+
 @pytest.fixture
 def as_gymnasium_plays(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A game in Gymnasium's own wrapper; it takes from OpenCV only this one function."""

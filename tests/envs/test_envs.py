@@ -582,6 +582,54 @@ def test_single_environments_take_the_place_of_a_vector_form_that_lacks_an_argum
     assert [bool(step.terminated.all()) for step in play(environment, 3)] == [False, True, False]
 
 
+class Threaded(SameStep):
+    """A native vector form of the right rule that notes how many threads it is given."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    given: list[int] = []  # noqa: RUF012
+
+    def __init__(self, num_envs: int = 1, num_threads: int = 8) -> None:
+        super().__init__(num_envs)
+        self.given.append(num_threads)
+
+
+class Unthreaded(SameStep):
+    """A native vector form of the right rule that knows of no threads."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+
+def test_a_vector_form_that_takes_a_number_of_threads_is_given_it(
+    register: Register, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    env_id = register(None, vector_entry_point=Threaded)
+
+    # when: without a number it keeps its own
+    for num_threads in (3, 1, None):
+        VectorEnvironment(env_id, 4, num_threads=num_threads).close()
+
+    # then
+    assert Threaded.given == [3, 1, 8]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("vector", [None, Unthreaded])
+def test_environments_that_only_one_thread_can_step_are_named(
+    vector: type[Unthreaded] | None, register: Register, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    env_id = register(Counting, vector_entry_point=vector)
+
+    # when
+    for num_threads in (None, 1, 3):
+        VectorEnvironment(env_id, 2, num_threads=num_threads).close()
+
+    # then
+    (message,) = caplog.messages
+    assert message.startswith(f"{env_id} is stepped by one thread, not by 3")
+
+
 class WithoutLimit(SameStep):
     """A native vector form of the right rule that takes no time limit."""
 
