@@ -197,7 +197,7 @@ class ActorProgram:
             self._link,
             spec,
             run.digest,
-            f"{self._name}#{incarnation}",
+            self._name,
             lambda: self._figures(actor, courier),
         )
         self._last_beat = (time.monotonic(), actor.frames)

@@ -3,18 +3,23 @@
 The environment thread only puts a finished block into a small ring and takes the newest weights if
 there are any: it never waits for the network. While Redis is away the ring sheds its oldest block
 and counts it. In a run whose policy is to block, it also waits here until the list has room.
+
+No block has more columns than the run's actors have environments: the unroll of an actor with more
+is cut. So that they do not drop each other from a short list, each waits for room in it, though not
+longer than its share of the unroll's time.
 """
 
 import logging
+import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from impala_redis.common.acting.parcels import cut, put, taken_together
 from impala_redis.common.acting.signs import LearnerSigns
-from impala_redis.common.acting.together import taken_together
 from impala_redis.common.acting.weights import Newcomers
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block
@@ -29,8 +34,6 @@ log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
 
-# At most this many blocks wait in the actor while Redis is away.
-RING_BLOCKS = 8
 # While the list is full, it is looked at again after pauses from the first to the last.
 FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.05
 # Messages of weights up to this size come with each push's reply, and save a round trip for newer
@@ -49,7 +52,7 @@ class Courier:
         link: ActorLink,
         spec: RunSpec,
         spec_digest: str,
-        producer: str,
+        actor: str,
         figures: Callable[[], Mapping[str, Any]],
     ) -> None:
         """Prepares; `start` begins.
@@ -58,15 +61,13 @@ class Courier:
           link: the connection, which from `start` on belongs to the courier's thread.
           spec: the run's spec.
           spec_digest: of the spec as it stands in Redis; another one means another run.
-          producer: whose blocks these are, as actor#incarnation.
+          actor: whose blocks these are, for its heartbeats.
           figures: gives a heartbeat's figures; called on the courier's thread.
         """
         self._link, self._spec, self._spec_digest = link, spec, spec_digest
-        self._producer = producer
-        self._actor = producer.rpartition("#")[0]
-        self._figures = figures
+        self._actor, self._figures = actor, figures
         self._ring: deque[Block] = deque()
-        self._being_sent = 0  # blocks
+        self._being_sent, self._cut_into = 0, 1  # blocks: those, and of an unroll
         self._blocks = spec.queue_policy == "block"  # rather than let a block be dropped
         self._most_together = 1 if self._blocks else link.most_together  # one finds room sooner
         self._weights_are_light = wire.weights_nbytes(spec) <= LIGHT_WEIGHTS_BYTES
@@ -75,7 +76,7 @@ class Courier:
         self._closing = False
         self._flush_until = 0.0  # by time.monotonic, once it closes
         self.weights = Newcomers(spec)
-        self._sequence = 0
+        self._sequences = Counter[str]()  # the last one of each producer, actor#incarnation
         self._next_beat = 0.0
         self.generated = self.accepted = self.shed_local = 0
         self.push_unknown = 0  # blocks whose push was given up at the end, without an answer
@@ -94,16 +95,15 @@ class Courier:
         self._thread.start()
 
     def hand_over(self, block: Block) -> None:
-        """Takes a block to push; sheds the oldest when the ring is full. Never waits.
+        """Takes an unroll to push; sheds the oldest blocks when the ring is full. Never waits.
 
         Under the policy to block none is shed if `wait_for_room` was asked before.
         """
+        blocks = cut(block, self._spec.envs_per_actor)
         with self._changed:
-            self.generated += 1
-            if len(self._ring) + max(1, self._being_sent) > RING_BLOCKS:
-                self._ring.popleft()
-                self.shed_local += 1
-            self._ring.append(block)
+            self._cut_into = len(blocks)
+            self.generated += len(blocks)
+            self.shed_local += put(self._ring, blocks, self._being_sent)
             self._changed.notify()
 
     def wait_for_room(self, timeout_s: float) -> bool:
@@ -187,7 +187,9 @@ class Courier:
     def _deliver(self, blocks: Sequence[Block]) -> None:
         """Pushes blocks until their fate is known, which is the same, then acts on the reply."""
         # A block is numbered once, so that no other gets the number of one whose fate is unknown.
-        first, self._sequence = self._sequence + 1, self._sequence + len(blocks)
+        producer = "{}#{}".format(*blocks[0].origin[:2])
+        first = self._sequences[producer] + 1
+        self._sequences[producer] += len(blocks)
         messages = [
             wire.pack_block(block.numbered(sequence), self._spec)
             for sequence, block in enumerate(blocks, first)
@@ -197,8 +199,10 @@ class Courier:
         def push() -> PushReply:
             self._beat_if_due()  # what is repeated may take long
             with_weights = self._weights_are_light and not self.weights.last_refused
-            return self._link.push_together(self._producer, first, messages, *queue, with_weights)
+            return self._link.push_together(producer, first, messages, *queue, with_weights)
 
+        if self._cut_into > 1 and not (self._blocks or self._closing or self._has_room()):
+            self._room_comes(within_s=blocks[0].unroll_s)
         reply = self._repeat(push)
         while reply is not None and reply.fate == "full" and self._room_comes():
             reply = self._repeat(push)
@@ -213,15 +217,19 @@ class Courier:
         if reply is not None and reply.fate != "full":
             self._repeat(partial(self._follow, reply.news, reply.weights))
 
-    def _room_comes(self) -> bool:
-        """Waits until the list has room; False when the run or the actor ends before that."""
+    def _room_comes(self, within_s: float = math.inf) -> bool:
+        """Waits until the list has room; False when the time, the run or the actor ends first."""
         pauses = Backoff(first_s=FIRST_LOOK_S, longest_s=LAST_LOOK_S)
-        while not (self.over or self._gives_up):
+        until_s = time.monotonic() + within_s
+        while not (self.over or self._gives_up or time.monotonic() >= until_s):
             pauses.pause()
             self._repeat(self._beat_if_due)
-            if self._repeat(partial(self._link.has_room, self._spec.queue_blocks)):
+            if self._has_room():
                 return True
         return False
+
+    def _has_room(self) -> bool:
+        return bool(self._repeat(partial(self._link.has_room, self._spec.queue_blocks)))
 
     @property
     def _gives_up(self) -> bool:

@@ -60,7 +60,7 @@ class Origin(NamedTuple):
     """Where a block comes from: this identity makes a push that is sent twice harmless."""
 
     actor: str  # at most 64 characters
-    incarnation: int  # drawn at random each time an actor joins
+    incarnation: int  # drawn at random each time an actor joins; one for each part of a cut unroll
     sequence: int  # 1, 2, 3 ... within an incarnation
     weights_version: int  # the behaviour policy's at the unroll's start
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import redis
 
-from impala_redis.common.acting import courier, together
-from impala_redis.common.acting.courier import RING_BLOCKS, Courier, VersionedWeights
+from impala_redis.common.acting import courier, parcels
+from impala_redis.common.acting.courier import Courier, VersionedWeights
+from impala_redis.common.acting.parcels import RING_BLOCKS
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory
 from impala_redis.common.blocks.weights import Weights
@@ -46,7 +47,6 @@ SPEC = RunSpec(
     max_policy_age_s=600.0,
     seed=0,
 )
-PRODUCER = "host-7#12345"
 
 
 def numbered(number: int) -> Block:
@@ -92,14 +92,14 @@ class Run:
         self,
         kind: type[ActorLink] = ActorLink,
         url: str = "",
-        producer: str = PRODUCER,
+        actor: str = "host-7",
         spec: RunSpec = SPEC,
     ) -> Courier:
         """A courier at work, with version 1 of the weights."""
         link = kind(url or self.url, self.name, "actor")
         spec_reply = self.learner.read_spec()
         assert spec_reply is not None
-        made = Courier(link, spec, spec_reply.digest, producer, lambda: {"frames": 42})
+        made = Courier(link, spec, spec_reply.digest, actor, lambda: {"frames": 42})
         self.links.append(link)
         self.couriers.append(made)
         made.start(VersionedWeights(1, weights(1.0)))
@@ -196,7 +196,7 @@ def test_small_blocks_that_wait_are_pushed_together(
 ) -> None:
     # given six blocks that wait while the first one is pushed
     gate, numbers = threading.Event(), list[int]()
-    monkeypatch.setattr(together, "TOGETHER_BYTES", together_bytes)
+    monkeypatch.setattr(parcels, "TOGETHER_BYTES", together_bytes)
 
     class CountingLink(ActorLink):
         def push_together(self, *arguments: Any) -> PushReply:
@@ -887,7 +887,7 @@ def test_a_revoked_actor_fails_for_good(own_run: Run) -> None:
 @pytest.mark.parametrize("actor", ["host-7", "host#7", "a:actor:b"])
 def test_an_actor_is_listed_while_it_lives(run: Run, actor: str) -> None:
     # when an actor starts, then it is listed with its figures
-    carrier = run.courier(producer=f"{actor}#12345")
+    carrier = run.courier(actor=actor)
     eventually(run.monitor.read_actors)
     assert run.monitor.read_actors() == {actor: {"frames": "42"}}
 

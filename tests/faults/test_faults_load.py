@@ -99,9 +99,8 @@ def carry(pipe: Connection, url: str, run: str, number: int) -> None:
     couriers, blocks = [], []
     for i in range(CROWD):
         origin = Origin(f"crowd-{number}-{i}", number + 1, 0, fresh.version)
-        producer = f"{origin.actor}#{origin.incarnation}"
         link = ActorLink(url, run, "actor")
-        couriers.append(Courier(link, spec, spec_reply.digest, producer, lambda: {"frames": 1}))
+        couriers.append(Courier(link, spec, spec_reply.digest, origin.actor, lambda: {"frames": 1}))
         blocks.append(some_block(spec, origin))
         couriers[-1].start(fresh)
     pushing = threading.Event()

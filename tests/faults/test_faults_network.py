@@ -22,7 +22,7 @@ import pytest
 from chaos.crew import PROGRESS_S, Crew, trained
 from chaos.proxy import Proxy
 from chaos.servers import OwnServer
-from impala_redis.common.acting.courier import RING_BLOCKS
+from impala_redis.common.acting.parcels import RING_BLOCKS
 from impala_redis.common.errors import RedisUnreachable
 from impala_redis.common.server.connection import SOCKET_TIMEOUT_S
 from impala_redis.common.transport.actor_link import ActorLink

@@ -17,7 +17,8 @@ import redis
 from chaos.crew import PROGRESS_S, Crew, trained
 from chaos.proxy import Proxy
 from chaos.servers import OwnServer
-from impala_redis.common.acting.courier import BEAT_EXPIRES_S, RING_BLOCKS
+from impala_redis.common.acting.courier import BEAT_EXPIRES_S
+from impala_redis.common.acting.parcels import RING_BLOCKS
 from impala_redis.common.blocks import wire
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.spec import RunSpec

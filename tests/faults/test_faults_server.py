@@ -222,7 +222,7 @@ def test_handing_a_block_over_takes_no_longer_when_the_server_is_frozen(
     # given an actor's courier, and a frozen server
     link = ActorLink(own_server.url, SPEC.run, "test")
     rows = empty_trajectory(SPEC, SPEC.envs_per_actor)
-    courier = Courier(link, SPEC, "digest", "actor#1", dict)
+    courier = Courier(link, SPEC, "digest", "actor", dict)
     with own_server.frozen():
         courier.start(VersionedWeights(1, {}))
         took_s = []

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.load.crew import LIMIT_S, Crew, Figures
 from impala_redis.common.acting.courier import BEAT_EXPIRES_S
-from impala_redis.common.acting.together import TOGETHER_BYTES
+from impala_redis.common.acting.parcels import TOGETHER_BYTES
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
 from impala_redis.common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing

@@ -94,8 +94,7 @@ class PlayedActor:
         self._actor = Actor(spec, environment, "bench", incarnation)
         self._actor.policy.load(*first)
         digest = hashlib.sha256(spec.to_json().encode()).hexdigest()
-        producer = f"bench#{incarnation}"
-        self.courier = Courier(self._link, spec, digest, producer, lambda: roles.FIGURES)
+        self.courier = Courier(self._link, spec, digest, "bench", lambda: roles.FIGURES)
         self.courier.start(first)
 
     def play(self, seconds: float, hand_over_ms: list[float]) -> float:
