@@ -26,15 +26,11 @@ import click
 
 from impala_redis.common.acting.courier import Courier
 from impala_redis.common.acting.unroll import Actor
-from impala_redis.common.envs.user_module import check_module
-from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import (
     ConfigError,
     EnvironmentFailed,
     RedisUnreachable,
-    UnsupportedEnvironment,
 )
-from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
@@ -44,6 +40,7 @@ from impala_redis.workers.actor_options import actor_options
 from impala_redis.workers.command import Program
 from impala_redis.workers.joining import OpenRun, wait_for_run
 from impala_redis.workers.options import CONTEXT, shared
+from impala_redis.workers.outfit import Outfit
 from impala_redis.workers.pace import UnrollPace, closing, making
 from impala_redis.workers.plan import run_to_join
 from impala_redis.workers.watchdog import STEP_TIMEOUT_S, Watchdog
@@ -73,6 +70,9 @@ def main(
     step_timeout_s: float | None,
     unroll_timeout_s: float | None,
     plain_push: bool,
+    device: str,
+    envs: int | None,
+    env_threads: int | None,
     wait_redis_s: float,
     log_level: str,
 ) -> None:
@@ -90,10 +90,11 @@ def main(
                 f"{name[:80]!r} cannot name an actor: give --actor-id with 1 to 64 letters, "
                 "digits, '.', '_' or '-'"
             )
+        outfit = Outfit(env_module, device, envs, env_threads).checked()
         link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_to_join(run), "actor")
         watchdog = Watchdog(_step_timeout_s(step_timeout_s, unroll_timeout_s))
         absence = LearnerAbsence(link.run, max_learner_away_s, when_learner_away == "end")
-        program = ActorProgram(link, name, env_module, watchdog, absence, stop)
+        program = ActorProgram(link, name, outfit, watchdog, absence, stop)
         wait_s = float("inf") if wait_learner_s is None else wait_learner_s
         program.run(wait_redis_s, wait_s, exit_with_run)
 
@@ -113,13 +114,13 @@ class ActorProgram:
         self,
         link: ActorLink,
         name: str,
-        trusted_modules: tuple[str, ...],
+        outfit: Outfit,
         watchdog: Watchdog,
         absence: LearnerAbsence,
         stop: stopping.StopFlag,
     ) -> None:
         self._link, self._name = link, name
-        self._trusted_modules, self._watchdog, self._stop = trusted_modules, watchdog, stop
+        self._outfit, self._watchdog, self._stop = outfit, watchdog, stop
         self._absence = absence
         self._failures = pacing.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
         self._shown_frames: set[tuple[str, ...]] = set()  # the places in them
@@ -154,7 +155,7 @@ class ActorProgram:
             self._act(actor, courier, run.spec)
         finally:
             courier.close(FLUSH_S)
-            with self._watchdog.watching(closing(run.spec.envs_per_actor)):
+            with self._watchdog.watching(closing(self._outfit.num_envs(run.spec))):
                 actor.close()
         if courier.failure:
             raise courier.failure
@@ -164,7 +165,7 @@ class ActorProgram:
 
     def _act(self, actor: Actor, courier: Courier, spec: RunSpec) -> None:
         """The loop: the newest weights, an unroll, hand it over."""
-        pace = UnrollPace(spec, lambda: actor.progress)
+        pace = UnrollPace(spec, self._outfit.num_envs(spec), lambda: actor.progress)
         while not self._stop() and not courier.over:
             if courier.silent_s > spec.max_policy_age_s:
                 self._pause(courier, spec.max_policy_age_s)
@@ -189,9 +190,8 @@ class ActorProgram:
     def _join(self, run: OpenRun) -> tuple[Actor, Courier]:
         """Makes the environments and starts the courier."""
         spec, incarnation = run.spec, secrets.randbits(62)
-        with self._watchdog.watching(making(spec.envs_per_actor)):
-            environment = self._make_environment(spec)
-            actor = Actor(spec, environment, self._name, incarnation, run.join)
+        with self._watchdog.watching(making(self._outfit.num_envs(spec))):
+            actor = self._outfit.make_actor(spec, self._name, incarnation, run.join)
         self._stop.take_signals()
         courier = Courier(
             self._link,
@@ -205,11 +205,8 @@ class ActorProgram:
         actor.policy.load(*run.weights)
         log.info(
             "joined %s: %d x %s, weights version %d, the environments' seeds begin at %d",
-            self._link.run,
-            spec.envs_per_actor,
-            spec.env,
-            run.weights.version,
-            environment.seed,
+            *(self._link.run, self._outfit.num_envs(spec), spec.env),
+            *(run.weights.version, actor.seed),
         )
         return actor, courier
 
@@ -219,9 +216,9 @@ class ActorProgram:
             self._show_frames(error)
             log.warning("%s; made anew, the unroll is lost", error)
             try:
-                with self._watchdog.watching(making(spec.envs_per_actor)):
+                with self._watchdog.watching(making(self._outfit.num_envs(spec))):
                     actor.close()
-                    actor.begin(self._make_environment(spec))
+                    actor.begin(self._outfit.make_environment(spec))
             except EnvironmentFailed as again:
                 error = again
             else:
@@ -243,24 +240,6 @@ class ActorProgram:
         while not (courier.over or courier.silent_s < max_policy_age_s):
             if self._stop.wait(LOOK_S):
                 break
-
-    def _make_environment(self, spec: RunSpec) -> VectorEnvironment:
-        """The run's environments. Raises UnsupportedEnvironment, or ConfigError: untrusted."""
-        check_module(spec.env, self._trusted_modules)
-        environment = VectorEnvironment(
-            spec.env,
-            spec.envs_per_actor,
-            frame_stack=spec.observation.frame_stack,
-            info_keys=spec.info_keys,
-        )
-        observation = environment.observation.scaled_as(spec.observation)
-        here, there = (observation, environment.action), (spec.observation, spec.action)
-        if here != there:
-            raise UnsupportedEnvironment(
-                f"{spec.env} is another one on this machine: {describe_spaces(*here)} here, and "
-                f"{describe_spaces(*there)} in the run; install the learner's version of it"
-            )
-        return environment
 
     def _figures(self, actor: Actor, courier: Courier) -> dict[str, Any]:
         """The figures of a heartbeat; called on the courier's thread."""

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from impala_redis.common.run.settings import MAX_ENVS
 from impala_redis.workers.command import Amount
-from impala_redis.workers.options import Function, option, shared
+from impala_redis.workers.options import MOST_THREADS, Function, option, shared
 from impala_redis.workers.watchdog import STEP_TIMEOUT_S
 
 
@@ -65,6 +66,36 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
     ),
     "env-module": ActorOption(
         shared("env-module"), not_for_train="its actors may import what --env names, no more"
+    ),
+    "device": ActorOption(
+        option(
+            "device",
+            type=click.Choice(["cpu", "cuda"]),
+            default="cpu",
+            # IMPALA_DEVICE is the learner's, and impala-train's actors see its variables.
+            envvar="IMPALA_ACTOR_DEVICE",
+            allow_from_autoenv=False,
+            help="Where the actor's network computes; cuda is for hundreds of environments.",
+        ),
+        not_for_train="its own is the learner's",
+    ),
+    "envs": ActorOption(
+        option(
+            "envs",
+            type=click.IntRange(1, MAX_ENVS),
+            show_default="the run's --envs-per-actor",
+            help="How many environments this actor steps as one vector.",
+        ),
+        not_for_train="its actors have the run's",
+    ),
+    "env-threads": ActorOption(
+        option(
+            "env-threads",
+            type=click.IntRange(1, MOST_THREADS),
+            show_default="1; with --device cuda one for each core",
+            help="Threads that step an actor's environments, if these are games of Atari or have "
+            "a vector form that takes num_threads.",
+        )
     ),
     "step-timeout-s": ActorOption(
         option(

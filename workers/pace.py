@@ -47,15 +47,16 @@ class Pace:
 class UnrollPace(Pace):
     """The steps of an actor's unrolls; says once how long a block takes, if that is long."""
 
-    def __init__(self, spec: RunSpec, progress: Callable[[], "Progress"]) -> None:
+    def __init__(self, spec: RunSpec, num_envs: int, progress: Callable[[], "Progress"]) -> None:
         """Prepares.
 
         Args:
           spec: of the run that is played for.
+          num_envs: how many environments the actor has.
           progress: of the unroll under way; called on another thread than the actor's.
         """
-        super().__init__(f"a step of {_environments(spec.envs_per_actor)}")
-        self._spec, self._progress = spec, progress
+        super().__init__(f"a step of {_environments(num_envs)}")
+        self._spec, self._num_envs, self._progress = spec, num_envs, progress
         self._first: Progress | None = None  # of this unroll, as it was first seen
         self._step_s: float | None = None
         self._has_said = False
@@ -99,7 +100,7 @@ class UnrollPace(Pace):
         )
 
     def _size(self) -> str:
-        return f"{self._spec.envs_per_actor} x {self._spec.unroll_length}"
+        return f"{self._num_envs} x {self._spec.unroll_length}"
 
 
 def say(words: str) -> None:

@@ -80,6 +80,13 @@ def process_age_s() -> float:
         return time.process_time()
 
 
+def usable_cores() -> int:
+    """How many processor cores the system lets this process use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def keep_memory() -> None:
     """Lets glibc keep freed memory for the next update, instead of returning it to the system.
 

@@ -74,6 +74,11 @@ class Actor:
         self._returns = np.zeros(n, np.float64)
         self._lengths = np.zeros(n, np.int64)
 
+    @property
+    def seed(self) -> int:
+        """Of the last reset, as the first environment got it."""
+        return self._environment.seed
+
     def unroll(self) -> Block:
         """Plays T steps of every environment with the policy as it is now."""
         started = time.perf_counter()

@@ -22,7 +22,7 @@ def spec(envs_per_actor: int, unroll_length: int) -> RunSpec:
 def watched(of: RunSpec, *unrolls: Iterable[Progress]) -> UnrollPace:
     """A pace that was looked at when unrolls were as far as given: steps done, seconds taken."""
     seen: list[Progress] = []
-    pace = UnrollPace(of, lambda: seen[-1])
+    pace = UnrollPace(of, of.envs_per_actor, lambda: seen[-1])
     for unroll in unrolls:
         pace.begin()
         for progress in unroll:
@@ -131,7 +131,7 @@ def test_what_is_known_of_earlier_steps_stands_in_the_complaint() -> None:
 def test_each_step_and_each_unroll_counts_as_progress() -> None:
     # given a pace as the watchdog sees it
     progress: list[Progress] = []
-    pace = UnrollPace(spec(2, 5), lambda: progress[-1])
+    pace = UnrollPace(spec(2, 5), 2, lambda: progress[-1])
     looks = []
     for unroll in range(2):
         pace.begin()
