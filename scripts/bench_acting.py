@@ -2,6 +2,7 @@
 
     .venv/bin/python scripts/bench_acting.py [--envs-per-actor 32,256,1024]
     .venv/bin/python scripts/bench_acting.py --preset atari-fast
+    .venv/bin/python scripts/bench_acting.py --preset atari-fast --device cuda --envs 512
 
 The limit is what an unroll cannot do without: the vector environment stepped alone with actions
 that were drawn before, and the policy asked alone about observations that were seen before. The
@@ -10,7 +11,9 @@ followed. Packing to bytes is beside it, compressed if the settings say so: the 
 that. The bytes a step are those of the last block that was played, for a step of one environment;
 games that have just begun look alike and compress better than later in a run, whose records tell.
 Each step counts as a frame, the fake one after an episode included. A policy in PyTorch stands
-beside the one in numpy where only hidden layers choose one action. The last line is JSON.
+beside the one in numpy where only hidden layers choose one action. With --device the policy is the
+one that an actor on a GPU has. The last line is JSON: `frames_per_s` of the unroll, and
+`policy_frames_per_s` and `environment_frames_per_s` of its parts alone.
 """
 
 import contextlib
@@ -28,9 +31,9 @@ from threadpoolctl import threadpool_limits
 from bench import measuring
 from bench.measuring import Figures, Spreads
 from bench.plain_torch import BareNetwork, features_of, is_plain
+from impala_redis.common.acting.parcels import cut
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.sampling import Actions
-from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.blocks import compression, wire
 from impala_redis.common.blocks.trajectory import Block, Trajectory
 from impala_redis.common.blocks.weights import Weights
@@ -38,9 +41,11 @@ from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.networks.network import make_network
 from impala_redis.common.run.config import find_setting
+from impala_redis.common.run.env_id import module_of
 from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.workers.options import CONTEXT
+from impala_redis.workers.outfit import Outfit
 
 # An unroll is these two and the rest.
 PARTS = ("environment_s", "policy_s")
@@ -49,9 +54,9 @@ CODECS = find_setting("compression").choices
 Call = Callable[[], object]
 
 
-def environment_alone(spec: RunSpec, num_envs: int) -> Call:
+def environment_alone(spec: RunSpec, num_envs: int, num_threads: int | None) -> Call:
     """An unroll's steps with random actions."""
-    environment = VectorEnvironment(spec.env, num_envs)
+    environment = VectorEnvironment(spec.env, num_envs, num_threads=num_threads)
     environment.reset(0)
     drawn = random_actions(spec.action, spec.unroll_length, num_envs)
 
@@ -71,9 +76,9 @@ def random_actions(action: ActionSpec, steps: int, num_envs: int) -> Actions:
     return choices[..., 0] if action.kind == "discrete" else choices
 
 
-def policy_alone(spec: RunSpec, weights: Weights, played: Trajectory) -> Call:
+def policy_alone(spec: RunSpec, weights: Weights, played: Trajectory, outfit: Outfit) -> Call:
     """An unroll's actions, with frames stacked and extra inputs remembered."""
-    policy = make_policy(spec, np.random.default_rng(0))
+    policy = make_policy(spec, np.random.default_rng(0), outfit.device)
     policy.load(1, weights)
     policy.begin(played.actions.shape[1])
     seen = played.observations[spec.observation.history : -1]  # [T, N, ...]
@@ -123,25 +128,30 @@ def policies_in_torch(spec: RunSpec, weights: Weights, played: Trajectory) -> di
 class Acting:
     """The calls that are measured for a number of environments; each does one unroll's work."""
 
-    def __init__(self, spec: RunSpec, num_envs: int, with_torch: bool) -> None:
+    def __init__(self, spec: RunSpec, outfit: Outfit, with_torch: bool) -> None:
+        num_envs = outfit.num_envs(spec)
         self._spec, self._rows = spec, num_envs * spec.unroll_length
         model = make_network(spec, seed=0)
         weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
-        self._actor = Actor(spec, VectorEnvironment(spec.env, num_envs), "bench", 0)
+        self._actor = outfit.make_actor(spec, "bench", 0, 0)
         self._actor.policy.load(1, weights)
         self._play()
         played = self._block.trajectory
         self._calls: dict[str, Call] = {
             "unroll_s": self._play,
-            "environment_s": environment_alone(spec, num_envs),
-            "policy_s": policy_alone(spec, weights, played),
-            "pack_s": lambda: wire.pack_block(self._block, spec),
+            "environment_s": environment_alone(spec, num_envs, outfit.env_threads),
+            "policy_s": policy_alone(spec, weights, played, outfit),
+            "pack_s": self._pack,
         }
         if with_torch:
             self._calls |= policies_in_torch(spec, weights, played)
 
     def _play(self) -> None:
         self._block = self._actor.unroll()
+
+    def _pack(self) -> None:
+        for block in cut(self._block, self._spec.envs_per_actor):
+            wire.pack_block(block, self._spec)
 
     def measured(self, seconds: float) -> Figures:
         """The seconds that each call takes for an unroll, and the bytes of a step."""
@@ -150,6 +160,7 @@ class Acting:
         limit_s = sum(times[part] for part in PARTS)
         return {
             "frames_per_s": self._rows / times["unroll_s"],
+            **{f"{part[:-2]}_frames_per_s": self._rows / times[part] for part in PARTS},
             "limit_frames_per_s": self._rows / limit_s,
             "share": limit_s / times["unroll_s"],
             "rest_s": times["unroll_s"] - limit_s,
@@ -163,8 +174,9 @@ def bytes_a_step(block: Block, spec: RunSpec) -> Figures:
     found = {}
     for codec in CODECS:
         if codec == "none" or is_installed():
-            message = wire.pack_block(block, dataclasses.replace(spec, compression=codec))
-            found[f"bytes_{codec}"] = len(message) / block.trajectory.mask.size
+            packed = dataclasses.replace(spec, compression=codec)
+            messages = [wire.pack_block(part, packed) for part in cut(block, spec.envs_per_actor)]
+            found[f"bytes_{codec}"] = sum(map(len, messages)) / block.trajectory.mask.size
     return found
 
 
@@ -201,11 +213,15 @@ def tables(figures: dict[str, Spreads], unroll_length: int, with_torch: bool) ->
 @measuring.task_options
 @click.option(
     "--envs-per-actor",
+    "--envs",
     "numbers",
     callback=measuring.whole_numbers,
     help="Environments that the actor steps as one vector, several with commas: 32,256,1024 if "
     "nothing else is said, with convolutions the settings' own.",
 )
+@click.option("--network", help="Instead of theirs.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="As an actor's.")
+@click.option("--env-threads", type=click.IntRange(min=1), help="As an actor's.")
 @click.option("--torch/--no-torch", "with_torch", default=True, help="Policies in torch, too.")
 @measuring.timing_options(1.0, "How long each part is measured.")
 def main(
@@ -213,6 +229,9 @@ def main(
     config_file: Path | None,
     unroll_length: int | None,
     numbers: list[int],
+    network: str | None,
+    device: str,
+    env_threads: int | None,
     with_torch: bool,
     seconds: float,
     repeat: int,
@@ -224,18 +243,24 @@ def main(
     # The actor's program does the same.
     with measuring.one_sentence(), threadpool_limits(limits=1):
         config = measuring.config_of(preset_name, config_file, unroll_length)
+        config = config.replace({"network": network} if network else {})
+        outfit = Outfit((module_of(config.environment.env),), device, None, env_threads).checked()
         if config.transport.compression != "none":
             compression.check_installed()
         spec = measuring.spec_of(config)
-        with_torch = with_torch and is_plain(spec)
+        with_torch = with_torch and is_plain(spec) and device == "cpu"
         numbers = measuring.sizes_of(spec, numbers, spec.envs_per_actor)
-        actings = {number: Acting(spec, number, with_torch) for number in numbers}
+        actings = {
+            number: Acting(spec, outfit._replace(envs=number), with_torch) for number in numbers
+        }
         runs: dict[int, list[Figures]] = {number: [] for number in numbers}
         for repetition in range(repeat):
             for number in measuring.taking_turns(numbers, repetition):
                 runs[number].append(actings[number].measured(seconds))
     figures = {f"{number} environments": measuring.spreads(of) for number, of in runs.items()}
     about = measuring.about(spec, seconds, repeat, others_cores())
+    if device != "cpu" or env_threads:
+        about |= {"device": device, "env_threads": outfit.env_threads}
     shown = tables(figures, spec.unroll_length, with_torch)
     measuring.show(shown, measuring.as_document(about, figures), only_json)
 

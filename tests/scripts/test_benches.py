@@ -137,6 +137,21 @@ def test_acting_is_measured_by_part_and_in_torch_too(scripts: Any) -> None:
     assert "torch, traced" in done.stdout
 
 
+def test_acting_is_measured_with_an_actors_own_options(scripts: Any) -> None:
+    # when
+    options = ["--preset", "masked-cartpole", "--network", "mlp", "--unroll-length", "4"]
+    options += ["--envs", "40", "--device", "cpu", "--env-threads", "2"]
+    options += ["--seconds", "0.01", "--repeat", "1", "--json"]
+    done = CliRunner().invoke(scripts("bench_acting").main, options)
+
+    # then
+    document = document_of(done)
+    (figures,) = document["figures"].values()
+    assert_finite(figures)
+    assert figures.keys() >= {"policy_frames_per_s", "environment_frames_per_s", "pack_s"}
+    assert document["about"].items() >= {"device": "cpu", "env_threads": 2}.items()
+
+
 @pytest.mark.parametrize("script", ["bench_acting", "bench_learning"])
 @pytest.mark.parametrize("preset", ["atari-fast", "masked-cartpole", "pendulum"])
 def test_pictures_memory_and_numbers_as_actions_are_measured_too(
