@@ -12,6 +12,10 @@ from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
+# Where a row of a column is as large as this, each column is copied by itself: numpy copies what it
+# draws as a list twice.
+LARGE_ROW_NBYTES = 1024
+
 
 class Replay:
     """A ring of `capacity` trajectories from which a part of every batch is drawn."""
@@ -36,18 +40,25 @@ class Replay:
             return
         drawn = self._rng.integers(held, size=self._columns)
         for mine, theirs in zip(self._rows, batch.rows, strict=True):
-            theirs[:, : self._columns] = mine[:, drawn]
+            if mine[0, 0].nbytes < LARGE_ROW_NBYTES:
+                theirs[:, : self._columns] = mine[:, drawn]
+            else:
+                for column, number in enumerate(drawn.tolist()):
+                    theirs[:, column] = mine[:, number]
         batch.versions += self._versions[drawn].tolist()
         batch.filled = batch.replayed = self._columns
 
     def remember(self, batch: Batch) -> None:
         """Keeps the fresh columns of a full batch; the oldest in memory make room."""
-        fresh = np.arange(batch.replayed, batch.filled)[-self._capacity :]
-        places = (self._remembered + np.arange(len(fresh))) % self._capacity
-        for mine, theirs in zip(self._rows, batch.rows, strict=True):
-            mine[:, places] = theirs[:, fresh]
-        self._versions[places] = np.asarray(batch.versions)[fresh]
-        self._remembered += len(fresh)
+        first = max(batch.replayed, batch.filled - self._capacity)
+        while first < batch.filled:
+            place = self._remembered % self._capacity
+            count = min(batch.filled - first, self._capacity - place)  # up to the ring's end
+            for mine, theirs in zip(self._rows, batch.rows, strict=True):
+                mine[:, place : place + count] = theirs[:, first : first + count]
+            self._versions[place : place + count] = batch.versions[first : first + count]
+            self._remembered += count
+            first += count
 
 
 def make_replay(spec: RunSpec, config: Config) -> Replay | None:

@@ -116,6 +116,28 @@ def test_the_same_seed_draws_the_same() -> None:
     assert play(1) != play(2)
 
 
+def test_large_rows_are_drawn_and_remembered_as_small_ones_are() -> None:
+    # given pictures, and a ring whose end falls into a batch
+    spec = make_spec("test", CONFIG, ObservationSpec((40, 40), "uint8"), discrete(2))
+    memory = Replay(spec, capacity=5, columns=2, seed=0)
+
+    # when
+    for numbers in ([1, 2, 3, 4], [5, 6], [7, 8]):
+        batch = Batch(empty_trajectory(spec, B))
+        memory.draw_into(batch)
+        fill(batch, numbers[: B - batch.filled])
+        memory.remember(batch)
+
+    # then every array of a column has the number of one of the last five
+    drawn = set()
+    for _ in range(100):
+        batch = Batch(empty_trajectory(spec, B))
+        memory.draw_into(batch)
+        fill(batch, [0, 0])
+        drawn |= set(numbers_in(batch)[:2])
+    assert drawn == {4, 5, 6, 7, 8}
+
+
 @pytest.mark.parametrize("error", [MemoryError, ValueError])
 def test_too_large_a_memory_is_refused_with_its_setting(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
