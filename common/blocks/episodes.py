@@ -62,6 +62,8 @@ def from_arrays(
     Raises MessageRefused, "range": a length or a column cannot be, or they do not fit the rows.
     """
     returns, lengths, columns, infos = arrays
+    if not len(lengths):
+        return ()
     if lengths.min(initial=1) < 1:
         raise MessageRefused("range", "an episode's length is not above 0", "episodes")
     if columns.min(initial=0) < 0 or columns.max(initial=0) >= len(fit):
@@ -69,8 +71,7 @@ def from_arrays(
         raise MessageRefused("range", words, "episodes")
     kept = np.isfinite(returns)
     if len(fit) == rows.mask.shape[1]:
-        if len(columns):
-            ends.check(rows, returns, lengths, columns)
+        ends.check(rows, returns, lengths, columns)
     elif (there := fit[columns]).any():
         in_rows = (fit.cumsum() - 1)[columns[there]]
         ends.check(rows, returns[there], lengths[there], in_rows)
