@@ -28,15 +28,14 @@ import contextlib
 import re
 import struct
 import zlib
-from functools import cache
-from math import prod
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.blocks import compression, episodes
+from impala_redis.common.blocks import bodies, compression, episodes
 from impala_redis.common.blocks.checks import fit_part
 from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory, layout
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
@@ -44,7 +43,8 @@ from impala_redis.common.errors import MessageRefused, NotFinite
 from impala_redis.common.run.settings import MAX_ENVS, MAX_INFOS, is_name
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
 
-ArrayLayout = tuple[str, tuple[int, ...]]  # an array's dtype and shape
+# Gives the place of the observations of a block of so many columns; None where there is none.
+Room = Callable[[int], NDArray[Any] | None]
 
 MAGIC = b"IMPA"
 BLOCK, WEIGHTS = 1, 2
@@ -54,9 +54,6 @@ MAX_SEQUENCE = 2**53  # the largest that a server-side function counts exactly
 # The bits, without the sign, of the smallest float32 that bfloat16 would round to an infinity.
 # Larger bits would become one, too, or are infinities and NaNs already.
 TOO_LARGE_FOR_BFLOAT16 = 0x7F7F_8000
-
-# A dtype as it travels; making it takes as long as making an array of it.
-_as_sent = cache(lambda dtype: np.dtype(dtype).newbyteorder("<"))
 
 _LIMITS = {
     "raw": False,
@@ -89,10 +86,11 @@ def pack_block(block: Block, spec: RunSpec) -> bytes:
     return _pack(BLOCK, header, [*rows, *ended], spec.compression)
 
 
-def unpack_block(message: bytes, spec: RunSpec) -> Block:
+def unpack_block(message: bytes, spec: RunSpec, room: Room | None = None) -> Block:
     """The block in `message`, without the columns and episodes whose numbers are unfit.
 
-    Its arrays are read-only views into the message, or copies if columns were left out.
+    Its arrays are read-only views into the message, or copies if columns were left out. The
+    observations of a large compressed block are unpacked to the `room` that there is for them.
 
     Raises MessageRefused, with the reason that names its counter: "malformed" (no message, cut, or
     damaged), "version", "spec" (another run's), "schema" (lengths that do not fit the spec),
@@ -100,14 +98,14 @@ def unpack_block(message: bytes, spec: RunSpec) -> Block:
     """
     header, body = _unpack(message, BLOCK, spec)
     try:
-        return _block(header, body, spec)
+        return _block(header, body, spec, room)
     except MessageRefused as error:
         with contextlib.suppress(MessageRefused):
             error.actor = _text(header, "actor")
         raise
 
 
-def _block(header: dict[str, Any], body: memoryview, spec: RunSpec) -> Block:
+def _block(header: dict[str, Any], body: memoryview, spec: RunSpec, room: Room | None) -> Block:
     """The block of that header and body. Raises MessageRefused."""
     num_envs = _count(header, "num_envs", 1, MAX_ENVS)
     # Behind each end is a fake row, or the block's end.
@@ -118,8 +116,11 @@ def _block(header: dict[str, Any], body: memoryview, spec: RunSpec) -> Block:
     if _text(header, "codec") != "none":
         if num_envs > spec.envs_per_actor:  # a few bytes could unpack to gigabytes
             raise MessageRefused("schema", f"a packed block of more than {spec.envs_per_actor}")
-        body = compression.decompressed(body, header["codec"], _size(parts))
-    arrays = _split(body, parts)
+        is_large = bodies.size(parts) >= bodies.LARGE_NBYTES
+        place = room(num_envs) if room and is_large else None
+        arrays = bodies.unpacked(body, header["codec"], parts, place)
+    else:
+        arrays = bodies.split(body, parts)
     trajectory, fit, unfit = fit_part(Trajectory(*arrays[: len(rows_layout)]), spec)
     ended = episodes.from_arrays(arrays[len(rows_layout) :], names, trajectory, fit)
     return Block(
@@ -157,9 +158,9 @@ def unpack_weights(message: bytes, spec: RunSpec) -> VersionedWeights:
     header, body = _unpack(message, WEIGHTS, spec)
     shapes = spec.parameter_shapes()
     if spec.weights_dtype == "bfloat16":
-        (halves,) = _split(body, [("uint16", (spec.num_parameters,))])
+        (halves,) = bodies.split(body, [("uint16", (spec.num_parameters,))])
         body = _widened(halves).view(np.uint8).data.toreadonly()
-    tensors = _split(body, [("float32", shape) for shape in shapes.values()])
+    tensors = bodies.split(body, [("float32", shape) for shape in shapes.values()])
     if not np.isfinite(np.frombuffer(body, "<f4")).all():
         raise MessageRefused("nonfinite", "the weights hold a NaN or an infinity")
     version = _count(header, "version", 0, MAX_SEQUENCE)
@@ -169,7 +170,7 @@ def unpack_weights(message: bytes, spec: RunSpec) -> VersionedWeights:
 def block_nbytes(spec: RunSpec, num_envs: int) -> int:
     """An upper bound of the message with one block of `num_envs` environments, in bytes."""
     t, n = spec.unroll_length, num_envs
-    body = _size(layout(spec, n)) + episodes.most_nbytes(t * n)
+    body = bodies.size(layout(spec, n)) + episodes.most_nbytes(t * n)
     if spec.compression != "none":
         body = compression.most_bytes(body)
     return PREFIX.size + 1024 + episodes.NAMES_NBYTES + body
@@ -248,24 +249,6 @@ def _unpack(message: bytes, kind: int, spec: RunSpec) -> tuple[dict[str, Any], m
         found = found[:32] if isinstance(found, str) else type(found).__name__
         raise MessageRefused("spec", f"the message is of spec {found}, not {spec.fingerprint}")
     return header, rest[header_length:]
-
-
-def _split(body: memoryview, parts: list[ArrayLayout]) -> list[NDArray[Any]]:
-    """The arrays that the body is cut into; every byte belongs to one. Raises MessageRefused."""
-    if _size(parts) != len(body):
-        raise MessageRefused(
-            "schema", f"the body has {len(body)} bytes, the spec asks {_size(parts)}"
-        )
-    arrays, start = list[NDArray[Any]](), 0
-    for dtype, shape in parts:
-        arrays.append(np.ndarray(shape, _as_sent(dtype), body, start))
-        start += arrays[-1].nbytes
-    return arrays
-
-
-def _size(parts: list[ArrayLayout]) -> int:
-    """How many bytes such arrays take."""
-    return sum(_as_sent(dtype).itemsize * prod(shape) for dtype, shape in parts)
 
 
 def _count(header: dict[str, Any], name: str, least: int, most: int) -> int:

@@ -40,6 +40,7 @@ class Batch:
     played: list[UnrollTiming] = field(default_factory=list)  # one for each block that ends here
     blocks: list[Played] = field(default_factory=list)  # the same blocks, for the mean return
     staged: Any = None  # what the engine has begun to bring to where it computes
+    _lent: NDArray[Any] | None = field(default=None, repr=False)  # see `room`
 
     @property
     def size(self) -> int:
@@ -56,15 +57,30 @@ class Batch:
     def take(
         self, trajectory: Trajectory, start: int, version: int, actor: tuple[str, int] = ("", 0)
     ) -> int:
-        """Copies the columns from `start` on that fit; returns their number."""
+        """Copies the columns from `start` on that fit; returns their number.
+
+        Observations that were written to the `room` for them are there already.
+        """
         count = min(self.size - self.filled, int(trajectory.actions.shape[1]) - start)
         columns = slice(self.filled, self.filled + count)
         for mine, theirs in zip(self.rows, trajectory, strict=True):
-            mine[:, columns] = theirs[:, start : start + count]
+            if theirs is not self._lent:
+                mine[:, columns] = theirs[:, start : start + count]
+        self._lent = None
         self.filled += count
         self.versions += [version] * count
         self.parts.append(Part(actor, columns))
         return count
+
+    def room(self, columns: int) -> NDArray[Any] | None:
+        """The place of the observations of the next columns; None if the batch has no so many.
+
+        A block whose observations were written there is the next to be taken, or none is.
+        """
+        if columns > self.size - self.filled:
+            return None
+        self._lent = self.rows.observations[:, self.filled : self.filled + columns]
+        return self._lent
 
     def leave_out(self, unfit: list[Part]) -> None:
         """Counts nothing of these columns, nor an episode of a block of theirs."""

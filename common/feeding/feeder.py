@@ -127,7 +127,8 @@ class Feeder:
         if self._replay:
             self._replay.draw_into(batch)
         while batch.filled < batch.size:
-            pending = self._pending or self._intake.next_block(batch.size - batch.filled)
+            missing = batch.size - batch.filled
+            pending = self._pending or self._intake.next_block(missing, batch.room)
             if pending is None:
                 return False
             trajectory, origin = pending.block.trajectory, pending.block.origin

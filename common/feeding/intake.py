@@ -114,11 +114,11 @@ class Intake:
             "claimed": self._claimed,
         }
 
-    def next_block(self, columns: int) -> PendingBlock | None:
+    def next_block(self, columns: int, room: wire.Room | None = None) -> PendingBlock | None:
         """The next block that is fit to train on; None when the intake closes.
 
         `columns` more are needed for the batch: no more blocks are claimed than fill them, but in a
-        flood of what is refused.
+        flood of what is refused. The block's observations may be unpacked to the `room` for them.
         """
         while not self._closing.is_set():
             if not self._messages:
@@ -127,7 +127,7 @@ class Intake:
                 continue
             message = self._messages.popleft()
             try:
-                block = wire.unpack_block(message, self._spec)
+                block = wire.unpack_block(message, self._spec, room)
                 self._refuse_the_future(block.origin)
                 self._sequences.follow(block.origin)
             except MessageRefused as error:
