@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from impala_redis.workers import process
 from support import ROOT, Program, eventually, is_running
 
 SCRIPTS = ROOT / "scripts"
@@ -176,6 +177,27 @@ def test_pictures_memory_and_numbers_as_actions_are_measured_too(
         frames = 84 * 84 * (4 + 1 + 3) / 4
         assert frames < figures["bytes_none"]["median"] < frames + 300
         assert figures["bytes_zstd"]["median"] < frames / 4
+
+
+def test_feeding_is_measured_by_part_and_beside_a_busy_thread(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "share_the_interpreter", lambda: None)
+    # when: wider than what is played together, and with a memory of the network
+    options = ["--seconds", "0.02", "--repeat", "1", "--blocks", "1"]
+    cases = ["cartpole:70", "masked-cartpole"]
+    done = CliRunner().invoke(scripts("bench_feeding").main, [*options, "--cases", ",".join(cases)])
+
+    # then
+    document = document_of(done)
+    assert list(document["figures"]) == cases
+    for figures in document["figures"].values():
+        assert_finite(figures)
+        assert figures.keys() >= {"unpack_us", "unpack_p10_us", "copy_us", "beside_busy_us"}
+        assert figures["feeder_us"]["median"] > 0
+        assert 0.5 < figures["memory"]["median"] < 3
+    # a step of CartPole has 4 numbers, 4 more of four bytes, and 2 flags
+    assert 34 < document["figures"]["cartpole:70"]["wire_bytes"]["median"] < 40
 
 
 @pytest.mark.parametrize("script", ["bench_acting", "bench_learning"])
