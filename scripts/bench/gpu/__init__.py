@@ -1,0 +1,1 @@
+"""The parts of scripts/gpu_kit.py, each a program of its own."""
