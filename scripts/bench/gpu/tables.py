@@ -1,0 +1,137 @@
+"""The kit's figures as tables in Markdown."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.gpu.plan import Row
+from bench.pages import rounded, table
+
+Document = dict[str, Any]
+# The words of each part, in the order of the page.
+PARTS = {
+    "tests": "Tests that need a GPU",
+    "a": "Updates from memory",
+    "b": "Pong to a return of 18",
+    "c": "CartPole's large batches",
+    "d": "The deep network acting",
+}
+# What is told of a training, with heads.
+TRAINING = {
+    "frames_per_s": "frames/s",
+    "updates_per_s": "updates/s",
+    "device_busy_share": "device busy",
+    "wait_share": "waits for blocks",
+    "policy_lag_mean": "policy lag",
+    "dropped_share": "dropped",
+}
+
+
+def page(document: Document) -> str:
+    """All tables, under the machine; a part that has failed says so."""
+    machine, parts = document["machine"], document["parts"]
+    card = machine.get("card", "unknown")
+    title = "cpu: a short form of the kit, which says nothing about a GPU"
+    lines = [f"# {title if document['device'] == 'cpu' else card}", ""]
+    lines += [", ".join(f"{name} {value}" for name, value in machine.items()), ""]
+    for name, words in PARTS.items():
+        if name in parts:
+            of = parts[name]
+            lines += [f"## {words} ({document['device']})", ""]
+            if of["failed"]:
+                lines += [f"Failed after {of['seconds']:.0f} s: {of['failed']}", ""]
+            for one in TABLES[name](of["rows"]):
+                lines += [one, ""]
+    return "\n".join(lines)
+
+
+def test_tables(rows: Sequence[Row]) -> Iterable[str]:
+    """How many passed, and which failed."""
+    heads = ("passed", "failed", "skipped", "seconds")
+    yield table(heads, [[cell(row[head]) for head in heads] for row in rows])
+    yield from (f"- {name}" for row in rows for name in row["which"])
+
+
+def update_tables(rows: Sequence[Row]) -> Iterable[str]:
+    """Tables of networks and sizes by precision and way: rates, times, kernels, and agreement."""
+    cases = [row for row in rows if "network" in row]
+    watched = [row for row in cases if "kernels" in row]
+    yield _grid("frames/s", cases, lambda row: rounded(row["frames_per_s"]))
+    yield _grid(
+        "ms: host, from update to update / device",
+        cases,
+        lambda row: " / ".join(
+            rounded(1e3 * row[name]["median"]) for name in ("period_s", "device_s")
+        ),
+    )
+    yield _grid(
+        "device busy / kernels / waits of the host, and those that nobody asked for",
+        watched,
+        lambda row: (
+            f"{row['kernels_share']:.2f} / {row['kernels']:.0f} / "
+            f"{sum(row['waits'].values()):.1f}, {row['implicit_waits']:.1f}"
+        ),
+    )
+    graphs = [row for row in cases if row["apart"] is not None]
+    yield _grid("a graph's step from the eager one", graphs, lambda row: f"{row['apart']:.1e}")
+    yield from (f"Failed: {row['failed_case']}: {row['why']}" for row in rows if "why" in row)
+    for row in rows:
+        if "left_out" in row:
+            yield f"Left out for want of time: {len(row['left_out'])} cases."
+
+
+def _grid(title: str, rows: Sequence[Row], written: Any) -> str:
+    columns = list(dict.fromkeys(f"{row['precision']}, {row['mode']}" for row in rows))
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        line = f"{row['network']}, {row['batch_size']} x {row['unroll_length']}"
+        cells.setdefault(line, {})[f"{row['precision']}, {row['mode']}"] = written(row)
+    lines = [[line, *(of.get(column, "") for column in columns)] for line, of in cells.items()]
+    return table((title, *columns), lines)
+
+
+def pong_tables(rows: Sequence[Row]) -> Iterable[str]:
+    """How it ended, and the return against time."""
+    for row in rows:
+        heads = ("actors", "status", "wall_s", "frames", "mean_return_100")
+        yield table(heads, [[cell(row[head]) for head in heads]])
+        yield table(list(TRAINING.values()), [[cell(row.get(name)) for name in TRAINING]])
+        curve = row["curve"][:: max(1, len(row["curve"]) // 16)]
+        names = ("time_s", "frames", "episode_return_mean")
+        yield table(names, [[cell(point.get(name)) for name in names] for point in curve])
+
+
+def throughput_tables(rows: Sequence[Row]) -> Iterable[str]:
+    """A line for each engine."""
+    heads = ("engine", "actors", *TRAINING.values())
+    lines = [
+        [f"{row['engine']} on {row['device']}", cell(row["actors"])]
+        + [cell(row.get(name)) for name in TRAINING]
+        for row in rows
+    ]
+    yield table(heads, lines)
+
+
+def acting_tables(rows: Sequence[Row]) -> Iterable[str]:
+    """The actor alone, and the training with it."""
+    for row in rows:
+        alone = row["what"] == "alone"
+        named = [name for name in row if name.endswith("_per_s")] if alone else list(TRAINING)
+        heads = [name if alone else TRAINING[name] for name in named]
+        about = [f"{row['network']} on {row['device']}, {row['envs']} games, {row['what']}"]
+        yield table(["", *heads], [about + [cell(row.get(name)) for name in named]])
+
+
+def cell(value: Any) -> str:
+    """A value as a table has it; nothing where there is none."""
+    if isinstance(value, int | float):
+        return rounded(float(value))
+    return "" if value is None else str(value)
+
+
+TABLES = {
+    "tests": test_tables,
+    "a": update_tables,
+    "b": pong_tables,
+    "c": throughput_tables,
+    "d": acting_tables,
+}
