@@ -25,6 +25,7 @@ from impala_redis.workers.training import BATCH_TIMEOUT_S, Training
 
 UPDATES = 60
 
+
 class Paces(NamedTuple):
     """How long things take in seconds, and how much of what is a batch."""
 
