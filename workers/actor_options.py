@@ -83,6 +83,8 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
         option(
             "envs",
             type=click.IntRange(1, MAX_ENVS),
+            # No variable: impala-train's actors would see it, and they have the run's number.
+            allow_from_autoenv=False,
             show_default="the run's --envs-per-actor",
             help="How many environments this actor steps as one vector.",
         ),

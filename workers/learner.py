@@ -39,7 +39,7 @@ from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.intake import Intake
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.replay import make_replay
-from impala_redis.common.learning.engines import check_engine, make_engine
+from impala_redis.common.learning.engines import check_engine, make_engine, may_use_gpu
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.run.spec import RunSpec
@@ -132,7 +132,8 @@ class LearnerProgram:
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
             spec, saved = opening.prepare(self._job.plan, self._job.resume, self._stop)
             check_engine(self._job.engine, self._job.device, spec, self._config)
-            take = (self._link, spec, self._config, self._job.terms, self._with_retries)
+            batches = 3 if may_use_gpu(self._job.device, spec) else 2
+            take = (self._link, spec, self._config, batches, self._job.terms, self._with_retries)
             opening.take(*take, self._stop)
             begun.callback(self._release)
             training = self._start_learning(spec, saved, begun)
@@ -157,7 +158,8 @@ class LearnerProgram:
         checkpoint_due = pacing.every(settings.checkpoint_interval_s)
         while not self._stop():
             batch = training.next_batch()
-            training.note(learner.update(batch) if batch else learner.settle())
+            ended = learner.update(batch) if batch else learner.settle()
+            training.note(ended)
             _stop_if_not_finite(learner)
             training.offer_weights()
             if record_due() if batch else idle_record_due():
@@ -165,7 +167,7 @@ class LearnerProgram:
             if batch and checkpoint_due():
                 training.note(learner.settle())
                 logbook.save_checkpoint(self._link.epoch)
-            if status := self._goal_reached(learner):
+            if ended and (status := self._goal_reached(learner)):
                 return status
         return "interrupted"
 

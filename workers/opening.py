@@ -61,17 +61,19 @@ def take(
     link: LearnerLink,
     spec: RunSpec,
     config: Config,
+    batches: int,
     terms: Terms,
     with_retries: Callable[[Callable[[], Any]], Any],
     stop: StopFlag,
 ) -> None:
     """Checks the server and opens the run, each request with retries.
 
-    Raises UnsuitableServer, RunHeld, RedisUnreachable or RedisDenied, and SystemExit if stopped.
+    `batches` go round in the learner. Raises UnsuitableServer, RunHeld, RedisUnreachable or
+    RedisDenied, and SystemExit if stopped.
     """
     # The blocks of the last claim, and those of the next while they are copied: no more than are
-    # claimed and not committed, which is two batches and a block across both.
-    in_flight = 2 * -(-config.training.batch_size // spec.envs_per_actor) + 1
+    # claimed and not committed, which is these batches and a block across two of them.
+    in_flight = batches * -(-config.training.batch_size // spec.envs_per_actor) + 1
     block_bytes = wire.block_nbytes(spec, spec.envs_per_actor)
     log.info(
         "a block of %d x %d steps takes %s bytes at most, %s a step%s",

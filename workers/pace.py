@@ -21,7 +21,10 @@ class Pace:
     """One call of N environments, such as their making: it is done, or it is not."""
 
     so_far = ""  # what a complaint adds
-    remedy = "they come one after another, so lower --envs-per-actor to wait less"
+    remedy = (
+        "they come one after another, so lower --envs-per-actor, or an actor's own --envs, to wait "
+        "less"
+    )
 
     def __init__(self, what: str) -> None:
         """`what` is the call, in words."""
@@ -95,8 +98,8 @@ class UnrollPace(Pace):
         assert self._step_s is not None
         return (
             f"{self.what} takes {_seconds(self._step_s)}, so a block of {self._size()} steps takes "
-            f"{_seconds(block_s)}; for sooner blocks lower --envs-per-actor or --unroll-length, or "
-            "start more actors"
+            f"{_seconds(block_s)}; for sooner blocks lower --envs-per-actor (or an actor's own "
+            "--envs) or --unroll-length, or start more actors"
         )
 
     def _size(self) -> str:

@@ -52,6 +52,6 @@ class Watchdog:
                 stopping.say_error(
                     f"an environment hangs: {watched.what} is not done after "
                     f"{self._timeout_s:g} s{watched.so_far}; if it is only slow, raise "
-                    "--step-timeout-s or lower --envs-per-actor"
+                    "--step-timeout-s, or lower --envs-per-actor or its own --envs"
                 )
                 os._exit(EXIT_HUNG)

@@ -4,9 +4,8 @@ The environment thread only puts a finished block into a small ring and takes th
 there are any: it never waits for the network. While Redis is away the ring sheds its oldest block
 and counts it. In a run whose policy is to block, it also waits here until the list has room.
 
-No block has more columns than the run's actors have environments: the unroll of an actor with more
-is cut. So that they do not drop each other from a short list, each waits for room in it, though not
-longer than its share of the unroll's time.
+No block has more columns than the run's actors have environments. The unroll of a wider actor is
+cut, and each part waits for room in the list, but no longer than its share of the unroll's time.
 """
 
 import logging
@@ -36,8 +35,7 @@ Reply = TypeVar("Reply")
 
 # While the list is full, it is looked at again after pauses from the first to the last.
 FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.05
-# Messages of weights up to this size come with each push's reply, and save a round trip for newer
-# ones.
+# Messages of weights up to this size come with each push's reply, which saves a round trip.
 LIGHT_WEIGHTS_BYTES = 32 * 1024
 BEAT_INTERVAL_S = 1.0
 # An actor silent for this long is no longer listed.
@@ -73,8 +71,7 @@ class Courier:
         self._weights_are_light = wire.weights_nbytes(spec) <= LIGHT_WEIGHTS_BYTES
         self._redis_away = False  # whether the last attempt had no answer
         self._changed = threading.Condition()
-        self._closing = False
-        self._flush_until = 0.0  # by time.monotonic, once it closes
+        self._closing, self._flush_until = False, 0.0  # by time.monotonic, once it closes
         self.weights = Newcomers(spec)
         self._sequences = Counter[str]()  # the last one of each producer, actor#incarnation
         self._next_beat = 0.0
@@ -226,6 +223,8 @@ class Courier:
             self._repeat(self._beat_if_due)
             if self._has_room():
                 return True
+            if self._closing and within_s < math.inf:  # then all that is left is pushed at once
+                break
         return False
 
     def _has_room(self) -> bool:

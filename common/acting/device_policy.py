@@ -20,7 +20,7 @@ from impala_redis.common.acting.frames import Observations
 from impala_redis.common.acting.policy import Flags, Policy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.weights import Weights
-from impala_redis.common.devices.device import enough_memory
+from impala_redis.common.devices.device import enough_memory, fastest_methods, round_factors
 from impala_redis.common.devices.pinned import pinned
 from impala_redis.common.networks.network import NetworkInput, action_features, make_network
 from impala_redis.common.run.spec import RunSpec
@@ -33,8 +33,9 @@ class DevicePolicy(Policy):
     def __init__(self, spec: RunSpec, rng: np.random.Generator, device: torch.device) -> None:
         """A policy whose weights are loaded before it acts. Raises DeviceFull."""
         self._device = device
-        if device.type == "cuda":
-            _compute_exactly()
+        # Else the log-probabilities that travel would not be those of the network as the learner
+        # has it, and V-trace would weigh them wrongly.
+        round_factors(False)
         network = make_network(spec, seed=0).to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parameters = {name: p.data for name, p in self._network.named_parameters()}
@@ -86,15 +87,15 @@ class DevicePolicy(Policy):
         seen = self._ferries["observations"].bring(observations)
         if self._spec.observation.frame_stack > 1:
             seen = self._stacked(seen, begins)
-        output = self._network(
-            NetworkInput(
-                observations=seen[None],
-                is_first=begins[None],
-                actions=self._no_actions,
-                rewards=self._no_rewards,
-                memory=torch.cat([self._core, self._extra], 1),
-            )
+        inputs = NetworkInput(
+            observations=seen[None],
+            is_first=begins[None],
+            actions=self._no_actions,
+            rewards=self._no_rewards,
+            memory=torch.cat([self._core, self._extra], 1),
         )
+        with fastest_methods():
+            output = self._network(inputs)
         # One observation that is not finite must not last: a memory made of it begins again.
         fit = output.memory.isfinite().all(1, keepdim=True)
         self._core = torch.where(fit, output.memory, 0.0)
@@ -149,14 +150,3 @@ class _Ferry:
         """The array on the device, valid until the next one. Does not wait for a GPU's copy."""
         self._array[...] = array
         return self._buffer.to(self._device, non_blocking=True)
-
-
-def _compute_exactly() -> None:
-    """Has this process's GPU compute in float32, with the fastest convolutions for each shape.
-
-    TF32 would round the factors of products to ten bits: then the log-probabilities that travel
-    would not be those of the network as the learner has it, and V-trace would weigh them wrongly.
-    """
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True  # an actor's shapes are always the same

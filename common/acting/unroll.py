@@ -76,7 +76,7 @@ class Actor:
 
     @property
     def seed(self) -> int:
-        """Of the last reset, as the first environment got it."""
+        """The seed of the last reset, as the first environment got it."""
         return self._environment.seed
 
     def unroll(self) -> Block:

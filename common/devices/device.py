@@ -52,6 +52,26 @@ def enough_memory() -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def fastest_methods() -> Iterator[None]:
+    """Wraps convolutions whose shapes come again and again: it is tried which method is fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def round_factors(rounded: bool) -> None:
+    """Whether a GPU rounds the factors of products to ten bits (TF32) from now on.
+
+    It is so for the whole process, as gradients are computed on a thread of torch's own.
+    """
+    torch.backends.cudnn.allow_tf32 = rounded
+    torch.backends.cuda.matmul.allow_tf32 = rounded
+
+
 def first_words(error: RuntimeError) -> str:
     """The start of torch's message; the rest is about its own pools and debugging kernels."""
     return str(error).partition(". GPU")[0].partition("\n")[0]

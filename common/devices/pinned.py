@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Mapping
+from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -16,29 +18,36 @@ log = logging.getLogger(__name__)
 ALIGNMENT = 512
 
 
+# A tensor's dtype and shape.
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+
+
 class Piece:
     """Named tensors in one piece of memory, so that one copy moves them all."""
 
-    def __init__(self, like: Mapping[str, NDArray[Any]], memory: Tensor) -> None:
-        """Cuts the memory, `nbytes_of(like)` bytes, into tensors of these dtypes and shapes."""
-        self.memory = memory
-        self._like = like
+    def __init__(self, layout: Layout, memory: Tensor) -> None:
+        """Cuts the memory, `nbytes_of(layout)` bytes, into these tensors."""
+        self.memory, self._layout = memory, layout
         self.tensors: dict[str, Tensor] = {}
         start = 0
-        for name, array in like.items():
-            dtype = torch.from_numpy(array[:0]).dtype
-            cut = memory[start : start + array.nbytes].view(dtype)
-            self.tensors[name] = cut.view(array.shape)
-            start += _aligned(array.nbytes)
+        for name, (dtype, shape) in layout.items():
+            stop = start + dtype.itemsize * prod(shape)
+            self.tensors[name] = memory[start:stop].view(dtype).view(shape)
+            start = _aligned(stop)
 
     def copy(self) -> "Piece":
         """The same in memory of its own, on the same device."""
-        return Piece(self._like, self.memory.clone())
+        return Piece(self._layout, self.memory.clone())
 
 
-def nbytes_of(arrays: Mapping[str, NDArray[Any]]) -> int:
-    """The size in bytes of a piece of memory for such arrays."""
-    return sum(_aligned(array.nbytes) for array in arrays.values())
+def layout_of(arrays: Mapping[str, NDArray[Any]]) -> Layout:
+    """The dtypes and shapes of such arrays."""
+    return {name: (torch.from_numpy(a[:0]).dtype, a.shape) for name, a in arrays.items()}
+
+
+def nbytes_of(layout: Layout) -> int:
+    """The size in bytes of a piece of memory for such tensors."""
+    return sum(_aligned(dtype.itemsize * prod(shape)) for dtype, shape in layout.values())
 
 
 def pinned(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -50,8 +59,13 @@ def pinned(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         try:
             return torch.empty(size, dtype=dtype, pin_memory=True)
         except RuntimeError as error:
-            log.warning("no pinned memory, so updates wait for copies (%s)", first_words(error))
+            _say_once(first_words(error))
     return torch.empty(size, dtype=dtype)
+
+
+@cache
+def _say_once(why: str) -> None:
+    log.warning("no pinned memory, so copies to the GPU are waited for (%s)", why)
 
 
 def _aligned(nbytes: int) -> int:

@@ -31,9 +31,7 @@ def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: C
     """
     check_engine(wanted, device, spec, config)
     objection = _objection_to_numpy(device, spec, config)
-    big = spec.num_parameters > SMALL_PARAMETERS
-    asks_for_gpu = device == "auto" and big and any(map(Path.exists, GPU_FILES))
-    if wanted == "numpy" or (wanted == "auto" and not objection and not asks_for_gpu):
+    if wanted == "numpy" or (wanted == "auto" and not objection and not may_use_gpu(device, spec)):
         from impala_redis.common.learning.numpy_engine import NumpyEngine
         from impala_redis.common.mlp.initial_weights import initial_weights
 
@@ -53,6 +51,12 @@ def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: C
     from impala_redis.common.learning.gpu_engine import GpuEngine
 
     return GpuEngine(spec, config, chosen, capture_for(chosen))
+
+
+def may_use_gpu(device: str, spec: RunSpec) -> bool:
+    """Whether torch is to be asked for a GPU; asking imports it."""
+    big = spec.num_parameters > SMALL_PARAMETERS
+    return device == "cuda" or (device == "auto" and big and any(map(Path.exists, GPU_FILES)))
 
 
 def check_engine(wanted: str, device: str, spec: RunSpec, config: Config) -> None:

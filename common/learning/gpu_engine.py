@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
-from impala_redis.common.devices.device import enough_memory, first_words
+from impala_redis.common.devices.device import enough_memory, fastest_methods, first_words
 from impala_redis.common.devices.graph import Capture, Computation
-from impala_redis.common.devices.pinned import Piece, nbytes_of, pinned
+from impala_redis.common.devices.pinned import Piece, layout_of, nbytes_of, pinned
 from impala_redis.common.devices.stages import Stages
 from impala_redis.common.devices.streams import Mark, SideStream
 from impala_redis.common.learning.engine import AVERAGED_UPDATES, Floats, Rates, Step
@@ -38,8 +38,7 @@ log = logging.getLogger(__name__)
 
 # So many updates are computed before one is recorded: libraries choose their methods in the first.
 UPDATES_BEFORE_GRAPH = 3
-
-
+# Told the name of each stage of an update, at its end.
 EndStage = Callable[[str], None]
 
 
@@ -47,11 +46,12 @@ class Place:
     """Where a batch lies: its rows on the host, and as much memory on the device."""
 
     def __init__(self, like: Trajectory, device: torch.device) -> None:
-        arrays = like._asdict()
-        size = nbytes_of(arrays)
-        self.on_host = Piece(arrays, pinned(size, torch.uint8, device))
-        self.on_device = Piece(arrays, torch.empty(size, dtype=torch.uint8, device=device))
+        layout = layout_of(like._asdict())
+        size = nbytes_of(layout)
+        self.on_host = Piece(layout, pinned(size, torch.uint8, device))
+        self.on_device = Piece(layout, torch.empty(size, dtype=torch.uint8, device=device))
         self.arrived = Mark(device)
+        self.arrived.set()  # the memory may have been used by what the device does now
         self.rows = Trajectory(**{name: t.numpy() for name, t in self.on_host.tensors.items()})
 
 
@@ -62,7 +62,7 @@ class Graph(NamedTuple):
     compute: Computation
 
 
-class UnderWay:
+class Pending:
     """One update that was begun: its clock, and where its figures go."""
 
     def __init__(self, device: torch.device) -> None:
@@ -105,12 +105,10 @@ class GpuEngine(TorchState):
         self.where = f"{device}, by torch"
         if device.type == "cuda":
             self.where = f"{device} ({torch.cuda.get_device_name(device)}), by torch"
-            # The shapes are the same in each update, so it pays to try which method is fastest.
-            torch.backends.cudnn.benchmark = True
         self._learning_rate, self._entropy_cost = torch.zeros(2, device=device)
         self._names: list[str] = []  # of the figures
         self._figures = torch.empty(0, device=device)  # of the last update, in that order
-        self._spare: list[UnderWay] = []  # whose figures were read
+        self._spare: list[Pending] = []  # whose figures were read
         self._places: dict[int, Place] = {}  # by the identity of the rows
         self._arriving, self._leaving = SideStream(device), SideStream(device)
         # A copy of the parameters, which leaves while updates change them.
@@ -135,6 +133,7 @@ class GpuEngine(TorchState):
         """Begins to copy a batch, which `empty_rows` made, to the device while that computes."""
         place = self._places[id(rows)]
         with self._arriving.working():
+            place.arrived.follow()
             place.on_device.memory.copy_(place.on_host.memory, non_blocking=True)
             place.arrived.set()
         return place
@@ -142,14 +141,16 @@ class GpuEngine(TorchState):
     @enough_memory()
     def begin(self, rows: Trajectory, staged: Place | None, rates: Rates) -> Callable[[], Step]:
         """Asks for a step on a batch; what it returns waits for the figures. Raises DeviceFull."""
-        update = self._spare.pop() if self._spare else UnderWay(self.device)
-        update.stages.begin()
+        update = self._spare.pop() if self._spare else Pending(self.device)
         self._learning_rate.fill_(rates.learning_rate)
         self._entropy_cost.fill_(rates.entropy_cost)
         if staged is None:
+            update.stages.begin()
             self._compute(moved(rows, self.device), update.stages.end)
         else:
             staged.arrived.follow()
+            self._record_if_due(staged.on_device)
+            update.stages.begin()
             self._compute_whole(staged.on_device, update.stages.end)
         update.fetch(self._figures)
         return functools.partial(self._result, update)
@@ -162,6 +163,7 @@ class GpuEngine(TorchState):
         """A copy of all parameters as one vector on the host."""
         return self.begin_flat()()
 
+    @enough_memory()
     def begin_flat(self) -> Callable[[], Floats]:
         """Begins to copy all parameters to the host; what it returns waits for it."""
         self._left.follow()  # the copy before this one
@@ -180,6 +182,7 @@ class GpuEngine(TorchState):
 
         return read
 
+    @enough_memory()
     def averaged(self) -> Floats:
         """A copy of the parameters' mean over the last updates, on the host."""
         mean = torch.empty_like(self._averaged)
@@ -188,30 +191,32 @@ class GpuEngine(TorchState):
 
     def _compute_whole(self, piece: Piece, end_stage: EndStage) -> None:
         """An update of a whole batch: as a graph, once there is one."""
-        if self._graph is None and self._until_graph == 0 and self._capture is not None:
-            self._graph = self._recorded(piece, self._capture)
-            self._capture = None
         if self._graph is None:
-            self._until_graph = max(0, self._until_graph - 1)
-            self._compute(piece.tensors, end_stage)
+            self._until_graph -= 1
+            with fastest_methods():
+                self._compute(piece.tensors, end_stage)
             return
         self._graph.input.memory.copy_(piece.memory)
         end_stage("transfer_s")
         self._graph.compute()
         end_stage("graph_s")
 
-    def _recorded(self, like: Piece, capture: Capture) -> Graph | None:
-        """An update as a graph, of bytes that lie like these; None where torch cannot record it."""
-        piece = like.copy()
+    def _record_if_due(self, like: Piece) -> None:
+        """Records an update of bytes that lie like these, after the first ones; tries it once."""
+        if self._capture is None or self._until_graph > 0:
+            return
+        capture, self._capture = self._capture, None
         try:
-            return Graph(piece, capture(lambda: self._compute(piece.tensors, lambda _: None)))
+            piece = like.copy()
+            with fastest_methods():
+                compute = capture(lambda: self._compute(piece.tensors, lambda _: None))
+            self._graph = Graph(piece, compute)
         except RuntimeError as error:
             log.warning(
                 "updates are computed one operation after the other, since they cannot be recorded "
                 "as a CUDA graph (%s)",
                 first_words(error),
             )
-            return None
 
     def _compute(self, tensors: Tensors, end_stage: EndStage) -> None:
         """An update, from a batch's tensors to its figures; no result is looked at."""
@@ -235,7 +240,7 @@ class GpuEngine(TorchState):
         end_stage("optimizer_s")
 
     @enough_memory()
-    def _result(self, update: UnderWay) -> Step:
+    def _result(self, update: Pending) -> Step:
         figures = dict(zip(self._names, update.figures(), strict=True))
         seconds = update.stages.seconds()
         self._spare.append(update)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from impala_redis.common.blocks.trajectory import Trajectory
-from impala_redis.common.devices.device import enough_memory
+from impala_redis.common.devices.device import enough_memory, round_factors
 from impala_redis.common.devices.stages import Stages
 from impala_redis.common.learning.engine import (
     MOST_ACTIONS,
@@ -52,11 +52,7 @@ class TorchState(Engine):
     def _begin(self, config: Config, device: torch.device) -> None:
         """A fresh network on the device."""
         torch.manual_seed(config.training.seed)
-        # "float32" means it: factors of products are rounded to ten bits only where that is asked
-        # for. For the whole process, as the gradients are computed on a thread of torch's own.
-        rounded = config.training.precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = rounded
-        torch.backends.cuda.matmul.allow_tf32 = rounded
+        round_factors(config.training.precision == "tf32")  # "float32" means it
         self.device = device
         self.network = make_network(self.spec, config.training.seed).to(device)
         self._config = config
@@ -85,6 +81,7 @@ class TorchState(Engine):
         norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
         return bool(torch.linalg.vector_norm(norms).item() <= MOST_NORM)
 
+    @enough_memory()
     def slots(self) -> Arrays:
         """Copies of the optimizer's state."""
         return {
@@ -92,6 +89,7 @@ class TorchState(Engine):
             for name, t in self._optimizer.state().items()
         }
 
+    @enough_memory()
     def load(self, parameters: Arrays, averaged: Arrays, slots: Arrays, steps: int) -> None:
         """Takes over the state of another engine."""
         own = {name: p.data for name, p in self._parameters.items()}

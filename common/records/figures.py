@@ -206,7 +206,7 @@ _GROUPS: dict[str, list[Figure]] = {
             "s",
             "processor time of that thread, for an update",
         ),
-        Figure("unroll_s", "s", "time that an actor took for one unroll"),
+        Figure("unroll_s", "s", "time that an actor took for one block, cut ones by their share"),
         Figure("actors", "", "actors whose blocks were trained on since the last record"),
         *_alike(
             {

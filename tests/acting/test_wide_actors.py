@@ -193,3 +193,18 @@ def test_a_wide_actor_that_has_no_time_drops_the_oldest_as_others_do(runs: Any) 
     messages, _ = run.learner.settle_and_claim(Settled(), 8)
     blocks = [wire.unpack_block(message, run.spec) for message in messages]
     assert [int(block.trajectory.rewards[0, 0]) for block in blocks] == [96, 112]
+
+
+def test_a_wide_actor_that_closes_pushes_what_is_left_and_waits_for_room_no_longer(
+    runs: Any,
+) -> None:
+    # given an actor that waits for room in a list that nobody empties
+    run = runs(dataclasses.replace(SPEC, queue_blocks=1))
+    run.courier.hand_over(unroll(run.spec, 128, unroll_s=3600.0))
+    eventually(lambda: run.courier.accepted == 1)
+
+    # when it closes, then all eight blocks were pushed in time
+    run.courier.close(2.0)
+    assert run.courier.accepted == 8
+    books = run.monitor.read_books()
+    assert (books["produced"], books["dropped_oldest"], residual(books)) == (8, 7, 0)

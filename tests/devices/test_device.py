@@ -9,7 +9,7 @@ import torch
 
 from impala_redis.common.devices import stages as stages_module
 from impala_redis.common.devices.device import choose_device
-from impala_redis.common.devices.pinned import Piece, nbytes_of, pinned
+from impala_redis.common.devices.pinned import Piece, layout_of, nbytes_of, pinned
 from impala_redis.common.devices.stages import Stages
 from impala_redis.common.errors import ConfigError, DeviceFull
 
@@ -54,7 +54,7 @@ def test_a_gpu_that_is_full_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) 
         choose_device("auto")
 
 
-def test_without_pinned_memory_batches_lie_in_any_and_it_is_said(
+def test_without_pinned_memory_batches_lie_in_any_and_it_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given
@@ -68,12 +68,14 @@ def test_without_pinned_memory_batches_lie_in_any_and_it_is_said(
     monkeypatch.setattr(torch, "empty", fails)
 
     # when
-    memory = pinned(3, torch.uint8, torch.device("cuda"))
+    memory, _ = (pinned(3, torch.uint8, torch.device("cuda")) for _ in range(2))
 
     # then
     assert (memory.shape, memory.dtype) == ((3,), torch.uint8)
     (message,) = caplog.messages
-    assert message == "no pinned memory, so updates wait for copies (CUDA error: out of memory)"
+    assert message == (
+        "no pinned memory, so copies to the GPU are waited for (CUDA error: out of memory)"
+    )
 
 
 def test_arrays_of_a_piece_of_memory_keep_dtype_and_shape_and_move_by_one_copy() -> None:
@@ -86,7 +88,8 @@ def test_arrays_of_a_piece_of_memory_keep_dtype_and_shape_and_move_by_one_copy()
         "words": np.arange(3, dtype=np.uint16),
         "nothing": np.empty((1, 3, 0), np.float32),
     }
-    one, other = (Piece(arrays, torch.zeros(nbytes_of(arrays), dtype=torch.uint8)) for _ in "ab")
+    layout = layout_of(arrays)
+    one, other = (Piece(layout, torch.zeros(nbytes_of(layout), dtype=torch.uint8)) for _ in "ab")
 
     # when the arrays are written to one, and that is copied to the other
     for name, array in arrays.items():

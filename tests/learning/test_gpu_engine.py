@@ -12,7 +12,7 @@ from recorded import recorded
 from updates import KINDS, B, Kind, figures_after, make_config, make_data, spec_of, spec_of_kind
 
 from impala_redis.common.devices.device import choose_device
-from impala_redis.common.devices.graph import Capture, capture_for
+from impala_redis.common.devices.graph import Capture, capture_for, captured
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning import gpu_engine
 from impala_redis.common.learning.gpu_engine import UPDATES_BEFORE_GRAPH, GpuEngine
@@ -139,9 +139,12 @@ def test_a_graph_computes_what_its_operations_compute_one_by_one(name: str, devi
         )
 
 
-def test_an_update_has_ended_when_the_next_one_was_begun_and_both_count_at_once() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_update_has_ended_when_the_next_one_was_begun_and_both_count_at_once(
+    device: str,
+) -> None:
     # given
-    spec, (learner,) = learners_of(KINDS["a memory"], CPU, [None])
+    spec, (learner,) = learners_of(KINDS["a memory"], choose_device(device), [None])
     first, second = (placed(learner, make_data(spec, seed)) for seed in range(2))
 
     # when
@@ -171,9 +174,11 @@ def test_no_state_is_told_while_an_update_is_under_way() -> None:
         learner.state()
 
 
-def test_a_batch_found_unfit_late_is_trained_on_without_its_bad_columns() -> None:
-    # given two batches, the first of which has a column that allows no finite step
-    spec, (learner,) = learners_of(KINDS["a memory"], CPU, [recorded])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_found_unfit_late_is_trained_on_without_its_bad_columns(device: str) -> None:
+    # given batches, of which one has a column that allows no finite step
+    where = choose_device(device)
+    spec, (learner,) = learners_of(KINDS["a memory"], where, [capture_on(where)])
     batches = [placed(learner, make_data(spec, seed)) for seed in range(6)]
     bad = placed(learner, with_one_bad_column(make_data(spec, 9)))
     frames = bad.frames
@@ -204,9 +209,11 @@ def with_one_bad_column(batch: Batch) -> Batch:
     return batch
 
 
-def test_weights_that_were_asked_for_are_those_of_then_whatever_comes_after() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_weights_that_were_asked_for_are_those_of_then_whatever_comes_after(device: str) -> None:
     # given
-    spec, (learner,) = learners_of(KINDS["stacks of frames"], CPU, [recorded])
+    where = choose_device(device)
+    spec, (learner,) = learners_of(KINDS["stacks of frames"], where, [capture_on(where)])
     figures_after(learner, placed(learner, make_data(spec, 0)))
     wanted = learner.weights()
 
@@ -274,6 +281,34 @@ def test_what_cannot_be_recorded_is_computed_one_by_one_and_said(
     assert message.endswith("(CUDA error: operation not permitted when stream is capturing)")
 
 
+@needs_gpu
+def test_a_recording_that_is_broken_off_tells_why_and_leaves_all_as_it_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # given a computation that asks for a number in the middle
+    def broken_off(computation: Callable[[], None]) -> Callable[[], None]:
+        def asking() -> None:
+            computation()
+            torch.ones(1, device="cuda").item()
+
+        return captured(asking)
+
+    kind, where = KINDS["a perceptron by Adam"], choose_device("cuda")
+    spec, (learner, expected) = learners_of(kind, where, [broken_off, None])
+    stream = torch.cuda.current_stream()
+
+    # when
+    for batch in batches_of(spec, kind, 6):
+        found = figures_after(learner, placed(learner, batch))
+        wanted = figures_after(expected, placed(expected, batch))
+
+    # then
+    assert torch.cuda.current_stream() == stream
+    assert_same_figures(found, wanted, kind)
+    (message,) = caplog.messages
+    assert "captur" in message and "previous error" not in message
+
+
 @pytest.mark.parametrize("name", [name for name in KINDS if "bfloat16" not in name])
 def test_an_update_mixes_nothing_of_the_hosts_with_what_is_on_the_device(
     monkeypatch: pytest.MonkeyPatch, name: str
@@ -284,8 +319,8 @@ def test_an_update_mixes_nothing_of_the_hosts_with_what_is_on_the_device(
     spec, (learner,) = learners_of(kind, nowhere, [None])
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)  # not known there
     fetched: list[torch.Tensor] = []
-    monkeypatch.setattr(gpu_engine.UnderWay, "fetch", lambda _, figures: fetched.append(figures))
-    monkeypatch.setattr(gpu_engine.UnderWay, "figures", lambda _: [1.0] * len(fetched[0]))
+    monkeypatch.setattr(gpu_engine.Pending, "fetch", lambda _, figures: fetched.append(figures))
+    monkeypatch.setattr(gpu_engine.Pending, "figures", lambda _: [1.0] * len(fetched[0]))
 
     # when
     figures_after(learner, make_data(spec, seed=0))
@@ -295,6 +330,7 @@ def test_an_update_mixes_nothing_of_the_hosts_with_what_is_on_the_device(
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_an_update_asks_a_gpu_for_nothing_but_its_figures() -> None:
     # given a learner that has its graph
     kind = KINDS["stacks of frames and a memory, in bfloat16"]

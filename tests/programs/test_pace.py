@@ -69,8 +69,8 @@ def test_a_long_block_is_told_once_as_soon_as_it_is_known(
     # then
     (told,) = caplog.messages
     assert told == (
-        f"{sentence}; for sooner blocks lower --envs-per-actor or --unroll-length, or start more "
-        "actors"
+        f"{sentence}; for sooner blocks lower --envs-per-actor (or an actor's own --envs) or "
+        "--unroll-length, or start more actors"
     )
 
 
@@ -104,7 +104,7 @@ def test_a_call_that_does_not_come_back_is_told_once(
     # then
     assert caplog.messages == [
         f"{pace.what} has taken 7 s and is not done; they come one after another, so lower "
-        "--envs-per-actor to wait less"
+        "--envs-per-actor, or an actor's own --envs, to wait less"
     ]
 
 

@@ -84,7 +84,10 @@ def test_the_short_form_has_rows_and_tables_of_every_part_that_measures(tmp_path
 
 
 def test_a_part_that_fails_or_takes_too_long_is_noted_and_keeps_its_rows(
-    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     # given three parts: one fails after a row, one would go on for ever, one is sound
     folder = tmp_path / "modules" / "of_a_kit"
@@ -104,7 +107,7 @@ def test_a_part_that_fails_or_takes_too_long_is_noted_and_keeps_its_rows(
     of_machine = {"card": "cpu"}
 
     # when
-    page = gpu_kit.Kit(tmp_path, of_machine, 9.0, ()).run(list(ends))
+    sound = gpu_kit.Kit(tmp_path, of_machine, 9.0, ()).run(list(ends))
 
     # then each is told with what it had, and tables that cannot be made stop nothing
     done = json.loads((tmp_path / "kit.json").read_text())["parts"]
@@ -112,7 +115,11 @@ def test_a_part_that_fails_or_takes_too_long_is_noted_and_keeps_its_rows(
     assert done["fails"]["failed"] == "it ended with 1: no luck"
     assert done["hangs"]["failed"].startswith("it took longer than 6 s")
     assert (done["works"]["failed"], done["works"]["last_lines"]) == ("", [])
-    assert page == (tmp_path / "kit.md").read_text()
+    assert (tmp_path / "kit.md").read_text().startswith("no tables could be made")
+
+    # and the kit says which failed
+    assert not sound
+    assert capsys.readouterr().out.splitlines()[-1].startswith("error: failed: fails, hangs; ")
 
 
 def test_parts_share_the_time_that_is_left(bench: Any, tmp_path: Path) -> None:

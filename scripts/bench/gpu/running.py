@@ -37,11 +37,20 @@ def done_by(
     reasons = {0: "", None: f"it took longer than {limit_s:.0f} s"}
     failed = reasons.get(code, f"it ended with {code}")
     return {
-        "rows": [row for row in map(json.loads, lines) if row.pop("part") == part],
+        "rows": [row for row in filter(None, map(as_row, lines)) if row.pop("part") == part],
         "seconds": round(time.monotonic() - began, 1),
         "failed": failed and ": ".join([failed, *said[-1:]]),
         "last_lines": said[-LAST_LINES:] if failed else [],
     }
+
+
+def as_row(line: str) -> dict[str, Any] | None:
+    """A line of the file of rows; None for one that was cut short as its writer was ended."""
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return row
 
 
 def run_limited(command: Sequence[str], ends_at: float, output: IO[bytes]) -> int | None:

@@ -80,13 +80,19 @@ def update_tables(rows: Sequence[Row]) -> Iterable[str]:
 
 
 def _grid(title: str, rows: Sequence[Row], written: Any) -> str:
-    columns = list(dict.fromkeys(f"{row['precision']}, {row['mode']}" for row in rows))
+    columns = list(dict.fromkeys(map(_column, rows)))
     cells: dict[str, dict[str, str]] = {}
     for row in rows:
         line = f"{row['network']}, {row['batch_size']} x {row['unroll_length']}"
-        cells.setdefault(line, {})[f"{row['precision']}, {row['mode']}"] = written(row)
+        cells.setdefault(line, {})[_column(row)] = written(row)
     lines = [[line, *(of.get(column, "") for column in columns)] for line, of in cells.items()]
     return table((title, *columns), lines)
+
+
+def _column(row: Row) -> str:
+    """How a case was computed; a GPU that could not record a graph went on without one."""
+    not_recorded = row["mode"] == "graph" and not row["is_graph"]
+    return f"{row['precision']}, {row['mode']}{', not recorded' if not_recorded else ''}"
 
 
 def pong_tables(rows: Sequence[Row]) -> Iterable[str]:

@@ -85,7 +85,9 @@ def updates(given: Plan) -> None:
     compared, pace = Comparison(), ON_GPU if given.on_gpu else SHORT
     loop: Loop | None = None
     failed: list[Case] = []
-    while waiting and given.left_s > 0:
+    longest_s = 0.0  # a case is not begun that might not end in time
+    while waiting and given.left_s > longest_s:
+        began = time.monotonic()
         case, seconds = waiting.popleft(), given.left_s / (len(waiting) + 1)
         changes = {"precision": case.precision, "learning_rate": 1e-4}
         changes |= {} if given.on_gpu else {"unroll_length": 2}
@@ -104,6 +106,7 @@ def updates(given: Plan) -> None:
         gc.collect()
         if given.on_gpu:
             torch.cuda.empty_cache()
+        longest_s = max(longest_s, time.monotonic() - began)
     if waiting:
         given.add({"left_out": [case._asdict() for case in waiting]})
     if failed:
