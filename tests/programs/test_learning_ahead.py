@@ -39,7 +39,7 @@ def test_a_run_one_update_ahead_is_stopped_resumed_and_finished_with_even_books(
     assert saved.facts["frames"] == result["frames"]
 
     # and it goes on until it has trained on as much as it should
-    goal = result["frames"] + 5000
+    goal = result["frames"] + 2000
     again = programs.shell(f"{options} --total-frames {goal} --resume", **variables)
     assert again.code(timeout_s=60) == 0, again.output
     for actor in actors:

@@ -115,25 +115,26 @@ def test_a_part_that_fails_or_takes_too_long_is_noted_and_keeps_its_rows(
     assert done["fails"]["failed"] == "it ended with 1: no luck"
     assert done["hangs"]["failed"].startswith("it took longer than 6 s")
     assert (done["works"]["failed"], done["works"]["last_lines"]) == ("", [])
-    assert (tmp_path / "kit.md").read_text().startswith("no tables could be made")
+    said = capsys.readouterr().out
+    assert (tmp_path / "kit.md").read_text() in said
 
     # and the kit says which failed
     assert not sound
-    assert capsys.readouterr().out.splitlines()[-1].startswith("error: failed: fails, hangs; ")
+    assert said.splitlines()[-1].startswith("error: failed: fails, hangs; ")
 
 
 def test_parts_share_the_time_that_is_left(bench: Any, tmp_path: Path) -> None:
     # given a kit that has as long as all parts take on a GPU, and one with half of that
     gpu_kit = bench("gpu_kit")
     names, machine = list(gpu_kit.PARTS), {"card": "H100"}
-    minutes = (time.monotonic() - gpu_kit.BEGAN) / 60 + 520 / 60
-    whole, half = (gpu_kit.Kit(tmp_path, machine, minutes - less / 60, ()) for less in (0, 260))
+    minutes = (time.monotonic() - gpu_kit.BEGAN) / 60 + 530 / 60
+    whole, half = (gpu_kit.Kit(tmp_path, machine, minutes - less / 60, ()) for less in (0, 265))
 
     # then each part has its own time, or half of it, and Pong what the others have left
     assert whole._limit_s(names) == pytest.approx(60, abs=1)
     assert half._limit_s(names) == pytest.approx(30, abs=1)
     assert whole._limit_s(["b"]) == 300
-    assert half._limit_s(["b"]) == pytest.approx(260, abs=1)
+    assert half._limit_s(["b"]) == pytest.approx(265, abs=1)
 
 
 def test_random_rows_are_rows_that_the_learner_would_take(bench: Any) -> None:
