@@ -25,6 +25,8 @@ COMMANDS = {
     "solve": "bench_solve.py",
     "learning": "bench_learning.py --threads 1 --json",
     "acting": "bench_acting.py --no-torch --json",
+    "feeding": "bench_feeding.py --cases atari:16,atari:64,atari:512,atari-fast,masked-cartpole,"
+    "cartpole-throughput --json",
     "actors": "bench_training.py --actors 1,2,4,8 --no-limits --json",
     "pixels": "bench_training.py --preset atari-fast --seconds 15 --json -- --num-actors 2 "
     "--envs-per-actor 8 --batch-size 16 --replay-share 0 --queue-blocks 4 --publish-interval-s 0",
@@ -42,6 +44,7 @@ TABLES = {
     "learning": (pages.learning_table, ("learning",)),
     "stages": (pages.stages_table, ("training",)),
     "acting": (pages.acting_table, ("acting",)),
+    "feeding": (pages.feeding_table, ("feeding",)),
     "pixels": (pages.pixels_table, ("pixels",)),
     "actors": (pages.actors_table, ("actors",)),
     "transport": (pages.transport_table, ("transport",)),

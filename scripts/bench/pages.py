@@ -19,6 +19,15 @@ PEERS = {
     "stable-baselines3": "Stable-Baselines3, A2C, one process",
     "rllib": "RLlib, IMPALA",
 }
+# The cases of the feeder's benchmark in the words of the page.
+FED = {
+    "atari:16": "Pong, blocks of 16 games",
+    "atari:64": "Pong, blocks of 64 games",
+    "atari:512": "Pong, blocks of 512 games",
+    "atari-fast": "Pong, blocks of 16 games, half of a batch replayed",
+    "masked-cartpole": "masked CartPole, 64 environments, LSTM",
+    "cartpole-throughput": "CartPole, 1,024 environments",
+}
 # The packages of those that have another name.
 PACKAGES = {"jax-loop-compiled": "jax", "jax-loop": "jax", "rllib": "ray"}
 
@@ -127,6 +136,21 @@ def acting_table(acting: Document) -> str:
         for case, of in acting["figures"].items()
     ]
     return table(("environments", "frames/s", "unroll, ms", "environment", "policy", "rest"), rows)
+
+
+def feeding_table(feeding: Document) -> str:
+    """What the feeder does with a step, on its thread, and its parts from memory."""
+    parts = ("unzip_us", "unpack_us", "copy_us", "replay_us")
+    rows = [
+        (
+            FED.get(case, case),
+            spread(of["feeder_us"]),
+            *(rounded(of[name]["median"]) if name in of else "" for name in parts),
+        )
+        for case, of in feeding["figures"].items()
+    ]
+    heads = ("us a step", "the feeder's thread", "unzip", "read and check, unzip included")
+    return table((*heads, "copy to batches", "replay memory"), rows)
 
 
 def actors_table(actors: Document) -> str:
