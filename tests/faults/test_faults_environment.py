@@ -191,7 +191,7 @@ def test_an_environment_that_hangs_ends_its_actor_with_a_code(
     assert "error: an environment hangs: a step of 2 environments is not done after 1 s" in (
         actor.output
     )
-    assert "if it is only slow, raise --step-timeout-s, or lower --envs-per-actor or" in actor.output
+    assert "only slow, raise --step-timeout-s, or lower --envs-per-actor or its own" in actor.output
     check_the_list(redis_url, run_name, stage)
 
 
