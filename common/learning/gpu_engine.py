@@ -144,13 +144,13 @@ class GpuEngine(TorchState):
         update = self._spare.pop() if self._spare else Pending(self.device)
         self._learning_rate.fill_(rates.learning_rate)
         self._entropy_cost.fill_(rates.entropy_cost)
+        if staged is not None:
+            self._record_if_due(staged)
+        update.stages.begin()
         if staged is None:
-            update.stages.begin()
             self._compute(moved(rows, self.device), update.stages.end)
         else:
             staged.arrived.follow()
-            self._record_if_due(staged.on_device)
-            update.stages.begin()
             self._compute_whole(staged.on_device, update.stages.end)
         update.fetch(self._figures)
         return functools.partial(self._result, update)
@@ -201,13 +201,14 @@ class GpuEngine(TorchState):
         self._graph.compute()
         end_stage("graph_s")
 
-    def _record_if_due(self, like: Piece) -> None:
-        """Records an update of bytes that lie like these, after the first ones; tries it once."""
+    def _record_if_due(self, staged: Place) -> None:
+        """Records an update of a batch like this one, after the first ones; tries it once."""
         if self._capture is None or self._until_graph > 0:
             return
         capture, self._capture = self._capture, None
         try:
-            piece = like.copy()
+            staged.arrived.follow()
+            piece = staged.on_device.copy()
             with fastest_methods():
                 compute = capture(lambda: self._compute(piece.tensors, lambda _: None))
             self._graph = Graph(piece, compute)
