@@ -17,7 +17,7 @@ from impala_redis.common.learning.engine import AVERAGED_UPDATES
 from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.numpy_engine import NumpyEngine
-from impala_redis.common.learning.torch_engine import TorchEngine
+from impala_redis.common.learning.torch_engine import TorchEngine, TorchState
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec
@@ -66,6 +66,10 @@ def test_all_else_is_computed_by_torch_and_numpy_is_refused_with_the_reason(name
         make_engine("numpy", "cpu", 1, spec, config)
 
 
+def test_a_cpu_computes_in_float32_where_tf32_is_asked_for() -> None:
+    assert isinstance(made("auto", config=config_of(precision="tf32")), NumpyEngine)
+
+
 def test_numpy_is_refused_for_a_gpu() -> None:
     with pytest.raises(ConfigError, match="asks for a GPU"):
         made("numpy", "cuda")
@@ -91,7 +95,7 @@ def test_torch_is_asked_for_a_gpu_only_for_a_large_network_where_one_may_be(
 
     # then
     assert isinstance(without, NumpyEngine)
-    assert isinstance(with_one, TorchEngine)
+    assert isinstance(with_one, TorchState)
     assert isinstance(small, NumpyEngine)
     assert isinstance(on_cpu, NumpyEngine)
 

@@ -91,11 +91,14 @@ def test_it_learns_what_the_engine_of_a_cpu_learns(name: str, device: str, way: 
 
     # when: the last batch but one is refused
     for number, batch in enumerate(batches_of(spec, kind, 6, bad=4)):
+        mean = learner.engine.averaged()
         found = figures_after(learner, placed(learner, batch))
         expected = figures_after(on_cpu, batch)
 
         # then
         assert_same_figures(found, expected, kind)
+        moved = (learner.engine.averaged() != mean).any()
+        assert moved == np.isfinite(expected["grad_norm"])
         graph = capture is not None and number >= UPDATES_BEFORE_GRAPH
         assert ("graph_s" in found, "forward_s" in found) == (graph, not graph)
         assert all(value > 0 for figure, value in found.items() if figure.endswith("_s"))

@@ -163,20 +163,34 @@ def test_a_container_that_starts_again_goes_on_with_its_run(
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (("--engine", "numpy", "--lstm-size", "8"), "use --engine auto or torch\n"),
+        (("--device", "cuda"), "use --device cpu, or install a CUDA build\n"),
+    ],
+)
 def test_an_engine_that_cannot_compute_the_run_is_refused_before_the_run_is_taken_over(
-    programs: Programs, redis_url: str, run_name: str, raw: redis.Redis
+    programs: Programs,
+    redis_url: str,
+    run_name: str,
+    raw: redis.Redis,
+    options: tuple[str, ...],
+    remedy: str,
 ) -> None:
     # given a learner that trains
     lock = f"impala:{{{run_name}}}:lock"
     raw.set(lock, "there:1#first", px=100_000)
 
-    # when somebody wants to take the run over, with an engine that cannot compute it
+    # when somebody wants to take the run over, with an engine that cannot compute it, or on a GPU
+    # where none is seen
     code, output = programs.run(
         *("impala-learner", "--preset", "cartpole", "--run", run_name, "--run-dir", "run"),
-        *("--redis-url", redis_url, "--take-over", "--engine", "numpy", "--lstm-size", "8"),
+        *("--redis-url", redis_url, "--take-over", *options),
+        CUDA_VISIBLE_DEVICES="",
     )
 
     # then that one keeps it
     assert code == 2, output
-    assert output.endswith("use --engine auto or torch\n")
+    assert output.endswith(remedy)
     assert raw.get(lock) == b"there:1#first"
