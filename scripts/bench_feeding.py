@@ -53,7 +53,7 @@ WALLS, SIZES = ("beside idle", "beside busy"), ("wire", "unpacked")
 # Each run of a feeder lets so many batches pass before it measures, and measures as many at least.
 PASSED = 4
 SPINS = 1000  # turns of an empty loop, some 20 us, between two looks for a batch
-# Of the thread that reads it: nanoseconds that it ran, and that it was ready to and had no core.
+# What a thread reads of itself here: nanoseconds that it ran, and that it had no core to run on.
 SCHEDULED = Path("/proc/thread-self/schedstat")
 Call = Callable[[], object]
 

@@ -118,6 +118,17 @@ def raw(redis_server: OpenServer) -> Iterator[redis.Redis]:
     client.close()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small layers take longer in several threads of torch, which wait for each other."""
+    import torch  # late: most tests do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def warm_parent(request: pytest.FixtureRequest) -> Iterator[WarmParent | None]:
     """Forks the programs of this session; None with --cold."""

@@ -1,6 +1,6 @@
 """A policy on a device plays what those on the host play: held to them step by step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from small_networks import (
     some_actions,
     some_observations,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 T, N = 5, 6
@@ -54,15 +56,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 Make = Callable[[RunSpec, np.random.Generator], Policy]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Layers as small as these take longer in several threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Scenes:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from math import prod
 from typing import Any, NamedTuple
 
@@ -30,6 +29,8 @@ from small_networks import (
     some_actions,
     some_observations,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RGB = ObservationSpec((72, 96, 3), "uint8", scale=(255,))
 GREY = ObservationSpec((36, 37), "uint8", scale=(255,))
@@ -63,15 +64,6 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "the last step": {"extra_inputs": "last_action_reward"},
     "an LSTM and the last step": {"lstm_size": 6, "extra_inputs": "last_action_reward"},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Layers as small as these take longer in several threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def spec_of(sight: str, memory: str, kind: str = "one choice", frame_stack: int = 1) -> RunSpec:
