@@ -46,8 +46,8 @@ PARTS = {
     "tests": Part("gpu_tests", 60, 60, 30, 60),
     "a": Part("updates", 140, 200, 40, 80),
     "c": Part("throughput", 45, 60, 40, 80),
-    "d": Part("acting", 95, 150, 50, 80),
-    "b": Part("pong", 190, 300, 30, 60),
+    "d": Part("acting", 110, 160, 50, 80),
+    "b": Part("pong", 175, 300, 30, 60),
 }
 
 

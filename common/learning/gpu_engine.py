@@ -99,10 +99,7 @@ class GpuEngine(TorchState):
 
         Raises DeviceFull.
         """
-        super().__init__(spec)
-        self._begin(config, device)
-        self._have(BranchFreeOptimizer(self._parameters.items(), config.optimizer))
-        self.where = f"{device}, by torch"
+        super().__init__(spec, config, device, BranchFreeOptimizer)
         if device.type == "cuda":
             self.where = f"{device} ({torch.cuda.get_device_name(device)}), by torch"
         self._learning_rate, self._entropy_cost = torch.zeros(2, device=device)

@@ -30,7 +30,7 @@ from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
 from impala_redis.common.learning.torch_inputs import Inputs, inputs_of, moved
 from impala_redis.common.learning.torch_optimizer import Optimizer
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
-from impala_redis.common.networks.network import Network, NetworkOutput, make_network
+from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
@@ -45,22 +45,24 @@ class Outcome(NamedTuple):
 class TorchState(Engine):
     """The network, the optimizer's state and the loss, in torch on any device."""
 
-    device: torch.device
-    network: Network
     _optimizer: Optimizer | BranchFreeOptimizer
 
-    def _begin(self, config: Config, device: torch.device) -> None:
-        """A fresh network on the device."""
+    def __init__(
+        self,
+        spec: RunSpec,
+        config: Config,
+        device: torch.device,
+        make_optimizer: type[Optimizer] | type[BranchFreeOptimizer],
+    ) -> None:
+        """A fresh network on the device, and its optimizer."""
+        super().__init__(spec)
         torch.manual_seed(config.training.seed)
         round_factors(config.training.precision == "tf32")  # "float32" means it
-        self.device = device
-        self.network = make_network(self.spec, config.training.seed).to(device)
+        self.device, self.where = device, f"{device}, by torch"
+        self.network = make_network(spec, config.training.seed).to(device)
         self._config = config
         self._parameters = dict(self.network.named_parameters())
-
-    def _have(self, optimizer: Optimizer | BranchFreeOptimizer) -> None:
-        """Takes the optimizer, which has the parameters."""
-        self._optimizer = optimizer
+        self._optimizer = optimizer = make_optimizer(self._parameters.items(), config.optimizer)
         self.layout = [
             (name, optimizer.parts[name], tuple(p.shape)) for name, p in self._parameters.items()
         ]
@@ -129,13 +131,11 @@ class TorchState(Engine):
 class TorchEngine(TorchState):
     """Computes in torch on a CPU, which has done each thing when the call for it returns."""
 
+    _optimizer: Optimizer
+
     def __init__(self, spec: RunSpec, config: Config) -> None:
         """A fresh network."""
-        super().__init__(spec)
-        self.where = "cpu, by torch"
-        self._begin(config, torch.device("cpu"))
-        self._optimizer: Optimizer
-        self._have(Optimizer(self._parameters.items(), config.optimizer))
+        super().__init__(spec, config, torch.device("cpu"), Optimizer)
 
     def step(self, rows: Trajectory, rates: Rates) -> Step:
         """Takes one step on a batch of any number of columns."""
