@@ -15,6 +15,7 @@ class ImpalaError(Exception):
     """The base of all errors that the programs report, with the exit code of its kind."""
 
     exit_code = 1
+    frames: str = ""  # the traceback of the user's own code, where that raised the error
 
 
 class ConfigError(ImpalaError):
@@ -27,7 +28,6 @@ class UnsupportedEnvironment(ImpalaError):
     """The environment is unknown or not installed, or its spaces are not supported."""
 
     exit_code = 3
-    frames: str = ""  # the traceback of the environment's own code, where that raised the error
 
 
 class EnvironmentFailed(UnsupportedEnvironment):

@@ -41,9 +41,9 @@ from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.networks.network import make_network
 from impala_redis.common.run.config import find_setting
-from impala_redis.common.run.env_id import module_of
 from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.settings.env_id import module_of
 from impala_redis.workers.options import CONTEXT
 from impala_redis.workers.outfit import Outfit
 

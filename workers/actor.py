@@ -177,7 +177,7 @@ class ActorProgram:
                 continue
             weights = courier.weights.take()
             if weights is not None:
-                actor.policy.load(*weights)
+                actor.policy.load(weights.version, weights.weights)
             try:
                 with self._watchdog.watching(pace):
                     block = actor.unroll()
@@ -202,7 +202,7 @@ class ActorProgram:
         )
         self._last_beat = (time.monotonic(), actor.frames)
         courier.start(run.weights)
-        actor.policy.load(*run.weights)
+        actor.policy.load(run.weights.version, run.weights.weights)
         log.info(
             "joined %s: %d x %s, weights version %d, the environments' seeds begin at %d",
             *(self._link.run, self._outfit.num_envs(spec), spec.env),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from impala_redis.common.run.settings import MAX_ENVS
+from impala_redis.common.settings.declaring import MAX_ENVS
 from impala_redis.workers.command import Amount
 from impala_redis.workers.options import MOST_THREADS, Function, option, shared
 from impala_redis.workers.watchdog import STEP_TIMEOUT_S

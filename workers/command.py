@@ -7,7 +7,7 @@ import click
 
 from impala_redis import __version__
 from impala_redis.common.run.config import settings
-from impala_redis.common.run.field_names import our_name
+from impala_redis.common.settings.field_names import our_name
 from impala_redis.workers import saying, stopping
 
 

@@ -15,7 +15,6 @@ from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.weights import unpack_reply
 from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.envs import video
-from impala_redis.common.envs.user_module import check_module
 from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     CheckpointError,
@@ -30,6 +29,7 @@ from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.monitor import MonitorLink
+from impala_redis.common.user_code.modules import check_module
 from impala_redis.workers import process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
@@ -105,7 +105,7 @@ def main(
             spec, weights = from_live_run(redis_url, run_name(run))
         check_module(spec.env, env_module)
         policy = make_policy(spec, np.random.default_rng([seed, 1]))
-        policy.load(*weights)
+        policy.load(weights.version, weights.weights)
         settings = PlaySettings(greedy, max_steps, seed)
         videos: list[Path] = []
         if video_directory is None:
@@ -155,11 +155,13 @@ def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
     spec = read_saved_spec(saved.facts, saved.path)
     weights = {}
     kind = "averaged" if saved.has_averaged else "model"
-    for name, shape in spec.parameter_shapes().items():
-        tensor = saved.tensors.get(f"{kind}.{name}")
+    kinds = dict.fromkeys(spec.parameter_shapes(), kind)
+    for name, shape in spec.weight_shapes().items():
+        saved_as = f"{kinds.get(name, 'model')}.{name}"  # statistics have no mean
+        tensor = saved.tensors.get(saved_as)
         if tensor is None or tensor.shape != shape:
             raise CheckpointError(
-                f"{printable(saved.path)} has no {kind}.{name} of shape {list(shape)}"
+                f"{printable(saved.path)} has no {saved_as} of shape {list(shape)}"
             )
         weights[name] = tensor.astype(np.float32)
     return spec, VersionedWeights(saved.facts.get("version", 0), weights)

@@ -42,8 +42,8 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> tuple[RunSpec, Checkpoi
     """
     plan.directory.prepare("learner", resume)
     wanted = plan.config.environment
-    observation, action = probing.spaces_of(wanted.env, wanted.frame_stack, stop)
-    spec = make_spec(plan.run, plan.config, observation, action)
+    found = probing.spaces_of(wanted.env, wanted.frame_stack, stop)
+    spec = make_spec(plan.run, plan.config, *found)
     try:
         RunSpec.from_json(spec.to_json())  # this is how actors read it
         spec.parameter_shapes()

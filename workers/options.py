@@ -43,8 +43,8 @@ def option(
       details: what else `click.option` takes.
     """
     spellings = [f"--{name}/--{off}"] if off else [f"--{name}"]
-    if "-" in name and not off:
-        spellings.append(f"--{name.replace('-', '_')}")
+    if "-" in name:
+        spellings.append(spellings[0].replace("-", "_").replace("__", "--"))
     if parameter is not None:  # else click derives the variable's name from the parameter's
         spellings.append(parameter)
         details["envvar"] = f"IMPALA_{name.replace('-', '_').upper()}"

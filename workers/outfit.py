@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.unroll import Actor
-from impala_redis.common.envs.user_module import check_module
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.user_code.modules import check_module
 from impala_redis.workers import process
 
 

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from impala_redis.common.envs.vector import VectorEnvironment, is_known
 from impala_redis.common.errors import EXIT_INTERRUPTED, UnsupportedEnvironment
@@ -35,7 +35,13 @@ POLL_S = 0.02
 MOST_ANSWER_BYTES = 1_000_000
 _FORGED = "its code has written to a descriptor of ours, which was to tell the spaces"
 
-Spaces = tuple[ObservationSpec, ActionSpec]
+
+class Spaces(NamedTuple):
+    """The spaces of an environment: how observations and actions travel, and Gymnasium's own."""
+
+    observation: ObservationSpec
+    action: ActionSpec
+    text: str  # of Gymnasium's (`common.encoding.space_text`)
 
 
 def spaces_of(env_id: str, frame_stack: int, stop: stopping.StopFlag) -> Spaces:
@@ -46,7 +52,7 @@ def spaces_of(env_id: str, frame_stack: int, stop: stopping.StopFlag) -> Spaces:
     if is_known(env_id):
         environment = VectorEnvironment(env_id, 1, frame_stack=frame_stack)
         environment.close()
-        return environment.observation, environment.action
+        return Spaces(environment.observation, environment.action, environment.spaces)
     answers, writes = os.pipe()
     try:
         probe = subprocess.Popen(
@@ -107,9 +113,13 @@ def _read(env_id: str, answer: dict[str, Any]) -> Spaces:
         error = UnsupportedEnvironment(str(answer["error"]))
         error.frames = str(answer.get("frames", ""))
         raise error
-    if not {"observation", "action"} <= answer.keys():
+    if not {"observation", "action", "spaces"} <= answer.keys():
         raise UnsupportedEnvironment(f"{env_id} cannot be made: {_FORGED}")
-    return observation_from(answer["observation"]), action_from(answer["action"])
+    return Spaces(
+        observation_from(answer["observation"]),
+        action_from(answer["action"]),
+        str(answer["spaces"]),
+    )
 
 
 def _how_it_ended(probe: "subprocess.Popen[bytes]") -> str:
@@ -142,6 +152,7 @@ def main() -> None:
         answer = {
             "observation": dataclasses.asdict(environment.observation),
             "action": dataclasses.asdict(environment.action),
+            "spaces": environment.spaces,
         }
     except UnsupportedEnvironment as error:
         answer = {"error": str(error), "frames": error.frames}

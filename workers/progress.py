@@ -20,18 +20,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from impala_redis.common.envs.user_module import as_typed
 from impala_redis.common.errors import EXIT_INTERRUPTED
 from impala_redis.common.files import open_to_read
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.refusals import in_words
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.env_id import module_of
 from impala_redis.common.server.address import cli_command, without_password
+from impala_redis.common.settings.env_id import module_of
 from impala_redis.common.transport.diagnosis import Situation, binding_stage
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.situation import work_of
+from impala_redis.common.user_code.modules import as_typed
 from impala_redis.workers import saying
 
 PLAIN_LINE_INTERVAL_S = 2.0

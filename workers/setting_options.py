@@ -7,7 +7,7 @@ import click
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.config import Config, settings
-from impala_redis.common.run.settings import Setting
+from impala_redis.common.settings.declaring import Setting
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import Function, option
 
@@ -24,14 +24,16 @@ class SettingType(click.ParamType[Any]):
         """What --help shows in place of the value."""
         if self.setting.choices:
             return f"[{'|'.join(self.setting.choices)}]"
+        if self.setting.is_object:
+            return "JSON"
         return self.name.upper() + ("|none" if self.setting.optional else "")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The checked value ("none" stays a word: None means not given)."""
         try:
             parsed = self._parsed(value)
-            self.setting.check(parsed)
-            return parsed
+            checked = self.setting.check(parsed)
+            return checked if self.setting.is_object else parsed
         except (ConfigError, ValueError) as error:
             self.fail(str(error) if isinstance(error, ConfigError) else self._refusal(value), param)
 
@@ -74,29 +76,51 @@ def every_setting(function: Function) -> Function:
     @functools.wraps(function)
     def with_overrides(**options: Any) -> Any:
         given = {s.key: options.pop(f"setting_{s.key}") for s in settings()}
-        overrides = {key: value for key, value in given.items() if value is not None}
-        return function(**options, overrides=overrides)
+        overrides = {key: value for key, value in given.items() if value not in (None, ())}
+        return function(**options, overrides=overrides | _joined(overrides))
 
     decorated: Function = with_overrides
     for setting in reversed(settings()):
         decorated = option(
             setting.key.replace("_", "-"),
             parameter=f"setting_{setting.key}",
-            type=SettingType(setting),
-            default=None,
             show_default=shown(setting.default),
             help=setting.help,
+            **_form(setting),
         )(decorated)
     return decorated
 
 
+def _form(setting: Setting) -> dict[str, Any]:
+    """How click reads a setting: a switch, a value, or several."""
+    if setting.kind is bool:
+        return {"off": f"no-{setting.key.replace('_', '-')}", "type": bool, "default": None}
+    return {"type": SettingType(setting), "default": None, "multiple": setting.repeatable}
+
+
+def _joined(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The items of options that were given several times, as one list for each."""
+    return {
+        setting.key: [item for given in overrides[setting.key] for item in given]
+        for setting in settings()
+        if setting.repeatable and setting.key in overrides
+    }
+
+
 def as_arguments(config: Config) -> list[str]:
     """Every setting as command-line arguments, to hand a config to another program."""
-    return [f"--{key.replace('_', '-')}={shown(value)}" for key, value in config.values().items()]
+    return [
+        f"--{'' if value else 'no-'}{key.replace('_', '-')}"
+        if isinstance(value, bool)
+        else f"--{key.replace('_', '-')}={shown(value)}"
+        for key, value in config.values().items()
+    ]
 
 
 def shown(value: Any) -> str:
     """A setting's value as one would type it."""
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

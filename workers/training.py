@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from impala_redis.common.envs.user_module import as_typed
 from impala_redis.common.errors import printable
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.feeding.delay import Delay
@@ -16,9 +15,10 @@ from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Arrivals
 from impala_redis.common.learning.learner import Learner, Updated
 from impala_redis.common.records.figures import shown_return
-from impala_redis.common.run.env_id import module_of
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
+from impala_redis.common.settings.env_id import module_of
+from impala_redis.common.user_code.modules import as_typed
 from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook
 

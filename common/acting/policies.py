@@ -4,7 +4,7 @@ import numpy as np
 
 from impala_redis.common.acting.numpy_policy import MlpPolicy
 from impala_redis.common.acting.policy import Policy
-from impala_redis.common.run.architecture import NETWORKS
+from impala_redis.common.run.kinds import NETWORKS
 from impala_redis.common.run.spec import RunSpec
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from impala_redis.common.blocks import ends
 from impala_redis.common.blocks.trajectory import NO_INFOS, Episode, Trajectory
 from impala_redis.common.errors import MessageRefused
-from impala_redis.common.run.settings import MAX_INFOS, MAX_NAME
+from impala_redis.common.settings.declaring import MAX_INFOS, MAX_NAME
 
 MAX_NUMBERS = 4096  # K x I: a block of many one-step episodes would hold little else
 # What the list of names takes in a header, at most: a character has up to 4 bytes.

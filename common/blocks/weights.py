@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Every parameter by its name, in the order of `NetworkSpec.parameter_shapes`.
+# Every parameter and statistic by its name, in the order of `NetworkSpec.weight_shapes`.
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -37,3 +37,4 @@ class VersionedWeights(NamedTuple):
 
     version: int
     weights: Weights
+    progress: float = 0.0  # the share of the training that was done, 0 .. 1

@@ -21,7 +21,7 @@ that ended in it: float32 returns [K], int32 lengths [K], int32 columns [K] and 
 [K, I]. The header lists the I names of the infos; NaN stands where an episode has none of that
 name. All of the body is one Zstandard frame if the header says so. The body of weights has the
 spec's parameters in its order, in the spec's `weights_dtype`; a bfloat16 is the upper half of a
-float32.
+float32. Behind them are the statistics in their order, float32.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import msgpack
@@ -36,12 +37,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.blocks import bodies, compression, episodes
+from impala_redis.common.blocks.bfloat16 import rounded, widened
 from impala_redis.common.blocks.checks import fit_part
 from impala_redis.common.blocks.trajectory import Block, Origin, Trajectory, layout
 from impala_redis.common.blocks.weights import VersionedWeights, Weights
-from impala_redis.common.errors import MessageRefused, NotFinite
-from impala_redis.common.run.settings import MAX_ENVS, MAX_INFOS, is_name
+from impala_redis.common.errors import MessageRefused
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
+from impala_redis.common.settings.declaring import MAX_ENVS, MAX_INFOS, is_name
 
 # Gives the place of the observations of a block of so many columns; None where there is none.
 Room = Callable[[int], NDArray[Any] | None]
@@ -51,9 +53,6 @@ BLOCK, WEIGHTS = 1, 2
 PREFIX = struct.Struct("<4sHHIQI")
 MAX_HEADER_BYTES = 65_536
 MAX_SEQUENCE = 2**53  # the largest that a server-side function counts exactly
-# The bits, without the sign, of the smallest float32 that bfloat16 would round to an infinity.
-# Larger bits would become one, too, or are infinities and NaNs already.
-TOO_LARGE_FOR_BFLOAT16 = 0x7F7F_8000
 
 _LIMITS = {
     "raw": False,
@@ -139,32 +138,42 @@ def _block(header: dict[str, Any], body: memoryview, spec: RunSpec, room: Room |
     )
 
 
-def pack_weights(weights: Weights, version: int, spec: RunSpec) -> bytes:
+def pack_weights(weights: Weights, version: int, spec: RunSpec, progress: float = 0.0) -> bytes:
     """The message with a network's parameters, in the spec's order and `weights_dtype`.
+
+    Statistics follow, always as float32. `progress` is the share of the training that is done.
 
     Raises NotFinite: a parameter has no finite bfloat16. Float32 is checked by the reader.
     """
-    header = {"spec": spec.fingerprint, "version": version}
+    header = {"spec": spec.fingerprint, "version": version, "progress": float(progress)}
     tensors: list[NDArray[Any]] = [
         np.asarray(weights[name], "<f4") for name in spec.parameter_shapes()
     ]
     if spec.weights_dtype == "bfloat16":
-        tensors = [_rounded(np.concatenate([tensor.reshape(-1) for tensor in tensors]))]
+        tensors = [rounded(np.concatenate([tensor.reshape(-1) for tensor in tensors]))]
+    tensors += [np.asarray(weights[name], "<f4") for name in spec.statistic_shapes()]
     return _pack(WEIGHTS, header, tensors)
 
 
 def unpack_weights(message: bytes, spec: RunSpec) -> VersionedWeights:
-    """The version and the float32 parameters in `message`, read-only. Raises MessageRefused."""
+    """The version and the float32 arrays in `message`, read-only. Raises MessageRefused."""
     header, body = _unpack(message, WEIGHTS, spec)
-    shapes = spec.parameter_shapes()
+    shapes = spec.weight_shapes()
     if spec.weights_dtype == "bfloat16":
-        (halves,) = bodies.split(body, [("uint16", (spec.num_parameters,))])
-        body = _widened(halves).view(np.uint8).data.toreadonly()
+        num_statistics = sum(map(prod, spec.statistic_shapes().values()))
+        halves, statistics = bodies.split(
+            body, [("uint16", (spec.num_parameters,)), ("float32", (num_statistics,))]
+        )
+        whole = np.concatenate([widened(halves), statistics])
+        body = whole.view(np.uint8).data.toreadonly()
     tensors = bodies.split(body, [("float32", shape) for shape in shapes.values()])
     if not np.isfinite(np.frombuffer(body, "<f4")).all():
         raise MessageRefused("nonfinite", "the weights hold a NaN or an infinity")
-    version = _count(header, "version", 0, MAX_SEQUENCE)
-    return VersionedWeights(version, dict(zip(shapes, tensors, strict=True)))
+    return VersionedWeights(
+        _count(header, "version", 0, MAX_SEQUENCE),
+        dict(zip(shapes, tensors, strict=True)),
+        _share(header, "progress"),
+    )
 
 
 def block_nbytes(spec: RunSpec, num_envs: int) -> int:
@@ -179,30 +188,8 @@ def block_nbytes(spec: RunSpec, num_envs: int) -> int:
 def weights_nbytes(spec: RunSpec) -> int:
     """An upper bound of the message with the run's weights, in bytes."""
     each = 2 if spec.weights_dtype == "bfloat16" else 4
-    return PREFIX.size + 1024 + each * spec.num_parameters
-
-
-def _rounded(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The bits of each value's nearest bfloat16, ties to even. Raises NotFinite."""
-    bits = values.view("<u4")
-    if (bits & 0x7FFF_FFFF).max(initial=0) >= TOO_LARGE_FOR_BFLOAT16:
-        raise NotFinite(
-            "the network's weights are too large for bfloat16, or not finite; lower "
-            "--learning-rate, then go on from the last checkpoint with --resume"
-        )
-    rounded = bits >> 16
-    rounded &= 1  # an odd last bit: a tie goes up
-    rounded += 0x7FFF
-    rounded += bits
-    rounded >>= 16
-    return rounded.astype("<u2")
-
-
-def _widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The float32 values of these bits of bfloat16, exactly."""
-    bits = halves.astype("<u4")
-    bits <<= 16
-    return bits.view("<f4")
+    statistics = 4 * sum(map(prod, spec.statistic_shapes().values()))
+    return PREFIX.size + 1024 + each * spec.num_parameters + statistics
 
 
 def _pack(
@@ -273,6 +260,13 @@ def _seconds(header: dict[str, Any], name: str) -> float:
     value = header.get(name)
     if not isinstance(value, float) or not 0 <= value < float("inf"):
         raise MessageRefused("schema", f"the header's {name} is not a time")
+    return value
+
+
+def _share(header: dict[str, Any], name: str) -> float:
+    value = header.get(name)
+    if not isinstance(value, float) or not 0 <= value <= 1:
+        raise MessageRefused("schema", f"the header's {name} is not in 0 .. 1")
     return value
 
 

@@ -29,7 +29,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.env_id import module_of, name_of
+from impala_redis.common.settings.env_id import module_of, name_of
 
 Frames = NDArray[np.uint8]  # [N, 84, 84]
 

@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium import spaces
 
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.env_id import name_of
+from impala_redis.common.settings.env_id import name_of
 
 log = logging.getLogger(__name__)
 

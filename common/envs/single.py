@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from impala_redis.common.envs.fitting import fitted
+from impala_redis.common.encoding.fitting import fitted
 from impala_redis.common.errors import UnsupportedEnvironment, printable
-from impala_redis.common.run.settings import MAX_INFOS, MAX_NAME
+from impala_redis.common.settings.declaring import MAX_INFOS, MAX_NAME
 
 # An environment puts numbers for its user under this key; others are asked for by --info-keys.
 EPISODE_INFO = "episode_info"

@@ -17,20 +17,20 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
+from impala_redis.common.encoding.actions import ActionDecoder, action_spec
+from impala_redis.common.encoding.fitting import Array
+from impala_redis.common.encoding.observations import Encoder, observation_spec
+from impala_redis.common.encoding.space_text import text_of
 from impala_redis.common.envs import (
     atari,
     corridor,
-    failures,
     gridworld,
     masked_cartpole,
-    user_module,
 )
-from impala_redis.common.envs.actions import ActionDecoder, action_spec
-from impala_redis.common.envs.fitting import Array
-from impala_redis.common.envs.observations import Encoder, observation_spec
 from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.env_id import module_of, name_of
+from impala_redis.common.settings.env_id import module_of, name_of
+from impala_redis.common.user_code import failures, modules
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class VectorEnvironment:
 
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
         """
-        env_id = user_module.make_findable(env_id)
+        env_id = modules.make_findable(env_id)
         self._env_id, self._info_keys = env_id, info_keys
         self._resetting = failures.Named(env_id, "reset")
         self._stepping = failures.Named(env_id, "step")
@@ -92,6 +92,7 @@ class VectorEnvironment:
         observations, actions = self._env.single_observation_space, self._env.single_action_space
         self.observation = observation_spec(env_id, observations, frame_stack)
         self.action = action_spec(env_id, actions)
+        self.spaces = text_of(observations, actions)
         self._encoder = Encoder(observations, self.observation, num_envs)
         self._decoder = ActionDecoder(actions)
         # Only our own infos tell of it: in others the same key may mean something else.

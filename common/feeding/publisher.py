@@ -187,7 +187,7 @@ class Publisher:
                 self._changed.wait(max(0.0, deadline - time.monotonic()))
 
     def _publish(self, new: VersionedWeights) -> None:
-        message = wire.pack_weights(new.weights, new.version, self._spec)
+        message = wire.pack_weights(new.weights, new.version, self._spec, new.progress)
         others = self._link.publish(new.version, message)
         self._written_at = time.monotonic()
         if others is not None and self._written_at >= self._others_due:

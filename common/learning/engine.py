@@ -92,6 +92,14 @@ class Engine(ABC):
         flat = self.flat()
         return lambda: flat
 
+    def statistics(self) -> Arrays:
+        """Copies of what an update changes in the network without a gradient, on the host."""
+        return {}
+
+    def load_statistics(self, statistics: Arrays) -> None:
+        """Takes over those of another engine; all of them fit."""
+        assert not statistics, "this engine keeps none"
+
     def memory_bytes(self) -> int | None:
         """How much of a GPU's memory torch holds, in bytes; None on a CPU."""
         return None

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.engine import Engine
-from impala_redis.common.run.architecture import NETWORKS
 from impala_redis.common.run.config import Config
+from impala_redis.common.run.kinds import NETWORKS
 from impala_redis.common.run.spec import RunSpec
 
 # With more parameters a GPU may be worth its launches, so torch is asked whether there is one.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from impala_redis.common.learning.torch_optimizer import FlatState
-from impala_redis.common.run.config import OptimizerSettings
+from impala_redis.common.run.groups import OptimizerSettings
 
 
 class BranchFreeOptimizer(FlatState):

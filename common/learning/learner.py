@@ -146,19 +146,27 @@ class Learner:
         return {"frames": self.frames, "updates": self.updates, "device_s": self.device_s}
 
     def weights(self) -> Weights:
-        """A copy of the network's parameters on the host.
+        """A copy of the network's parameters on the host, and of the statistics behind them.
 
         Raises NotFinite: such weights must reach neither actors nor a checkpoint.
         """
-        return self._finite(self.engine.flat())
+        return {**self._finite(self.engine.flat()), **self._statistics()}
 
     def versioned_weights(self) -> VersionedWeights:
         """Such a copy with its version, to publish; it may still be on its way from a GPU.
 
         Whoever looks at it first waits, and gets NotFinite raised if it is not.
         """
-        arriving = self.engine.begin_flat()
-        return VersionedWeights(self.version, ArrivingWeights(lambda: self._finite(arriving())))
+        arriving, statistics = self.engine.begin_flat(), self._statistics()
+        return VersionedWeights(
+            self.version,
+            ArrivingWeights(lambda: {**self._finite(arriving()), **statistics}),
+            min(self.frames / self._config.training.total_frames, 1.0),
+        )
+
+    def _statistics(self) -> Arrays:
+        """Copies of all that travels and is no parameter, by `NetworkSpec.statistic_shapes`."""
+        return self.engine.statistics()
 
     def _finite(self, flat: Floats) -> Weights:
         """The parameters by name. Raises NotFinite."""
@@ -200,10 +208,12 @@ class Learner:
         if checkpoint.has_averaged:
             averaged = _fitting(checkpoint, "averaged", shapes)
         slots = {name: array.shape for name, array in self.engine.slots().items()}
+        statistics = _fitting(checkpoint, "model", self.engine.spec.statistic_shapes())
         facts = checkpoint.facts
         optimizer = _fitting(checkpoint, "optimizer", slots)
         try:
             self.engine.load(parameters, averaged, optimizer, facts["optimizer_steps"])
+            self.engine.load_statistics(statistics)
             if (random_state := checkpoint.tensors["rng.torch"]).dtype != np.uint8:
                 raise TypeError("rng.torch")
             self.engine.random_state = np.asarray(random_state, np.uint8)

@@ -18,7 +18,7 @@ from impala_redis.common.mlp.loss import LossRows, Sums, Weighting, impala_loss,
 from impala_redis.common.mlp.network import PlainNetwork
 from impala_redis.common.mlp.parameters import Layout, views, zeros
 from impala_redis.common.mlp.products import Products
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 from impala_redis.common.run.spec import RunSpec
 
 Floats = NDArray[np.float32]

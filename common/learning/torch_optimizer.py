@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from impala_redis.common.run.config import OptimizerSettings
+from impala_redis.common.run.groups import OptimizerSettings
 
 # A parameter begins at a multiple of this many floats, as a GPU's faster kernels (cublasLt) need.
 ALIGNMENT = 16

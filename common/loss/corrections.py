@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 from impala_redis.common.vtrace import VTraceReturns, clip, from_importance_weights
 
 EPSILON = 1e-6

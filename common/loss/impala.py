@@ -14,7 +14,7 @@ from impala_redis.common.loss.corrections import (
     whole_returns,
 )
 from impala_redis.common.loss.distributions import ActionStatistics, evaluate_actions
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 from impala_redis.common.run.spaces import ActionSpec
 
 # A ratio pi/mu of densities may be larger than any float; e^20 is far beyond every sensible clip,

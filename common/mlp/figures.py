@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.mlp.loss import Sums, Weighting
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from impala_redis.common.mlp.actions import Actions
 from impala_redis.common.mlp.targets import Returns, corrected_returns, whole_returns
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.mlp.parameters import Layout, views, zeros
-from impala_redis.common.run.config import OptimizerSettings
+from impala_redis.common.run.groups import OptimizerSettings
 
 Floats = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 
 Floats = NDArray[np.float32]
 

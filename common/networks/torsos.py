@@ -12,13 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from impala_redis.common.run.architecture import (
-    NETWORKS,
-    Convolution,
-    NetworkKind,
-    convolved_parts,
-    picture_of,
-)
+from impala_redis.common.run.architecture import convolved_parts, picture_of
+from impala_redis.common.run.kinds import NETWORKS, Convolution, NetworkKind
 from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
 
 

@@ -108,6 +108,8 @@ def settings_in(document: dict[str, Any]) -> dict[str, Any]:
 def _toml_value(value: Any) -> str:
     if value is None:
         return '"none"'
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):  # a JSON string is a TOML string, but for one character
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):

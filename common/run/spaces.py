@@ -4,8 +4,8 @@ It needs neither Gymnasium nor numpy: programs that neither play nor learn impor
 
 An observation is one array: a Box as it is, or the index of a Discrete. An observation of several
 parts (a Dict, a Tuple) or of categories (MultiDiscrete, MultiBinary, Text) travels as one row of
-bytes in which each part has its place; `common.envs.observations` fills it, the network takes it
-apart.
+bytes in which each part has its place; `common.encoding.observations` fills it, the network takes
+it apart.
 """
 
 import math

@@ -8,7 +8,6 @@ from math import prod
 from typing import Any
 
 from impala_redis.common.errors import SpecMismatch
-from impala_redis.common.run.settings import MAX_FRAME_STACK, MAX_ITEMS, MAX_TEXT
 from impala_redis.common.run.spaces import (
     ITEM_BYTES,
     MAX_CHOICES,
@@ -21,6 +20,7 @@ from impala_redis.common.run.spaces import (
     ObservationPart,
     ObservationSpec,
 )
+from impala_redis.common.settings.declaring import MAX_FRAME_STACK, MAX_ITEMS, MAX_TEXT
 
 
 def observation_from(document: Any) -> ObservationSpec:
@@ -60,9 +60,9 @@ def action_from(document: Any) -> ActionSpec:
     return ActionSpec(kind, sizes, bounded)  # type: ignore[arg-type]
 
 
-def text_from(name: str, value: Any, choices: tuple[str, ...] = ()) -> str:
-    """A text that is not too long, and one of `choices` if there are some."""
-    if not isinstance(value, str) or len(value) > MAX_TEXT or (choices and value not in choices):
+def text_from(name: str, value: Any, choices: tuple[str, ...] = (), longest: int = MAX_TEXT) -> str:
+    """A text of at most `longest` characters, and one of `choices` if there are some."""
+    if not isinstance(value, str) or len(value) > longest or (choices and value not in choices):
         raise SpecMismatch(f"the run's spec has {name} {str(value)[:60]!r}")
     return value
 

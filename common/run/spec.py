@@ -15,7 +15,6 @@ from typing import Any
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.config import Config, find_setting, settings
-from impala_redis.common.run.env_id import FORMS, names_one, travelling
 from impala_redis.common.run.spaces import ITEM_BYTES, ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import (
     action_from,
@@ -23,12 +22,18 @@ from impala_redis.common.run.spaces_json import (
     text_from,
     whole_number_from,
 )
+from impala_redis.common.settings.env_id import FORMS, names_one, travelling
+from impala_redis.common.settings.json_object import EMPTY, MAX_OBJECT
+from impala_redis.common.settings.variant import Variant
 
 # Raised by one whenever the form of a message or of the spec changes.
-WIRE_VERSION = 4
+WIRE_VERSION = 5
 
 # A spec takes some hundred characters, and some hundred more for each part of an observation.
 MAX_SPEC_LENGTH = 65_536
+
+# The longest text of an environment's own spaces; those with more are not told.
+MAX_SPACES_LENGTH = 40_000
 
 # The longest message of a block or of weights, whatever a server would take.
 MOST_MESSAGE_BYTES = 512 * 1024 * 1024
@@ -48,6 +53,13 @@ class RunSpec(NetworkSpec):
 
     run: str
     env: str = field(metadata=_FITS)
+    env_kwargs: str = field(default=EMPTY, metadata=_FITS)
+    wrapper: tuple[str, ...] = field(default=(), metadata=_FITS)
+    max_episode_steps: int | None = field(default=None, metadata=_FITS)
+    mask_from: str = field(default="observation", metadata=_FITS)
+    env_processes: int = 0
+    # Gymnasium's spaces of one environment (`common.encoding.space_text`); empty where unknown.
+    spaces: str = ""
     unroll_length: int = field(metadata=_FITS)  # T
     envs_per_actor: int  # N
     queue_blocks: int
@@ -60,6 +72,11 @@ class RunSpec(NetworkSpec):
     start_frames: int = 0  # before this part of the run: a resumed part plays other episodes
     resumes: int = 0  # of the run: a part that is resumed twice plays other episodes each time
     wire_version: int = field(default=WIRE_VERSION, metadata=_FITS)
+
+    @property
+    def variant(self) -> Variant:
+        """How the environment is made, beside its id."""
+        return Variant(self.env_kwargs, self.wrapper, self.max_episode_steps, self.mask_from)
 
     @cached_property  # every message asks for it, and hashing takes longer than packing
     def fingerprint(self) -> str:
@@ -123,7 +140,7 @@ _SETTINGS = tuple(
 
 
 def make_spec(
-    run: str, config: Config, observation: ObservationSpec, action: ActionSpec
+    run: str, config: Config, observation: ObservationSpec, action: ActionSpec, spaces: str = ""
 ) -> RunSpec:
     """The spec of a run with that config in an environment of those spaces.
 
@@ -132,7 +149,11 @@ def make_spec(
     values = config.values()
     values["env"] = travelling(values["env"])
     spec = RunSpec(
-        run=run, observation=observation, action=action, **{key: values[key] for key in _SETTINGS}
+        run=run,
+        observation=observation,
+        action=action,
+        spaces=spaces,
+        **{key: values[key] for key in _SETTINGS},
     )
     check_size(spec)
     return spec
@@ -176,6 +197,7 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
         run=text_from("run", document["run"]),
         observation=observation_from(document["observation"]),
         action=action_from(document["action"]),
+        spaces=text_from("spaces", document["spaces"], longest=MAX_SPACES_LENGTH),
         start_frames=whole_number_from("start_frames", document["start_frames"], 0, 2**63),
         resumes=whole_number_from("resumes", document["resumes"], 0, 2**63),
         **{key: _setting_from(key, document[key]) for key in _SETTINGS},
@@ -190,6 +212,8 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
 def _setting_from(key: str, value: Any) -> Any:
     """The value of a setting that travels, checked by the setting's own declaration."""
     setting = find_setting(key)
+    if setting.is_object:  # a text here, in whatever form a user may have written it
+        value = text_from(key, value, longest=MAX_OBJECT)
     try:
         return setting.check(value)
     except (ConfigError, RecursionError) as error:  # a deep list has no short text

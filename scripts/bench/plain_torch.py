@@ -17,7 +17,8 @@ from impala_redis.common.learning import torch_inputs
 from impala_redis.common.loss.distributions import evaluate_actions
 from impala_redis.common.loss.impala import LossInput, shape_rewards
 from impala_redis.common.networks.network import NetworkInput, make_network
-from impala_redis.common.run.config import Config, LossSettings, OptimizerSettings
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.groups import LossSettings, OptimizerSettings
 from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import RunSpec
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from impala_redis.common.run.architecture import NETWORKS, NetworkSpec, convolved_parts, picture_of
+from impala_redis.common.run.architecture import NetworkSpec, convolved_parts, picture_of
+from impala_redis.common.run.kinds import NETWORKS
 
 # A product of more rows than these is no faster; with 64 inputs, these stay in the cache of a core.
 MOST_ROWS = 1344

@@ -22,7 +22,7 @@ def reply(message: bytes, digest: str = "") -> WeightsReply:
 
 
 def test_weights_come_with_their_version() -> None:
-    version, weights = unpack_reply(reply(MESSAGE), SPEC)
+    version, weights, _ = unpack_reply(reply(MESSAGE), SPEC)
     assert version == 7
     assert weights.keys() == WEIGHTS.keys()
     for name, values in WEIGHTS.items():

@@ -16,9 +16,9 @@ from impala_redis.common.blocks.trajectory import Block, Episode, Origin, empty_
 from impala_redis.common.blocks.wire import pack_block, unpack_block
 from impala_redis.common.envs.vector import StepResult, VectorEnvironment
 from impala_redis.common.errors import MessageRefused
-from impala_redis.common.run.settings import MAX_ENVS
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.settings.declaring import MAX_ENVS
 
 T = 8
 

@@ -270,7 +270,7 @@ def test_weights_read_back_as_they_were_written(
     message = pack_weights(weights, 2**53, spec)
 
     # then
-    version, found = unpack_weights(message, spec)
+    version, found, _ = unpack_weights(message, spec)
     assert version == 2**53
     assert list(found) == list(spec.parameter_shapes())
     for name, array in found.items():
@@ -295,7 +295,7 @@ def assert_rounded_as_torch_rounds(values: NDArray[np.float32], spec: RunSpec) -
     # then
     expected = torch.from_numpy(values).to(torch.bfloat16)
     assert opened(message)[1] == expected.view(torch.int16).numpy().astype("<i2").tobytes()
-    version, found = unpack_weights(message, spec)
+    version, found, _ = unpack_weights(message, spec)
     assert version == 7
     assert {name: array.shape for name, array in found.items()} == spec.parameter_shapes()
     assert flat(found).dtype == np.float32
@@ -499,7 +499,7 @@ def test_the_bytes_of_weights_are_the_golden_ones(dtype: str, golden: bytes) -> 
     }
 
     # when
-    version, found = unpack_weights(golden, spec)
+    version, found, _ = unpack_weights(golden, spec)
 
     # then
     assert pack_weights(weights, 5, spec).hex() == golden.hex()
@@ -1107,7 +1107,7 @@ def test_thousands_of_damaged_weights_are_refused_or_finite_and_nothing_else(
         if number % 5 == 0:
             message = seal(header, rng.bytes(len(body)), kind=WEIGHTS)
         try:
-            _, weights = unpack_weights(message, spec)
+            _, weights, _ = unpack_weights(message, spec)
         except MessageRefused as error:
             seen[error.reason] = seen.get(error.reason, 0) + 1
             continue

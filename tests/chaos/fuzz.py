@@ -405,7 +405,7 @@ def read(case: Case) -> str:
                 episodes = np.empty((3 + infos) * len(block.episodes), "f4")
                 _check_size(case.data, [*block.trajectory, episodes])
         elif case.kind == "weights":
-            _, weights = unpack_weights(case.data, case.spec)
+            _, weights, _ = unpack_weights(case.data, case.spec)
             assert {n: w.shape for n, w in weights.items()} == case.spec.parameter_shapes()
             assert all(np.isfinite(array).all() for array in weights.values())
             _check_size(case.data, list(weights.values()))

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from impala_redis.common.blocks.features import features
-from impala_redis.common.envs.observations import MAX_SCALE_TEXT, Encoder, observation_spec
+from impala_redis.common.encoding.observations import MAX_SCALE_TEXT, Encoder, observation_spec
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spaces_json import observation_from

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from impala_redis.common.blocks.features import features
+from impala_redis.common.encoding.actions import ActionDecoder, action_spec
+from impala_redis.common.encoding.observations import Encoder, encoded_text, observation_spec
 from impala_redis.common.envs import gridworld
-from impala_redis.common.envs.actions import ActionDecoder, action_spec
-from impala_redis.common.envs.observations import Encoder, encoded_text, observation_spec
 from impala_redis.common.errors import UnsupportedEnvironment
 
 NUM_ENVS = 4

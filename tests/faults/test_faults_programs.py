@@ -285,7 +285,7 @@ def test_a_learner_killed_with_half_its_weights_sent_leaves_the_old_ones_whole(
     assert reply is not None
     assert spec_reply is not None
     assert reply.intact
-    version, _ = wire.unpack_weights(reply.message, RunSpec.from_json(spec_reply.json))
+    version, *_ = wire.unpack_weights(reply.message, RunSpec.from_json(spec_reply.json))
     assert version == reply.version
 
     # and the actor has refused nothing, goes on, and is there for the next learner

@@ -90,7 +90,7 @@ class Run:
         reply = self.monitor.read_weights()
         if reply is None:
             return -1
-        version, found = wire.unpack_weights(reply.message, SPEC)
+        version, found, _ = wire.unpack_weights(reply.message, SPEC)
         assert reply.intact
         assert version == reply.version
         assert all(np.array_equal(found[name], w) for name, w in weights(version).items())

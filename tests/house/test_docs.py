@@ -114,7 +114,7 @@ def test_the_readmes_list_of_the_code_is_the_folders() -> None:
     common = ROOT / "common"
     packages = {f"{path.parent.name}/" for path in common.glob("*/__init__.py")}
     files = {path.name for path in common.glob("*.py")} - {"__init__.py"}
-    listed = re.findall(r"(?:^|  )([a-z]+(?:/|\.py))", library, re.MULTILINE)
+    listed = re.findall(r"(?:^|  )([a-z_]+(?:/|\.py))", library, re.MULTILINE)
     assert sorted(listed) == sorted(packages | files)
 
 

@@ -18,7 +18,9 @@ from support import ROOT
 # two highest never meet, so that actors and learner share nothing but what travels.
 FLOORS = (
     {"errors", "files", "vtrace"},
-    {"run", "server"},
+    {"settings"},
+    {"run", "server", "user_code"},
+    {"encoding"},
     {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "local", "devices"},
     {"feeding"},
     {"acting", "learning"},
@@ -29,7 +31,7 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 ONLY_IN = {
     "redis": "common/server/",
     "msgpack": "common/blocks/wire.py",
-    "gymnasium": "common/envs/",
+    "gymnasium": "common/envs/ common/encoding/ common/user_code/",
     "ale_py": "common/envs/atari.py",
     "safetensors": "common/records/checkpoint.py",
     "tensorboard": "common/records/tensorboard_file.py",

@@ -16,7 +16,7 @@ WRITERS = {
     "workers/saying.py": "the door itself",
     "workers/stopping.py": "a sign of the terminal's and the end of a line",
     "workers/voice.py": "JSON, into a pipe",
-    "common/envs/failures.py": "an error's words, in a process that an environment forked",
+    "common/user_code/failures.py": "an error's words, in a process that an environment forked",
 }
 PRINTING = {
     *("print", "click.echo", "click.secho", "click.prompt", "click.confirm", "click.pause"),

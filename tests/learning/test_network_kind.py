@@ -24,7 +24,7 @@ from support import ROOT
 
 # The only change: everything is imported after it, as it would be with one more row in the file.
 ADD_A_ROW = """
-from impala_redis.common.run.architecture import NETWORKS, Convolution, NetworkKind
+from impala_redis.common.run.kinds import (NETWORKS, Convolution, NetworkKind)
 NETWORKS["made-up"] = {row}
 import test_network_kind
 test_network_kind.train_in_a_process_of_its_own()

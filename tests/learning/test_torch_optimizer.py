@@ -12,7 +12,7 @@ from torch import Tensor
 from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
 from impala_redis.common.learning.learner import scheduled
 from impala_redis.common.learning.torch_optimizer import Optimizer
-from impala_redis.common.run.config import OptimizerSettings
+from impala_redis.common.run.groups import OptimizerSettings
 
 Floats = NDArray[np.float64]
 Named = list[tuple[str, Tensor]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from impala_redis.common.loss.corrections import corrected_returns, whole_returns
 from impala_redis.common.loss.impala import LossInput, impala_loss
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 from impala_redis.common.run.spaces import discrete
 
 Floats = NDArray[np.float64]

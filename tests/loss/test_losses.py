@@ -15,7 +15,7 @@ from impala_redis.common.loss.impala import (
     impala_loss,
     shape_rewards,
 )
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 from impala_redis.common.run.spaces import ActionSpec, discrete
 from impala_redis.common.vtrace import from_importance_weights
 

@@ -10,7 +10,7 @@ import torch
 from impala_redis.common.loss import corrections, impala
 from impala_redis.common.mlp import loss
 from impala_redis.common.mlp.loss import counted_rows, prepared, shape_rewards
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 
 REWARDS = np.array([[-9.0, -0.5, 0.0, 0.3, 7.0, 1e9]], np.float32)
 

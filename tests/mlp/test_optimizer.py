@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from impala_redis.common.learning.torch_optimizer import Optimizer as TorchOptimizer
 from impala_redis.common.mlp.optimizer import Optimizer
 from impala_redis.common.mlp.parameters import layout_of, views
-from impala_redis.common.run.config import OptimizerSettings
+from impala_redis.common.run.groups import OptimizerSettings
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "log_std": (2,),

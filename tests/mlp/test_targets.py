@@ -8,7 +8,7 @@ import torch
 
 from impala_redis.common.loss import corrections
 from impala_redis.common.mlp.targets import corrected_returns, whole_returns
-from impala_redis.common.run.config import LossSettings
+from impala_redis.common.run.groups import LossSettings
 
 T, B = 7, 4
 

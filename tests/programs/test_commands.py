@@ -11,7 +11,7 @@ from impala_redis import __version__
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.config import find_setting, settings
 from impala_redis.common.run.config_file import read_toml
-from impala_redis.common.run.field_names import _OPTIONS, _SETTINGS, our_name
+from impala_redis.common.settings.field_names import _OPTIONS, _SETTINGS, our_name
 from impala_redis.workers.plan import run_to_join
 
 PROGRAMS = ("actor", "evaluator", "learner", "report", "status", "train")

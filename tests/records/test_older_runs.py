@@ -71,7 +71,7 @@ def test_its_spec_is_the_one_that_the_same_settings_give_today(run_dir: Path) ->
 
 def test_its_weights_are_played_as_they_are(run_dir: Path) -> None:
     saved = checkpoint.load(run_dir)
-    spec, (version, weights) = from_checkpoint(run_dir)
+    spec, (version, weights, _) = from_checkpoint(run_dir)
     assert version == saved.facts["version"]
     assert list(weights) == list(spec.parameter_shapes())
     for name, values in weights.items():

@@ -97,6 +97,10 @@ def test_a_spec_takes_its_figures_from_the_config() -> None:
 
 FITTING: dict[str, list[Any]] = {
     "env": ["CartPole-v0"],
+    "env_kwargs": ['{"size": 8}'],
+    "wrapper": [("my_module:Slower",)],
+    "max_episode_steps": [9],
+    "mask_from": ["info"],
     "observation": [
         ObservationSpec((5,), "float32"),
         ObservationSpec((2, 2), "float32"),
@@ -119,6 +123,7 @@ FITTING: dict[str, list[Any]] = {
     "network": ["shallow", "nature", "deep"],
     "lstm_size": [1, 256],
     "extra_inputs": ["last_action_reward"],
+    "normalize_observations": [True],
     "hidden_sizes": [(), (64,), (64, 65)],
     "activation": ["relu"],
     "unroll_length": [21],
@@ -127,6 +132,8 @@ FITTING: dict[str, list[Any]] = {
 }
 FREE: dict[str, Any] = {
     "run": "another",
+    "env_processes": 2,
+    "spaces": "{}",
     "envs_per_actor": 7,
     "queue_blocks": 9,
     "start_frames": 9,
@@ -335,6 +342,13 @@ PART = {
 WRONG: dict[str, list[Any]] = {
     "run": [None, 1, True, [], {}, LONG],
     "env": [None, 1, True, [], {}, LONG],
+    "env_kwargs": [None, 1, True, [], "[]", "{", "a", LONG],
+    "wrapper": [None, "a:b", {}, [1], [None], [""], [["a"]]],
+    "max_episode_steps": ["1", 1.0, True, [], {}, 0, -1],
+    "mask_from": [None, 1, True, [], {}, "space", "", LONG],
+    "env_processes": [None, "1", 1.0, True, [], {}, -1, 1025],
+    "spaces": [None, 1, True, [], {}, "x" * 40_001],
+    "normalize_observations": [None, 0, 1, "true", [], {}],
     "action": [None, "2", 2, True, [2], {}, {"kind": "discrete"}],
     "network": [None, 1, True, [], {}, "vgg", "", LONG],
     "lstm_size": [None, "1", 1.0, True, [], {}, -1, 65_537],

@@ -15,8 +15,8 @@ from types import TracebackType
 
 import gymnasium
 
-from impala_redis.common.envs import user_module
 from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment, printable
+from impala_redis.common.user_code import modules
 
 _NOT_SHOWN = (f"{Path(__file__).parents[2]}/", f"{Path(gymnasium.__file__).parent}/", "<frozen ")
 # An error's text is cut here: the place behind it must still be read.
@@ -71,14 +71,13 @@ def refusals(env_id: str, doing: str) -> Iterator[None]:
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironment(
             f"there is no environment {env_id!r}: {first_line(error)}"
-            f"{where(error)}{user_module.hidden_neighbours(env_id)}"
-            f"{user_module.way_on(env_id, error)}"
+            f"{where(error)}{modules.hidden_neighbours(env_id)}"
+            f"{modules.way_on(env_id, error)}"
         ) from error
     except BaseException as error:  # of the environment's constructor
         end_if_forked(error, process)
         failure = UnsupportedEnvironment(
-            f"{env_id} cannot be {doing}: {_why_not_made(error)}"
-            f"{user_module.hidden_neighbours(env_id)}"
+            f"{env_id} cannot be {doing}: {_why_not_made(error)}{modules.hidden_neighbours(env_id)}"
         )
         failure.frames = frames(error)
         raise failure from error

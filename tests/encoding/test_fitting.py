@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from impala_redis.common.envs.observations import Encoder, observation_spec
+from impala_redis.common.encoding.observations import Encoder, observation_spec
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import EnvironmentFailed
 

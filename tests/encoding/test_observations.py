@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from some_spaces import NUMERIC
 
 from impala_redis.common.blocks.features import features
-from impala_redis.common.envs.observations import (
+from impala_redis.common.encoding.observations import (
     TEXT_BUCKETS,
     TEXT_WORDS,
     Encoder,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from some_spaces import BITS, choices
 
-from impala_redis.common.envs.actions import MAX_ACTION_CHOICES, ActionDecoder, action_spec
+from impala_redis.common.encoding.actions import MAX_ACTION_CHOICES, ActionDecoder, action_spec
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import ActionSpec
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from impala_redis.common.errors import ConfigError
+from impala_redis.common.settings import json_object
 
 # The most environments that one block may hold.
 MAX_ENVS = 4096
@@ -40,13 +41,17 @@ def setting(
     at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    is_object: bool = False,
+    repeatable: bool = False,
 ) -> Any:
     """Declares one setting: its default, its help (with the unit), and its range.
 
-    `choices` are the texts that are allowed where the annotation is no Literal of them.
+    `choices` are the texts that are allowed where the annotation is no Literal of them. A text may
+    be an object of arguments (`common.settings.json_object`); a list's option may be repeatable.
     """
+    declared = {"help": help, "choices": tuple(choices), "is_object": is_object}
     bounds = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
-    return field(default=default, metadata={"help": help, "choices": tuple(choices), **bounds})
+    return field(default=default, metadata={**declared, "repeatable": repeatable, **bounds})
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,14 @@ class Setting:
     key: str  # without the trailing underscore of a Python keyword
     attribute: str
     group: str
-    kind: type  # int, float, str, or tuple for a list
+    kind: type  # bool, int, float, str, or tuple for a list
     item_kind: type  # of a list: int, or str for names
     optional: bool  # None ("none") turns it off
     default: Any
     help: str
     choices: tuple[str, ...]  # empty if other texts are allowed, too
+    is_object: bool  # of arguments, as one text of JSON
+    repeatable: bool  # its option may be given several times, an item each
     at_least: float | None
     at_most: float | None
     above: float | None
@@ -76,6 +83,15 @@ class Setting:
                 raise self._refusal(value)
             check = self._check_name if self.item_kind is str else self._check_count
             return tuple(check(item) for item in value)
+        if self.is_object:
+            try:
+                return json_object.canonical(value)
+            except ValueError as error:
+                raise ConfigError(f"{self.key} is {repr(value)[:80]}: {error}") from error
+        if self.kind is bool:
+            if not isinstance(value, bool):
+                raise self._refusal(value)
+            return value
         if self.kind is str:
             known = not self.choices or value in self.choices
             if not isinstance(value, str) or len(value) > MAX_TEXT or not known:
@@ -120,6 +136,10 @@ class Setting:
         """What is allowed, in words: "a number, at least 0, or none"."""
         if self.choices:
             return ", ".join(self.choices)
+        if self.is_object:
+            return "a JSON object, or key=value,key=value"
+        if self.kind is bool:
+            return "true or false"
         name = {int: "a whole number", float: "a number", tuple: "whole numbers", str: "text"}
         if self.item_kind is str:
             return f"names of 1 to {MAX_NAME} printable characters, without commas"

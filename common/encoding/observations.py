@@ -20,9 +20,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from impala_redis.common.envs.fitting import Array, Space, column_of, in_a_line
+from impala_redis.common.encoding.fitting import Array, Space, column_of, in_a_line
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.settings import MAX_TEXT
 from impala_redis.common.run.spaces import (
     MAX_CHOICES,
     MAX_DIMENSIONS,
@@ -32,6 +31,7 @@ from impala_redis.common.run.spaces import (
     ObservationPart,
     ObservationSpec,
 )
+from impala_redis.common.settings.declaring import MAX_TEXT
 
 log = logging.getLogger(__name__)
 

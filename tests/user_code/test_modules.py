@@ -9,13 +9,13 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-from impala_redis.common.envs.user_module import absolute, as_typed, check_module
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ConfigError, SpecMismatch, UnsupportedEnvironment
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.env_id import travelling
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
+from impala_redis.common.settings.env_id import travelling
+from impala_redis.common.user_code.modules import absolute, as_typed, check_module
 from impala_redis.workers.plan import make_plan
 
 MODULE = """

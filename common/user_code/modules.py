@@ -1,4 +1,4 @@
-"""The module that registers a user's environment: who names it, where it lies, what hides it."""
+"""Modules of the user's own: who names one, where it lies, what hides it, what is taken from it."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from impala_redis.common.errors import ConfigError, UnsupportedEnvironment, printable
-from impala_redis.common.run.env_id import FORMS, is_file, names_a_module, split
+from impala_redis.common.settings.env_id import FORMS, is_file, names_a_module, split
 
 # How many files near the working directory are looked through for a name that is missing.
 _MOST_FILES, _MOST_BYTES = 200, 262_144
@@ -49,27 +49,40 @@ def as_typed(module: str) -> str:
 
 
 def check_module(env_id: str, trusted: Collection[str]) -> None:
-    """Refuses a module that only Redis or a checkpoint has named. Raises ConfigError.
+    """Refuses an environment of a module that only Redis or a checkpoint has named.
 
-    What the user trusts are modules, or files of modules, which can then be imported.
+    Raises ConfigError.
     """
-    module, _ = split(env_id)
+    check_trusted(env_id, trusted, "environment", "--env-module")
+
+
+def check_trusted(named: str, trusted: Collection[str], what: str, option: str) -> None:
+    """Refuses what a module makes that only Redis or a checkpoint has named. Raises ConfigError.
+
+    Args:
+      named: module:name, or a name alone, which needs no module.
+      trusted: modules, or files of modules, that the user has named; a file of these can be
+        imported afterwards.
+      what: the word for what is made, such as "environment".
+      option: that names modules to be trusted for it.
+    """
+    module, _ = split(named)
     if not module:
         return
     if file_of(module):
         raise ConfigError(
-            f"the run's environment {printable(env_id)} names a file, and only modules are taken "
+            f"the run's {what} {printable(named)} names a file, and only modules are taken "
             "from a run; start its learner with this version of impala-redis"
         )
-    for named in trusted:
-        file = file_of(named)
-        if module == named or (file is not None and module == file.stem):
+    for one in trusted:
+        file = file_of(one)
+        if module == one or (file is not None and module == file.stem):
             if file is not None:
                 _import_from(file)
             return
     raise ConfigError(
-        f"the run's environment {printable(env_id)} is made by the module {module!r}, which nobody "
-        f"here has named; if you trust it, add --env-module {shlex.quote(module)}"
+        f"the run's {what} {printable(named)} is made by the module {module!r}, which nobody "
+        f"here has named; if you trust it, add {option} {shlex.quote(module)}"
     )
 
 
@@ -169,6 +182,16 @@ def _way_to_module(module: str, name: str) -> str:
         f"; install its package, start the program in the folder of {base}, or name the file: "
         f"--env {shlex.quote(f'PATH/{base}:{name}')} ({others} {shlex.quote(f'PATH/{base}')})"
     )
+
+
+def way_to_module(module: str, error: BaseException) -> str:
+    """What to do about a module that cannot be imported, as the end of a sentence."""
+    if _folder_of(module.partition(".")[0]) is None:
+        return (
+            f"; install its package, start the program in the folder of {module}.py, or name the "
+            f"file: PATH/{module}.py in the module's place"
+        )
+    return _way_to_import(module, error) if isinstance(error, ImportError) else ""
 
 
 def _way_to_import(module: str, error: ImportError) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from impala_redis.common.envs.fitting import Array, Space, in_a_line
+from impala_redis.common.encoding.fitting import Array, Space, in_a_line
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import MAX_CHOICES, ActionSpec
 

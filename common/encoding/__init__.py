@@ -1,0 +1,1 @@
+"""Gymnasium's spaces and values as our specs and arrays, and back."""

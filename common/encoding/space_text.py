@@ -1,0 +1,124 @@
+"""Gymnasium's spaces of one environment as a text that travels in a run's spec, and back.
+
+Whoever has the text can take observations of the environment and give actions to it without making
+it, and can build a network that asks for the spaces. The text holds values alone.
+"""
+
+import json
+from math import prod
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from impala_redis.common.encoding.fitting import Space
+from impala_redis.common.errors import SpecMismatch
+from impala_redis.common.run.spaces import MAX_OBSERVATION_SIZE
+from impala_redis.common.run.spec import MAX_SPACES_LENGTH
+
+
+def text_of(observation: Space, action: Space) -> str:
+    """The text of both spaces; empty for spaces that have none.
+
+    Bounds that are too many to tell each become the widest of them.
+    """
+    for each in (True, False):
+        try:
+            both = {"observation": _told(observation, each), "action": _told(action, each)}
+        except TypeError:
+            return ""
+        text = json.dumps(both, allow_nan=False)
+        if len(text) <= MAX_SPACES_LENGTH:
+            return text
+    return ""
+
+
+def spaces_in(text: str) -> tuple[Space, Space]:
+    """The observation and the action space in such a text.
+
+    Raises SpecMismatch: there are none in it, or they cannot be.
+    """
+    try:
+        both = json.loads(text)
+        return _space(both["observation"]), _space(both["action"])
+    except Exception as error:  # whatever Gymnasium's constructors complain of
+        raise SpecMismatch(f"the run's spec has odd spaces: {str(error)[:100]}") from error
+
+
+def _told(space: Space, each: bool) -> dict[str, Any]:
+    """A space as JSON values; with `each`, every bound. Raises TypeError: it cannot be told."""
+    if isinstance(space, spaces.Box):
+        low, high = (_bounds(bound, each, widest) for bound, widest in _sides(space))
+        return {"kind": "box", "shape": list(space.shape), "dtype": str(space.dtype)} | {
+            "low": low,
+            "high": high,
+        }
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        counts = {"nvec": space.nvec.ravel().tolist(), "start": space.start.ravel().tolist()}
+        return {"kind": "multi_discrete", "shape": list(space.nvec.shape), **counts}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "multi_binary", "shape": list(space.shape)}
+    if isinstance(space, spaces.Text):
+        length = {"least": space.min_length, "most": space.max_length}
+        return {"kind": "text", "characters": "".join(sorted(space.character_set)), **length}
+    if isinstance(space, spaces.Dict):
+        named = [[name, _told(one, each)] for name, one in space.spaces.items()]
+        if not all(isinstance(name, str) for name, _ in named):
+            raise TypeError("a name that is no text")
+        return {"kind": "dict", "spaces": named}
+    if isinstance(space, spaces.Tuple):
+        return {"kind": "tuple", "spaces": [_told(one, each) for one in space.spaces]}
+    raise TypeError(type(space).__name__)
+
+
+def _sides(box: spaces.Box) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Both bounds of a Box, each with what finds the widest of its numbers."""
+    return (box.low, np.min), (box.high, np.max)
+
+
+def _bounds(bound: Any, each: bool, widest: Any) -> Any:
+    """One number if all agree, else all of them; null stands for a bound that is infinite."""
+    values = np.ravel(bound)
+    if not values.size:
+        return None
+    if not each or (values == values[0]).all():
+        values = np.array([widest(values)])
+    told = [None if np.isinf(number) else number for number in values.tolist()]
+    return told[0] if len(told) == 1 else told
+
+
+def _space(told: dict[str, Any]) -> Space:
+    kind = told["kind"]
+    if kind == "dict":
+        return spaces.Dict([(str(name), _space(one)) for name, one in told["spaces"]])
+    if kind == "tuple":
+        return spaces.Tuple([_space(one) for one in told["spaces"]])
+    if kind == "discrete":
+        return spaces.Discrete(int(told["n"]), start=int(told["start"]))
+    if kind == "text":
+        most, characters = int(told["most"]), str(told["characters"])
+        return spaces.Text(most, min_length=int(told["least"]), charset=characters)
+    shape = tuple(int(size) for size in told["shape"])
+    if any(size < 0 for size in shape) or prod(shape) > MAX_OBSERVATION_SIZE:
+        raise ValueError(f"of shape {shape}")
+    if kind == "multi_binary":
+        return spaces.MultiBinary(list(shape))
+    if kind == "multi_discrete":
+        nvec, start = (np.array(told[key], np.int64).reshape(shape) for key in ("nvec", "start"))
+        return spaces.MultiDiscrete(nvec, start=start)
+    if kind == "box":
+        dtype: Any = np.dtype(str(told["dtype"]))
+        low = _filled(told["low"], -np.inf, shape, dtype)
+        return spaces.Box(low, _filled(told["high"], np.inf, shape, dtype), shape, dtype)
+    raise ValueError(f"of kind {kind!r}")
+
+
+def _filled(told: Any, infinite: float, shape: tuple[int, ...], dtype: Any) -> Any:
+    """A bound's numbers [shape]."""
+    numbers = told if isinstance(told, list) else [told]
+    values = [infinite if number is None else number for number in numbers]
+    if len(values) == 1:
+        return np.full(shape, values[0], dtype)
+    return np.array(values, dtype).reshape(shape)

@@ -1,0 +1,106 @@
+"""Gymnasium's spaces as a text, and back."""
+
+import json
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from impala_redis.common.encoding.space_text import spaces_in, text_of
+from impala_redis.common.errors import SpecMismatch
+from impala_redis.common.run.spec import MAX_SPACES_LENGTH
+
+ONE = spaces.Discrete(2)
+KINDS: dict[str, spaces.Space[Any]] = {
+    "numbers": spaces.Box(-1.5, 2.0, (3,), np.float32),
+    "one-bound-each": spaces.Box(np.array([-1, 0.1]), np.array([np.inf, 7.0]), dtype=np.float64),
+    "without-bounds": spaces.Box(-np.inf, np.inf, (2, 2), np.float32),
+    "half-bounded": spaces.Box(
+        np.array([-np.inf, 0], np.float32), np.array([0, np.inf], np.float32)
+    ),
+    "picture": spaces.Box(0, 255, (8, 8, 3), np.uint8),
+    "whole-numbers": spaces.Box(np.array([-3, 0]), np.array([3, 2**40]), dtype=np.int64),
+    "one-number": spaces.Box(0.0, 1.0, (), np.float32),
+    "choice": spaces.Discrete(5, start=-2),
+    "choices": spaces.MultiDiscrete([2, 3]),
+    "grid-of-choices": spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]]),
+    "bits": spaces.MultiBinary([2, 3]),
+    "text": spaces.Text(12, min_length=2, charset="abc d"),
+    "dict": spaces.Dict({"z": ONE, "a": spaces.Dict({"inner": spaces.Box(0, 1, (2,))})}),
+    "tuple": spaces.Tuple((ONE, spaces.Box(0, 1, (2,)))),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_space_comes_back_as_it_was(name: str) -> None:
+    # when
+    observation, action = spaces_in(text_of(KINDS[name], ONE))
+
+    # then
+    assert observation == KINDS[name]
+    assert action == ONE
+    if isinstance(observation, spaces.Dict):
+        assert list(observation) == list(KINDS[name])  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "FrozenLake-v1"])
+def test_the_spaces_of_gymnasiums_own_environments_come_back(env_id: str) -> None:
+    with gymnasium.make(env_id) as env:
+        text = text_of(env.observation_space, env.action_space)
+        assert spaces_in(text) == (env.observation_space, env.action_space)
+
+
+def test_bounds_that_are_too_many_become_the_widest() -> None:
+    # given
+    low = np.linspace(-5.0, -4.0, 10_000, dtype=np.float32)
+    box = spaces.Box(low, -low)
+
+    # when
+    text = text_of(box, ONE)
+    found, _ = spaces_in(text)
+
+    # then
+    assert len(text) <= MAX_SPACES_LENGTH
+    assert found == spaces.Box(-5.0, 5.0, (10_000,))
+
+
+def test_a_space_that_cannot_be_told_has_an_empty_text() -> None:
+    assert text_of(spaces.Sequence(ONE), ONE) == ""
+    assert text_of(ONE, spaces.Graph(ONE, ONE)) == ""
+
+
+def damaged(**changes: Any) -> str:
+    """A text whose observation space, a Box, has other fields."""
+    told = json.loads(text_of(KINDS["numbers"], ONE))
+    told["observation"] |= changes
+    return json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        50_000 * "[",
+        '{"observation": 1, "action": 2}',
+        damaged(kind="os.system"),
+        damaged(kind=None),
+        damaged(shape=[-1]),
+        damaged(shape=[10**6, 10**6]),
+        damaged(shape="three"),
+        damaged(dtype="object"),
+        damaged(dtype="numpy.float32; import os"),
+        damaged(low=[0, 0]),
+        damaged(low="a"),
+        damaged(low=3.0),
+        damaged(kind="discrete", n=-1, start=0),
+        damaged(kind="dict", spaces=[["a"]]),
+    ],
+)
+def test_what_holds_no_spaces_is_refused(text: str) -> None:
+    with pytest.raises(SpecMismatch, match="odd spaces"):
+        spaces_in(text)
