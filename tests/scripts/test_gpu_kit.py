@@ -68,6 +68,8 @@ def test_the_short_form_has_rows_and_tables_of_every_part_that_measures(tmp_path
     assert len(set(cases)) == len(cases) > 2
     assert all(row["frames_per_s"] > 0 and row["kernels"] > 0 for row in parts["a"]["rows"])
     assert [row["engine"] for row in parts["c"]["rows"]] == ["auto", "torch"]
+    started = max(1, min(8, len(os.sched_getaffinity(0)) - 2))  # not those that joined in time
+    assert [row["num_actors"] for row in parts["c"]["rows"]] == [started] * 2
     assert [row["what"] for row in parts["d"]["rows"]] == ["alone", "beside a learner"]
     (pong,) = parts["b"]["rows"]
     assert pong["curve"][-1]["frames"] == pong["frames"] > 0

@@ -110,7 +110,7 @@ def throughput_tables(rows: Sequence[Row]) -> Iterable[str]:
     """A line for each engine."""
     heads = ("engine", "actors", *TRAINING.values())
     lines = [
-        [f"{row['engine']} on {row['device']}", cell(row["actors"])]
+        [f"{row['engine']} on {row['device']}", cell(row["num_actors"])]
         + [cell(row.get(name)) for name in TRAINING]
         for row in rows
     ]

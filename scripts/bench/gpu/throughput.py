@@ -29,7 +29,7 @@ def throughput(given: Plan) -> None:
             time.monotonic() + share_s,
             warm_up_s + seconds,
         )
-        row = {"device": device, "engine": engine, "actors": actors}
+        row = {"device": device, "engine": engine, "num_actors": actors}
         given.add(row | programs.figures(run, warm_up_s))
 
 
