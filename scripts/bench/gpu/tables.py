@@ -96,22 +96,25 @@ def _column(row: Row) -> str:
 
 
 def pong_tables(rows: Sequence[Row]) -> Iterable[str]:
-    """How it ended, and the return against time."""
+    """What each training was told and came to; of those with a curve, the return against time."""
     for row in rows:
-        heads = ("actors", "status", "wall_s", "frames", "mean_return_100")
-        yield table(heads, [[cell(row[head]) for head in heads]])
-        yield table(list(TRAINING.values()), [[cell(row.get(name)) for name in TRAINING]])
-        curve = row["curve"][:: max(1, len(row["curve"]) // 16)]
-        names = ("time_s", "frames", "episode_return_mean")
-        yield table(names, [[cell(point.get(name)) for name in names] for point in curve])
+        yield f"`{row['options']}`, policies of the actors on {row['actors_on']}:"
+        names = ("status", "wall_s", "frames", "mean_return_100")
+        yield table(
+            ["actors", *names, *TRAINING.values()],
+            [[cell(row[name]) for name in ("num_actors", *names)] + cells(row)],
+        )
+        if curve := row["curve"]:
+            names = ("time_s", "frames", "episode_return_mean")
+            points = curve[:: max(1, len(curve) // 16)]
+            yield table(names, [[cell(point.get(name)) for name in names] for point in points])
 
 
 def throughput_tables(rows: Sequence[Row]) -> Iterable[str]:
     """A line for each engine."""
     heads = ("engine", "actors", *TRAINING.values())
     lines = [
-        [f"{row['engine']} on {row['device']}", cell(row["num_actors"])]
-        + [cell(row.get(name)) for name in TRAINING]
+        [f"{row['engine']} on {row['device']}", cell(row["num_actors"]), *cells(row)]
         for row in rows
     ]
     yield table(heads, lines)
@@ -125,6 +128,11 @@ def acting_tables(rows: Sequence[Row]) -> Iterable[str]:
         heads = [name if alone else TRAINING[name] for name in named]
         about = [f"{row['network']} on {row['device']}, {row['envs']} games, {row['what']}"]
         yield table(["", *heads], [about + [cell(row.get(name)) for name in named]])
+
+
+def cells(row: Row) -> list[str]:
+    """What is told of a training."""
+    return [cell(row.get(name)) for name in TRAINING]
 
 
 def cell(value: Any) -> str:
