@@ -1,6 +1,6 @@
 """CUDA graphs: a computation is recorded once, and from then on asked for by one call.
 
-The host needs some 7 microseconds to ask for one operation, and small ones take a GPU less. What
+The host needs up to 25 microseconds to ask for one operation, and small ones take a GPU two. What
 is recorded are operations and addresses: whatever changes from one time to the next has to lie in
 the same memory each time, numbers of Python stay as they were, and nothing may ask for a result.
 """
