@@ -10,6 +10,7 @@ from impala_redis.common.acting.policy import Flags, HostPolicy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.features import features
 from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.encoding.masks import penalties
 from impala_redis.common.mlp.network import PlainNetwork
 from impala_redis.common.mlp.products import Products
 from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
@@ -45,6 +46,9 @@ class MlpPolicy(HostPolicy):
             self._network = PlainNetwork(self._products, len(inputs), 0)
         made = self._network.forward(features(self._spec.observation, inputs))
         outputs = made[:-1].T  # without the baseline
+        if self._spec.observation.mask:
+            newest = inputs[:, -1] if self._spec.observation.frame_stack > 1 else inputs
+            outputs -= penalties(self._spec.observation, newest)
         if self._log_stds is None:
             return outputs
         if self._spec.action.bounded:

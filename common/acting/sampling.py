@@ -64,6 +64,8 @@ def _choose(logits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64]
     totals = np.exp(by_action).cumsum(axis=0)
     total = totals[-1]
     draws = rng.random(len(total), dtype=np.float32) * total
+    # The product may be rounded up to the total, which lies behind the last action, allowed or not.
+    np.minimum(draws, np.nextafter(total, np.float32(0)), out=draws)
     actions = (totals[:-1] <= draws).sum(axis=0, dtype=np.int64)
     log_probs = by_action[actions, np.arange(len(total))] - np.log(total)
     return actions, np.minimum(log_probs, 0.0, out=log_probs)

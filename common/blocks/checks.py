@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import Trajectory, Unfit, taken_out
+from impala_redis.common.encoding.masks import allowed, nothing_left, offsets
 from impala_redis.common.errors import MessageRefused
-from impala_redis.common.run.spaces import ObservationPart
+from impala_redis.common.run.spaces import MASK_NAME, ObservationPart
 from impala_redis.common.run.spec import RunSpec
 
 Flags = NDArray[np.bool_]
@@ -61,6 +62,8 @@ def _faults(rows: Trajectory, spec: RunSpec) -> Iterator[tuple[str, str, str, Fl
     elif (bad := _outside(rows.actions, spec.action.sizes)) is not None:
         words = f"an action is not in 0 .. {max(spec.action.sizes) - 1}"
         yield "range", "actions", words, bad
+    if spec.observation.mask:
+        yield from _faults_of_masks(rows, spec)
     yield from _faults_of_numbers("flags", "discounts", rows.discounts, least=0, most=1)
     # A bool made of another byte than 0 and 1 is undefined behaviour where it is used.
     for flags in (rows.is_first, rows.mask):
@@ -83,6 +86,21 @@ def _faults_of_observations(
         limits = sorted({limit - 1 for limit in leaf.num_values})
         words = f"an observation{named} is not in 0 .. {limits[-1]}"
         yield "range", "observations", words, bad
+
+
+def _faults_of_masks(rows: Trajectory, spec: RunSpec) -> Iterator[tuple[str, str, str, Flags]]:
+    """Faults of the action masks, and of the actions under them; the rest has been checked."""
+    history, sizes = spec.observation.history, spec.action.sizes
+    # Rows of zeros stand for those before an episode's first.
+    masks = allowed(spec.observation, rows.observations[history:])  # [T+1, N, P]
+    if (without := nothing_left(masks, sizes)).any():
+        words = f"an {MASK_NAME} allows nothing; it must leave one choice, if only a pass"
+        yield "range", "observations", words, _columns(without)
+    choices = rows.actions.reshape(*rows.actions.shape[:2], -1)  # [T, N, K]
+    places = np.clip(choices, 0, np.array(sizes) - 1) + offsets(sizes)
+    if not (taken := np.take_along_axis(masks[:-1], places, axis=-1)).all():
+        words = f"an action is one that its {MASK_NAME} does not allow"
+        yield "range", "actions", words, _columns(~taken)
 
 
 def _faults_of_numbers(

@@ -18,7 +18,7 @@ def features(spec: ObservationSpec, observations: NDArray[Any]) -> Floats:
     if not spec.parts:
         return _features(spec.leaves[0], observations.reshape(n, -1))
     return np.hstack(
-        [_features(part, taken_out(part, observations).reshape(n, -1)) for part in spec.parts]
+        [_features(part, taken_out(part, observations).reshape(n, -1)) for part in spec.leaves]
     )
 
 

@@ -78,6 +78,21 @@ def column_of(space: Space, found: Any, num_envs: int, dtype: Any, name: str = "
     return counted
 
 
+def flags_of(space: Space, found: Any, num_envs: int, name: str) -> NDArray[np.bool_]:
+    """Which numbers of N environments [N, ...] are not 0, whatever their type and start.
+
+    The arguments are as for `column_of`. Raises ValueError: another shape, or no numbers.
+    """
+    shape = (num_envs, *(space.shape or ()))
+    array = _as_array(found, name, space.dtype, shape)
+    if array.shape != shape or array.dtype.kind not in "biuf" or (array != array).any():
+        raise ValueError(
+            f"{_named(name)} is {array.dtype}{list(array.shape)}, not {list(shape)} of numbers; "
+            f"{_REMEDY}"
+        )
+    return np.asarray(array != 0)
+
+
 def in_a_line(space: Space) -> str:
     """A space on one line, for messages."""
     return " ".join(str(space).split())[:200]

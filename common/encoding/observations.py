@@ -5,6 +5,7 @@ MultiBinary and Text go into one row of bytes, in the space's own order, each at
 Categories count from 0, in uint8 or int32. Bits are the numbers 0 and 1. Types that do not travel
 are kept exactly in others that do: bool in int8, uint16 in int32, uint32 and uint64 in int64,
 float16 in float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS.
+An action mask is bytes of 0 and 1, whatever its type in the environment.
 """
 
 import logging
@@ -20,14 +21,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from impala_redis.common.encoding.fitting import Array, Space, column_of, in_a_line
+from impala_redis.common.encoding.fitting import Array, Space, column_of, flags_of, in_a_line
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import (
+    MASK_NAME,
     MAX_CHOICES,
     MAX_DIMENSIONS,
     MAX_OBSERVATION_SIZE,
     MAX_PARTS,
     OBSERVATION_DTYPES,
+    ActionSpec,
     ObservationPart,
     ObservationSpec,
 )
@@ -68,8 +71,13 @@ class _Leaf(NamedTuple):
         return ".".join(map(str, self.path))
 
 
-def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> ObservationSpec:
-    """How one environment's observations travel. Raises UnsupportedEnvironment with the reason."""
+def observation_spec(
+    env_id: str, space: Space, frame_stack: int = 1, masked: ActionSpec | None = None
+) -> ObservationSpec:
+    """How one environment's observations travel. Raises UnsupportedEnvironment with the reason.
+
+    With `masked`, a part of that name is the mask of these actions; else it is like any other.
+    """
     if isinstance(space, spaces.Discrete | spaces.Box):
         part = _part(env_id, _Leaf((), space), start=0)
         if isinstance(space, spaces.Discrete):
@@ -78,16 +86,19 @@ def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> Observa
         return ObservationSpec(part.shape, part.dtype, frame_stack=frame_stack, scale=scale)
     parts: list[ObservationPart] = []
     end, room = 0, MAX_SCALE_TEXT
+    mask = _mask(env_id, space, masked) if masked else None
     for leaf in _leaves(space):
         part = _part(env_id, leaf, end)
-        if isinstance(leaf.space, spaces.Box):
+        if mask and leaf.name == MASK_NAME:
+            part = replace(mask, start=end)
+        elif isinstance(leaf.space, spaces.Box):
             part = replace(part, scale=_scale(env_id, leaf.space, room, leaf.name))
             room -= _length(part.scale)
         parts.append(part)
         end = _aligned(end + part.num_bytes)
     flaw = ""
-    if not parts:
-        flaw = ", which holds nothing"
+    if len(parts) == (1 if mask else 0):
+        flaw = f", which holds nothing{f' beside the {MASK_NAME}' if mask else ''}"
     elif len(parts) > MAX_PARTS:
         flaw = f" of {len(parts)} parts, which is more than {MAX_PARTS}"
     elif end > MAX_OBSERVATION_SIZE:
@@ -98,7 +109,8 @@ def observation_spec(env_id: str, space: Space, frame_stack: int = 1) -> Observa
         flaw = f", whose categories have more than {MAX_CHOICES:,} values in all"
     if flaw:
         raise _refusal(env_id, space, flaw)
-    return ObservationSpec((end,), "uint8", parts=tuple(parts), frame_stack=frame_stack)
+    named = MASK_NAME if mask else ""
+    return ObservationSpec((end,), "uint8", None, tuple(parts), frame_stack, mask=named)
 
 
 class Encoder:
@@ -109,7 +121,7 @@ class Encoder:
         self._space, self._dtype = space, np.dtype(spec.dtype)
         self._shape = (num_envs, *spec.shape)
         self._leaves = tuple(_leaves(space)) if spec.parts else ()
-        self._num_envs = num_envs
+        self._num_envs, self._mask = num_envs, spec.mask or None
         self._columns = [str(index) for index in range(len(spec.parts))]
         self._row = np.dtype(
             {
@@ -135,7 +147,10 @@ class Encoder:
             found = observations
             for key in leaf.path:
                 found = found[key]
-            if isinstance(leaf.space, spaces.Text):
+            if leaf.name == self._mask:
+                flags = flags_of(leaf.space, found, self._num_envs, leaf.name)
+                columns[column] = flags.reshape(self._num_envs, -1)
+            elif isinstance(leaf.space, spaces.Text):
                 columns[column] = _encoded_texts(leaf, found, self._num_envs)
             else:
                 kept = columns[column].dtype
@@ -202,6 +217,25 @@ def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
     if len(leaf.name) > MAX_TEXT:
         raise _refusal(env_id, space, f"{where}, whose name is longer than {MAX_TEXT}")
     return ObservationPart(leaf.name, shape, dtype, values, start)
+
+
+def _mask(env_id: str, space: Space, action: ActionSpec) -> ObservationPart | None:
+    """The action mask in an observation, if there is one. Raises UnsupportedEnvironment: unfit."""
+    if not isinstance(space, spaces.Dict) or MASK_NAME not in space.spaces:
+        return None
+    found, wanted = space.spaces[MASK_NAME], sum(action.sizes)
+    if action.kind == "continuous":
+        raise UnsupportedEnvironment(
+            f"{env_id} has an {MASK_NAME}, and its actions are numbers, of which none can be "
+            f"masked; give that part of the observation another name than {MASK_NAME}"
+        )
+    numbers = spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete | spaces.Discrete
+    if not isinstance(found, numbers) or prod(found.shape or ()) != wanted:
+        raise UnsupportedEnvironment(
+            f"{env_id} has the {MASK_NAME} {in_a_line(found)} for actions of {wanted} choices in "
+            "all; give it one number for each choice, 0 where it is not allowed, or another name"
+        )
+    return ObservationPart(MASK_NAME, (wanted,), "uint8")
 
 
 def _scale(env_id: str, box: spaces.Box, room: int, name: str = "") -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.blocks.features import features
+from impala_redis.common.encoding.masks import penalties
 from impala_redis.common.mlp.actions import actions_of
 from impala_redis.common.mlp.loss import LossRows, Sums, Weighting, impala_loss, no_sums
 from impala_redis.common.mlp.network import PlainNetwork
@@ -82,6 +83,8 @@ class Worker:
         observation = self._spec.observation
         seen = task.observations[:, piece].reshape(-1, *observation.shape)
         outputs = network.forward(features(observation, seen))
+        if observation.mask:
+            outputs[:-1] -= penalties(observation, seen).T
         sums, rhos = impala_loss(
             self._actions,
             outputs,

@@ -5,7 +5,8 @@ convolutions of its own, if the network has some; everything else is flattened b
 categories one-hot, numbers divided by their scale, in the observation's order. A picture's colours
 are the shorter of its first and last axis, the last axis if both are equal; the frames of a stack
 are further channels. Then come the hidden layers, the last action and reward if the network takes
-them, an LSTM core if there is one, and two linear heads.
+them, an LSTM core if there is one, and two linear heads. An action mask is no input: it takes what
+is not allowed from the policy's outputs.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from impala_redis.common.networks.lstm import LstmCore
 from impala_redis.common.networks.tanh_layer import tanh_layer
 from impala_redis.common.networks.torsos import ObservationTorso
 from impala_redis.common.run.architecture import NetworkSpec
-from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, ActionSpec
+from impala_redis.common.run.spaces import FORBIDDEN, LOG_STD_LEAST, LOG_STD_MOST, ActionSpec
 
 
 class NetworkInput(NamedTuple):
@@ -43,7 +44,7 @@ class Network(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self._action = spec.action
+        self._observation, self._action = spec.observation, spec.action
         self._has_extra_inputs = spec.num_extra_inputs > 0
         self._core_memory_size = spec.core_memory_size
         self._hidden_layer = tanh_layer if spec.activation == "tanh" else _relu_layer
@@ -81,6 +82,8 @@ class Network(nn.Module):
             x, memory = self.core(x.view(*leading, -1), inputs.is_first, h, c)
             x = x.flatten(0, 1)
         policy = self.policy(x).float()
+        if self._observation.mask_part is not None:
+            policy = policy - self._penalties(inputs.observations)
         if self._action.bounded:
             # Without it, one large step moves the means to where every action is clipped to the
             # same bound, and there they stay.
@@ -99,6 +102,14 @@ class Network(nn.Module):
         """
         if self.log_std is not None:
             self.log_std.clamp_(LOG_STD_LEAST, LOG_STD_MOST)
+
+    def _penalties(self, observations: Tensor) -> Tensor:
+        """[R * B, P] what the newest observations' mask subtracts from the policy's outputs."""
+        mask = self._observation.mask_part
+        assert mask is not None
+        rows = observations.flatten(0, 1)  # of bytes
+        newest = rows[:, -1] if self._observation.frame_stack > 1 else rows
+        return (newest[:, mask.start : mask.start + mask.num_bytes] == 0).float() * FORBIDDEN
 
     def _extra_inputs(self, inputs: NetworkInput) -> Tensor:
         """[R, B, K]: the last action's features and reward before each row, 0 at a start."""

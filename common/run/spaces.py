@@ -38,6 +38,12 @@ MAX_CHOICES = 65_536
 LOG_STD_LEAST, LOG_STD_MOST = -5.0, 2.0
 HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
+# The part of a Dict observation that says which choices are allowed, one number for each: 0 is not.
+MASK_NAME = "action_mask"
+# What is subtracted from the logit of a choice that is not allowed. Its probability is then exactly
+# 0, and so is its gradient; an infinity would make numbers of both that are none.
+FORBIDDEN = 1e30
+
 
 @dataclass(frozen=True)
 class ObservationPart:
@@ -84,14 +90,26 @@ class ObservationSpec:
     # How many of the episode's last observations (frames) the network sees at once, oldest first.
     frame_stack: int = 1
     scale: tuple[int, ...] = ()  # that of the array; each part has its own
+    mask: str = ""  # the name of the part that is the action mask (MASK_NAME); empty if none is
 
     @cached_property  # it is needed in every step
     def leaves(self) -> tuple[ObservationPart, ...]:
-        """Its parts, or the array itself if it has none."""
+        """What the network sees: its parts without the mask, or the array itself if it has none."""
         if self.parts:
-            return self.parts
+            return tuple(part for part in self.parts if part is not self.mask_part)
         values = () if self.num_values is None else (self.num_values,)
         return (ObservationPart("", self.shape, self.dtype, values, scale=self.scale),)
+
+    @cached_property
+    def mask_part(self) -> ObservationPart | None:
+        """The action mask: a byte for each choice of an action, 0 if it is not allowed.
+
+        Choices of several follow each other, as the outputs of the policy do. None if all is
+        allowed at all times.
+        """
+        if not self.mask:
+            return None
+        return next(part for part in self.parts if part.name == self.mask)
 
     @property
     def num_features(self) -> int:
@@ -161,5 +179,5 @@ def describe_spaces(observation: ObservationSpec, action: ActionSpec) -> str:
         + (f" of {sum(leaf.num_values)} values" if leaf.num_values else "")
         for leaf in observation.leaves
     ]
-    bounded = " between bounds" if action.bounded else ""
-    return f"{', '.join(parts)[:400]} and {action.kind} actions {list(action.sizes[:8])}{bounded}"
+    limits = " between bounds" if action.bounded else " under a mask" if observation.mask else ""
+    return f"{', '.join(parts)[:400]} and {action.kind} actions {list(action.sizes[:8])}{limits}"

@@ -10,6 +10,7 @@ from typing import Any
 from impala_redis.common.errors import SpecMismatch
 from impala_redis.common.run.spaces import (
     ITEM_BYTES,
+    MASK_NAME,
     MAX_CHOICES,
     MAX_DIMENSIONS,
     MAX_OBSERVATION_SIZE,
@@ -19,6 +20,7 @@ from impala_redis.common.run.spaces import (
     ActionSpec,
     ObservationPart,
     ObservationSpec,
+    describe_spaces,
 )
 from impala_redis.common.settings.declaring import MAX_FRAME_STACK, MAX_ITEMS, MAX_TEXT
 
@@ -44,7 +46,10 @@ def observation_from(document: Any) -> ObservationSpec:
     scale = _scale_from(fields["scale"], shape)
     if scale and (parts or values is not None):
         raise SpecMismatch("the run's spec has a scale for what is not an array of numbers")
-    return ObservationSpec(shape, dtype, values, parts, stack, scale)
+    mask = text_from("observation.mask", fields["mask"], ("", MASK_NAME))
+    if mask:
+        _check_mask([part for part in parts if part.name == mask], len(parts))
+    return ObservationSpec(shape, dtype, values, parts, stack, scale, mask)
 
 
 def action_from(document: Any) -> ActionSpec:
@@ -60,6 +65,16 @@ def action_from(document: Any) -> ActionSpec:
     return ActionSpec(kind, sizes, bounded)  # type: ignore[arg-type]
 
 
+def check_fit(observation: ObservationSpec, action: ActionSpec) -> None:
+    """Checks that the mask, if there is one, has a byte for each choice of an action."""
+    mask = observation.mask_part
+    if mask and (action.kind == "continuous" or mask.shape != (sum(action.sizes),)):
+        raise SpecMismatch(
+            f"the run's spec has an action mask of {prod(mask.shape)} numbers for "
+            f"{describe_spaces(observation, action)[:400]}"
+        )
+
+
 def text_from(name: str, value: Any, choices: tuple[str, ...] = (), longest: int = MAX_TEXT) -> str:
     """A text of at most `longest` characters, and one of `choices` if there are some."""
     if not isinstance(value, str) or len(value) > longest or (choices and value not in choices):
@@ -72,6 +87,13 @@ def whole_number_from(name: str, value: Any, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise SpecMismatch(f"the run's spec has {name} {str(value)[:60]}, not {least} to {most}")
     return value
+
+
+def _check_mask(named: list[ObservationPart], num_parts: int) -> None:
+    """Checks the parts that have the mask's name: it is one of bytes, beside others."""
+    is_one = len(named) == 1 and (named[0].dtype, named[0].num_values) == ("uint8", ())
+    if not is_one or num_parts == 1:
+        raise SpecMismatch("the run's spec has a mask that is not one of several parts, in bytes")
 
 
 def _part_from(document: Any) -> ObservationPart:

@@ -18,6 +18,7 @@ from impala_redis.common.run.config import Config, find_setting, settings
 from impala_redis.common.run.spaces import ITEM_BYTES, ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import (
     action_from,
+    check_fit,
     observation_from,
     text_from,
     whole_number_from,
@@ -75,8 +76,12 @@ class RunSpec(NetworkSpec):
 
     @property
     def variant(self) -> Variant:
-        """How the environment is made, beside its id."""
-        return Variant(self.env_kwargs, self.wrapper, self.max_episode_steps, self.mask_from)
+        """How the environment is made, beside its id.
+
+        A run that was begun before there were masks has none, even where a part has that name.
+        """
+        mask_from = self.mask_from if self.observation.mask else ""
+        return Variant(self.env_kwargs, self.wrapper, self.max_episode_steps, mask_from)
 
     @cached_property  # every message asks for it, and hashing takes longer than packing
     def fingerprint(self) -> str:
@@ -202,6 +207,7 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
         resumes=whole_number_from("resumes", document["resumes"], 0, 2**63),
         **{key: _setting_from(key, document[key]) for key in _SETTINGS},
     )
+    check_fit(spec.observation, spec.action)
     try:
         check_size(spec)
     except ConfigError as error:

@@ -11,7 +11,8 @@ class Variant(NamedTuple):
     env_kwargs: str = EMPTY  # arguments of its constructor, as `json_object.canonical` has them
     wrapper: tuple[str, ...] = ()  # module:callable each, the innermost first
     max_episode_steps: int | None = None  # None: as it was registered
-    mask_from: str = "observation"  # where action masks come from; or "info"
+    # Where action masks come from: "observation" or "info"; empty: none are looked for.
+    mask_from: str = "observation"
 
 
 AS_REGISTERED = Variant()
