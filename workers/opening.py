@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from impala_redis.common.blocks import compression, wire
 from impala_redis.common.errors import (
@@ -41,8 +41,12 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> tuple[RunSpec, Checkpoi
     Raises RunDirectoryError, UnsupportedEnvironment, CheckpointError or SpecMismatch.
     """
     plan.directory.prepare("learner", resume)
+    saved = _saved(plan.directory) if resume else None
     wanted = plan.config.environment
-    found = probing.spaces_of(wanted.env, wanted.frame_stack, stop)
+    variant = wanted.variant
+    if saved and not saved.spec.observation.mask:
+        variant = variant._replace(mask_from="")  # it was begun without one, and goes on so
+    found = probing.spaces_of(wanted.env, wanted.frame_stack, stop, variant)
     spec = make_spec(plan.run, plan.config, *found)
     try:
         RunSpec.from_json(spec.to_json())  # this is how actors read it
@@ -54,7 +58,7 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> tuple[RunSpec, Checkpoi
         voice.tell(log=advice)
     if spec.compression != "none":
         compression.check_installed()
-    return _resumed(spec, plan.directory) if resume else (spec, None)
+    return _resumed(spec, saved) if saved else (spec, None)
 
 
 def take(
@@ -128,20 +132,28 @@ def open_when_free(opened: Callable[[], int], terms: Terms, stop: StopFlag) -> i
             raise SystemExit(EXIT_INTERRUPTED)
 
 
-def _resumed(spec: RunSpec, directory: RunDirectory) -> tuple[RunSpec, Checkpoint | None]:
-    """The directory's newest checkpoint, which must belong to this run, and the spec to go on with.
+class _Saved(NamedTuple):
+    """A checkpoint to go on from, and the spec in it."""
 
-    Without a checkpoint there it is a new run.
-    """
+    checkpoint: Checkpoint
+    spec: RunSpec
+
+
+def _saved(directory: RunDirectory) -> _Saved | None:
+    """The directory's newest checkpoint; without one there it is a new run."""
     if not directory.holds_a_checkpoint:
         log.warning("NOTHING TO RESUME in %s: starting a new run", directory.path)
-        return spec, None
+        return None
     saved = checkpoint.load(directory.checkpoints)
-    found = read_saved_spec(saved.facts, saved.path)
-    spec = dataclasses.replace(spec, observation=spec.observation.scaled_as(found.observation))
-    if difference := spec.difference(found):
+    return _Saved(saved, read_saved_spec(saved.facts, saved.path))
+
+
+def _resumed(spec: RunSpec, saved: _Saved) -> tuple[RunSpec, Checkpoint]:
+    """The spec to go on with, and the checkpoint, which must belong to this run."""
+    spec = dataclasses.replace(spec, observation=spec.observation.scaled_as(saved.spec.observation))
+    if difference := spec.difference(saved.spec):
         raise SpecMismatch(
-            f"{saved.path} is of another run: {difference}; resume with the settings "
+            f"{saved.checkpoint.path} is of another run: {difference}; resume with the settings "
             "it was made with, or give another --run-dir"
         )
-    return spec, saved
+    return spec, saved.checkpoint

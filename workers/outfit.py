@@ -50,6 +50,7 @@ class Outfit(NamedTuple):
             frame_stack=spec.observation.frame_stack,
             info_keys=spec.info_keys,
             num_threads=self.env_threads,
+            variant=spec.variant,
         )
         observation = environment.observation.scaled_as(spec.observation)
         here, there = (observation, environment.action), (spec.observation, spec.action)

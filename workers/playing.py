@@ -41,7 +41,9 @@ def play_together(
     at_end: ExitStack,
 ) -> list[EpisodeResult]:
     """All episodes at once, each in an environment of its own; they are closed at the end."""
-    environment = VectorEnvironment(spec.env, episodes, frame_stack=spec.observation.frame_stack)
+    environment = VectorEnvironment(
+        spec.env, episodes, frame_stack=spec.observation.frame_stack, variant=spec.variant
+    )
     at_end.callback(environment.close)
     return play(policy, environment, settings, stop)
 
@@ -97,7 +99,11 @@ def record(
     for seed in range(settings.seed, settings.seed + episodes):
         with video.recording(folder) as recording:
             environment = VectorEnvironment(
-                spec.env, 1, recording.wrap, spec.observation.frame_stack
+                spec.env,
+                1,
+                recording.wrap,
+                spec.observation.frame_stack,
+                variant=spec.variant,
             )
             (result,) = play(policy, environment, replace(settings, seed=seed), stop)
             if not stop():

@@ -3,7 +3,7 @@
 What a user's environment brings along stays out of the learner: threads, signal handlers, another
 working directory, memory of a GPU. The process is started as
 
-    python -m impala_redis.workers.probing ID FRAME_STACK DESCRIPTOR
+    python -m impala_redis.workers.probing ID FRAME_STACK VARIANT DESCRIPTOR
 
 and writes one line of JSON to that descriptor; what the environment prints goes to standard error.
 """
@@ -25,6 +25,7 @@ from impala_redis.common.errors import EXIT_INTERRUPTED, UnsupportedEnvironment
 from impala_redis.common.local import children
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import action_from, observation_from
+from impala_redis.common.settings.variant import AS_REGISTERED, Variant
 from impala_redis.workers import stopping
 from impala_redis.workers.pace import LONG_CALL_S, say
 
@@ -44,20 +45,25 @@ class Spaces(NamedTuple):
     text: str  # of Gymnasium's (`common.encoding.space_text`)
 
 
-def spaces_of(env_id: str, frame_stack: int, stop: stopping.StopFlag) -> Spaces:
-    """The spaces of an environment. Raises UnsupportedEnvironment.
+def spaces_of(
+    env_id: str, frame_stack: int, stop: stopping.StopFlag, variant: Variant = AS_REGISTERED
+) -> Spaces:
+    """The spaces of an environment of that variant. Raises UnsupportedEnvironment.
 
     Those that come with Gymnasium, ALE or MiniGrid, or with us, are made here: it takes no time.
     """
     if is_known(env_id):
-        environment = VectorEnvironment(env_id, 1, frame_stack=frame_stack)
+        environment = VectorEnvironment(env_id, 1, frame_stack=frame_stack, variant=variant)
         environment.close()
         return Spaces(environment.observation, environment.action, environment.spaces)
     answers, writes = os.pipe()
     try:
         probe = subprocess.Popen(
             # -P: modules in the working directory must not be taken for ours.
-            [sys.executable, "-P", "-m", __name__, env_id, str(frame_stack), str(writes)],
+            [
+                *(sys.executable, "-P", "-m", __name__),
+                *(env_id, str(frame_stack), json.dumps(variant._asdict()), str(writes)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             pass_fds=(writes,),
@@ -143,12 +149,14 @@ def _end(probe: "subprocess.Popen[bytes]") -> None:
 
 def main() -> None:
     """Makes the environment, writes its spaces or the error, and ends whatever it has left."""
-    env_id, frame_stack, descriptor = sys.argv[1:]
+    env_id, frame_stack, described, descriptor = sys.argv[1:]
+    told = json.loads(described)
+    variant = Variant(**told | {"wrapper": tuple(told["wrapper"])})
     stopping.set_up_logging("warning", "learner")
     environment: VectorEnvironment | None = None
     answer: dict[str, Any]
     try:
-        environment = VectorEnvironment(env_id, 1, frame_stack=int(frame_stack))
+        environment = VectorEnvironment(env_id, 1, frame_stack=int(frame_stack), variant=variant)
         answer = {
             "observation": dataclasses.asdict(environment.observation),
             "action": dataclasses.asdict(environment.action),

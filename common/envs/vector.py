@@ -27,9 +27,11 @@ from impala_redis.common.envs import (
     gridworld,
     masked_cartpole,
 )
+from impala_redis.common.envs.masks import MaskFromInfo, check_masks
 from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.settings.env_id import module_of, name_of
+from impala_redis.common.settings.variant import AS_REGISTERED, Variant
 from impala_redis.common.user_code import failures, modules
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class VectorEnvironment:
         frame_stack: int = 1,
         info_keys: tuple[str, ...] = (),
         num_threads: int | None = None,
+        variant: Variant = AS_REGISTERED,
     ) -> None:
         """Makes the environments, in their own vector form if they have one.
 
@@ -80,6 +83,7 @@ class VectorEnvironment:
           info_keys: what is wanted of an episode's last info, beside its `episode_info`.
           num_threads: how many step them, if their vector form has any; else its own number, and
             for games of Atari 1.
+          variant: how each of them is made, beside its id.
 
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
         """
@@ -87,11 +91,12 @@ class VectorEnvironment:
         self._env_id, self._info_keys = env_id, info_keys
         self._resetting = failures.Named(env_id, "reset")
         self._stepping = failures.Named(env_id, "step")
-        self._env = _make(env_id, num_envs, recorder, info_keys, num_threads)
+        self._env = _make(env_id, num_envs, recorder, info_keys, num_threads, variant)
         self.num_envs = num_envs
         observations, actions = self._env.single_observation_space, self._env.single_action_space
-        self.observation = observation_spec(env_id, observations, frame_stack)
         self.action = action_spec(env_id, actions)
+        masked = self.action if variant.mask_from else None
+        self.observation = observation_spec(env_id, observations, frame_stack, masked)
         self.spaces = text_of(observations, actions)
         self._encoder = Encoder(observations, self.observation, num_envs)
         self._decoder = ActionDecoder(actions)
@@ -103,7 +108,7 @@ class VectorEnvironment:
         """First observations [N, ...]; each environment gets a seed derived from `seed`."""
         self.seed = usable_seed(seed, self.num_envs)
         with self._resetting:
-            return self._encoder.encode(self._env.reset(seed=self.seed)[0])
+            return self._encoded(self._env.reset(seed=self.seed)[0])
 
     def step(self, actions: Array) -> StepResult:
         """Plays actions [N, ...] that fit the spec's `action`. Raises EnvironmentFailed."""
@@ -115,13 +120,22 @@ class VectorEnvironment:
             truncated = np.asarray(cut, np.bool_).reshape(self.num_envs)
             over = terminated | truncated
             return StepResult(
-                self._encoder.encode(observations),
+                self._encoded(observations, over),
                 np.asarray(rewards, np.float32).reshape(self.num_envs),
                 terminated,
                 truncated,
                 over=infos["game_over"] if self._reports_game_over else over,
                 infos=self._last_infos(infos, over) if over.any() else _NO_INFOS,
             )
+
+    def _encoded(
+        self, observations: Any, over: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.generic]:
+        """Observations as in the spec [N, ...]; after a step with the episodes [N] that it ends."""
+        encoded = self._encoder.encode(observations)
+        if self.observation.mask:
+            check_masks(self.observation, self.action, encoded, over)
+        return encoded
 
     def _last_infos(self, infos: Any, over: NDArray[np.bool_]) -> Mapping[int, Info]:
         """The wanted numbers of the episodes that are over, without those that have none."""
@@ -167,9 +181,17 @@ def _make(
     recorder: Wrapper | None,
     info_keys: tuple[str, ...],
     num_threads: int | None,
+    variant: Variant,
 ) -> VectorEnv[Any, Any, Any]:
-    """The environments, in their own vector form if that suits; in a recorder one by one."""
+    """The environments, in their own vector form if that suits.
+
+    They are stepped one by one in a recorder, and where masks are read from their infos.
+    """
     if atari.is_atari(env_id):
+        if variant.mask_from == "info":
+            raise UnsupportedEnvironment(
+                f"{env_id} is a game of Atari, which gives no masks; leave out --mask-from info"
+            )
         if recorder is None:
             return atari.make(env_id, num_envs, num_threads=num_threads or 1)
         with failures.refusals(env_id, "recorded"):
@@ -178,7 +200,7 @@ def _make(
     wrappers = _wrappers(env_id)
     with failures.refusals(env_id, "made" if recorder is None else "recorded"):
         _refuse_raw_frames(env_id)
-        is_single = wrappers or recorder
+        is_single = wrappers or recorder or variant.mask_from == "info"
         own = None if is_single else _in_own_vector_form(env_id, num_envs, num_threads)
         if own is not None:
             return own
@@ -190,6 +212,8 @@ def _make(
             env = gymnasium.make(env_id, disable_env_checker=True, **arguments)
             for wrapper in wrappers:
                 env = wrapper(env)
+            if variant.mask_from == "info":
+                env = MaskFromInfo(env, env_id)
             return Single(env, env_id, info_keys)
 
         return SyncVectorEnv([make_single] * num_envs)
