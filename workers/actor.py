@@ -73,6 +73,7 @@ def main(
     device: str,
     envs: int | None,
     env_threads: int | None,
+    env_processes: int | None,
     wait_redis_s: float,
     log_level: str,
 ) -> None:
@@ -90,7 +91,7 @@ def main(
                 f"{name[:80]!r} cannot name an actor: give --actor-id with 1 to 64 letters, "
                 "digits, '.', '_' or '-'"
             )
-        outfit = Outfit(env_module, device, envs, env_threads).checked()
+        outfit = Outfit(env_module, device, envs, env_threads, env_processes).checked()
         link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_to_join(run), "actor")
         watchdog = Watchdog(_step_timeout_s(step_timeout_s, unroll_timeout_s))
         absence = LearnerAbsence(link.run, max_learner_away_s, when_learner_away == "end")
@@ -180,9 +181,13 @@ class ActorProgram:
                 actor.policy.load(weights.version, weights.weights)
             try:
                 with self._watchdog.watching(pace):
+                    if weights is not None:
+                        actor.set_progress(weights.progress)
                     block = actor.unroll()
             except EnvironmentFailed as error:
-                self._repair(actor, spec, error)
+                self._stop.take_signals()
+                if not self._stop():  # else the signal may have been for its processes, too
+                    self._repair(actor, spec, error)
             else:
                 courier.hand_over(block)
             self._stop.take_signals()
@@ -191,7 +196,8 @@ class ActorProgram:
         """Makes the environments and starts the courier."""
         spec, incarnation = run.spec, secrets.randbits(62)
         with self._watchdog.watching(making(self._outfit.num_envs(spec))):
-            actor = self._outfit.make_actor(spec, self._name, incarnation, run.join)
+            share = run.weights.progress
+            actor = self._outfit.make_actor(spec, self._name, incarnation, run.join, share)
         self._stop.take_signals()
         courier = Courier(
             self._link,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from impala_redis.common.settings.declaring import MAX_ENVS
+from impala_redis.common.settings.declaring import MAX_ENVS, MAX_PROCESSES
 from impala_redis.workers.command import Amount
 from impala_redis.workers.options import MOST_THREADS, Function, option, shared
 from impala_redis.workers.watchdog import STEP_TIMEOUT_S
@@ -65,7 +65,7 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
         not_for_train="it ends its actors with the run",
     ),
     "env-module": ActorOption(
-        shared("env-module"), not_for_train="its actors may import what --env names, no more"
+        shared("env-module"), not_for_train="its actors may import what the run names"
     ),
     "device": ActorOption(
         option(
@@ -98,6 +98,17 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
             help="Threads that step an actor's environments, if these are games of Atari or have "
             "a vector form that takes num_threads.",
         )
+    ),
+    "env-processes": ActorOption(
+        option(
+            "env-processes",
+            type=click.IntRange(0, MAX_PROCESSES),
+            # No variable: impala-train's actors would see it, and they have the run's number.
+            allow_from_autoenv=False,
+            show_default="the run's --env-processes",
+            help="Processes in which this actor steps its environments; 0: its own.",
+        ),
+        not_for_train="its actors have the run's",
     ),
     "step-timeout-s": ActorOption(
         option(

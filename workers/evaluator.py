@@ -29,10 +29,10 @@ from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.monitor import MonitorLink
-from impala_redis.common.user_code.modules import check_module
 from impala_redis.workers import process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
+from impala_redis.workers.outfit import check_environment
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.playing import EpisodeResult, PlaySettings, play_together, record
 
@@ -103,7 +103,7 @@ def main(
             spec, weights = from_checkpoint(checkpoint_path)
         else:
             spec, weights = from_live_run(redis_url, run_name(run))
-        check_module(spec.env, env_module)
+        check_environment(spec, env_module)
         policy = make_policy(spec, np.random.default_rng([seed, 1]))
         policy.load(weights.version, weights.weights)
         settings = PlaySettings(greedy, max_steps, seed)

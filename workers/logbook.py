@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from impala_redis import __version__
-from impala_redis.common.envs.atari import action_repeat
+from impala_redis.common.envs.atari_rules import action_repeat
 from impala_redis.common.errors import Fenced, RunDirectoryError
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.publisher import Publisher
@@ -79,7 +79,7 @@ class Logbook:
         self._waited_s = 0.0  # without a batch, since the start
         self._first_batch: float | None = None
         self._totals = learner.totals()  # as of the last record
-        self._action_repeat = action_repeat(spec.env)
+        self._action_repeat = action_repeat(spec.env, spec.variant)
 
     def note_wait(self, waited_s: float, batch_came: bool) -> None:
         """Counts time without a batch; `learner_s` begins when the first one has come."""

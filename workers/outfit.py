@@ -3,6 +3,7 @@
 All else the run says, and it is the same for all of its actors.
 """
 
+from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.user_code.modules import check_module
+from impala_redis.common.user_code.modules import check_module, check_trusted
 from impala_redis.workers import process
 
 
@@ -23,6 +24,7 @@ class Outfit(NamedTuple):
     device: str = "cpu"  # or "cuda"
     envs: int | None = None  # None: as many as the run says
     env_threads: int | None = None  # None: as many as a vector form takes, in games of Atari 1
+    env_processes: int | None = None  # None: as many as the run says; 0: none of their own
 
     def checked(self) -> "Outfit":
         """The same, for a GPU with a thread for each core if no number is given.
@@ -43,7 +45,8 @@ class Outfit(NamedTuple):
 
     def make_environment(self, spec: RunSpec) -> VectorEnvironment:
         """The run's environments. Raises UnsupportedEnvironment, or ConfigError: untrusted."""
-        check_module(spec.env, self.trusted_modules)
+        check_environment(spec, self.trusted_modules)
+        processes = spec.env_processes if self.env_processes is None else self.env_processes
         environment = VectorEnvironment(
             spec.env,
             self.num_envs(spec),
@@ -51,21 +54,35 @@ class Outfit(NamedTuple):
             info_keys=spec.info_keys,
             num_threads=self.env_threads,
             variant=spec.variant,
+            num_processes=processes,
         )
         observation = environment.observation.scaled_as(spec.observation)
         here, there = (observation, environment.action), (spec.observation, spec.action)
         if here != there:
+            environment.close()
             raise UnsupportedEnvironment(
                 f"{spec.env} is another one on this machine: {describe_spaces(*here)} here, and "
                 f"{describe_spaces(*there)} in the run; install the learner's version of it"
             )
         return environment
 
-    def make_actor(self, spec: RunSpec, name: str, incarnation: int, join: int) -> Actor:
+    def make_actor(
+        self, spec: RunSpec, name: str, incarnation: int, join: int, share: float
+    ) -> Actor:
         """An actor of that run, with new environments. Raises as `make_environment`, or DeviceFull.
 
         The arguments are as for `Actor`.
         """
         policy = partial(make_policy, device=self.device)
         environment = self.make_environment(spec)
-        return Actor(spec, environment, name, incarnation, join, policy)
+        return Actor(spec, environment, name, incarnation, join, policy, share)
+
+
+def check_environment(spec: RunSpec, trusted: Collection[str]) -> None:
+    """Refuses environments and wrappers of modules that only the run has named.
+
+    `trusted` are modules, or files of modules, that the user has named. Raises ConfigError.
+    """
+    check_module(spec.env, trusted)
+    for wrapper in spec.wrapper:
+        check_trusted(wrapper, trusted, "wrapper", "--env-module")

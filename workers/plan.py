@@ -62,7 +62,10 @@ def make_plan(
     chosen = (PRESETS.get(preset_name or "", {}), saved, file, overrides)
     config = preset(preset_name) if preset_name else Config()
     config = config.replace(saved).replace(file).replace(overrides)
-    config = config.replace({"env": absolute(config.environment.env)})
+    made_by = config.environment
+    config = config.replace(
+        {"env": absolute(made_by.env), "wrapper": tuple(map(absolute, made_by.wrapper))}
+    )
     name = run_name(run, preset_name, env)
     if not resume:
         directory = RunDirectory(run_dir) if run_dir else _free_directory(name)

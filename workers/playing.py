@@ -42,7 +42,11 @@ def play_together(
 ) -> list[EpisodeResult]:
     """All episodes at once, each in an environment of its own; they are closed at the end."""
     environment = VectorEnvironment(
-        spec.env, episodes, frame_stack=spec.observation.frame_stack, variant=spec.variant
+        spec.env,
+        episodes,
+        frame_stack=spec.observation.frame_stack,
+        variant=spec.variant,
+        num_processes=spec.env_processes,
     )
     at_end.callback(environment.close)
     return play(policy, environment, settings, stop)
@@ -99,11 +103,7 @@ def record(
     for seed in range(settings.seed, settings.seed + episodes):
         with video.recording(folder) as recording:
             environment = VectorEnvironment(
-                spec.env,
-                1,
-                recording.wrap,
-                spec.observation.frame_stack,
-                variant=spec.variant,
+                spec.env, 1, recording.wrap, spec.observation.frame_stack, variant=spec.variant
             )
             (result,) = play(policy, environment, replace(settings, seed=seed), stop)
             if not stop():

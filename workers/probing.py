@@ -20,8 +20,9 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from impala_redis.common.envs.vector import VectorEnvironment, is_known
-from impala_redis.common.errors import EXIT_INTERRUPTED, UnsupportedEnvironment
+from impala_redis.common.envs.making import is_known
+from impala_redis.common.envs.vector import VectorEnvironment
+from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, UnsupportedEnvironment
 from impala_redis.common.local import children
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import action_from, observation_from
@@ -48,22 +49,20 @@ class Spaces(NamedTuple):
 def spaces_of(
     env_id: str, frame_stack: int, stop: stopping.StopFlag, variant: Variant = AS_REGISTERED
 ) -> Spaces:
-    """The spaces of an environment of that variant. Raises UnsupportedEnvironment.
+    """The spaces of an environment. Raises UnsupportedEnvironment, or ConfigError: no such wrapper.
 
     Those that come with Gymnasium, ALE or MiniGrid, or with us, are made here: it takes no time.
     """
-    if is_known(env_id):
+    if is_known(env_id, variant):
         environment = VectorEnvironment(env_id, 1, frame_stack=frame_stack, variant=variant)
         environment.close()
         return Spaces(environment.observation, environment.action, environment.spaces)
     answers, writes = os.pipe()
+    asked = (env_id, str(frame_stack), json.dumps(variant), str(writes))
     try:
         probe = subprocess.Popen(
             # -P: modules in the working directory must not be taken for ours.
-            [
-                *(sys.executable, "-P", "-m", __name__),
-                *(env_id, str(frame_stack), json.dumps(variant._asdict()), str(writes)),
-            ],
+            [sys.executable, "-P", "-m", __name__, *asked],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             pass_fds=(writes,),
@@ -114,7 +113,12 @@ def _answer(
 
 
 def _read(env_id: str, answer: dict[str, Any]) -> Spaces:
-    """The spaces in an answer. Raises UnsupportedEnvironment: it is an error, or none of ours."""
+    """The spaces in an answer. Raises UnsupportedEnvironment: it is an error, or none of ours.
+
+    Raises ConfigError: it is one of the settings.
+    """
+    if "refusal" in answer:
+        raise ConfigError(str(answer["refusal"]))
     if "error" in answer:
         error = UnsupportedEnvironment(str(answer["error"]))
         error.frames = str(answer.get("frames", ""))
@@ -149,9 +153,9 @@ def _end(probe: "subprocess.Popen[bytes]") -> None:
 
 def main() -> None:
     """Makes the environment, writes its spaces or the error, and ends whatever it has left."""
-    env_id, frame_stack, described, descriptor = sys.argv[1:]
-    told = json.loads(described)
-    variant = Variant(**told | {"wrapper": tuple(told["wrapper"])})
+    env_id, frame_stack, asked, descriptor = sys.argv[1:]
+    env_kwargs, wrapper, *others = json.loads(asked)
+    variant = Variant(env_kwargs, tuple(wrapper), *others)
     stopping.set_up_logging("warning", "learner")
     environment: VectorEnvironment | None = None
     answer: dict[str, Any]
@@ -164,6 +168,8 @@ def main() -> None:
         }
     except UnsupportedEnvironment as error:
         answer = {"error": str(error), "frames": error.frames}
+    except ConfigError as error:
+        answer = {"refusal": str(error)}
     os.write(int(descriptor), json.dumps(answer).encode() + b"\n")
     if environment is not None:
         environment.close()

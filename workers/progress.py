@@ -27,11 +27,10 @@ from impala_redis.common.records.refusals import in_words
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.server.address import cli_command, without_password
-from impala_redis.common.settings.env_id import module_of
 from impala_redis.common.transport.diagnosis import Situation, binding_stage
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.situation import work_of
-from impala_redis.common.user_code.modules import as_typed
+from impala_redis.common.user_code.modules import trusting
 from impala_redis.workers import saying
 
 PLAIN_LINE_INTERVAL_S = 2.0
@@ -64,8 +63,7 @@ class Progress:
         self.say(f"the queue: {login}{cli_command(public_url)} LLEN {queue}")
         self.say(f"all of it: {_typed('impala-status')} {there}")
         if password_file is not None:
-            module = module_of(environment.env)
-            there += f" --env-module {as_typed(module)}" if module else ""
+            there += trusting(environment.modules)
             self.say(f"to join:   {_typed('impala-actor')} {there}")
 
     def __enter__(self) -> "Progress":
@@ -123,8 +121,7 @@ class Progress:
         self.say(f"run directory: {path}")
         if code == EXIT_INTERRUPTED:
             self.say(f"continue:      {_typed('impala-train')} --resume --run-dir {typed}")
-        module = module_of(self._config.environment.env)
-        trust = f" --env-module {as_typed(module)}" if module else ""
+        trust = trusting(self._config.environment.modules)
         self.say(f"next:          {_typed('impala-eval')} --checkpoint {typed}{trust}")
         self.say(f"               {_typed('tensorboard')} --logdir {typed}")
 

@@ -4,7 +4,7 @@ import logging
 import operator
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from impala_redis.common.errors import printable
@@ -17,8 +17,7 @@ from impala_redis.common.learning.learner import Learner, Updated
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
-from impala_redis.common.settings.env_id import module_of
-from impala_redis.common.user_code.modules import as_typed
+from impala_redis.common.user_code.modules import trusting
 from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook
 
@@ -110,12 +109,10 @@ class Training:
             log.info("no trajectories for %.0f s; start actors with: %s", silent_s, command)
 
 
-def actor_command(run: str, env_id: str, redis_url: str) -> str:
-    """What starts an actor, as one types it in this folder; `env_id` as the user named it."""
-    module = module_of(env_id)
-    trust = f" --env-module {as_typed(module)}" if module else ""
+def actor_command(run: str, modules: Iterable[str], redis_url: str) -> str:
+    """What starts an actor, as one types it in this folder; `modules` as the user named them."""
     address = shlex.quote(without_password(redis_url))
-    return f"impala-actor --run {run} --redis-url {address}{trust}"
+    return f"impala-actor --run {run} --redis-url {address}{trusting(modules)}"
 
 
 def what_became_of(refused: int, stale: int, why: str) -> str:

@@ -39,10 +39,12 @@ class Actor:
         incarnation: int,
         join: int = 0,
         make_policy: Callable[[RunSpec, np.random.Generator], Policy] = make_policy,
+        share: float = 0.0,
     ) -> None:
         """Starts the first episodes; each `join` of a name plays other ones.
 
-        `make_policy` makes the policy from the spec and its source of randomness.
+        `make_policy` makes the policy from the spec and its source of randomness. `share` is how
+        much of the training is done, from 0 to 1.
         """
         self._spec = spec
         self._actor, self._incarnation = actor, incarnation
@@ -56,11 +58,13 @@ class Actor:
         self.frames = 0
         self.episodes = 0
         self.progress: Progress = (0, 0.0)  # other threads may read it
+        self._share = share
         self.begin(environment)
 
     def begin(self, environment: VectorEnvironment) -> None:
         """Starts new episodes in these environments, which replace any earlier ones."""
         self._environment = environment
+        environment.set_progress(self._share)
         # A new seed each time: an episode that broke an environment is not repeated.
         (seed,) = self._environment_seeds.generate_state(1)
         self._environment_seeds = self._environment_seeds.spawn(1)[0]
@@ -73,6 +77,15 @@ class Actor:
         self._over = np.zeros((self._spec.unroll_length, n), np.bool_)  # where a score is final
         self._returns = np.zeros(n, np.float64)
         self._lengths = np.zeros(n, np.int64)
+
+    def set_progress(self, share: float) -> None:
+        """Tells the environments how much of the training is done, from 0 to 1, if it is news.
+
+        Raises EnvironmentFailed.
+        """
+        if share != self._share:
+            self._share = share
+            self._environment.set_progress(share)
 
     @property
     def seed(self) -> int:

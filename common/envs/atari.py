@@ -13,6 +13,8 @@ The protocol (arXiv:1802.01561, Table G.1; where it is silent, what is usual):
     a lost life    ends an episode while learning, never the game; only the game's end does where
                    whole games are played
 
+Other rules may be given (`common.envs.atari_rules`).
+
 ale-py is an optional extra under GPL-2.0-only, so it is imported only where a game is made.
 """
 
@@ -28,27 +30,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from impala_redis.common.envs.atari_rules import GAMES_PREFIX, Rules
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.settings.env_id import module_of, name_of
+from impala_redis.common.settings.env_id import name_of
 
-Frames = NDArray[np.uint8]  # [N, 84, 84]
+Frames = NDArray[np.uint8]  # [N, height, width]
 
-GAMES_PREFIX = "ALE/"
-# Emulator frames to an action: a step of ours counts as this many frames in papers.
-ACTION_REPEAT = 4
-FRAME_SIZE = 84
-MAX_NO_OPS = 30
-TIME_LIMIT_FRAMES = 108_000
+AS_IN_THE_PAPER = Rules()
 EMULATOR_FRAMES_PER_S = 60
 # The drawn size in pixels; the few games with more lines are squeezed.
 SCREEN_HEIGHT, SCREEN_WIDTH = 210, 160
 # The first action of the set; only in a game without lives may it be another one.
 NO_OP = 0
-
-
-def is_atari(env_id: str) -> bool:
-    """Whether an id names a game of ALE, as ALE/Pong-v5 or ale_py:ALE/Pong-v5."""
-    return module_of(env_id) in ("", "ale_py") and name_of(env_id).startswith(GAMES_PREFIX)
 
 
 def modern_id(env_id: str) -> str | None:
@@ -62,27 +55,28 @@ def modern_id(env_id: str) -> str | None:
     return modern if older and (older[2] or modern in gymnasium.registry) else None
 
 
-def action_repeat(env_id: str) -> int:
-    """How many frames of the game one step of ours takes; 1 in all other environments."""
-    return ACTION_REPEAT if is_atari(env_id) else 1
-
-
 def make(
-    env_id: str, num_envs: int, whole_games: bool = False, num_threads: int = 1
+    env_id: str,
+    num_envs: int,
+    whole_games: bool = False,
+    num_threads: int = 1,
+    rules: Rules = AS_IN_THE_PAPER,
 ) -> "AtariVector":
     """N games. An episode is a life, or with `whole_games` a game.
 
     Raises UnsupportedEnvironment: ale-py is missing, or has no such game.
     """
-    return AtariVector(_emulators(env_id, num_envs, num_threads=num_threads), whole_games)
+    return AtariVector(_emulators(env_id, num_envs, rules, num_threads=num_threads), whole_games)
 
 
-def make_single(env_id: str, render_mode: str | None = None) -> "AtariGame":
+def make_single(
+    env_id: str, render_mode: str | None = None, rules: Rules = AS_IN_THE_PAPER
+) -> "AtariGame":
     """One whole game; in the mode rgb_array it draws itself in colour.
 
     Raises UnsupportedEnvironment: ale-py is missing, or has no such game.
     """
-    return AtariGame(env_id, render_mode)
+    return AtariGame(env_id, render_mode, rules)
 
 
 def game_seeds(seed: int, num_envs: int) -> NDArray[np.int64]:
@@ -175,7 +169,7 @@ class AtariVector(VectorEnv[Frames, NDArray[np.int64], NDArray[Any]]):
     ) -> tuple[_Outcome, Frames]:
         """Adds what was held back, and holds back what the no-ops of this step brought.
 
-        Where the end of a game was held back, the frame [84, 84] is that game's last one.
+        Where the end of a game was held back, the frame is that game's last one.
         """
         was_over = self._held_back.game_over
         if was_over.any():
@@ -203,17 +197,21 @@ class AtariGame(gymnasium.Env[Frames, np.int64]):
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": ["rgb_array"],
-        "render_fps": EMULATOR_FRAMES_PER_S // ACTION_REPEAT,
+        "render_fps": EMULATOR_FRAMES_PER_S // AS_IN_THE_PAPER.frameskip,
     }
 
-    def __init__(self, env_id: str, render_mode: str | None = None) -> None:
+    def __init__(
+        self, env_id: str, render_mode: str | None = None, rules: Rules = AS_IN_THE_PAPER
+    ) -> None:
         assert render_mode in (None, "rgb_array"), f"no render mode {render_mode}"
         self.render_mode = render_mode
-        self._game = make(env_id, 1, whole_games=True)
+        frames_per_s = max(EMULATOR_FRAMES_PER_S // rules.frameskip, 1)
+        self.metadata = {**self.metadata, "render_fps": frames_per_s}
+        self._game = make(env_id, 1, whole_games=True, rules=rules)
         # ALE's vector form draws in one size, so a second emulator draws the screen: the same seed
         # and actions give the same game.
         self._screen = (
-            AtariVector(_emulators(env_id, 1, screen=True), True) if render_mode else None
+            AtariVector(_emulators(env_id, 1, rules, screen=True), True) if render_mode else None
         )
         self._picture: Frames | None = None
         self.observation_space = self._game.single_observation_space
@@ -250,7 +248,7 @@ class AtariGame(gymnasium.Env[Frames, np.int64]):
 
 
 def _emulators(
-    env_id: str, num_envs: int, screen: bool = False, num_threads: int = 1
+    env_id: str, num_envs: int, rules: Rules, screen: bool = False, num_threads: int = 1
 ) -> VectorEnv[Any, Any, Any]:
     """ALE's own N games: the agent's frames, or the whole screen in colour."""
     try:
@@ -260,21 +258,17 @@ def _emulators(
             f"{env_id} needs ale-py: run pip install 'impala-redis[atari]', or in a checkout "
             "scripts/setup.sh atari"
         ) from error
+    arguments: dict[str, Any] = rules._asdict() | {"noop_max": rules.noop_max + 1}  # drawn below it
+    if screen:
+        arguments |= {"img_height": SCREEN_HEIGHT, "img_width": SCREEN_WIDTH}
     emulators: VectorEnv[Any, Any, Any] = AtariVectorEnv(
         _rom(env_id),
         num_envs,
         num_threads=num_threads,
         grayscale=not screen,
-        img_height=SCREEN_HEIGHT if screen else FRAME_SIZE,
-        img_width=SCREEN_WIDTH if screen else FRAME_SIZE,
         stack_num=1,
-        frameskip=ACTION_REPEAT,
-        maxpool=True,
-        noop_max=MAX_NO_OPS + 1,  # ALE draws below it
-        max_num_frames_per_episode=TIME_LIMIT_FRAMES,
-        repeat_action_probability=0.0,
         reward_clipping=False,
-        use_fire_reset=False,
+        **arguments,
         # It would start a new game at each lost life, so that no second life is ever played.
         episodic_life=False,
     )

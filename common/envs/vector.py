@@ -4,45 +4,32 @@ The rule of resets, stated once: next-step autoreset. The step after an episode'
 action, gives reward 0 and the new episode's first observation (`common.blocks.trajectory`).
 """
 
-import importlib
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
 from impala_redis.common.encoding.actions import ActionDecoder, action_spec
 from impala_redis.common.encoding.fitting import Array
 from impala_redis.common.encoding.observations import Encoder, observation_spec
 from impala_redis.common.encoding.space_text import text_of
-from impala_redis.common.envs import (
-    atari,
-    corridor,
-    gridworld,
-    masked_cartpole,
-)
-from impala_redis.common.envs.masks import MaskFromInfo, check_masks
+from impala_redis.common.envs import atari, making
+from impala_redis.common.envs.atari_rules import is_atari
+from impala_redis.common.envs.making import Wanted, Wrapper
+from impala_redis.common.envs.masks import check_masks
+from impala_redis.common.envs.processes import InProcesses
 from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.settings.env_id import module_of, name_of
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
 from impala_redis.common.user_code import failures, modules
 
 log = logging.getLogger(__name__)
 
-# Importing our own environments has registered them; these calls only use the imports.
-for _module in (corridor, masked_cartpole):
-    gymnasium.register_envs(_module)
-
-_KNOWN_MODULES = ("gymnasium.envs.", "impala_redis.")
-
-Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
 _NO_INFOS: Mapping[int, Info] = MappingProxyType({})
 
 
@@ -72,6 +59,8 @@ class VectorEnvironment:
         info_keys: tuple[str, ...] = (),
         num_threads: int | None = None,
         variant: Variant = AS_REGISTERED,
+        num_processes: int = 0,
+        one_by_one: bool = False,
     ) -> None:
         """Makes the environments, in their own vector form if they have one.
 
@@ -83,16 +72,24 @@ class VectorEnvironment:
           info_keys: what is wanted of an episode's last info, beside its `episode_info`.
           num_threads: how many step them, if their vector form has any; else its own number, and
             for games of Atari 1.
-          variant: how each of them is made, beside its id.
+          variant: arguments, wrappers, time limit, and where masks come from.
+          num_processes: how many processes step them, one by one in each; 0: this one does.
+          one_by_one: even if they have a vector form.
 
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
+        Raises ConfigError: a wrapper cannot be imported.
         """
         env_id = modules.make_findable(env_id)
         self._env_id, self._info_keys = env_id, info_keys
         self._resetting = failures.Named(env_id, "reset")
         self._stepping = failures.Named(env_id, "step")
-        self._env = _make(env_id, num_envs, recorder, info_keys, num_threads, variant)
+        self._telling = failures.Named(env_id, "set_progress")
         self.num_envs = num_envs
+        wanted = Wanted(env_id, num_envs, variant, recorder, info_keys, num_threads, one_by_one)
+        num_processes = _usable_processes(wanted, num_processes)
+        if num_processes:  # one of them, for its spaces
+            wanted = wanted._replace(num_envs=1, num_threads=None, one_by_one=True)
+        self._env = making.make(wanted)
         observations, actions = self._env.single_observation_space, self._env.single_action_space
         self.action = action_spec(env_id, actions)
         masked = self.action if variant.mask_from else None
@@ -103,15 +100,38 @@ class VectorEnvironment:
         # Only our own infos tell of it: in others the same key may mean something else.
         self._reports_game_over = isinstance(self._env, atari.AtariVector)
         self._singles = [e for e in getattr(self._env, "envs", ()) if isinstance(e, Single)]
+        self._processes: InProcesses | None = None
+        self._listeners = list(_listeners(self._singles or [self._env.unwrapped]))
+        if num_processes:
+            self._processes = self._in_processes(wanted, num_processes)
+
+    def _in_processes(self, wanted: Wanted, num_processes: int) -> InProcesses:
+        """All environments in processes, in place of the one that has shown its spaces."""
+        self._env.close()
+        make = partial(
+            VectorEnvironment,
+            wanted.env_id,
+            frame_stack=self.observation.frame_stack,
+            info_keys=wanted.info_keys,
+            variant=wanted.variant,
+            one_by_one=True,
+        )
+        row = np.zeros(self.observation.shape, self.observation.dtype)
+        return InProcesses(make, wanted.env_id, self.num_envs, num_processes, row)
 
     def reset(self, seed: int) -> NDArray[np.generic]:
         """First observations [N, ...]; each environment gets a seed derived from `seed`."""
         self.seed = usable_seed(seed, self.num_envs)
+        if self._processes is not None:
+            return self._processes.reset(self.seed)
         with self._resetting:
             return self._encoded(self._env.reset(seed=self.seed)[0])
 
     def step(self, actions: Array) -> StepResult:
         """Plays actions [N, ...] that fit the spec's `action`. Raises EnvironmentFailed."""
+        if self._processes is not None:
+            rows, earned, ended, cut, found = self._processes.step(np.asarray(actions))
+            return StepResult(rows, earned, ended, cut, over=ended | cut, infos=found)
         with self._stepping:
             observations, rewards, ended, cut, infos = self._env.step(self._decoder.decode(actions))
             if rewards is None or np.size(rewards) != self.num_envs:
@@ -137,6 +157,22 @@ class VectorEnvironment:
             check_masks(self.observation, self.action, encoded, over)
         return encoded
 
+    @property
+    def listens(self) -> bool:
+        """Whether any environment wants to know how far the training is."""
+        return bool(self._listeners) or (self._processes is not None and self._processes.listens)
+
+    def set_progress(self, share: float) -> None:
+        """Tells environments that have such a method how far the training is, from 0 to 1.
+
+        Raises EnvironmentFailed.
+        """
+        if self._processes is not None and self._processes.listens:
+            self._processes.set_progress(share)
+        with self._telling:
+            for listener in self._listeners:
+                listener.set_progress(share)
+
     def _last_infos(self, infos: Any, over: NDArray[np.bool_]) -> Mapping[int, Info]:
         """The wanted numbers of the episodes that are over, without those that have none."""
         has_none = isinstance(infos, dict) and not infos and not self._singles
@@ -153,7 +189,7 @@ class VectorEnvironment:
     def close(self) -> None:
         """Closes the environments; an error in their own code is only logged."""
         try:
-            self._env.close()
+            (self._processes or self._env).close()
         except Exception as error:
             log.debug("%s failed in close: %s", self._env_id, error)
 
@@ -166,130 +202,42 @@ def usable_seed(seed: int, num_envs: int) -> int:
     return seed % (2**31 - 1 - num_envs)
 
 
-def is_known(env_id: str) -> bool:
-    """Whether it is made by code of ours, Gymnasium's, ALE's or MiniGrid's alone."""
-    if atari.is_atari(env_id) or gridworld.is_gridworld(env_id):
-        return module_of(env_id) in ("", "ale_py", "minigrid")
-    spec = gymnasium.registry.get(env_id)  # an id with a module is not in it
-    made_by = spec.entry_point if spec is not None and not spec.additional_wrappers else None
-    return isinstance(made_by, str) and made_by.startswith(_KNOWN_MODULES)
+def _usable_processes(wanted: Wanted, num_processes: int) -> int:
+    """How many processes step the environments; 0 where they do not suit, which the log says.
 
-
-def _make(
-    env_id: str,
-    num_envs: int,
-    recorder: Wrapper | None,
-    info_keys: tuple[str, ...],
-    num_threads: int | None,
-    variant: Variant,
-) -> VectorEnv[Any, Any, Any]:
-    """The environments, in their own vector form if that suits.
-
-    They are stepped one by one in a recorder, and where masks are read from their infos.
+    Raises UnsupportedEnvironment: they cannot be stepped one by one.
     """
-    if atari.is_atari(env_id):
-        if variant.mask_from == "info":
-            raise UnsupportedEnvironment(
-                f"{env_id} is a game of Atari, which gives no masks; leave out --mask-from info"
-            )
-        if recorder is None:
-            return atari.make(env_id, num_envs, num_threads=num_threads or 1)
-        with failures.refusals(env_id, "recorded"):
-            games = [lambda: recorder(atari.make_single(env_id, "rgb_array"))] * num_envs
-            return SyncVectorEnv(games)
-    wrappers = _wrappers(env_id)
-    with failures.refusals(env_id, "made" if recorder is None else "recorded"):
-        _refuse_raw_frames(env_id)
-        is_single = wrappers or recorder or variant.mask_from == "info"
-        own = None if is_single else _in_own_vector_form(env_id, num_envs, num_threads)
-        if own is not None:
-            return own
-        _note_one_thread(env_id, num_threads)
-        wrappers = [*([recorder] if recorder else []), *wrappers]
-        arguments: dict[str, Any] = {"render_mode": "rgb_array"} if recorder else {}
-
-        def make_single() -> Single:
-            env = gymnasium.make(env_id, disable_env_checker=True, **arguments)
-            for wrapper in wrappers:
-                env = wrapper(env)
-            if variant.mask_from == "info":
-                env = MaskFromInfo(env, env_id)
-            return Single(env, env_id, info_keys)
-
-        return SyncVectorEnv([make_single] * num_envs)
-
-
-def _refuse_raw_frames(env_id: str) -> None:
-    """Raises UnsupportedEnvironment: an older name of a game of Atari, without any treatment."""
-    module = module_of(env_id)
-    if module not in ("", "gym", "atari_py"):
-        importlib.import_module(module)
-    spec = gymnasium.registry.get(name_of(env_id))
-    if spec is None:
-        older = module in ("", "ale_py", "gym", "gymnasium", "atari_py")
-    else:
-        older = str(spec.entry_point).startswith("ale_py") and not spec.additional_wrappers
-    if older and (new := atari.modern_id(env_id)):
-        raise UnsupportedEnvironment(
-            f"it is an older name of a game of Atari; give --env {new}, which is played as in the "
-            "paper: 4 frames to an action, 84x84 grey pictures"
-        )
-
-
-def _note_one_thread(env_id: str, num_threads: int | None) -> None:
-    """Leaves a line in the log if more threads are wanted than step the environments."""
-    if (num_threads or 1) > 1:
+    if not num_processes or wanted.recorder is not None:
+        return 0
+    if is_atari(wanted.env_id) and not wanted.variant.wrapper:
         log.warning(
-            "%s is stepped by one thread, not by %d: that is for games of Atari and vector forms "
-            "that take num_threads",
-            *(env_id, num_threads),
+            "%s is played in the actor's own process: its games have threads (--env-threads)",
+            wanted.env_id,
         )
+        return 0
+    with failures.refusals(wanted.env_id, "made"):
+        making.import_module(wanted.env_id)
+    if not making.has_single_form(wanted.env_id):
+        raise UnsupportedEnvironment(
+            f"{wanted.env_id} has a vector form alone, which steps in one process: leave "
+            "--env-processes out, or register a single form, too"
+        )
+    num_processes = min(num_processes, wanted.num_envs)
+    if making.has_vector_form(wanted.env_id):
+        log.warning(
+            "%s is stepped one by one in %d processes, not in its own vector form",
+            *(wanted.env_id, num_processes),
+        )
+    return num_processes
 
 
-def _in_own_vector_form(
-    env_id: str, num_envs: int, num_threads: int | None
-) -> VectorEnv[Any, Any, Any] | None:
-    """The environments in a form that steps all at once; None if single ones are to be stepped.
-
-    Raises UnsupportedEnvironment: it has no other form, and this one does not suit.
-    """
-    spec = gymnasium.registry.get(name_of(env_id))
-    if spec is None or spec.vector_entry_point is None:
-        return None
-    try:
-        made = _made_as_one(spec, num_envs, num_threads)
-        mode = made.metadata.get("autoreset_mode")
-        if mode == AutoresetMode.NEXT_STEP:
-            return made
-        made.close()
-        why = f"its vector form resets in mode {mode}, and must use next-step autoreset"
-    except TypeError as error:
-        found = re.search("unexpected keyword argument '(.+?)'", str(error))
-        if found is None:
-            raise
-        why = f"its vector form does not take the {found[1]} that the environment has"
-    if spec.entry_point is None:
-        raise UnsupportedEnvironment(f"{why}; change that, or register a single form, too")
-    log.warning("%s is stepped one by one: %s", env_id, why)
-    return None
-
-
-def _made_as_one(spec: Any, num_envs: int, num_threads: int | None) -> VectorEnv[Any, Any, Any]:
-    """The environments in their vector form, with that many threads if it takes a number."""
-    make = partial(gymnasium.make_vec, spec, num_envs, vectorization_mode="vector_entry_point")
-    if num_threads is not None:
-        try:
-            return make(num_threads=num_threads)
-        except TypeError as error:
-            if "unexpected keyword argument 'num_threads'" not in str(error):
-                raise
-        _note_one_thread(spec.id, num_threads)
-    return make()
-
-
-def _wrappers(env_id: str) -> list[Any]:
-    """The wrappers that an environment of a known family needs."""
-    if not gridworld.is_gridworld(env_id):
-        return []
-    gridworld.register(env_id)
-    return [gridworld.CategoryView]
+def _listeners(envs: list[Any]) -> Iterator[Any]:
+    """All among these and what they wrap that have a method `set_progress`."""
+    for env in envs:
+        one = env
+        while one is not None:
+            method = getattr(one, "set_progress", None)
+            # A wrapper may hand on what it lacks: the method is that of what it wraps then.
+            if callable(method) and getattr(method, "__self__", one) is one:
+                yield one
+            one = one.env if isinstance(one, gymnasium.Wrapper) else None

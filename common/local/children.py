@@ -77,15 +77,18 @@ def end(process: Process, grace_s: float) -> int:
     return process.wait()
 
 
-def tie_to_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+def tie_to_parent(
+    death_signal: signal.Signals, parent: int | None = None
+) -> Callable[[], None] | None:
     """What a child runs before its program so that it ends with us; None where that is unknown.
 
-    There only an orderly end of ours ends the child.
+    There only an orderly end of ours ends the child. One that asks for this itself gives the number
+    of its parent.
     """
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
+    parent = parent or os.getpid()
 
     def tie() -> None:
         prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)

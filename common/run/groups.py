@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from impala_redis.common.run.kinds import NETWORKS, networks_help
-from impala_redis.common.settings.declaring import MAX_ENVS, MAX_FRAME_STACK, setting
+from impala_redis.common.settings.declaring import MAX_ENVS, MAX_FRAME_STACK, MAX_PROCESSES, setting
+from impala_redis.common.settings.env_id import module_of
 from impala_redis.common.settings.json_object import EMPTY
 from impala_redis.common.settings.variant import Variant
 
@@ -43,7 +44,7 @@ class EnvironmentSettings:
         0,
         "processes in which an actor steps its environments, for slow ones; 0: its own",
         at_least=0,
-        at_most=1024,
+        at_most=MAX_PROCESSES,
     )
     envs_per_actor: int = setting(
         32, "environments that one actor steps as one vector", at_least=1, at_most=MAX_ENVS
@@ -68,6 +69,12 @@ class EnvironmentSettings:
     def variant(self) -> Variant:
         """How the environment is made, beside its id."""
         return Variant(self.env_kwargs, self.wrapper, self.max_episode_steps, self.mask_from)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules, or their files, that make the environment and its wrappers."""
+        found = dict.fromkeys(module_of(named) for named in (self.env, *self.wrapper))
+        return tuple(module for module in found if module)
 
 
 @dataclass(frozen=True)

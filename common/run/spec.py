@@ -153,6 +153,7 @@ def make_spec(
     """
     values = config.values()
     values["env"] = travelling(values["env"])
+    values["wrapper"] = tuple(map(travelling, values["wrapper"]))
     spec = RunSpec(
         run=run,
         observation=observation,

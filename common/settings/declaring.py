@@ -12,6 +12,8 @@ from impala_redis.common.settings import json_object
 
 # The most environments that one block may hold.
 MAX_ENVS = 4096
+# The most processes in which an actor steps its environments.
+MAX_PROCESSES = 1024
 # The most observations that a network sees at once.
 MAX_FRAME_STACK = 16
 # The longest text and the longest list that a run's spec carries.
@@ -22,11 +24,11 @@ MAX_NAME, MAX_INFOS = 64, 32
 LARGEST = 1e30
 
 
-def is_name(value: object) -> bool:
+def is_name(value: object, longest: int = MAX_NAME) -> bool:
     """Whether this is a text of 1 to 64 printable characters, the first and last no spaces."""
     return (
         isinstance(value, str)
-        and 1 <= len(value) <= MAX_NAME
+        and 1 <= len(value) <= longest
         and value.isprintable()
         and value == value.strip()
     )
@@ -99,6 +101,11 @@ class Setting:
             return value
         return self._check_number(self.kind, value)
 
+    @property
+    def _longest(self) -> int:
+        """The longest item of a list of names: one that is given by itself may be a path."""
+        return MAX_TEXT if self.repeatable else MAX_NAME
+
     def _refusal(self, value: Any) -> ConfigError:
         one_of = "one of " if self.choices else ""
         return ConfigError(f"{self.key} must be {one_of}{self.range()}, not {repr(value)[:80]}")
@@ -107,7 +114,7 @@ class Setting:
         return self._check_number(int, value)
 
     def _check_name(self, value: Any) -> Any:
-        if not is_name(value) or "," in value:
+        if not is_name(value, self._longest) or "," in value:
             raise self._refusal(value)
         return value
 
@@ -142,7 +149,7 @@ class Setting:
             return "true or false"
         name = {int: "a whole number", float: "a number", tuple: "whole numbers", str: "text"}
         if self.item_kind is str:
-            return f"names of 1 to {MAX_NAME} printable characters, without commas"
+            return f"names of 1 to {self._longest} printable characters, without commas"
         bounds = [
             f"{word} {bound:g}"
             for word, bound in (

@@ -54,8 +54,11 @@ class Named:
 
 
 @contextlib.contextmanager
-def refusals(env_id: str, doing: str) -> Iterator[None]:
-    """Turns whatever an environment's making raises into UnsupportedEnvironment, one sentence."""
+def refusals(env_id: str, doing: str, given: str = "") -> Iterator[None]:
+    """Turns whatever an environment's making raises into UnsupportedEnvironment, one sentence.
+
+    `given` is what was given for the making, as the end of that sentence.
+    """
     process = os.getpid()
     try:
         with warnings.catch_warnings():
@@ -78,6 +81,7 @@ def refusals(env_id: str, doing: str) -> Iterator[None]:
         end_if_forked(error, process)
         failure = UnsupportedEnvironment(
             f"{env_id} cannot be {doing}: {_why_not_made(error)}{modules.hidden_neighbours(env_id)}"
+            f"{given}"
         )
         failure.frames = frames(error)
         raise failure from error
@@ -91,8 +95,8 @@ def _why_not_made(error: BaseException) -> str:
     place = where(error)
     if isinstance(error, TypeError) and "() missing " in str(error) and not place:
         return (  # of the call that Gymnasium makes
-            f"{first_line(error).partition(' was raised from')[0]}; register it with "
-            "kwargs={...} that give its arguments"
+            f"{first_line(error).partition(' was raised from')[0]}; give its arguments by "
+            "--env-kwargs, or register it with kwargs={...}"
         )
     return f"{what(error)}{place}"
 

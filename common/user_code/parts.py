@@ -1,6 +1,7 @@
 """A part of a run that is a user's own class or function: `module:name`, imported where trusted."""
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -41,3 +42,13 @@ def imported(named: str, what: str) -> Callable[..., Any]:
             "written there"
         )
     return part_found
+
+
+def arguments_of(made_by: Callable[..., Any] | None) -> list[str]:
+    """The names of the arguments that a class or function takes; none where they are unknown."""
+    try:
+        parameters = inspect.signature(made_by).parameters.values() if made_by else ()
+    except (TypeError, ValueError):  # of code in C
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [one.name for one in parameters if one.kind in kinds]

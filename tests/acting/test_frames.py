@@ -18,6 +18,7 @@ from impala_redis.common.learning.torch_inputs import inputs_of, moved, stacked
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
+from impala_redis.common.settings.variant import Variant
 
 N, T, S = 3, 5, 4
 
@@ -159,9 +160,8 @@ def test_the_stacks_are_those_that_ale_makes(game: str) -> None:
         max_num_frames_per_episode=240,  # so that games end within the test
     )
     frames: list[NDArray[Any]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("impala_redis.common.envs.atari.TIME_LIMIT_FRAMES", 240)
-        environment = VectorEnvironment(f"ALE/{game}-v5", N, frame_stack=4)
+    limit = Variant(max_episode_steps=60)
+    environment = VectorEnvironment(f"ALE/{game}-v5", N, frame_stack=4, variant=limit)
     stacks = [own.reset(seed=game_seeds(3, N))[0]]
     frames.append(environment.reset(3))
     is_first = [np.ones(N, np.bool_)]

@@ -12,9 +12,10 @@ from gymnasium import spaces
 from gymnasium.wrappers import AtariPreprocessing
 from numpy.typing import NDArray
 
-from impala_redis.common.envs import atari
+from impala_redis.common.envs import atari, atari_rules
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.settings.variant import Variant
 
 ale_vector = pytest.importorskip("ale_py.vector_env")
 
@@ -264,11 +265,11 @@ def test_a_game_starts_with_up_to_thirty_no_ops() -> None:
     assert (min(no_ops), max(no_ops)) == (0, 30)
 
 
-def test_the_time_limit_truncates_a_game(monkeypatch: pytest.MonkeyPatch) -> None:
-    # given a limit of three steps, in emulator frames
-    assert atari.TIME_LIMIT_FRAMES == 4 * 27_000
-    monkeypatch.setattr(atari, "TIME_LIMIT_FRAMES", 3 * atari.ACTION_REPEAT)
-    env = atari.make(PONG, 1)
+def test_the_time_limit_truncates_a_game() -> None:
+    # given a limit of three steps, which is one in emulator frames
+    assert atari_rules.rules_of().max_num_frames_per_episode == 4 * 27_000
+    rules = atari_rules.rules_of(Variant(max_episode_steps=3))
+    env = atari.make(PONG, 1, rules=rules)
     env.reset(seed=SEED)
 
     # when
@@ -291,7 +292,7 @@ def test_the_time_limit_truncates_a_game(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_game_is_recognised_by_its_id(env_id: str, is_one: bool) -> None:
-    assert atari.is_atari(env_id) == is_one
+    assert atari_rules.is_atari(env_id) == is_one
 
 
 def test_an_unknown_game_names_a_near_one() -> None:

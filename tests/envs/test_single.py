@@ -485,7 +485,7 @@ def test_arguments_that_a_constructor_lacks_are_named_with_the_remedy() -> None:
     gymnasium.register("Needs-v0", Needs)
 
     # when / then
-    why = r"missing 1 .* 'level'; register it with kwargs=\{\.\.\.\} that give its arguments$"
+    why = r"missing 1 .* 'level'; give its arguments by --env-kwargs, or register it with kwargs="
     with pytest.raises(UnsupportedEnvironment, match=why):
         VectorEnvironment("Needs-v0", 1)
     del gymnasium.registry["Needs-v0"]

@@ -20,8 +20,8 @@ FLOORS = (
     {"errors", "files", "vtrace"},
     {"settings"},
     {"run", "server", "user_code"},
-    {"encoding"},
-    {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "local", "devices"},
+    {"encoding", "local"},
+    {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "devices"},
     {"feeding"},
     {"acting", "learning"},
 )

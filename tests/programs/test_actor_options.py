@@ -25,8 +25,13 @@ def names(command: click.Command) -> set[str]:
 
 def test_train_has_every_option_of_an_actor_or_says_why_not() -> None:
     left_out = {name for name, row in ACTOR_OPTIONS.items() if row.not_for_train}
-    assert names(actor.main) - names(train.main) == left_out - {"device"}  # its own is another
-    assert left_out == {"actor-id", "device", "env-module", "envs", "exit-with-run"}
+    assert names(actor.main) - names(train.main) == left_out - {
+        "device",
+        "env-processes",
+    }
+    assert left_out == {
+        *("actor-id", "device", "env-module", "env-processes", "envs", "exit-with-run"),
+    }
 
 
 def test_the_learners_device_is_not_the_actors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +53,7 @@ def arguments(*typed: str, **variables: str) -> list[str]:
 
     @click.command(context_settings=CONTEXT)
     @options_for_actors
-    @option("wait-redis-s", type=click.FloatRange(min=0))  # its own
+    @option("wait-redis-s", type=click.FloatRange(min=0))
     @option("log-level")
     def program(wait_redis_s: float | None, log_level: str, actor_arguments: list[str]) -> None:
         click.echo("\n".join(actor_arguments))

@@ -1,0 +1,272 @@
+"""Environments in several processes: each of these steps some of them, one after another.
+
+Gymnasium's AsyncVectorEnv starts the processes, one for each environment that it is given, and its
+shared memory carries the observations. What it is given here are groups: each is N/K environments
+that look like one, whose observation is their rows as they travel. So Gymnasium sees nothing but
+one box of numbers, whatever the space, and encoding is shared out among the processes.
+
+    actor: InProcesses -- AsyncVectorEnv == pipes, shared memory == Group -- VectorEnvironment
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol, cast
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from numpy.typing import NDArray
+
+from impala_redis.common.envs.single import Info
+from impala_redis.common.errors import EnvironmentFailed, ImpalaError, UnsupportedEnvironment
+from impala_redis.common.local import children
+
+# A process of which nothing comes any more is gone by then, and its exit code is known.
+_GONE_WITHIN_S = 1.0
+# Forked: it takes no time, and leaves nothing behind. Elsewhere the system's own way is safer.
+_HOW = "fork" if sys.platform == "linux" else None
+
+Rows = NDArray[np.generic]
+# Rows [N, ...], rewards [N], terminated [N], truncated [N], the infos of the episodes that ended.
+Outcome = tuple[Rows, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Mapping[int, Info]]
+# Whether the environment's own code raised it; the sentence; the frames.
+Failure = tuple[bool, str, str]
+
+
+class Several(Protocol):
+    """Environments that are stepped one after another, as `VectorEnvironment` has them."""
+
+    @property
+    def listens(self) -> bool:
+        """Whether they want to know how far the training is."""
+
+    def reset(self, seed: int) -> Rows:
+        """Begins new episodes."""
+
+    def step(self, actions: Any) -> Any:
+        """Plays actions."""
+
+    def set_progress(self, share: float) -> None:
+        """Tells them how far the training is."""
+
+    def close(self) -> None:
+        """Closes them."""
+
+
+class Group(gymnasium.Env[Rows, Rows]):
+    """Some environments in a process of their own, which look like one.
+
+    No error leaves it but in an info: Gymnasium would pickle it, and wait for ever for one that
+    cannot be pickled.
+    """
+
+    def __init__(
+        self, make: Callable[..., Several], num_envs: int, rows: Rows, parent: int
+    ) -> None:
+        """Makes no environment yet: Gymnasium also makes a group in the actor's own process.
+
+        Args:
+          make: makes as many as its `num_envs` says.
+          num_envs: how many they are.
+          rows: zeros [at least num_envs, ...] of the rows' type and shape.
+          parent: the number of the actor's process.
+        """
+        self._make, self._num_envs, self._rows, self._parent = make, num_envs, rows, parent
+        self._several: Several | None = None
+        self.observation_space = spaces.Box(0, 1, rows.shape, cast(Any, rows.dtype))
+        self.action_space = spaces.Box(0, 1, (len(rows),))
+
+    def begin(self) -> bool | Failure:
+        """Makes the environments; whether one of them wants to know of the training's progress."""
+        tie = children.tie_to_parent(signal.SIGKILL, self._parent)
+        if tie is not None:
+            tie()
+        # A Ctrl-C in a terminal is for the actor, which closes its environments.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        self._several, failure = _tried(partial(self._make, num_envs=self._num_envs))
+        return failure or (self._several is not None and self._several.listens)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Rows, dict[str, Any]]:
+        """Begins new episodes."""
+        assert self._several is not None and seed is not None
+        rows, failure = _tried(partial(self._several.reset, seed))
+        if rows is None:
+            return self._rows, {"failure": failure}
+        self._rows[: self._num_envs] = rows
+        return self._rows, {}
+
+    def step(self, actions: Rows) -> tuple[Rows, Any, Any, Any, dict[str, Any]]:
+        """Plays actions; rewards and ends are as long as the rows."""
+        assert self._several is not None
+        result, failure = _tried(partial(self._several.step, actions[: self._num_envs]))
+        rewards = np.zeros(len(self._rows), np.float32)
+        terminated, truncated = np.zeros((2, len(self._rows)), np.bool_)
+        if result is None:
+            return self._rows, rewards, terminated, truncated, {"failure": failure}
+        self._rows[: self._num_envs] = result.observations
+        rewards[: self._num_envs] = result.rewards
+        terminated[: self._num_envs] = result.terminated
+        truncated[: self._num_envs] = result.truncated
+        infos = tuple((i, dict(numbers)) for i, numbers in result.infos.items())
+        return self._rows, rewards, terminated, truncated, {"infos": infos} if infos else {}
+
+    def set_progress(self, share: float) -> Failure | None:
+        """Tells the environments."""
+        assert self._several is not None
+        return _tried(partial(self._several.set_progress, share))[1]
+
+    def close(self) -> None:
+        """Closes the environments."""
+        if self._several is not None:
+            self._several.close()
+
+
+def _tried(call: Callable[[], Any]) -> tuple[Any, Failure | None]:
+    """What a call returns, or None and its failure."""
+    try:
+        return call(), None
+    except ImpalaError as error:
+        is_own = isinstance(error, EnvironmentFailed)
+        return None, (is_own, str(error), getattr(error, "frames", ""))
+
+
+class InProcesses:
+    """N environments in K processes; an actor's end, whatever kind it is, ends these."""
+
+    def __init__(
+        self,
+        make: Callable[..., Several],
+        env_id: str,
+        num_envs: int,
+        num_processes: int,
+        row: Rows,
+    ) -> None:
+        """Starts the processes, and makes the environments in them.
+
+        Args:
+          make: makes as many environments as its `num_envs` says.
+          env_id: for messages.
+          num_envs: N.
+          num_processes: K, from 1 to N.
+          row: an observation's type and shape.
+
+        Raises UnsupportedEnvironment or EnvironmentFailed.
+        """
+        self._env_id, self._num_envs = env_id, num_envs
+        few, more = divmod(num_envs, num_processes)
+        sizes = [few + (k < more) for k in range(num_processes)]
+        self._starts = np.cumsum([0, *sizes])[:-1].tolist()  # the first environment of each group
+        self._longest = max(sizes)
+        # [K, longest] True where there is an environment; else groups are of one length.
+        self._filled = np.arange(self._longest) < np.array(sizes)[:, None]
+        rows = np.zeros((self._longest, *row.shape), row.dtype)
+        self._is_gone = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's, of a fork beside threads
+            self._env = AsyncVectorEnv(
+                [partial(Group, make, size, rows, os.getpid()) for size in sizes],
+                copy=False,
+                context=_HOW,
+                autoreset_mode=AutoresetMode.DISABLED,  # the groups reset by themselves
+            )
+        self._is_gone = False
+        with self._answering("being made"):
+            begun = self._env.call("begin")
+        self._raise_first(begun)
+        self.listens = any(one is True for one in begun)
+
+    def reset(self, seed: int) -> Rows:
+        """Begins new episodes; environment i gets seed + i. Rows [N, ...]."""
+        with self._answering("reset"):
+            rows, infos = self._env.reset(seed=[seed + start for start in self._starts])
+        self._raise_first(infos.get("failure", ()))
+        return self._together(rows)
+
+    def step(self, actions: Rows) -> Outcome:
+        """Plays actions [N, ...]. Raises EnvironmentFailed or UnsupportedEnvironment."""
+        shared = np.zeros((*self._filled.shape, *actions.shape[1:]), actions.dtype)
+        shared[self._filled] = actions
+        with self._answering("step"):
+            rows, rewards, terminated, truncated, infos = self._env.step(shared)
+        self._raise_first(infos.get("failure", ()))
+        found = {
+            self._starts[k] + i: numbers
+            for k, group in enumerate(infos.get("infos", ()))
+            for i, numbers in group or ()
+        }
+        return (
+            self._together(rows),
+            rewards[self._filled].astype(np.float32),
+            terminated[self._filled],
+            truncated[self._filled],
+            found,
+        )
+
+    def set_progress(self, share: float) -> None:
+        """Tells all environments how far the training is."""
+        with self._answering("set_progress"):
+            failures = self._env.call("set_progress", share)
+        self._raise_first(failures)
+
+    def close(self) -> None:
+        """Closes the environments, and ends the processes."""
+        if self._is_gone:
+            return
+        with self._answering("close"):
+            self._env.close()
+        self._is_gone = True
+
+    def _together(self, rows: Rows) -> Rows:
+        """Rows [K, longest, ...] as rows [N, ...]; of shared memory where no row is left out."""
+        if self._filled.all():
+            return rows.reshape(self._num_envs, *rows.shape[2:])
+        return rows[self._filled]
+
+    def _raise_first(self, failures: Any) -> None:
+        """Raises the first of the failures that the groups have told, if there is one."""
+        for failure in failures:
+            if isinstance(failure, tuple):
+                is_own, sentence, frames = failure
+                error = (EnvironmentFailed if is_own else UnsupportedEnvironment)(sentence)
+                error.frames = frames
+                raise error
+
+    @contextlib.contextmanager
+    def _answering(self, doing: str) -> Iterator[None]:
+        """Turns the end of a process into EnvironmentFailed, and ends the others then."""
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            how = self._end_all()
+            raise EnvironmentFailed(f"{self._env_id} failed in {doing}: {how}") from error
+
+    def _end_all(self) -> str:
+        """Ends all processes at once; how the first of them ended, in words."""
+        self._is_gone = self._env.closed = True  # Gymnasium would wait for answers
+        codes: list[int | None] = []
+        deadline = time.monotonic() + _GONE_WITHIN_S
+        while not any(code is not None for code in codes) and time.monotonic() < deadline:
+            codes = [process.exitcode for process in self._env.processes]
+            time.sleep(0.001)
+        for process in self._env.processes:
+            process.kill()
+            process.join()
+        for pipe in self._env.parent_pipes:
+            pipe.close()
+        code = next((code for code in codes if code is not None), None)
+        if code is None:
+            return "one of its processes has closed its files"
+        if code < 0:
+            return f"one of its processes was ended by the signal {signal.Signals(-code).name}"
+        return f"its code ended one of its processes with the exit code {code}"
