@@ -67,7 +67,7 @@ class Outfit(NamedTuple):
         return environment
 
     def make_actor(
-        self, spec: RunSpec, name: str, incarnation: int, join: int, share: float
+        self, spec: RunSpec, name: str, incarnation: int, join: int, share: float = 0.0
     ) -> Actor:
         """An actor of that run, with new environments. Raises as `make_environment`, or DeviceFull.
 
