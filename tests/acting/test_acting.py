@@ -421,6 +421,9 @@ class Lives:
     observation = ObservationSpec((1,), "float32")
     action = discrete(2)
 
+    def set_progress(self, share: float) -> None:
+        """Hears nothing."""
+
     def reset(self, seed: int) -> NDArray[np.generic]:
         self.steps = 0
         return np.zeros((1, 1), np.float32)
@@ -587,3 +590,28 @@ def test_an_actors_seeds_fit_an_int_of_c_and_are_those_of_0_1_where_they_fitted(
 def test_the_environments_of_one_actor_play_differently(acting: Make) -> None:
     first = acting("Acrobot-v1", 8).play(1).observations[0]
     assert len(np.unique(first, axis=0)) == 8
+
+
+def test_environments_are_told_of_the_trainings_progress_where_it_is_news() -> None:
+    # given environments that note what they are told, and when they begin
+    notes: list[Any] = []
+
+    class Noting(Lives):
+        def set_progress(self, share: float) -> None:
+            notes.append(share)
+
+        def reset(self, seed: int) -> NDArray[np.generic]:
+            notes.append("reset")
+            return super().reset(seed)
+
+    environment: Any = Noting()
+    spec = make_spec(environment, "Lives-v0", seed=1)
+
+    # when an actor joins in the middle, hears the same twice, and gets new environments
+    actor = Actor(spec, environment, "a", 1, share=0.5)
+    for share in (0.5, 0.6, 0.6):
+        actor.set_progress(share)
+    actor.begin(environment)
+
+    # then
+    assert notes == [0.5, "reset", 0.6, 0.6, "reset"]

@@ -68,6 +68,9 @@ class Scenes:
         self.steps = 0
         self.taken: list[Any] = []
 
+    def set_progress(self, share: float) -> None:
+        """Hears nothing."""
+
     def reset(self, seed: int) -> Any:
         return some_observations(self.observation, N, seed=0)
 

@@ -30,6 +30,9 @@ class Pictures:
     observation = ObservationSpec((2, 3), "uint8", frame_stack=S)
     action = discrete(2)
 
+    def set_progress(self, share: float) -> None:
+        """Hears nothing."""
+
     def reset(self, seed: int) -> NDArray[np.generic]:
         self.step_in_all = 0
         self.left = np.arange(N) + 2

@@ -142,6 +142,9 @@ class Rows:
         self.num_envs, self.rewards, self.ends, self.lives = num_envs, rewards, ends, lives
         self.rng = np.random.default_rng(7)
 
+    def set_progress(self, share: float) -> None:
+        """Hears nothing."""
+
     def reset(self, seed: int) -> Any:
         self.ended = np.zeros(self.num_envs, np.bool_)
         return np.zeros((self.num_envs, 1), np.float32)
