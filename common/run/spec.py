@@ -15,6 +15,7 @@ from typing import Any
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.config import Config, find_setting, settings
+from impala_redis.common.run.differences import differences
 from impala_redis.common.run.spaces import ITEM_BYTES, ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import (
     action_from,
@@ -125,11 +126,8 @@ class RunSpec(NetworkSpec):
 
     def difference(self, other: "RunSpec") -> str:
         """What does not fit, in words: "lstm_size is 64 here and 32 there"; empty if all fits."""
-        return "; ".join(
-            f"{name} is {getattr(self, name)} here and {getattr(other, name)} there"
-            for name in _FITTING
-            if getattr(self, name) != getattr(other, name)
-        )
+        mine, theirs = ({name: getattr(one, name) for name in _FITTING} for one in (self, other))
+        return differences(mine, theirs)
 
 
 # What data and weights depend on: all that the network is, and what the run says about both.

@@ -161,7 +161,39 @@ def test_the_fingerprint_changes_with_what_data_and_weights_depend_on(
 
     # then
     assert other.fingerprint != SPEC.fingerprint
-    assert SPEC.difference(other) == f"{name} is {getattr(SPEC, name)} here and {value} there"
+    assert (difference := SPEC.difference(other))
+    if not isinstance(value, ObservationSpec | ActionSpec):
+        assert difference == f"{name} is {getattr(SPEC, name)} here and {value} there"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("observation", FITTING["observation"][0], "float32[4] here and float32[5]"),
+        ("observation", FITTING["observation"][3], "float32[4] here and one of 4 values"),
+        ("observation", FITTING["observation"][5], "float32[4] here and a float32[2]"),
+        ("action", FITTING["action"][0], "one of 2 choices here and one of 3 choices"),
+        ("action", FITTING["action"][2], "one of 2 choices here and choices of 2 x 3"),
+        ("action", FITTING["action"][3], "one of 2 choices here and 2 numbers without bounds"),
+        ("action", FITTING["action"][4], "one of 2 choices here and 2 numbers between bounds"),
+    ],
+)
+def test_another_space_is_told_in_words(field: str, value: Any, words: str) -> None:
+    other = dataclasses.replace(SPEC, **{field: value})
+    assert SPEC.difference(other) == f"the {field} is {words} there"
+
+
+def test_what_is_alike_in_words_is_told_by_what_differs() -> None:
+    # given observations of the same shape
+    stacked, scaled = (FITTING["observation"][index] for index in (7, 8))
+
+    # then
+    assert SPEC.difference(dataclasses.replace(SPEC, observation=stacked)) == (
+        "frame_stack is 1 here and 4 there"
+    )
+    assert SPEC.difference(dataclasses.replace(SPEC, observation=scaled)) == (
+        "the bounds of the observation's numbers are not the same here and there"
+    )
 
 
 @pytest.mark.parametrize("name", FREE)
@@ -259,9 +291,8 @@ def test_all_differences_are_told_together() -> None:
 
     # when / then
     assert SPEC.difference(other) == (
-        "env is CartPole-v1 here and Acrobot-v1 there; action is "
-        "ActionSpec(kind='discrete', sizes=(2,), bounded=False) here and "
-        "ActionSpec(kind='discrete', sizes=(3,), bounded=False) there"
+        "env is CartPole-v1 here and Acrobot-v1 there; "
+        "the action is one of 2 choices here and one of 3 choices there"
     )
 
 
