@@ -20,11 +20,12 @@ from impala_redis.common.run.spec import MAX_SPACES_LENGTH
 def text_of(observation: Space, action: Space) -> str:
     """The text of both spaces; empty for spaces that have none.
 
-    Bounds that are too many to tell each become the widest of them.
+    Bounds of observations that are too many to tell each become the widest of them. Those of
+    actions are never changed, since actions are made by them.
     """
     for each in (True, False):
         try:
-            both = {"observation": _told(observation, each), "action": _told(action, each)}
+            both = {"observation": _told(observation, each), "action": _told(action, each=True)}
         except TypeError:
             return ""
         text = json.dumps(both, allow_nan=False)
@@ -104,7 +105,7 @@ def _space(told: dict[str, Any]) -> Space:
     if any(size < 0 for size in shape) or prod(shape) > MAX_OBSERVATION_SIZE:
         raise ValueError(f"of shape {shape}")
     if kind == "multi_binary":
-        return spaces.MultiBinary(list(shape))
+        return spaces.MultiBinary(shape[0] if len(shape) == 1 else list(shape))
     if kind == "multi_discrete":
         nvec, start = (np.array(told[key], np.int64).reshape(shape) for key in ("nvec", "start"))
         return spaces.MultiDiscrete(nvec, start=start)

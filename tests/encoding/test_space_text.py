@@ -27,6 +27,7 @@ KINDS: dict[str, spaces.Space[Any]] = {
     "choices": spaces.MultiDiscrete([2, 3]),
     "grid-of-choices": spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]]),
     "bits": spaces.MultiBinary([2, 3]),
+    "row-of-bits": spaces.MultiBinary(4),
     "text": spaces.Text(12, min_length=2, charset="abc d"),
     "dict": spaces.Dict({"z": ONE, "a": spaces.Dict({"inner": spaces.Box(0, 1, (2,))})}),
     "tuple": spaces.Tuple((ONE, spaces.Box(0, 1, (2,)))),
@@ -64,6 +65,19 @@ def test_bounds_that_are_too_many_become_the_widest() -> None:
     # then
     assert len(text) <= MAX_SPACES_LENGTH
     assert found == spaces.Box(-5.0, 5.0, (10_000,))
+
+
+def test_bounds_of_actions_are_told_even_if_those_of_observations_are_too_many() -> None:
+    # given observations with more bounds than a spec has room for
+    low = np.linspace(-5.0, -4.0, 10_000, dtype=np.float32)
+    action = spaces.Box(np.array([2.0, -1.0]), np.array([4.0, 5.0]), dtype=np.float64)
+
+    # when
+    text = text_of(spaces.Box(low, -low), action)
+
+    # then
+    assert len(text) <= MAX_SPACES_LENGTH
+    assert spaces_in(text)[1] == action
 
 
 def test_a_space_that_cannot_be_told_has_an_empty_text() -> None:
