@@ -12,23 +12,14 @@ import numpy as np
 from click.core import ParameterSource
 
 from impala_redis.common.acting.policies import make_policy
-from impala_redis.common.acting.weights import unpack_reply
-from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.envs import video
 from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
-    CheckpointError,
     ConfigError,
-    MessageRefused,
-    RunMissing,
-    SpecMismatch,
-    printable,
 )
-from impala_redis.common.records import checkpoint
+from impala_redis.common.playing.saved import from_checkpoint, from_live_run
 from impala_redis.common.records.figures import shown_return
-from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.transport.monitor import MonitorLink
 from impala_redis.workers import process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
@@ -120,51 +111,6 @@ def main(
         write(
             saying.as_json(report) if as_json else saying.printable_lines(report_in_words(report))
         )
-
-
-def from_live_run(redis_url: str, run: str) -> tuple[RunSpec, VersionedWeights]:
-    """Spec and weights as a learner has published them.
-
-    Raises RunMissing: there are none. Raises SpecMismatch: they cannot be read.
-    """
-    link = MonitorLink(redis_url, run, "eval")
-    try:
-        link.require("impala-eval")
-        spec_reply, weights_reply = link.read_spec(), link.read_weights()
-    finally:
-        link.close()
-    if spec_reply is None or weights_reply is None:
-        raise RunMissing(
-            f"there is no run {run!r} on this server; name another with --run, or give --checkpoint"
-        )
-    spec = RunSpec.from_json(spec_reply.json)
-    try:
-        return spec, unpack_reply(weights_reply, spec)
-    except MessageRefused as error:
-        raise SpecMismatch(f"the weights of {run!r} do not fit its spec: {error}") from error
-
-
-def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
-    """Spec and weights of a checkpoint, or of a run directory's newest.
-
-    The weights are the mean over the last updates if there is one: the last may be a bad one.
-
-    Raises CheckpointError, or SpecMismatch if a newer version made it.
-    """
-    saved = checkpoint.load(path)
-    spec = read_saved_spec(saved.facts, saved.path)
-    weights = {}
-    kind = "averaged" if saved.has_averaged else "model"
-    kinds = dict.fromkeys(spec.parameter_shapes(), kind)
-    for name, shape in spec.weight_shapes().items():
-        saved_as = f"{kinds.get(name, 'model')}.{name}"  # statistics have no mean
-        tensor = saved.tensors.get(saved_as)
-        if tensor is None or tensor.shape != shape:
-            raise CheckpointError(
-                f"{printable(saved.path)} has no {saved_as} of shape {list(shape)}"
-            )
-        weights[name] = tensor.astype(np.float32)
-    return spec, VersionedWeights(saved.facts.get("version", 0), weights)
 
 
 def make_report(

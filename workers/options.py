@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from impala_redis.common.run.config_file import decoded
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.playing.password import password_in
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.server.address import has_password, holds_secret, with_password
 from impala_redis.workers import credentials, saying
@@ -91,7 +91,6 @@ def redis_options(
 
 
 _PASSWORD_FILE = "impala.redis_password_file"
-_LONGEST_PASSWORD = 4096
 
 
 def _note_password_file(
@@ -143,20 +142,9 @@ def _handed_over(context: click.Context) -> str | None:
 def _password_in(path: Path, context: click.Context) -> str:
     """The file's first line."""
     try:
-        with path.open("rb") as file:
-            others_read = os.fstat(file.fileno()).st_mode & stat.S_IROTH
-            password = decoded(file.readline(_LONGEST_PASSWORD)).rstrip("\r\n")
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise click.UsageError(f"cannot read the password file {path}: {why}", context) from error
-    except ValueError as error:
-        raise click.UsageError(
-            f"the password file {path} is of no use: {error}", context
-        ) from error
-    if not password:
-        raise click.UsageError(
-            f"the password file {path} is empty: its first line must be the password", context
-        )
+        password, others_read = password_in(path)
+    except ConfigError as error:
+        raise click.UsageError(str(error), context) from error
     if others_read:
         saying.say(
             f"warning: every user of this machine can read the password file {path}; "

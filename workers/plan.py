@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.records.rundir import RunDirectory
+from impala_redis.common.records.rundir import RUNS, RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_toml
 from impala_redis.common.run.presets import PRESETS, preset
 from impala_redis.common.settings.env_id import travelling
 from impala_redis.common.user_code.modules import absolute
-
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,12 @@ class FrameStack:
         self._stacks[is_first, :-1] = 0
         return self._stacks
 
+    def with_next(self, observations: Observations, is_first: NDArray[np.bool_]) -> Observations:
+        """The stacks [N, S, ...] that a push of observations [N, ...] would make, as a copy."""
+        stacks = np.concatenate([self._stacks[:, 1:], observations[:, None]], axis=1)
+        stacks[is_first, :-1] = 0
+        return stacks
+
     @property
     def history(self) -> Observations:
         """[S-1, N, ...]: the observations before the one that comes next, oldest first."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from impala_redis.common.acting.numpy_policy import MlpPolicy
-from impala_redis.common.acting.policy import Policy
+from impala_redis.common.acting.policy import HostPolicy, Policy
 from impala_redis.common.run.kinds import NETWORKS
 from impala_redis.common.run.spec import RunSpec
 
@@ -18,6 +18,11 @@ def make_policy(spec: RunSpec, rng: np.random.Generator, device: str = "cpu") ->
         from impala_redis.common.devices.device import choose_device
 
         return DevicePolicy(spec, rng, choose_device(device))
+    return make_host_policy(spec, rng)
+
+
+def make_host_policy(spec: RunSpec, rng: np.random.Generator) -> HostPolicy:
+    """The policy of the run's network on the CPU, which also tells the values of states."""
     if NETWORKS[spec.network].acts_in_numpy and spec.memory_size == 0:
         return MlpPolicy(spec, rng)
     from impala_redis.common.acting.torch_policy import NetworkPolicy

@@ -7,7 +7,12 @@ from impala_redis.common.acting.frames import Observations
 from impala_redis.common.acting.policy import Flags, HostPolicy
 from impala_redis.common.acting.sampling import Actions, Floats
 from impala_redis.common.blocks.weights import Weights
-from impala_redis.common.networks.network import NetworkInput, action_features, make_network
+from impala_redis.common.networks.network import (
+    NetworkInput,
+    NetworkOutput,
+    action_features,
+    make_network,
+)
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -35,9 +40,9 @@ class NetworkPolicy(HostPolicy):
             parameter.copy_(torch.from_numpy(weights[name].copy()))
 
     @torch.inference_mode()
-    def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:
+    def _forward(self, inputs: Observations, is_first: Flags) -> NetworkOutput:
         n = len(inputs)
-        output = self._network(
+        output: NetworkOutput = self._network(
             NetworkInput(
                 observations=torch.from_numpy(np.require(inputs, requirements=["C", "W"])[None]),
                 is_first=torch.from_numpy(is_first[None]),
@@ -46,6 +51,14 @@ class NetworkPolicy(HostPolicy):
                 memory=torch.from_numpy(self._memory),
             )
         )
+        return output
+
+    def _values(self, inputs: Observations, is_first: Flags) -> Floats:
+        values: Floats = self._forward(inputs, is_first).baseline[0].numpy()
+        return values
+
+    def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:
+        output = self._forward(inputs, is_first)
         core = output.memory.numpy()
         # One observation that is not finite must not last: a memory made of it begins again.
         core[~np.isfinite(core).all(axis=1)] = 0.0

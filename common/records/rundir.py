@@ -31,6 +31,9 @@ FORMAT = 1
 # A result takes one KB.
 MOST_RESULT_BYTES = 1_048_576
 
+# Where runs go, each in a directory of its name.
+RUNS = Path("runs")
+
 # Folders of a run directory, which are taken for it now and then.
 FOLDERS = ("checkpoints", "logs")
 

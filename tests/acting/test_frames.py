@@ -72,6 +72,10 @@ class Watching(HostPolicy):
         self.saw.append(seen.copy())
         return np.zeros((len(seen), 2), np.float32)
 
+    def _values(self, seen: NDArray[Any], is_first: NDArray[np.bool_]) -> NDArray[np.float32]:
+        self.saw.append(seen.copy())
+        return np.zeros(len(seen), np.float32)
+
 
 def spec_of(environment: Any) -> RunSpec:
     config = Config().replace({"unroll_length": T, "envs_per_actor": N, "frame_stack": S})

@@ -14,8 +14,9 @@ from source import by_file, files_imported_by, imports, packages, reached_from, 
 import impala_redis
 from support import ROOT
 
-# The floors of common/, the lowest first. A room imports what lies on the floors below its own; the
-# two highest never meet, so that actors and learner share nothing but what travels.
+# The floors of common/, the lowest first. A room imports what lies on the floors below its own.
+# Acting and learning never meet, so that actors and learner share nothing but what travels; playing
+# is what a user does with a trained policy, and what evaluations do.
 FLOORS = (
     {"errors", "files", "vtrace"},
     {"settings"},
@@ -24,6 +25,7 @@ FLOORS = (
     {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "devices"},
     {"feeding"},
     {"acting", "learning"},
+    {"playing"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 

@@ -9,9 +9,9 @@ import redis
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.errors import RunMissing, SpecMismatch
+from impala_redis.common.playing.saved import from_live_run
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
-from impala_redis.workers.evaluator import from_live_run
 from small_networks import make_spec
 
 

@@ -15,12 +15,12 @@ import safetensors.numpy
 from impala_redis.common.errors import CheckpointError, ImpalaError, SpecMismatch
 from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.playing.saved import from_checkpoint
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Tensors
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.saved_spec import read_saved_spec
-from impala_redis.workers.evaluator import from_checkpoint
 from support import Programs
 
 pytestmark = pytest.mark.fault(64)

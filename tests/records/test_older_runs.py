@@ -14,13 +14,13 @@ import pytest
 from impala_redis.common.errors import SpecMismatch
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.torch_engine import TorchEngine
+from impala_redis.common.playing.saved import from_checkpoint
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.saved_spec import MADE_BY, read_saved_spec
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import WIRE_VERSION, make_spec
-from impala_redis.workers.evaluator import from_checkpoint
 from support import Programs
 
 HERE = Path(__file__).parent

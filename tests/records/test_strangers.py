@@ -24,13 +24,13 @@ from impala_redis.common.errors import (
     RunDirectoryError,
     RunUnreadable,
 )
+from impala_redis.common.playing.saved import from_checkpoint
 from impala_redis.common.records import checkpoint, history, lines
 from impala_redis.common.records.history import read_run
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.records.tensorboard_file import EventFile
 from impala_redis.workers import report
-from impala_redis.workers.evaluator import from_checkpoint
 
 pytestmark = pytest.mark.fault(64)
 

@@ -1,0 +1,55 @@
+"""Gymnasium's spaces of a run's environment, without making the environment where that can be."""
+
+from collections.abc import Collection
+
+from impala_redis.common.encoding.actions import action_spec
+from impala_redis.common.encoding.fitting import Space
+from impala_redis.common.encoding.observations import observation_spec
+from impala_redis.common.encoding.space_text import spaces_in
+from impala_redis.common.errors import SpecMismatch
+from impala_redis.common.run.differences import differences
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.user_code.modules import check_module
+
+
+def spaces_of(spec: RunSpec, env_modules: Collection[str]) -> tuple[Space, Space]:
+    """The observation and the action space of one environment of the run.
+
+    A run that was begun before 0.2 does not tell them: then its environment is made once.
+
+    Args:
+      spec: of the run.
+      env_modules: modules, or files of modules, that the environment may be made by.
+
+    Raises SpecMismatch: they are not those that the run was trained with. Raises ConfigError:
+    nobody has named the environment's module. Raises UnsupportedEnvironment: it cannot be made.
+    """
+    observation, action = spaces_in(spec.spaces or _asked(spec, env_modules))
+    found = observation_spec(spec.env, observation, spec.observation.frame_stack)
+    here = {
+        "observation": found.scaled_as(spec.observation),
+        "action": action_spec(spec.env, action),
+    }
+    there = {"observation": spec.observation, "action": spec.action}
+    if difference := differences(here, there):
+        raise SpecMismatch(
+            f"{spec.env} has other spaces here than the run was trained with: {difference}; "
+            "install the version of it that the learner had"
+        )
+    return observation, action
+
+
+def _asked(spec: RunSpec, env_modules: Collection[str]) -> str:
+    """The text of the spaces that the environment itself has."""
+    check_module(spec.env, env_modules)
+    # Late: it imports environments, and a run that tells its spaces needs none.
+    from impala_redis.common.envs.vector import VectorEnvironment
+
+    environment = VectorEnvironment(spec.env, 1, frame_stack=spec.observation.frame_stack)
+    environment.close()
+    if not environment.spaces:
+        raise SpecMismatch(
+            f"the spaces of {spec.env} have no form that can be written down; play it with "
+            "impala-eval"
+        )
+    return environment.spaces
