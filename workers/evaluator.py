@@ -4,6 +4,7 @@ The same seed plays the same episodes, but not the same with --video as without.
 to Redis.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from impala_redis.common.errors import (
 from impala_redis.common.playing.saved import from_checkpoint, from_live_run
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.settings.env_id import travelling
+from impala_redis.common.settings.json_object import EMPTY
 from impala_redis.workers import process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
@@ -35,6 +38,13 @@ from impala_redis.workers.playing import EpisodeResult, PlaySettings, play_toget
     parameter="checkpoint_path",
     type=click.Path(path_type=Path),
     help="A run directory, or one checkpoint file, instead of a live run.",
+)
+@option(
+    "env",
+    parameter="env_id",
+    show_default="the run's",
+    help="Play in this environment instead, which must have the run's spaces: an id as for "
+    "training. It is made as registered, without the run's own arguments and wrappers.",
 )
 @option("episodes", type=click.IntRange(1, 100_000), default=20, help="Episodes to play.")
 @option(
@@ -66,6 +76,7 @@ def main(
     redis_url: str,
     run: str | None,
     checkpoint_path: Path | None,
+    env_id: str | None,
     episodes: int,
     greedy: bool,
     max_steps: int,
@@ -94,7 +105,11 @@ def main(
             spec, weights = from_checkpoint(checkpoint_path)
         else:
             spec, weights = from_live_run(redis_url, run_name(run))
-        check_environment(spec, env_module)
+        trained_in = spec.env
+        if env_id is None or travelling(env_id) == spec.env:
+            check_environment(spec, env_module)
+        else:  # whoever has typed it trusts it
+            spec = in_another_environment(spec, env_id)
         policy = make_policy(spec, np.random.default_rng([seed, 1]))
         policy.load(weights.version, weights.weights)
         settings = PlaySettings(greedy, max_steps, seed)
@@ -106,11 +121,18 @@ def main(
         if stop():
             raise SystemExit(EXIT_INTERRUPTED)
         report = make_report(spec, weights.version, results, settings)
+        if report["env"] != trained_in:
+            report["trained_in"] = trained_in
         if video_directory is not None:
             report["videos"] = [str(path) for path in videos]
         write(
             saying.as_json(report) if as_json else saying.printable_lines(report_in_words(report))
         )
+
+
+def in_another_environment(spec: RunSpec, env_id: str) -> RunSpec:
+    """The same run as if it played in that environment, as it is registered."""
+    return replace(spec, env=env_id, env_kwargs=EMPTY, wrapper=(), max_episode_steps=None)
 
 
 def make_report(
@@ -119,7 +141,7 @@ def make_report(
     """The figures of an evaluation, as `--json` prints them."""
     returns = np.array([result.episode_return for result in results])
     return {
-        "env": spec.env,
+        "env": travelling(spec.env),
         "run": spec.run,
         "weights_version": version,
         "episodes": len(results),
@@ -142,9 +164,10 @@ def report_in_words(report: dict[str, Any]) -> str:
         shown_return(report[f"{name}_return"]) for name in ("mean", "std", "min", "max")
     )
     cut = f", {report['cut']} cut at the step limit" if report["cut"] else ""
+    trained_in = f" of {report['trained_in']}" if "trained_in" in report else ""
     return (
         f"{report['env']}, {report['episodes']} episodes, {how}, seed {report['seed']}, "
-        f"weights version {report['weights_version']}{cut}\n"
+        f"weights version {report['weights_version']}{trained_in}{cut}\n"
         f"return: mean {mean}, std {std}, from {least} to {greatest}; "
         f"mean length {report['mean_length']:.1f}"
     ) + "".join(f"\nvideo: {path}" for path in report.get("videos", ()))

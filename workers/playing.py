@@ -10,7 +10,10 @@ import numpy as np
 from impala_redis.common.acting.policy import Policy
 from impala_redis.common.envs import video
 from impala_redis.common.envs.vector import VectorEnvironment
+from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.differences import differences
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.settings.env_id import travelling
 from impala_redis.workers import stopping
 
 
@@ -49,7 +52,20 @@ def play_together(
         num_processes=spec.env_processes,
     )
     at_end.callback(environment.close)
+    require_fit(spec, environment)
     return play(policy, environment, settings, stop)
+
+
+def require_fit(spec: RunSpec, environment: VectorEnvironment) -> None:
+    """Raises UnsupportedEnvironment: the weights were trained for other spaces."""
+    observation = environment.observation.scaled_as(spec.observation)
+    here = {"observation": observation, "action": environment.action}
+    there = {"observation": spec.observation, "action": spec.action}
+    if difference := differences(here, there):
+        raise UnsupportedEnvironment(
+            f"{travelling(spec.env)} does not fit the run's weights: {difference}, in the run; "
+            "play them in an environment with the spaces that they were trained for"
+        )
 
 
 def play(
@@ -105,6 +121,7 @@ def record(
             environment = VectorEnvironment(
                 spec.env, 1, recording.wrap, spec.observation.frame_stack, variant=spec.variant
             )
+            require_fit(spec, environment)
             (result,) = play(policy, environment, replace(settings, seed=seed), stop)
             if not stop():
                 name = f"{run}_v{policy.version}_seed{seed}_return{result.episode_return:g}"
