@@ -41,10 +41,10 @@ from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.replay import make_replay
 from impala_redis.common.learning.engines import check_engine, make_engine, may_use_gpu
 from impala_redis.common.learning.learner import Learner
-from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import opening, pacing, process, stopping
+from impala_redis.workers.beginning import Beginning
 from impala_redis.workers.logbook import Logbook, ResultStatus
 from impala_redis.workers.options import CONTEXT, shared
 from impala_redis.workers.plan import Plan, make_plan
@@ -79,6 +79,7 @@ class Job:
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
 @shared("redis-url", "run", "run-dir", "preset", "config", "engine", "device", "threads", "resume")
+@shared("init-from")
 @terms_options
 @shared("wait-redis-s", "log-level")
 @every_setting
@@ -92,6 +93,7 @@ def main(
     device: str,
     threads: int,
     resume: bool,
+    init_from: str | None,
     terms: Terms,
     wait_redis_s: float,
     log_level: str,
@@ -111,6 +113,7 @@ def main(
             config_file=config_file,
             resume=resume,
             overrides=overrides,
+            init_from=init_from,
         )
         job = Job(plan, redis_url, engine, device, threads, resume, terms, wait_redis_s)
         if LearnerProgram(job, stop).run() == "interrupted":
@@ -130,13 +133,14 @@ class LearnerProgram:
         """Trains until solved, finished or stopped; the run directory then holds the result."""
         # After an error, `begun` ends what was begun, the last first.
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
-            spec, saved = opening.prepare(self._job.plan, self._job.resume, self._stop)
+            beginning = opening.prepare(self._job.plan, self._job.resume, self._stop)
+            spec = beginning.spec
             check_engine(self._job.engine, self._job.device, spec, self._config)
             batches = 3 if may_use_gpu(self._job.device, spec) else 2
             take = (self._link, spec, self._config, batches, self._job.terms, self._with_retries)
             opening.take(*take, self._stop)
             begun.callback(self._release)
-            training = self._start_learning(spec, saved, begun)
+            training = self._start_learning(beginning, begun)
             # Inside of it: the result is written before a thread is waited for.
             with training.logbook.noting_failure():
                 status = self._train(training)
@@ -180,11 +184,9 @@ class LearnerProgram:
 
     # Before the loop.
 
-    def _start_learning(
-        self, spec: RunSpec, saved: Checkpoint | None, begun: contextlib.ExitStack
-    ) -> Training:
+    def _start_learning(self, beginning: Beginning, begun: contextlib.ExitStack) -> Training:
         """Builds or restores the state of training, announces the run, starts the threads."""
-        job, transport = self._job, self._config.transport
+        job, transport, spec = self._job, self._config.transport, beginning.spec
         publisher = self._start_publishing(spec, begun)
 
         # Late: torch, if it is needed, takes a second to import. All but a GPU that is missing was
@@ -192,12 +194,9 @@ class LearnerProgram:
         with process.keeping_all():
             engine = make_engine(job.engine, job.device, job.threads, spec, self._config)
         learner = Learner(self._config, engine)
-        if saved:
-            learner.restore(saved)
-            log.info("resumed from %s: %d updates", saved.path.name, learner.updates)
+        beginning.begin(learner)
         learner.version = max(learner.version, self._with_retries(self._link.weights_version)) + 1
-        resumes = saved.resumes + 1 if saved else 0
-        spec = dataclasses.replace(spec, start_frames=learner.frames, resumes=resumes)
+        spec = dataclasses.replace(spec, start_frames=learner.frames, resumes=beginning.resumes)
         self._with_retries(lambda: self._introduce(publisher, spec, learner))
         logbook = Logbook(job.plan, spec, learner)
         with logbook.noting_failure():

@@ -63,7 +63,7 @@ class Logbook:
         self._directory = plan.directory
         self._unwritten: dict[str, str] = {}  # what could not be written last time, and why
         with written_to(plan.directory.path):
-            self._directory.write_config(plan.run, plan.preset, plan.config)
+            self._directory.write_config(plan.run, plan.preset, plan.config, plan.init_from)
             self._directory.result.unlink(missing_ok=True)  # left before the run was resumed
             self._directory.remove_leftovers()
             checkpoint.discard_after(self._directory.checkpoints, learner.updates)

@@ -1,11 +1,10 @@
 """How a learner opens its run: the checks, the checkpoint to go on from, the lease."""
 
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from impala_redis.common.blocks import compression, wire
 from impala_redis.common.errors import (
@@ -14,17 +13,14 @@ from impala_redis.common.errors import (
     SpecMismatch,
     UnsupportedEnvironment,
 )
-from impala_redis.common.records import checkpoint
-from impala_redis.common.records.checkpoint import Checkpoint
-from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.architecture import advice_on_pictures
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.suitability import check_room
 from impala_redis.common.transport.learner_link import LearnerLink
-from impala_redis.workers import probing, process, voice
+from impala_redis.workers import beginning, probing, process, voice
+from impala_redis.workers.beginning import Beginning
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.stopping import StopFlag
 from impala_redis.workers.terms import Terms
@@ -35,13 +31,13 @@ log = logging.getLogger(__name__)
 LEASE_POLL_S = 0.2
 
 
-def prepare(plan: Plan, resume: bool, stop: StopFlag) -> tuple[RunSpec, Checkpoint | None]:
-    """Takes the run directory and tries the environment; returns the spec, and what to resume.
+def prepare(plan: Plan, resume: bool, stop: StopFlag) -> Beginning:
+    """Takes the run directory and tries the environment; returns what the learner begins with.
 
     Raises RunDirectoryError, UnsupportedEnvironment, CheckpointError or SpecMismatch.
     """
     plan.directory.prepare("learner", resume)
-    saved = _saved(plan.directory) if resume else None
+    saved = beginning.saved_in(plan.directory) if resume else None
     wanted = plan.config.environment
     variant = wanted.variant
     if saved and not saved.spec.observation.mask:
@@ -58,7 +54,9 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> tuple[RunSpec, Checkpoi
         voice.tell(log=advice)
     if spec.compression != "none":
         compression.check_installed()
-    return _resumed(spec, saved) if saved else (spec, None)
+    if saved:
+        return beginning.resumed(spec, saved)
+    return beginning.begun_from(spec, plan.init_from) if plan.init_from else Beginning(spec)
 
 
 def take(
@@ -130,30 +128,3 @@ def open_when_free(opened: Callable[[], int], terms: Terms, stop: StopFlag) -> i
             least_left_s = min(least_left_s, held.left_s)
         if stop.wait(LEASE_POLL_S):
             raise SystemExit(EXIT_INTERRUPTED)
-
-
-class _Saved(NamedTuple):
-    """A checkpoint to go on from, and the spec in it."""
-
-    checkpoint: Checkpoint
-    spec: RunSpec
-
-
-def _saved(directory: RunDirectory) -> _Saved | None:
-    """The directory's newest checkpoint; without one there it is a new run."""
-    if not directory.holds_a_checkpoint:
-        log.warning("NOTHING TO RESUME in %s: starting a new run", directory.path)
-        return None
-    saved = checkpoint.load(directory.checkpoints)
-    return _Saved(saved, read_saved_spec(saved.facts, saved.path))
-
-
-def _resumed(spec: RunSpec, saved: _Saved) -> tuple[RunSpec, Checkpoint]:
-    """The spec to go on with, and the checkpoint, which must belong to this run."""
-    spec = dataclasses.replace(spec, observation=spec.observation.scaled_as(saved.spec.observation))
-    if difference := spec.difference(saved.spec):
-        raise SpecMismatch(
-            f"{saved.checkpoint.path} is of another run: {difference}; resume with the settings "
-            "it was made with, or give another --run-dir"
-        )
-    return spec, saved.checkpoint

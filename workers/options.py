@@ -189,6 +189,13 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
         is_flag=True,
         help="Continue the run in the run directory from its newest checkpoint.",
     ),
+    "init-from": option(
+        "init-from",
+        metavar="RUN",
+        help="Begin with the weights of another run, and with its running figures of observations: "
+        "a run directory, a checkpoint, or NAME for runs/NAME. Counters, optimizer and schedules "
+        "begin anew. A run that --resume continues goes on from its own checkpoint.",
+    ),
     "threads": option(
         "threads",
         type=click.IntRange(1, MOST_THREADS),

@@ -1,19 +1,22 @@
 """Resolves what a user asks for: which run, in which directory, with which settings."""
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impala_redis.common.errors import ConfigError
+from impala_redis.common.errors import ConfigError, printable
 from impala_redis.common.records.rundir import RUNS, RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_toml
 from impala_redis.common.run.presets import PRESETS, preset
 from impala_redis.common.settings.env_id import travelling
 from impala_redis.common.user_code.modules import absolute
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Plan:
     directory: RunDirectory
     # Whether anything names the network: the user, a file, the preset or the run that is resumed.
     chose_network: bool = True
+    # The run, as its user named it, whose weights this one begins with, or has begun with.
+    init_from: str | None = None
 
 
 def make_plan(
@@ -37,6 +42,7 @@ def make_plan(
     resume: bool,
     overrides: Mapping[str, Any],
     default_preset: str | None = None,
+    init_from: str | None = None,
 ) -> Plan:
     """Resolves a run: defaults < preset < resumed run < config file < `overrides`.
 
@@ -67,7 +73,16 @@ def make_plan(
     name = run_name(run, preset_name, env)
     if not resume:
         directory = RunDirectory(run_dir) if run_dir else _free_directory(name)
-    return Plan(name, preset_name, config, directory, any("network" in one for one in chosen))
+    chose_network = any("network" in one for one in chosen)
+    began = _text_or_none(identity.get("init_from"))
+    if resume and directory.holds_a_checkpoint:
+        if init_from and init_from != began:
+            log.warning(
+                "--init-from %s is left out: %s goes on from its own checkpoint",
+                *(printable(init_from), printable(directory.path)),
+            )
+        init_from = began
+    return Plan(name, preset_name, config, directory, chose_network, init_from or began)
 
 
 def _directories(name: str) -> Iterator[RunDirectory]:

@@ -57,6 +57,7 @@ REPORT_WITHIN_S = 60.0
     "a file that is named at the start. Without it only your user reaches the server.",
 )
 @shared("run", "run-dir", "preset", "config", "engine", "device", "threads", "resume")
+@shared("init-from")
 @terms_options
 @option(
     "report",
@@ -84,6 +85,7 @@ def main(
     device: str,
     threads: int,
     resume: bool,
+    init_from: str | None,
     terms: Terms,
     report: bool,
     wait_redis_s: float | None,
@@ -107,11 +109,13 @@ def main(
             resume=resume,
             overrides=overrides,
             default_preset=DEFAULT_PRESET,
+            init_from=init_from,
         )
         plan.directory.prepare("train", resume)
         options = ["--engine", engine, "--device", device, "--threads", str(threads)]
         options += ["--log-level", log_level, *terms.as_arguments(), *["--resume"] * resume]
         options += [] if wait_redis_s is None else ["--wait-redis-s", str(wait_redis_s)]
+        options += ["--init-from", plan.init_from] if plan.init_from else []
         options += ["--preset", plan.preset] if plan.preset else []
         with (
             _server(redis_url, embedded_port, plan, wait_redis_s or 0.0, stop) as server,

@@ -226,6 +226,18 @@ class Learner:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
 
+    def begin_from(self, checkpoint: Checkpoint) -> None:
+        """Begins with the weights and statistics of another run: their mean if there is one.
+
+        Counters, optimizer and schedules begin anew. Raises CheckpointError: they do not fit.
+        """
+        shapes = {name: shape for name, _, shape in self.engine.layout}
+        kind = "averaged" if checkpoint.has_averaged else "model"
+        weights = _fitting(checkpoint, kind, shapes)
+        statistics = _fitting(checkpoint, "model", self.engine.spec.statistic_shapes())
+        self.engine.load(weights, weights, self.engine.slots(), 0)
+        self.engine.load_statistics(statistics)
+
     def _scheduled(self, value: float, schedule: str) -> float:
         return scheduled(value, schedule, self.frames, self._config.training.total_frames)
 

@@ -65,6 +65,7 @@ class Run:
     result: dict[str, Any]  # empty while the run has not ended
     records: RunRecords
     skipped_lines: int  # lines of metrics.jsonl that are no record
+    init_from: str | None = None  # the run whose weights it began with
 
     @property
     def seed(self) -> int | None:
@@ -104,7 +105,7 @@ def read_run(path: Path) -> Run:
             f"the run in {printable(path)} has no records yet: it has only just begun, or ended "
             f"before the first one; ask again after its first update{lines}"
         )
-    name, preset = identity.get("name"), identity.get("preset")
+    name, preset, init_from = (identity.get(key) for key in ("name", "preset", "init_from"))
     return Run(
         path=path,
         name=name if isinstance(name, str) else path.resolve().name,
@@ -113,6 +114,7 @@ def read_run(path: Path) -> Run:
         result=result,
         records=records,
         skipped_lines=skipped_lines,
+        init_from=init_from if isinstance(init_from, str) else None,
     )
 
 

@@ -18,7 +18,12 @@ from impala_redis.common.files import (
     write_atomically,
 )
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.config_file import read_document_found, settings_in, to_toml
+from impala_redis.common.run.config_file import (
+    read_document_found,
+    settings_in,
+    to_toml,
+    toml_value,
+)
 from impala_redis.common.run.saved_spec import MADE_BY, maker
 
 log = logging.getLogger(__name__)
@@ -71,10 +76,16 @@ class RunDirectory:
         """Whether one was ever written here, usable or not."""
         return any(self.checkpoints.glob("checkpoint-*.json"))
 
-    def write_config(self, name: str, preset: str | None, config: Config) -> None:
-        """Writes config.toml: the run's name and preset, and every setting as resolved."""
+    def write_config(
+        self, name: str, preset: str | None, config: Config, init_from: str | None = None
+    ) -> None:
+        """Writes config.toml: the run's name and preset, and every setting as resolved.
+
+        `init_from` is the run whose weights it began with, as the user named it.
+        """
         head = f'[run]\nformat = {FORMAT}\nname = "{name}"\nmade_by = "{MADE_BY}"\n'
         head += f'preset = "{preset}"\n' if preset else ""
+        head += f"init_from = {toml_value(init_from)}\n" if init_from else ""
         write_atomically(self.config, f"{head}\n{to_toml(config)}".encode())
 
     def read_config(self) -> tuple[dict[str, Any], dict[str, Any]]:

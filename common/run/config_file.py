@@ -24,7 +24,7 @@ def to_toml(config: Config) -> str:
     for group in dataclasses.fields(config):
         lines.append(f"\n[{group.name}]")
         lines += [
-            f"{setting.key} = {_toml_value(values[setting.key])}  # {setting.help}"
+            f"{setting.key} = {toml_value(values[setting.key])}  # {setting.help}"
             for setting in settings()
             if setting.group == group.name
         ]
@@ -105,7 +105,8 @@ def settings_in(document: dict[str, Any]) -> dict[str, Any]:
     return {find_setting(key[:LONGEST_KEY]).key: value for key, value in values.items()}
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value of a setting, or any text, as it stands in a TOML file."""
     if value is None:
         return '"none"'
     if isinstance(value, bool):
@@ -113,5 +114,5 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, str):  # a JSON string is a TOML string, but for one character
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     return repr(value)

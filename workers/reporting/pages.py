@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from impala_redis import __version__
+from impala_redis.common.errors import printable
 from impala_redis.common.records import history
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.history import Group, Run
@@ -108,6 +109,8 @@ def _head(run: Run) -> Iterator[str]:
     preset = f"preset {run.preset}" if run.preset else "no preset"
     began = _began(run)
     yield f"{preset}, {seed}" + (f", begun {began}" if began else "")
+    if run.init_from:
+        yield f"begun with the weights of {printable(run.init_from)}"
     versions = run.result.get("versions")
     if isinstance(versions, dict) and versions:
         yield ", ".join(f"{k} {v}" for k, v in versions.items() if isinstance(v, str))
