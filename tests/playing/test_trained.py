@@ -363,6 +363,23 @@ def test_a_run_of_0_1_asks_its_environment_for_the_spaces(tmp_path: Path) -> Non
         load(tmp_path)
 
 
+def test_a_game_of_atari_is_played_from_its_single_pictures(tmp_path: Path) -> None:
+    # given a network with convolutions over four of them
+    save_run(tmp_path / "run", "ALE/Pong-v5", network="shallow", frame_stack=4)
+    policy = load(tmp_path / "run")
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 84, 84)).astype(np.uint8)
+
+    # then
+    assert policy.observation_space == spaces.Box(0, 255, (84, 84), np.uint8)
+    values = [(policy.value(picture), policy.act(picture)) for picture in pictures]
+    assert all(policy.action_space.contains(action) for _, action in values)
+    assert policy.value(pictures[0]) != values[0][0]  # it has seen others since
+    policy.reset()
+    assert policy.value(pictures[0]) == values[0][0]
+    with pytest.raises(ValueError, match=r"uint8\[210, 160, 3\], not uint8\[84, 84\]"):
+        policy.act(np.zeros((210, 160, 3), np.uint8))
+
+
 def test_spaces_that_are_not_the_runs_are_refused() -> None:
     other = text_of(spaces.Box(-1, 1, (4,)), spaces.Discrete(4))
     with pytest.raises(SpecMismatch, match=r"float32\[4\] here and float32\[3\] there"):
