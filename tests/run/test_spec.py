@@ -244,9 +244,9 @@ PENDULUM = make_spec(
 @pytest.mark.parametrize(
     ("spec", "fingerprint"),
     [
-        (SPEC, "040a4dccfe07eae4"),
-        (PICTURES, "3a30441bb79508e5"),
-        (PENDULUM, "57c19bc0e9d07e53"),
+        (SPEC, "e8da674be149fb4b"),
+        (PICTURES, "e2928ecac8b754cf"),
+        (PENDULUM, "996b9fc6d835a267"),
     ],
     ids=["box", "pictures", "numbers"],
 )
