@@ -63,7 +63,7 @@ def saved_in(directory: RunDirectory) -> Saved | None:
 
 
 def resumed(spec: RunSpec, saved: Saved) -> Beginning:
-    """Goes on from a checkpoint, which must belong to this run. Raises SpecMismatch: it does not."""
+    """Goes on from a checkpoint of this run. Raises SpecMismatch: it is of another one."""
     spec = _scaled_as(spec, saved.spec)
     if difference := spec.difference(saved.spec):
         raise SpecMismatch(
