@@ -10,10 +10,15 @@ from math import prod
 from typing import NamedTuple
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.run.kinds import NETWORKS
+from impala_redis.common.run.kinds import NETWORKS, kind_of
+from impala_redis.common.run.own_network import OwnNetwork
 from impala_redis.common.run.spaces import ActionSpec, ObservationPart, ObservationSpec
+from impala_redis.common.settings.json_object import EMPTY
 
 Shapes = dict[str, tuple[int, ...]]
+
+# The name under which the tensors of a network of the user's own stand.
+OWN_PREFIX = "extractor."
 
 # Beside others, numbers in the shape of a smaller picture are no picture (pixels).
 LEAST_PICTURE_SIDE = 5
@@ -48,7 +53,7 @@ def convolved_parts(network: str, observation: ObservationSpec) -> tuple[Observa
     They are the pictures of bytes. Only where there is none, all other numbers in the shape of a
     picture are taken that are large enough: beside a picture, a matrix is seldom another one.
     """
-    kind = NETWORKS[network]
+    kind = kind_of(network)
     if not kind.convolutions:
         return ()
     if found := tuple(part for part in observation.leaves if part.is_picture):
@@ -76,7 +81,7 @@ def advice_on_pictures(spec: "NetworkSpec") -> str:
         if kind.convolutions and not kind.residual_blocks
         if any(side >= kind.least_side for side in sides)
     ]
-    if NETWORKS[spec.network].convolutions or not fitting:
+    if kind_of(spec.network).convolutions or not fitting:
         return ""
     return (
         f"the observation has a picture, and no network was chosen: a perceptron on "
@@ -93,7 +98,9 @@ class NetworkSpec:
     action: ActionSpec
     hidden_sizes: tuple[int, ...]
     activation: str
-    network: str = "mlp"  # one of NETWORKS
+    network: str = "mlp"  # one of NETWORKS, or module:Name of the user's own
+    network_config: str = EMPTY  # arguments of the user's own, as `json_object.canonical` has them
+    own: OwnNetwork | None = None  # what is known of the user's own; None for one of NETWORKS
     lstm_size: int = 0
     extra_inputs: str = "none"  # or last_action_reward
     normalize_observations: bool = False
@@ -110,7 +117,7 @@ class NetworkSpec:
 
         An update changes them without a gradient.
         """
-        return {}
+        return {OWN_PREFIX + name: shape for name, shape in self.own.buffers} if self.own else {}
 
     def weight_shapes(self) -> Shapes:
         """Name and shape of all that travels: the parameters, then the statistics."""
@@ -124,19 +131,23 @@ class NetworkSpec:
     @property
     def widest_layer(self) -> int:
         """The most numbers that a layer is given, or makes, of one environment's observation."""
-        layers = NETWORKS[self.network].convolutions[:1]  # the later ones see smaller pictures
+        layers = kind_of(self.network).convolutions[:1]  # the later ones see smaller pictures
         pictures = [
             layer.channels * -(-picture.height // layer.stride) * -(-picture.width // layer.stride)
             for layer in layers
             for picture in map(picture_of, convolved_parts(self.network, self.observation))
         ]
         widths = (*self.hidden_sizes, 4 * self.lstm_size, self.action.num_outputs)
+        widths += (self.own.features_dim,) if self.own else ()
         return max(self.observation.num_features, *pictures, *widths)
 
     @property
     def core_memory_size(self) -> int:
-        """How many numbers of the memory are the core's, the first of them: the LSTM's h and c."""
-        return 2 * self.lstm_size
+        """How many numbers of the memory are the core's, the first of them: the LSTM's h and c.
+
+        A network of the user's own that has a memory is its own core.
+        """
+        return self.own.memory_size if self.own and self.own.memory_size else 2 * self.lstm_size
 
     @property
     def num_extra_inputs(self) -> int:
@@ -156,8 +167,8 @@ def _parameter_shapes(spec: NetworkSpec) -> Shapes:
     shapes: Shapes = {}
     if spec.action.kind == "continuous":
         shapes["log_std"] = spec.action.sizes
-    convolutions, width = _convolutions(spec.network, spec.observation)
-    shapes |= convolutions
+    before, width = _before_hidden_layers(spec)
+    shapes |= before
     for index, size in enumerate(spec.hidden_sizes):
         shapes |= _linear(f"torso.{index}", size, width)
         width = size
@@ -175,13 +186,29 @@ def _parameter_shapes(spec: NetworkSpec) -> Shapes:
     return shapes | _linear("baseline", 1, width)
 
 
+def _before_hidden_layers(spec: NetworkSpec) -> tuple[Shapes, int]:
+    """The parameters before the hidden layers, and how many features these get."""
+    if kind_of(spec.network).is_own != (spec.own is not None):
+        raise ConfigError(f"the network {spec.network!r} is not known by its parameters")
+    if spec.own is None:
+        return _convolutions(spec.network, spec.observation)
+    if spec.own.memory_size and spec.lstm_size:
+        raise ConfigError(
+            f"the network {spec.network} has a memory of its own (memory_size is "
+            f"{spec.own.memory_size}), and --lstm-size {spec.lstm_size} asks for another one; "
+            "leave one of them out"
+        )
+    own = {OWN_PREFIX + name: shape for name, shape in spec.own.parameters}
+    return own, spec.own.features_dim
+
+
 def _linear(name: str, outputs: int, inputs: int) -> Shapes:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
 def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, int]:
     """The convolutions' parameters, and how many features the hidden layers get."""
-    if not NETWORKS[network].convolutions:
+    if not kind_of(network).convolutions:
         return {}, observation.num_features
     shapes: Shapes = {}
     width = 0
@@ -206,7 +233,7 @@ def _convolutions(network: str, observation: ObservationSpec) -> tuple[Shapes, i
 
 def _torso(network: str, picture: Picture, name: str) -> tuple[Shapes, int]:
     """The parameters of one picture's convolutions, and how many features they give."""
-    kind = NETWORKS[network]
+    kind = kind_of(network)
     sides = (picture.height, picture.width)
     if min(sides) < (least := kind.least_side):
         raise ConfigError(

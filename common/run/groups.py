@@ -81,7 +81,7 @@ class EnvironmentSettings:
 class ModelSettings:
     """The network."""
 
-    network: str = setting("mlp", networks_help(), choices=NETWORKS)
+    network: str = setting("mlp", networks_help(), choices=NETWORKS, or_named=True)
     network_config: str = setting(
         EMPTY,
         "arguments of a network of your own: a JSON object, or key=value,key=value",

@@ -23,6 +23,7 @@ class NetworkKind:
     # pool that halves it, and this many residual blocks of two convolutions each.
     residual_blocks: int = 0
     acts_in_numpy: bool = False  # without a memory, an actor needs no torch
+    is_own: bool = False  # a class of the user's: the spec says what its parameters are
 
     @property
     def num_sections(self) -> int:
@@ -77,7 +78,16 @@ NETWORKS = {
 }
 
 
+# What module:Name names: a network of the user's own before the hidden layers.
+_OWN = NetworkKind(help="your own torch module", is_own=True)
+
+
+def kind_of(network: str) -> NetworkKind:
+    """The kind of network that --network names: one of NETWORKS, or module:Name."""
+    return NETWORKS.get(network, _OWN)
+
+
 def networks_help() -> str:
     """The help of --network: what each kind is."""
     flat, *convolved = (f"{name}: {kind.help}" for name, kind in NETWORKS.items())
-    return f"{flat}; before them {', '.join(convolved)}"
+    return f"{flat}; before them {', '.join(convolved)}, module:Name: {_OWN.help}"

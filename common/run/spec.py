@@ -7,6 +7,7 @@ that nothing of another run, environment or network ever reaches the learner.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -16,6 +17,8 @@ from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.config import Config, find_setting, settings
 from impala_redis.common.run.differences import differences
+from impala_redis.common.run.kinds import kind_of
+from impala_redis.common.run.own_network import OwnNetwork, own_network_from
 from impala_redis.common.run.spaces import ITEM_BYTES, ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import (
     action_from,
@@ -143,14 +146,21 @@ _SETTINGS = tuple(
 
 
 def make_spec(
-    run: str, config: Config, observation: ObservationSpec, action: ActionSpec, spaces: str = ""
+    run: str,
+    config: Config,
+    observation: ObservationSpec,
+    action: ActionSpec,
+    spaces: str = "",
+    find_out: Callable[["RunSpec"], OwnNetwork] | None = None,
 ) -> RunSpec:
     """The spec of a run with that config in an environment of those spaces.
+
+    `find_out` tells the outside of a network of the user's own, of a spec that lacks it.
 
     Raises ConfigError for a run that no actor would join, because it is too large.
     """
     values = config.values()
-    values["env"] = travelling(values["env"])
+    values |= {key: travelling(values[key]) for key in ("env", "network")}
     values["wrapper"] = tuple(map(travelling, values["wrapper"]))
     spec = RunSpec(
         run=run,
@@ -159,6 +169,14 @@ def make_spec(
         spaces=spaces,
         **{key: values[key] for key in _SETTINGS},
     )
+    is_own = kind_of(spec.network).is_own
+    if spec.network_config != EMPTY and not is_own:
+        raise ConfigError(
+            f"--network-config is for a network of your own, and {spec.network} takes no "
+            "arguments; leave it out, or give --network module:Name"
+        )
+    if is_own and find_out is not None:
+        spec = dataclasses.replace(spec, own=find_out(spec))
     check_size(spec)
     return spec
 
@@ -176,10 +194,12 @@ def check_size(spec: RunSpec) -> None:
             "--unroll-length"
         )
     each = 2 if spec.weights_dtype == "bfloat16" else 4
-    if (needed := each * spec.num_parameters) > MOST_MESSAGE_BYTES:
+    needed = each * spec.num_parameters + 4 * sum(map(prod, spec.statistic_shapes().values()))
+    if needed > MOST_MESSAGE_BYTES:
+        smaller = "make it smaller, or lower" if spec.own else "lower"
         raise ConfigError(
             f"the network's {spec.num_parameters:,} parameters take {needed:,} bytes, and a "
-            f"message has {most}; lower --hidden-sizes or --lstm-size"
+            f"message has {most}; {smaller} --hidden-sizes or --lstm-size"
         )
     if spec.envs_per_actor * spec.widest_layer > MOST_NUMBERS:
         raise ConfigError(
@@ -201,6 +221,7 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
         run=text_from("run", document["run"]),
         observation=observation_from(document["observation"]),
         action=action_from(document["action"]),
+        own=own_network_from(document["own"]),
         spaces=text_from("spaces", document["spaces"], longest=MAX_SPACES_LENGTH),
         start_frames=whole_number_from("start_frames", document["start_frames"], 0, 2**63),
         resumes=whole_number_from("resumes", document["resumes"], 0, 2**63),

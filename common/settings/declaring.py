@@ -1,6 +1,7 @@
 """How a setting is declared, named, checked and described: the grammar of `common.run.config`."""
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.settings import json_object
+from impala_redis.common.settings.env_id import names_a_part
 
 # The most environments that one block may hold.
 MAX_ENVS = 4096
@@ -39,6 +41,7 @@ def setting(
     help: str,
     *,
     choices: Iterable[str] = (),
+    or_named: bool = False,
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
@@ -48,10 +51,12 @@ def setting(
 ) -> Any:
     """Declares one setting: its default, its help (with the unit), and its range.
 
-    `choices` are the texts that are allowed where the annotation is no Literal of them. A text may
-    be an object of arguments (`common.settings.json_object`); a list's option may be repeatable.
+    `choices` are the texts that are allowed where the annotation is no Literal of them; with
+    `or_named` so is module:Name, a part of the user's own. A text may be an object of arguments
+    (`common.settings.json_object`); a list's option may be repeatable.
     """
     declared = {"help": help, "choices": tuple(choices), "is_object": is_object}
+    declared["or_named"] = or_named
     bounds = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
     return field(default=default, metadata={**declared, "repeatable": repeatable, **bounds})
 
@@ -69,6 +74,7 @@ class Setting:
     default: Any
     help: str
     choices: tuple[str, ...]  # empty if other texts are allowed, too
+    or_named: bool  # beside the choices, module:Name of the user's own is allowed
     is_object: bool  # of arguments, as one text of JSON
     repeatable: bool  # its option may be given several times, an item each
     at_least: float | None
@@ -95,8 +101,7 @@ class Setting:
                 raise self._refusal(value)
             return value
         if self.kind is str:
-            known = not self.choices or value in self.choices
-            if not isinstance(value, str) or len(value) > MAX_TEXT or not known:
+            if not isinstance(value, str) or len(value) > MAX_TEXT or not self._knows(value):
                 raise self._refusal(value)
             return value
         return self._check_number(self.kind, value)
@@ -106,9 +111,17 @@ class Setting:
         """The longest item of a list of names: one that is given by itself may be a path."""
         return MAX_TEXT if self.repeatable else MAX_NAME
 
+    def _knows(self, text: str) -> bool:
+        named = self.or_named and names_a_part(text)
+        return not self.choices or text in self.choices or named
+
     def _refusal(self, value: Any) -> ConfigError:
         one_of = "one of " if self.choices else ""
-        return ConfigError(f"{self.key} must be {one_of}{self.range()}, not {repr(value)[:80]}")
+        near = difflib.get_close_matches(str(value)[:80], self.choices, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return ConfigError(
+            f"{self.key} must be {one_of}{self.range()}, not {repr(value)[:80]}{hint}"
+        )
 
     def _check_count(self, value: Any) -> Any:
         return self._check_number(int, value)
@@ -142,7 +155,8 @@ class Setting:
     def range(self) -> str:
         """What is allowed, in words: "a number, at least 0, or none"."""
         if self.choices:
-            return ", ".join(self.choices)
+            own = ("or module:Name of your own",) if self.or_named else ()
+            return ", ".join((*self.choices, *own))
         if self.is_object:
             return "a JSON object, or key=value,key=value"
         if self.kind is bool:

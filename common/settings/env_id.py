@@ -47,6 +47,13 @@ def is_file(module: str) -> bool:
     return module.endswith(".py") or "/" in module
 
 
+def names_a_part(text: str) -> bool:
+    """Whether a text can name a class or function: module:Name, or path/to/file.py:Name."""
+    module, name = split(text)
+    words = all(part.isidentifier() for part in name.split("."))
+    return bool(module) and names_a_module(text) and words
+
+
 def travelling(env_id: str) -> str:
     """The name without a path: Id or module:Id."""
     module, name = split(env_id)

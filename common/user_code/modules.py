@@ -61,6 +61,14 @@ def check_module(env_id: str, trusted: Collection[str]) -> None:
     check_trusted(env_id, trusted, "environment", "--env-module")
 
 
+def check_network(network: str, trusted: Collection[str]) -> None:
+    """Refuses a network of a module that only Redis or a checkpoint has named.
+
+    Raises ConfigError.
+    """
+    check_trusted(network, trusted, "network", "--network-module")
+
+
 def check_trusted(named: str, trusted: Collection[str], what: str, option: str) -> None:
     """Refuses what a module makes that only Redis or a checkpoint has named. Raises ConfigError.
 
@@ -119,8 +127,8 @@ def _import_from(file: Path) -> None:
     """Lets a file's module be imported. Raises UnsupportedEnvironment."""
     if not file.exists():
         raise UnsupportedEnvironment(
-            f"there is no file {printable(file)}; name the one that registers the environment, as "
-            "in path/to/my_env.py"
+            f"there is no file {printable(file)}; name the one that is to be imported, as in "
+            "path/to/my_env.py"
         )
     _look_in(file.absolute().parent)
     try:

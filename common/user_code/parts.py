@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from impala_redis.common.errors import ConfigError, printable
+from impala_redis.common.errors import ConfigError, UnsupportedEnvironment, printable
 from impala_redis.common.settings.env_id import split
 from impala_redis.common.user_code import failures, modules
 
@@ -23,7 +23,10 @@ def imported(named: str, what: str) -> Callable[..., Any]:
     module, name = split(named)
     if not module or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"the {what} {shown!r} must be module:name or path/to/file.py:name")
-    module, _ = split(modules.make_findable(named))
+    try:
+        module, _ = split(modules.make_findable(named))
+    except UnsupportedEnvironment as error:
+        raise ConfigError(f"the {what} {shown} cannot be found: {error}") from error
     try:
         found: Any = importlib.import_module(module)
     except BaseException as error:  # of the user's own code
