@@ -9,16 +9,21 @@ them, an LSTM core if there is one, and two linear heads. An action mask is no i
 is not allowed from the policy's outputs.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from impala_redis.common.networks.lstm import LstmCore
 from impala_redis.common.networks.tanh_layer import tanh_layer
-from impala_redis.common.networks.torsos import ObservationTorso
+from impala_redis.common.networks.torsos import BuiltInTorso
 from impala_redis.common.run.architecture import NetworkSpec
+from impala_redis.common.run.kinds import kind_of
 from impala_redis.common.run.spaces import FORBIDDEN, LOG_STD_LEAST, LOG_STD_MOST, ActionSpec
+from impala_redis.common.run.spec import RunSpec
+
+if TYPE_CHECKING:
+    from impala_redis.common.networks.own_module import OwnTorso
 
 
 class NetworkInput(NamedTuple):
@@ -49,7 +54,10 @@ class Network(nn.Module):
         self._core_memory_size = spec.core_memory_size
         self._hidden_layer = tanh_layer if spec.activation == "tanh" else _relu_layer
         shapes = spec.parameter_shapes()
-        self.convolutions = ObservationTorso(spec.network, spec.observation)
+        self._travelling = tuple(spec.weight_shapes())
+        self._seen_by = make_torso(spec)
+        for name, module in self._seen_by.modules.items():
+            self.add_module(name, module)
         self.torso = nn.ModuleList(
             _orthogonal(shapes[f"torso.{index}.weight"], gain=2**0.5)
             for index in range(len(spec.hidden_sizes))
@@ -69,14 +77,13 @@ class Network(nn.Module):
     def forward(self, inputs: NetworkInput) -> NetworkOutput:
         """Policy and baseline of every row; the core's state is emptied where `is_first`."""
         leading = inputs.is_first.shape
-        # One flat batch makes each layer a single fused product.
-        x = self.convolutions(inputs.observations.flatten(0, 1))  # [R * B, F]
+        memory = inputs.memory[:, : self._core_memory_size]
+        x, memory = self._seen_by(inputs.observations, inputs.is_first, memory)  # [R * B, F]
         for layer in self.torso:
             assert isinstance(layer, nn.Linear)
             x = self._hidden_layer(x, layer.weight, layer.bias)
         if self._has_extra_inputs:
             x = torch.cat([x, self._extra_inputs(inputs).flatten(0, 1)], -1)
-        memory = inputs.memory[:, : self._core_memory_size]
         if self.core is not None:
             h, c = memory.chunk(2, -1)
             x, memory = self.core(x.view(*leading, -1), inputs.is_first, h, c)
@@ -93,6 +100,11 @@ class Network(nn.Module):
             policy = torch.cat([policy, log_std.expand_as(policy)], -1)
         baseline = self.baseline(x).float()
         return NetworkOutput(policy.view(*leading, -1), baseline.view(leading), memory)
+
+    def travelling(self) -> dict[str, Tensor]:
+        """The parameters and statistics by name, the tensors themselves, as they travel."""
+        known = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return {name: known[name].data for name in self._travelling}
 
     @torch.no_grad()
     def confine(self) -> None:
@@ -117,6 +129,20 @@ class Network(nn.Module):
         rewards = inputs.rewards.clamp(-1.0, 1.0).unsqueeze(-1)
         within = torch.cat([action_features(self._action, inputs.actions), rewards], -1)
         return torch.cat([before, within]).masked_fill(inputs.is_first.unsqueeze(-1), 0.0)
+
+
+def make_torso(spec: NetworkSpec) -> "BuiltInTorso | OwnTorso":
+    """What stands between the observations and the hidden layers, whatever the kind.
+
+    Raises ConfigError or SpecMismatch: a network of the user's own cannot be made, or is another.
+    """
+    if not kind_of(spec.network).is_own:
+        return BuiltInTorso(spec.network, spec.observation)
+    # Late: only this needs Gymnasium's spaces, and the user's module.
+    from impala_redis.common.networks.own_module import OwnTorso
+
+    assert isinstance(spec, RunSpec), "only a run knows the spaces of its environment"
+    return OwnTorso(spec)
 
 
 def make_network(spec: NetworkSpec, seed: int) -> Network:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from impala_redis.common.run.architecture import convolved_parts, picture_of
-from impala_redis.common.run.kinds import NETWORKS, Convolution, NetworkKind
+from impala_redis.common.run.kinds import Convolution, NetworkKind, kind_of
 from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
 
 
@@ -28,7 +28,7 @@ class ObservationTorso(nn.Module):
         convolved = convolved_parts(network, observation)
         for part in observation.leaves:
             if part in convolved:
-                torso: nn.Module = _convolutions(NETWORKS[network], part, observation.frame_stack)
+                torso: nn.Module = _convolutions(kind_of(network), part, observation.frame_stack)
                 self.add_module(str(next(pictures)), torso)
             else:
                 torso = FlatTorso(part)
@@ -41,7 +41,23 @@ class ObservationTorso(nn.Module):
             ((_, torso),) = self._torsos
             features: Tensor = torso(observations)
             return features
-        return torch.cat([torso(_taken_out(part, observations)) for part, torso in self._torsos], 1)
+        return torch.cat([torso(taken_out(part, observations)) for part, torso in self._torsos], 1)
+
+
+class BuiltInTorso:
+    """One of our own networks between an observation and the hidden layers."""
+
+    def __init__(self, network: str, observation: ObservationSpec) -> None:
+        self._torso = ObservationTorso(network, observation)
+        # By the names under which their tensors stand in the whole network.
+        self.modules: dict[str, nn.Module] = {"convolutions": self._torso}
+
+    def __call__(
+        self, observations: Tensor, is_first: Tensor, memory: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features [R * B, F] of rows [R, B, ...], and the memory as it was: it has none."""
+        # One flat batch makes each layer a single fused product.
+        return self._torso(observations.flatten(0, 1)), memory
 
 
 class FlatTorso(nn.Module):
@@ -145,7 +161,7 @@ def _convolution(channels: int, like: Convolution) -> nn.Conv2d:
     return layer
 
 
-def _taken_out(part: ObservationPart, rows: Tensor) -> Tensor:
+def taken_out(part: ObservationPart, rows: Tensor) -> Tensor:
     """A part of rows of bytes [rows, (S,) bytes] as [rows, (S,) *shape], in its own dtype."""
     place = rows[..., part.start : part.start + part.num_bytes]
     place = place.clone(memory_format=torch.contiguous_format)  # `view` needs its start aligned

@@ -1,0 +1,58 @@
+"""Observations as a network of the user's own is handed them: tensors, or dicts of them by key."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from impala_redis.common.encoding.handed import Handed, HandedPart, in_place
+from impala_redis.common.networks.torsos import taken_out
+
+
+class OwnInput(nn.Module):
+    """Takes observations apart; it has no parameters, and no buffers that travel."""
+
+    def __init__(self, handed: Handed, in_bytes: bool) -> None:
+        """`in_bytes`: observations are rows of bytes that hold the parts."""
+        super().__init__()
+        self._parts, self._in_bytes = handed.parts, in_bytes
+        self._categories = {
+            part: _Categories(part.part.num_values) for part in handed.parts if part.part.num_values
+        }
+        self.tables = nn.ModuleList(self._categories.values())  # they move with it
+
+    def forward(self, observations: Tensor, leading: int = 1) -> Any:
+        """Observations [*L, ...] or stacks of them [*L, S, ...] as `common.encoding.handed` says.
+
+        L are `leading` dimensions, which stay.
+        """
+        return in_place(self._parts, lambda part: self._read(part, observations, leading))
+
+    def _read(self, part: HandedPart, observations: Tensor, leading: int) -> Tensor:
+        """A part as float32 [*L, *part.shape], in one piece of memory, as `view` needs it."""
+        values = taken_out(part.part, observations) if self._in_bytes else observations
+        rows = values.shape[:leading]
+        values = values.reshape(-1, *part.part.shape)
+        if part in self._categories:
+            values = self._categories[part](values)
+        elif part.is_picture:
+            values = values.movedim(-1, -3) if part.colours_last else values
+            values = values.contiguous().float().div_(255.0)
+        return values.float().reshape(*rows, *part.shape).contiguous()
+
+
+class _Categories(nn.Module):
+    """Categories become ones among zeros, side by side."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        counts = torch.tensor(sizes, dtype=torch.int64)
+        self._first: Tensor  # [E] the first feature of each of the E categories
+        self.register_buffer("_first", counts.cumsum(0) - counts, persistent=False)
+        self._num_features = sum(sizes)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values [rows, ...] from 0 as [rows, F] float32."""
+        ones = values.reshape(len(values), -1).long() + self._first
+        zeros = torch.zeros(len(ones), self._num_features, device=ones.device)
+        return zeros.scatter_(1, ones, 1.0)
