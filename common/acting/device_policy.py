@@ -36,9 +36,8 @@ class DevicePolicy(Policy):
         # Else the log-probabilities that travel would not be those of the network as the learner
         # has it, and V-trace would weigh them wrongly.
         round_factors(False)
-        network = make_network(spec, seed=0).to(device)
+        network = make_network(spec, seed=0).to(device).eval()
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._parameters = {name: p.data for name, p in self._network.named_parameters()}
         super().__init__(spec, rng)
 
     @enough_memory()
@@ -118,13 +117,13 @@ class DevicePolicy(Policy):
 
     @enough_memory()
     def _load(self, weights: Weights) -> None:
-        """Brings all weights in one copy, from which each parameter takes its own on the device."""
-        flat = np.concatenate([weights[name].reshape(-1) for name in self._parameters])
+        """Brings all weights in one copy, from which each tensor takes its own on the device."""
+        tensors = self._network.travelling()
+        flat = np.concatenate([weights[name].reshape(-1) for name in tensors])
         brought = torch.from_numpy(flat).to(self._device)
-        sizes = [p.numel() for p in self._parameters.values()]
-        parts = torch.split(brought, sizes)
-        for parameter, part in zip(self._parameters.values(), parts, strict=True):
-            parameter.copy_(part.view(parameter.shape))
+        parts = torch.split(brought, [tensor.numel() for tensor in tensors.values()])
+        for tensor, part in zip(tensors.values(), parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
 
     def _stacked(self, seen: Tensor, begins: Tensor) -> Tensor:
         """Adds observations [N, ...] to the stacks; these [N, S, ...], by the rule of `frames`."""

@@ -21,8 +21,7 @@ class NetworkPolicy(HostPolicy):
 
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
         super().__init__(spec, rng)
-        self._network = make_network(spec, seed=0)  # its weights are loaded before it acts
-        self._parameters = {name: p.data for name, p in self._network.named_parameters()}
+        self._network = make_network(spec, seed=0).eval()  # its weights are loaded before it acts
 
     @torch.inference_mode()
     def remember(self, actions: Actions, rewards: Floats) -> None:
@@ -36,8 +35,8 @@ class NetworkPolicy(HostPolicy):
         inputs[~np.isfinite(inputs)] = 0.0  # only the column that holds them is left out
 
     def _load(self, weights: Weights) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.copy_(torch.from_numpy(weights[name].copy()))
+        for name, tensor in self._network.travelling().items():
+            tensor.copy_(torch.from_numpy(weights[name].copy()))
 
     @torch.inference_mode()
     def _forward(self, inputs: Observations, is_first: Flags) -> NetworkOutput:

@@ -8,7 +8,7 @@ from pathlib import Path
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.engine import Engine
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.kinds import NETWORKS
+from impala_redis.common.run.kinds import kind_of
 from impala_redis.common.run.spec import RunSpec
 
 # With more parameters a GPU may be worth its launches, so torch is asked whether there is one.
@@ -77,7 +77,7 @@ def _objection_to_numpy(device: str, spec: RunSpec, config: Config) -> str:
     """Why numpy cannot compute such a run; empty if it can."""
     if device == "cuda":
         return "it computes on the CPU, and --device cuda asks for a GPU"
-    if not NETWORKS[spec.network].acts_in_numpy or spec.memory_size:
+    if not kind_of(spec.network).acts_in_numpy or spec.memory_size:
         return "it computes hidden layers alone, and this network has more than those"
     if spec.observation.frame_stack > 1:
         return "it stacks no frames"

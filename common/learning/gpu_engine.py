@@ -29,7 +29,7 @@ from impala_redis.common.devices.stages import Stages
 from impala_redis.common.devices.streams import Mark, SideStream
 from impala_redis.common.learning.engine import AVERAGED_UPDATES, Floats, Rates, Step
 from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
-from impala_redis.common.learning.torch_engine import TorchState, one_if_finite
+from impala_redis.common.learning.torch_engine import TorchState
 from impala_redis.common.learning.torch_inputs import Tensors, inputs_of, moved
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
@@ -220,14 +220,16 @@ class GpuEngine(TorchState):
         """An update, from a batch's tensors to its figures; no result is looked at."""
         inputs = inputs_of(tensors, branch_free=True)
         end_stage("transfer_s")
+        before = self._buffers.copies()
         total, scalars = self._loss(inputs, self._entropy_cost)
         end_stage("forward_s")
-        parameters = [*self._parameters.values()]
-        gradients = torch.autograd.grad(total, parameters, grad_outputs=one_if_finite(total))
+        gradients = self._gradients(total)
+        self._buffers.settle()
         end_stage("backward_s")
         optimizer = self._optimizer
         norm = optimizer.step(gradients, self._learning_rate)
         self.network.confine()
+        self._buffers.put_back(before, unless=norm.isfinite())
         rate = optimizer.steps_on_device.clamp(1, AVERAGED_UPDATES).reciprocal() * norm.isfinite()
         self._averaged.lerp_(optimizer.flat, rate.float())
         scalars["grad_norm"] = norm

@@ -31,6 +31,7 @@ from impala_redis.common.learning.torch_inputs import Inputs, inputs_of, moved
 from impala_redis.common.learning.torch_optimizer import Optimizer
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
 from impala_redis.common.networks.network import NetworkOutput, make_network
+from impala_redis.common.networks.own_buffers import OwnBuffers
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
@@ -60,7 +61,7 @@ class TorchState(Engine):
         round_factors(config.training.precision == "tf32")  # "float32" means it
         self.device, self.where = device, f"{device}, by torch"
         self.network = make_network(spec, config.training.seed).to(device)
-        self._config = config
+        self._config, self._buffers = config, OwnBuffers(self.network, spec)
         self._parameters = dict(self.network.named_parameters())
         self._optimizer = optimizer = make_optimizer(self._parameters.items(), config.optimizer)
         self.layout = [
@@ -76,10 +77,10 @@ class TorchState(Engine):
     @enough_memory()
     def allows_step(self, rows: Trajectory, rates: Rates) -> bool:
         """Whether the gradient of such rows is finite, and far from not being so."""
+        before = self._buffers.copies()
         total = self._loss(inputs_of(moved(rows, self.device)), rates.entropy_cost).total
-        gradients = torch.autograd.grad(
-            total, [*self._parameters.values()], grad_outputs=one_if_finite(total)
-        )
+        gradients = self._gradients(total)
+        self._buffers.put_back(before)
         norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
         return bool(torch.linalg.vector_norm(norms).item() <= MOST_NORM)
 
@@ -101,6 +102,16 @@ class TorchState(Engine):
                 tensor.copy_(torch.from_numpy(arrays[name].copy()))
         self._optimizer.steps = steps
 
+    @enough_memory()
+    def statistics(self) -> Arrays:
+        """Copies of the buffers of a network of the user's own."""
+        return self._buffers.arrays()
+
+    @enough_memory()
+    def load_statistics(self, statistics: Arrays) -> None:
+        """Takes over those of another engine."""
+        self._buffers.load(statistics)
+
     @property
     def random_state(self) -> NDArray[np.uint8]:
         """The state of torch's generator of random numbers."""
@@ -109,6 +120,34 @@ class TorchState(Engine):
     @random_state.setter
     def random_state(self, state: NDArray[np.uint8]) -> None:
         torch.set_rng_state(torch.from_numpy(state.copy()))
+
+    def _gradients(self, total: Tensor) -> list[Tensor]:
+        """A gradient for each parameter: 0 for those that are frozen or have no part in the loss.
+
+        It is not a number where the loss is not finite.
+        """
+        trained = [p for p in self._parameters.values() if p.requires_grad]
+        with self._backward():
+            found = torch.autograd.grad(
+                total,
+                trained,
+                grad_outputs=one_if_finite(total),
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        gradients = iter(found)
+        return [
+            next(gradients) if p.requires_grad else torch.zeros_like(p)
+            for p in self._parameters.values()
+        ]
+
+    def _backward(self) -> AbstractContextManager[None]:
+        """Names the user's own network, if there is one, where a backward pass fails."""
+        if self.spec.own is None:
+            return nullcontext()
+        from impala_redis.common.networks.own_module import failing
+
+        return failing(self.spec.network, "its backward pass")
 
     def _loss(self, inputs: Inputs, entropy_cost: float | Tensor) -> Outcome:
         network_input, loss_input = inputs
@@ -119,7 +158,8 @@ class TorchState(Engine):
         losses, figures = impala_loss(
             self.spec.action, policy, baseline, loss_input, settings, entropy_cost
         )
-        return Outcome(losses.total, _scalars(losses, figures))
+        total = losses.total + self._buffers.zero_if_finite()
+        return Outcome(total, _scalars(losses, figures))
 
     def _precision(self) -> AbstractContextManager[None]:
         """Lets the network compute products as precisely as the settings say."""
@@ -139,19 +179,23 @@ class TorchEngine(TorchState):
 
     def step(self, rows: Trajectory, rates: Rates) -> Step:
         """Takes one step on a batch of any number of columns."""
-        stages = Stages(self.device)
+        stages, before = Stages(self.device), self._buffers.copies()
         stages.begin()
         inputs = inputs_of(moved(rows, self.device))
         stages.end("transfer_s")
         total, scalars = self._loss(inputs, rates.entropy_cost)
         stages.end("forward_s")
-        total.backward(one_if_finite(total))  # type: ignore[no-untyped-call]
+        with self._backward():
+            total.backward(one_if_finite(total))  # type: ignore[no-untyped-call]
+        self._buffers.settle()
         stages.end("backward_s")
         norm = self._optimizer.step(rates.learning_rate)
         self.network.confine()
         taken = math.isfinite(norm)
         if taken:
             self._averaged.lerp_(self._optimizer.flat, averaging_rate(self.steps))
+        else:
+            self._buffers.put_back(before)
         stages.end("optimizer_s")
         numbers = torch.stack(list(scalars.values())).tolist()
         figures = dict(zip(scalars, numbers, strict=True)) | {"grad_norm": norm}

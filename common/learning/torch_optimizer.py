@@ -101,11 +101,12 @@ class Optimizer(FlatState):
     def step(self, learning_rate: float) -> float:
         """Clips the gradients, steps, clears them; returns the norm before the clip.
 
-        A norm that is not finite leaves everything as it was.
+        A norm that is not finite leaves everything as it was. A parameter without a gradient, as
+        those that a network of the user's own has frozen, has one of 0.
         """
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        assert len(gradients) == len(self._parameters), "a parameter has no gradient"
-        gradient = self.joined(gradients)
+        gradient = self.joined(
+            torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters.values()
+        )
         norm: float = torch.linalg.vector_norm(gradient).item()
         if math.isfinite(norm):
             bound = self._settings.grad_norm_clipping
