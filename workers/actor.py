@@ -67,6 +67,7 @@ def main(
     when_learner_away: str,
     exit_with_run: bool,
     env_module: tuple[str, ...],
+    network_module: tuple[str, ...],
     step_timeout_s: float | None,
     unroll_timeout_s: float | None,
     plain_push: bool,
@@ -91,7 +92,8 @@ def main(
                 f"{name[:80]!r} cannot name an actor: give --actor-id with 1 to 64 letters, "
                 "digits, '.', '_' or '-'"
             )
-        outfit = Outfit(env_module, device, envs, env_threads, env_processes).checked()
+        trusted = (env_module, network_module)
+        outfit = Outfit(*trusted, device, envs, env_threads, env_processes).checked()
         link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_to_join(run), "actor")
         watchdog = Watchdog(_step_timeout_s(step_timeout_s, unroll_timeout_s))
         absence = LearnerAbsence(link.run, max_learner_away_s, when_learner_away == "end")

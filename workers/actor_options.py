@@ -67,6 +67,10 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
     "env-module": ActorOption(
         shared("env-module"), not_for_train="its actors may import what the run names"
     ),
+    "network-module": ActorOption(
+        shared("network-module"),
+        not_for_train="its actors may import what --network names, no more",
+    ),
     "device": ActorOption(
         option(
             "device",

@@ -15,6 +15,7 @@ from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, Ac
 from impala_redis.common.files import make_folder, open_to_append, open_to_read
 from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
+from impala_redis.common.settings.env_id import module_of
 from impala_redis.workers import credentials, pacing, process, programs, saying, stopping, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.setting_options import as_arguments
@@ -44,6 +45,8 @@ class Crew:
         self._actor_options = list(actor_options)
         for module in plan.config.environment.modules:
             self._actor_options += ["--env-module", module]
+        if module := module_of(plan.config.model.network):
+            self._actor_options += ["--network-module", module]
         # Not as an argument, nor in the environment: an address may hold a password.
         self._redis_url = redis_url
         self._environment = _without_addresses(os.environ) | {

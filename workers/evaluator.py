@@ -23,6 +23,7 @@ from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.settings.env_id import travelling
 from impala_redis.common.settings.json_object import EMPTY
+from impala_redis.common.user_code.modules import check_network
 from impala_redis.workers import process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
@@ -69,7 +70,7 @@ from impala_redis.workers.playing import EpisodeResult, PlaySettings, play_toget
     "[video].",
 )
 @option("json", parameter="as_json", is_flag=True, help="Print one JSON object.")
-@shared("env-module", "log-level")
+@shared("env-module", "network-module", "log-level")
 @click.pass_context
 def main(
     context: click.Context,
@@ -84,6 +85,7 @@ def main(
     video_directory: Path | None,
     as_json: bool,
     env_module: tuple[str, ...],
+    network_module: tuple[str, ...],
     log_level: str,
 ) -> None:
     """Plays episodes with a run's weights (--run) or a checkpoint's (--checkpoint)."""
@@ -110,6 +112,7 @@ def main(
             check_environment(spec, env_module)
         else:  # whoever has typed it trusts it
             spec = in_another_environment(spec, env_id)
+        check_network(spec.network, network_module)
         policy = make_policy(spec, np.random.default_rng([seed, 1]))
         policy.load(weights.version, weights.weights)
         settings = PlaySettings(greedy, max_steps, seed)

@@ -221,7 +221,7 @@ class LearnerProgram:
         begun.callback(feeder.close)  # or the interpreter might end while it copies to a GPU
         log.info("ready on %s; waiting for the first batch", engine.where)
         delay = Delay(transport.force_lag)
-        to_join = actor_command(spec.run, self._config.environment.modules, self._link.url)
+        to_join = actor_command(spec.run, self._config, self._link.url)
         return Training(spec, to_join, learner, feeder, publisher, logbook, delay)
 
     def _start_publishing(self, spec: RunSpec, begun: contextlib.ExitStack) -> Publisher:

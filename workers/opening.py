@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from impala_redis.common.blocks import compression, wire
@@ -15,10 +16,12 @@ from impala_redis.common.errors import (
 )
 from impala_redis.common.run.architecture import advice_on_pictures
 from impala_redis.common.run.config import Config
+from impala_redis.common.run.own_network import OwnNetwork
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.suitability import check_room
 from impala_redis.common.transport.learner_link import LearnerLink
+from impala_redis.common.user_code.parts import imported
 from impala_redis.workers import beginning, probing, process, voice
 from impala_redis.workers.beginning import Beginning
 from impala_redis.workers.plan import Plan
@@ -43,7 +46,7 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> Beginning:
     if saved and not saved.spec.observation.mask:
         variant = variant._replace(mask_from="")  # it was begun without one, and goes on so
     found = probing.spaces_of(wanted.env, wanted.frame_stack, stop, variant)
-    spec = make_spec(plan.run, plan.config, *found)
+    spec = make_spec(plan.run, plan.config, *found, find_out=partial(_tried, plan.config))
     try:
         RunSpec.from_json(spec.to_json())  # this is how actors read it
         spec.parameter_shapes()
@@ -57,6 +60,15 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> Beginning:
     if saved:
         return beginning.resumed(spec, saved)
     return beginning.begun_from(spec, plan.init_from) if plan.init_from else Beginning(spec)
+
+
+def _tried(config: Config, spec: RunSpec) -> OwnNetwork:
+    """The outside of a network of the user's own, which is tried. Raises ConfigError."""
+    imported(config.model.network, "network")  # a file, of which only the module travels
+    # Late: it imports torch.
+    with process.keeping_all():
+        from impala_redis.common.networks.own_probe import find_out
+    return find_out(spec)
 
 
 def take(

@@ -208,6 +208,12 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
         help="A module, or its file, that may be imported when a run's environment is made by it, "
         "as in module:Id; without this only the names of Gymnasium's registry are taken.",
     ),
+    "network-module": option(
+        "network-module",
+        multiple=True,
+        help="A module, or its file, that may be imported when a run's network is made by it, as "
+        "in --network module:Name; without this only the networks that are built in are taken.",
+    ),
     "wait-redis-s": option(
         "wait-redis-s",
         type=Amount(min=0),

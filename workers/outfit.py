@@ -13,7 +13,7 @@ from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.user_code.modules import check_module, check_trusted
+from impala_redis.common.user_code.modules import check_module, check_network, check_trusted
 from impala_redis.workers import process
 
 
@@ -21,6 +21,7 @@ class Outfit(NamedTuple):
     """The outfit of one actor."""
 
     trusted_modules: tuple[str, ...] = ()  # that environments may be made by
+    trusted_networks: tuple[str, ...] = ()  # modules that networks may be made by
     device: str = "cpu"  # or "cuda"
     envs: int | None = None  # None: as many as the run says
     env_threads: int | None = None  # None: as many as a vector form takes, in games of Atari 1
@@ -73,6 +74,7 @@ class Outfit(NamedTuple):
 
         The arguments are as for `Actor`.
         """
+        check_network(spec.network, self.trusted_networks)
         policy = partial(make_policy, device=self.device)
         environment = self.make_environment(spec)
         return Actor(spec, environment, name, incarnation, join, policy, share)

@@ -67,9 +67,9 @@ def make_plan(
     config = preset(preset_name) if preset_name else Config()
     config = config.replace(saved).replace(file).replace(overrides)
     made_by = config.environment
-    config = config.replace(
-        {"env": absolute(made_by.env), "wrapper": tuple(map(absolute, made_by.wrapper))}
-    )
+    files = {"env": made_by.env, "network": config.model.network}
+    config = config.replace({key: absolute(named) for key, named in files.items()})
+    config = config.replace({"wrapper": tuple(map(absolute, made_by.wrapper))})
     name = run_name(run, preset_name, env)
     if not resume:
         directory = RunDirectory(run_dir) if run_dir else _free_directory(name)

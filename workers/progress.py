@@ -30,8 +30,8 @@ from impala_redis.common.server.address import cli_command, without_password
 from impala_redis.common.transport.diagnosis import Situation, binding_stage
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.situation import work_of
-from impala_redis.common.user_code.modules import trusting
 from impala_redis.workers import saying
+from impala_redis.workers.trust import trust_options
 
 PLAIN_LINE_INTERVAL_S = 2.0
 
@@ -63,7 +63,7 @@ class Progress:
         self.say(f"the queue: {login}{cli_command(public_url)} LLEN {queue}")
         self.say(f"all of it: {_typed('impala-status')} {there}")
         if password_file is not None:
-            there += trusting(environment.modules)
+            there += trust_options(self._config)
             self.say(f"to join:   {_typed('impala-actor')} {there}")
 
     def __enter__(self) -> "Progress":
@@ -121,7 +121,7 @@ class Progress:
         self.say(f"run directory: {path}")
         if code == EXIT_INTERRUPTED:
             self.say(f"continue:      {_typed('impala-train')} --resume --run-dir {typed}")
-        trust = trusting(self._config.environment.modules)
+        trust = trust_options(self._config)
         self.say(f"next:          {_typed('impala-eval')} --checkpoint {typed}{trust}")
         self.say(f"               {_typed('tensorboard')} --logdir {typed}")
 

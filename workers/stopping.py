@@ -19,7 +19,6 @@ from impala_redis.common.errors import (
     OutputLost,
     RedisUnreachable,
     RunDirectoryError,
-    UnsupportedEnvironment,
     printable,
 )
 from impala_redis.workers import voice
@@ -255,7 +254,7 @@ def exit_codes(stop: StopFlag) -> Iterator[None]:
         say_error(str(error))
         sys.exit(error.exit_code)
     except ImpalaError as error:
-        if isinstance(error, UnsupportedEnvironment) and error.frames:
+        if error.frames:
             with contextlib.suppress(OSError, ValueError):
                 say(error.frames, err=True)
         say_error(str(error))

@@ -4,7 +4,7 @@ import logging
 import operator
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from impala_redis.common.errors import printable
@@ -15,11 +15,12 @@ from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Arrivals
 from impala_redis.common.learning.learner import Learner, Updated
 from impala_redis.common.records.figures import shown_return
+from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
-from impala_redis.common.user_code.modules import trusting
 from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook
+from impala_redis.workers.trust import trust_options
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +110,10 @@ class Training:
             log.info("no trajectories for %.0f s; start actors with: %s", silent_s, command)
 
 
-def actor_command(run: str, modules: Iterable[str], redis_url: str) -> str:
-    """What starts an actor, as one types it in this folder; `modules` as the user named them."""
+def actor_command(run: str, config: Config, redis_url: str) -> str:
+    """What starts an actor, as one types it in this folder."""
     address = shlex.quote(without_password(redis_url))
-    return f"impala-actor --run {run} --redis-url {address}{trusting(modules)}"
+    return f"impala-actor --run {run} --redis-url {address}{trust_options(config)}"
 
 
 def what_became_of(refused: int, stale: int, why: str) -> str:

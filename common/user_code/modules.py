@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from impala_redis.common.errors import ConfigError, UnsupportedEnvironment, printable
@@ -46,11 +46,6 @@ def as_typed(module: str) -> str:
     if file.is_relative_to(Path.cwd()):
         file = file.relative_to(Path.cwd())
     return shlex.quote(str(file) if is_file(str(file)) else f"./{file}")  # a package's folder
-
-
-def trusting(modules: Iterable[str]) -> str:
-    """The options, each behind a space, by which one tells another program to trust these."""
-    return "".join(f" --env-module {as_typed(module)}" for module in modules)
 
 
 def check_module(env_id: str, trusted: Collection[str]) -> None:

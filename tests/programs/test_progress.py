@@ -15,7 +15,6 @@ from impala_redis.common.errors import MessageRefused
 from impala_redis.common.feeding.tally import Refusals
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.groups import EnvironmentSettings
 from impala_redis.workers import training as training_module
 from impala_redis.workers.progress import Progress
 from impala_redis.workers.training import Training, actor_command
@@ -202,7 +201,7 @@ class Waiting:
         self.batch: Any = None
         made = Training(
             spec=cast(Any, None),
-            actor_command=actor_command("mine", (), "redis://here/0"),
+            actor_command=actor_command("mine", Config(), "redis://here/0"),
             learner=cast(Any, None),
             feeder=cast(Any, SimpleNamespace(next_batch=lambda _: self.batch, away=False)),
             publisher=cast(Any, SimpleNamespace(failure=None)),
@@ -234,13 +233,12 @@ def test_a_learner_asks_for_actors_by_a_command_that_finds_the_environment(
         (f"{tmp_path}/my envs/far.py:Far-v0", " --env-module 'my envs/far.py'"),
     ):
         command = f"impala-actor --run mine --redis-url 'redis://***@here/0'{trust}"
-        modules = EnvironmentSettings(env=env_id).modules
-        assert actor_command("mine", modules, url) == command
+        assert actor_command("mine", Config().replace({"env": env_id}), url) == command
 
     # and one that finds the wrappers, each module once
-    wrapped = EnvironmentSettings(env="far:Far-v0", wrapper=("near:One", "far:Two"))
-    command = actor_command("mine", wrapped.modules, url)
-    assert command.endswith(" --env-module far --env-module near")
+    named = {"env": "far:Far-v0", "wrapper": ["near:One", "far:Two"], "network": "nets:Own"}
+    command = actor_command("mine", Config().replace(named), url)
+    assert command.endswith(" --env-module far --env-module near --network-module nets")
 
 
 def test_a_learner_that_refuses_all_says_why_and_asks_for_no_actors(
