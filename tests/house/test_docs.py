@@ -151,7 +151,7 @@ FOLDERS = {path.name: path.parent for path in PATHS}
 MAPPING = "settings-of-other-projects.md"
 SOURCES = [path for folder in ("common", "workers") for path in (ROOT / folder).rglob("*.py")]
 # Options of Redis, Docker, pip and OpenSSL, and names in examples.
-NOT_OURS = {"--scan", "--pattern", "my_package", "impala-redis", "value_mean"} | {
+NOT_OURS = {"--scan", "--pattern", "my_package", "my_networks", "impala-redis", "value_mean"} | {
     *("--cluster", "--cluster-only-masters", "decode_responses", "max_connections"),
     *("--maxmemory-policy", "--tls", "--cacert", "--user", "--scale", "--index-url"),
     *("ec_paramgen_curve", "usr_cert", "sutton_barto_reward"),

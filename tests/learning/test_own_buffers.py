@@ -1,0 +1,210 @@
+"""Both engines of torch train a network of the user's own: buffers, frozen parameters, resume."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from recorded import recorded
+from updates import T, figures_after, make_config, make_data
+
+from impala_redis.common.blocks import wire
+from impala_redis.common.encoding.observations import observation_spec
+from impala_redis.common.encoding.space_text import text_of
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.learning.engine import Rates
+from impala_redis.common.learning.gpu_engine import GpuEngine
+from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
+from impala_redis.common.networks.own_probe import find_out
+from impala_redis.common.records.checkpoint import Checkpoint
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spaces import discrete
+from impala_redis.common.run.spec import RunSpec, make_spec
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+MODULE = """
+import torch
+from torch import nn
+
+
+class Counting(nn.Module):
+    features_dim = 6
+
+    def __init__(self, observation_space):
+        super().__init__()
+        self.layer = nn.Linear(2, 6)
+        self.norm = nn.BatchNorm1d(6)
+        self.frozen = nn.Parameter(torch.ones(6), requires_grad=False)
+        self.unused = nn.Parameter(torch.ones(2))
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("table", torch.ones(2), persistent=False)
+
+    def forward(self, observations):
+        if self.training:  # a new tensor takes the buffer's place
+            self.mean = 0.9 * self.mean + 0.1 * observations.mean(0).detach()
+        return self.norm(self.layer(observations - self.mean.clone())).tanh() * self.frozen
+
+
+class Remembers(nn.Module):
+    memory_size, features_dim = 5, 7
+
+    def __init__(self, observation_space):
+        super().__init__()
+        self.cell = nn.GRUCell(2, 5)
+        self.out = nn.Linear(5, 7)
+
+    def forward(self, observations, memory, is_first):
+        rows = []
+        for seen, first in zip(observations, is_first):
+            memory = self.cell(seen, memory.masked_fill(first[:, None], 0.0))
+            rows.append(memory)
+        return self.out(torch.stack(rows)).tanh(), memory
+
+
+class Moody(nn.Module):
+    features_dim = 2
+
+    def forward(self, observations):
+        if len(observations) > 10:
+            raise ValueError("too many")
+        return observations
+
+    def __init__(self, observation_space):
+        super().__init__()
+"""
+CPU = torch.device("cpu")
+ENGINES: dict[str, Any] = {
+    "on a CPU": TorchEngine,
+    "of a GPU": lambda spec, config: GpuEngine(spec, config, CPU),
+    "of a GPU, recorded": lambda spec, config: GpuEngine(spec, config, CPU, recorded),
+}
+
+
+@pytest.fixture(autouse=True)
+def _theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    (tmp_path / "theirs.py").write_text(MODULE)
+    yield
+    sys.modules.pop("theirs", None)
+
+
+def run_with(network: str, **changes: Any) -> tuple[RunSpec, Config]:
+    config = make_config(network=f"theirs:{network}", optimizer="adam", **changes)
+    space = spaces.Box(-1, 1, (2,), np.float32)
+    text = text_of(space, spaces.Discrete(3))
+    seen = observation_spec("Test-v0", space)
+    return make_spec("test", config, seen, discrete(3), text, find_out), config
+
+
+def updated(learner: Learner, seed: int, bad: bool = False) -> dict[str, float]:
+    batch = make_data(learner.engine.spec, seed)
+    if bad:
+        batch.rows.rewards[:] = np.nan
+    if isinstance(learner.engine, GpuEngine):
+        rows = learner.engine.empty_rows(len(batch.versions))
+        for mine, theirs in zip(rows, batch.rows, strict=True):
+            mine[:] = theirs
+        batch.rows = rows
+        batch.staged = learner.engine.stage(rows)
+    return figures_after(learner, batch)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_its_buffers_follow_the_steps_that_are_taken_and_no_others(engine: str) -> None:
+    # given
+    spec, config = run_with("Counting")
+    learner = Learner(config, ENGINES[engine](spec, config))
+    other = Learner(config, TorchEngine(spec, config))
+    before = learner.weights()
+
+    # when: of seven updates the second last is not finite
+    for seed in range(7):
+        updated(learner, seed, bad=seed == 5)
+        updated(other, seed, bad=seed == 5)
+        if seed == 4:
+            unmoved = learner.weights()
+        if seed == 5:
+            after_bad = learner.weights()
+
+    # then
+    weights = learner.weights()
+    for name, array in unmoved.items():
+        np.testing.assert_array_equal(after_bad[name], array, name)
+    assert learner.skipped == 1
+    assert weights["extractor.norm.num_batches_tracked"] == 6.0
+    assert "extractor.table" not in weights
+    assert not np.array_equal(weights["extractor.mean"], before["extractor.mean"])
+    for name in ("extractor.frozen", "extractor.unused"):
+        np.testing.assert_array_equal(weights[name], before[name])
+    assert not np.array_equal(weights["extractor.layer.weight"], before["extractor.layer.weight"])
+    for name, array in other.weights().items():
+        np.testing.assert_allclose(weights[name], array, atol=2e-3, err_msg=name)
+
+
+def test_a_search_for_blocks_that_are_unfit_leaves_the_buffers_alone() -> None:
+    spec, config = run_with("Counting")
+    engine = TorchEngine(spec, config)
+    before = engine.statistics()
+    assert engine.allows_step(make_data(spec, 0).rows, Rates(1e-3, 0.01))
+    for name, array in engine.statistics().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("network", ["Counting", "Remembers"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_goes_on_exactly_where_it_was(network: str, engine: str) -> None:
+    # given a learner after three updates, and its checkpoint
+    spec, config = run_with(network)
+    learner = Learner(config, ENGINES[engine](spec, config))
+    for seed in range(3):
+        updated(learner, seed)
+    tensors, facts = learner.state()
+    saved = Checkpoint(tensors, facts, Path("saved"))
+
+    # when another goes on from it
+    resumed = Learner(config, ENGINES[engine](spec, config))
+    resumed.restore(saved)
+
+    # then it publishes the same, and its next update is the same
+    assert wire.pack_weights(resumed.weights(), 3, spec, 0.0) == wire.pack_weights(
+        learner.weights(), 3, spec, 0.0
+    )
+    figures, others = updated(learner, 9), updated(resumed, 9)
+    assert figures["total_loss"] == others["total_loss"]
+
+
+def test_weights_and_buffers_arrive_whatever_the_dtype_on_the_wire() -> None:
+    spec, config = run_with("Counting", weights_dtype="bfloat16")
+    learner = Learner(config, TorchEngine(spec, config))
+    for seed in range(3):
+        updated(learner, seed)
+    sent = learner.weights()
+    found = wire.unpack_weights(wire.pack_weights(sent, 3, spec, 0.5), spec).weights
+    for name in spec.statistic_shapes():
+        np.testing.assert_array_equal(found[name], sent[name])
+
+
+def test_a_network_that_fails_in_training_is_named_with_its_line() -> None:
+    spec, config = run_with("Moody")
+    learner = Learner(config, TorchEngine(spec, config))
+    with pytest.raises(ConfigError, match=r"theirs:Moody failed in forward: Val.*, line"):
+        updated(learner, 0)
+
+
+def test_an_engine_in_numpy_and_a_memory_behind_a_memory_are_refused() -> None:
+    from impala_redis.common.learning.engines import check_engine
+
+    spec, config = run_with("Remembers")
+    assert spec.core_memory_size == 5
+    assert spec.unroll_length == T
+    with pytest.raises(ConfigError, match="--engine numpy cannot be used"):
+        check_engine("numpy", "cpu", spec, config)
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        dataclasses.replace(spec, lstm_size=4).parameter_shapes()
