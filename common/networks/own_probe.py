@@ -41,6 +41,12 @@ def find_out(spec: RunSpec) -> OwnNetwork:
     Raises ConfigError: it cannot be made or trained with, or it is too large.
     """
     handed, name = handed_over(spec), spec.network
+    if spec.normalize_observations:
+        raise flaw(
+            name,
+            "--normalize-observations does not reach a network of your own; leave it out, and "
+            "normalise in the module, whose buffers travel",
+        )
     parts.imported(name, "network")  # here, for what it makes when imported is no tensor of shapes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)

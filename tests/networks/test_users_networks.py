@@ -382,6 +382,11 @@ def test_a_memory_that_is_not_kept_row_by_row_is_refused(
         (NUMBERS, {"network": "deeep"}, "or module:Name of your own, .*did you mean deep"),
         (NUMBERS, {"network": "mlp", "network_config": "a=1"}, "mlp takes no arguments"),
         (NUMBERS, {"network": "theirs:Plain", "network_config": "a=1"}, "unexpected keyword"),
+        (
+            NUMBERS,
+            {"network": "theirs:Plain", "normalize_observations": True},
+            "does not reach a network of your own; leave it out",
+        ),
         (NUMBERS, {"network": "theirs:Remembers", "lstm_size": 4}, "has a memory of its own"),
         (
             spaces.Dict({"a": spaces.MultiDiscrete([3] * 4000), "b": spaces.Text(5, charset="x")}),
