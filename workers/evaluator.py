@@ -104,14 +104,10 @@ def main(
         if video_directory is not None:
             video.prepare_directory(video_directory)
         if checkpoint_path is not None:
-            spec, weights = from_checkpoint(checkpoint_path)
+            trained, weights = from_checkpoint(checkpoint_path)
         else:
-            spec, weights = from_live_run(redis_url, run_name(run))
-        trained_in = spec.env
-        if env_id is None or travelling(env_id) == spec.env:
-            check_environment(spec, env_module)
-        else:  # whoever has typed it trusts it
-            spec = in_another_environment(spec, env_id)
+            trained, weights = from_live_run(redis_url, run_name(run))
+        spec = to_be_played(trained, env_id, env_module)
         check_network(spec.network, network_module)
         policy = make_policy(spec, np.random.default_rng([seed, 1]))
         policy.load(weights.version, weights.weights)
@@ -123,26 +119,37 @@ def main(
             results, videos = record(spec, policy, episodes, settings, video_directory, stop)
         if stop():
             raise SystemExit(EXIT_INTERRUPTED)
-        report = make_report(spec, weights.version, results, settings)
-        if report["env"] != trained_in:
-            report["trained_in"] = trained_in
+        report = make_report(spec, weights.version, results, settings, trained.env)
         if video_directory is not None:
             report["videos"] = [str(path) for path in videos]
-        write(
-            saying.as_json(report) if as_json else saying.printable_lines(report_in_words(report))
-        )
+        write(saying.as_json(report) if as_json else in_words(report))
 
 
-def in_another_environment(spec: RunSpec, env_id: str) -> RunSpec:
-    """The same run as if it played in that environment, as it is registered."""
+def to_be_played(spec: RunSpec, env_id: str | None, trusted: tuple[str, ...]) -> RunSpec:
+    """The spec of what is played: of the run, or as if it was of another environment.
+
+    That one is made as it is registered. Raises ConfigError: nobody here has named the module that
+    makes the run's own; whoever has typed another one trusts it.
+    """
+    if env_id is None or travelling(env_id) == spec.env:
+        check_environment(spec, trusted)
+        return spec
     return replace(spec, env=env_id, env_kwargs=EMPTY, wrapper=(), max_episode_steps=None)
 
 
 def make_report(
-    spec: RunSpec, version: int, results: list[EpisodeResult], settings: PlaySettings
+    spec: RunSpec,
+    version: int,
+    results: list[EpisodeResult],
+    settings: PlaySettings,
+    trained_in: str = "",
 ) -> dict[str, Any]:
-    """The figures of an evaluation, as `--json` prints them."""
+    """The figures of an evaluation, as `--json` prints them.
+
+    They say in which environment the weights were trained where it is given and another one.
+    """
     returns = np.array([result.episode_return for result in results])
+    another = trained_in and trained_in != travelling(spec.env)
     return {
         "env": travelling(spec.env),
         "run": spec.run,
@@ -157,7 +164,12 @@ def make_report(
         "mean_length": float(np.mean([result.length for result in results])),
         "cut": sum(result.cut for result in results),
         "returns": returns.tolist(),
-    }
+    } | ({"trained_in": trained_in} if another else {})
+
+
+def in_words(report: dict[str, Any]) -> str:
+    """The report as lines that are harmless to a terminal."""
+    return saying.printable_lines(report_in_words(report))
 
 
 def report_in_words(report: dict[str, Any]) -> str:

@@ -112,11 +112,8 @@ def main(
             init_from=init_from,
         )
         plan.directory.prepare("train", resume)
-        options = ["--engine", engine, "--device", device, "--threads", str(threads)]
-        options += ["--log-level", log_level, *terms.as_arguments(), *["--resume"] * resume]
-        options += [] if wait_redis_s is None else ["--wait-redis-s", str(wait_redis_s)]
-        options += ["--init-from", plan.init_from] if plan.init_from else []
-        options += ["--preset", plan.preset] if plan.preset else []
+        options = [*_given(engine=engine, device=device, threads=threads), *terms.as_arguments()]
+        options += [*["--resume"] * resume, *_given(log_level=log_level, wait_redis_s=wait_redis_s)]
         with (
             _server(redis_url, embedded_port, plan, wait_redis_s or 0.0, stop) as server,
             _crew(plan, server, options, actor_arguments, stop) as crew,
@@ -127,6 +124,16 @@ def main(
         if report and code == 0 and not stop() and (page := write_report(plan.directory, stop)):
             progress.say(f"report:        {page}")
         raise SystemExit(code)
+
+
+def _given(**values: Any) -> list[str]:
+    """Options with their values as one types them, without those that have none."""
+    return [
+        text
+        for name, value in values.items()
+        if value is not None
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
 
 
 def write_report(directory: RunDirectory, stop: StopFlag) -> Path | None:
@@ -172,6 +179,7 @@ def _crew(
     plan: Plan, server: "Server", options: list[str], actor_options: list[str], stop: StopFlag
 ) -> Crew:
     """The learner and the actors, which a second Ctrl-C ends from now on."""
+    options = options + _given(preset=plan.preset, init_from=plan.init_from)
     with stop.without_thread():
         crew = Crew(plan, server.url, options, actor_options)
     stop.before_end_at_once = lambda: server.kill_with(crew)
