@@ -8,7 +8,7 @@ False: it counts in no loss, in no trace and not as a frame.
 The second axis is the environment in every array, so that one index takes a column from each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -95,6 +95,12 @@ class Block(NamedTuple):
         """How many environments played it, those included whose columns were left out."""
         columns: int = self.trajectory.actions.shape[1]
         return columns + sum(unfit.columns for unfit in self.unfit)
+
+    @property
+    def environments(self) -> Sequence[int]:
+        """Which of the actor's environments played each of the trajectory's columns."""
+        everyone = range(self.num_envs)
+        return [n for n in everyone if n not in self.left_out] if self.left_out else everyone
 
 
 def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:

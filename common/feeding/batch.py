@@ -1,5 +1,6 @@
 """The learner's batch: preallocated arrays that blocks of any width are copied into."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ class Part(NamedTuple):
 
     actor: tuple[str, int]  # name and incarnation
     columns: slice
+    environments: Sequence[int] = ()  # which of the actor's played each column
 
 
 @dataclass
@@ -55,9 +57,17 @@ class Batch:
         self.parts, self.unfit = [], []
 
     def take(
-        self, trajectory: Trajectory, start: int, version: int, actor: tuple[str, int] = ("", 0)
+        self,
+        trajectory: Trajectory,
+        start: int,
+        version: int,
+        actor: tuple[str, int] = ("", 0),
+        environments: Sequence[int] | None = None,
     ) -> int:
         """Copies the columns from `start` on that fit; returns their number.
+
+        `environments` says which of the actor's played each of the trajectory's columns; without
+        it they are all there, in their order.
 
         Observations that were written to the `room` for them are there already.
         """
@@ -69,7 +79,9 @@ class Batch:
         self._lent = None
         self.filled += count
         self.versions += [version] * count
-        self.parts.append(Part(actor, columns))
+        if environments is None:
+            environments = range(trajectory.actions.shape[1])
+        self.parts.append(Part(actor, columns, environments[start : start + count]))
         return count
 
     def room(self, columns: int) -> NDArray[Any] | None:

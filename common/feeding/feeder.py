@@ -131,19 +131,17 @@ class Feeder:
             pending = self._pending or self._intake.next_block(missing, batch.room)
             if pending is None:
                 return False
-            trajectory, origin = pending.block.trajectory, pending.block.origin
-            start = pending.start + batch.take(
-                trajectory, pending.start, origin.weights_version, origin[:2]
-            )
+            block, start = pending.block, pending.start
+            trajectory, origin = block.trajectory, block.origin
+            version, actor = origin.weights_version, origin[:2]
+            start += batch.take(trajectory, start, version, actor, block.environments)
             if start < trajectory.actions.shape[1]:
                 self._pending = pending._replace(start=start)
             else:
                 self._pending = None
-                batch.episodes += pending.block.episodes
-                batch.blocks.append(_as_played(pending.block))
-                batch.played.append(
-                    UnrollTiming(origin.actor, trajectory.frames, pending.block.unroll_s)
-                )
+                batch.episodes += block.episodes
+                batch.blocks.append(_as_played(block))
+                batch.played.append(UnrollTiming(origin.actor, trajectory.frames, block.unroll_s))
                 finished.append((pending.claimed, origin))
         batch.frames = int(batch.rows.mask[:, batch.replayed :].sum())
         if self._replay:

@@ -101,9 +101,9 @@ class Refusals:
 
     def note_update(self, batch: "Batch") -> None:
         """Counts the columns that an update left out."""
-        for (actor, _), columns in batch.unfit:
-            words = REFUSALS["refused_updates"]
-            self._count("updates", columns.stop - columns.start, actor, words)
+        for part in batch.unfit:
+            words, columns = REFUSALS["refused_updates"], part.columns
+            self._count("updates", columns.stop - columns.start, part.actor[0], words)
 
     def _count(self, kind: str, columns: int, actor: str, why: str) -> None:
         name = actor or UNREADABLE

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impala_redis.common.blocks.trajectory import Episode, Trajectory, empty_trajectory
+from impala_redis.common.blocks.trajectory import (
+    Block,
+    Episode,
+    Origin,
+    Trajectory,
+    Unfit,
+    empty_trajectory,
+)
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning.torch_inputs import inputs_of, moved
 from impala_redis.common.run.spaces import ObservationSpec, discrete
@@ -109,6 +116,21 @@ def test_what_does_not_fit_is_taken_from_where_the_last_batch_ended() -> None:
     assert (first.filled, second.filled) == (3, 2)
     assert first.rows.actions[0].tolist() == [0, 1, 2]
     assert second.rows.actions[0, :2].tolist() == [3, 4]
+
+
+def test_each_part_knows_which_environments_of_its_actor_played_it() -> None:
+    # given a block of five environments of which one was left out, across two batches
+    unfit = (Unfit("nonfinite", "observations", "", 1),)
+    origin, rows = Origin("a", 1, 1, 0), numbered(0, 4)
+    block = Block(origin, rows, (), 1.0, unfit, left_out=(1,))
+    batches = [Batch(empty_trajectory(SPEC, 3)) for _ in range(2)]
+
+    # when
+    taken = batches[0].take(rows, 0, 0, origin[:2], block.environments)
+    batches[1].take(rows, taken, 0, origin[:2], block.environments)
+
+    # then
+    assert [list(batch.parts[0].environments) for batch in batches] == [[0, 2, 3], [4]]
 
 
 def test_a_full_batch_takes_nothing() -> None:
