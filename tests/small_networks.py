@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.policy import Policy
@@ -117,7 +118,14 @@ def lively_network(spec: RunSpec) -> Network:
     return network
 
 
+def statistics_of(network: Network) -> dict[str, Tensor]:
+    """What travels and is no parameter, by name: the tensors themselves."""
+    parameters = dict(network.named_parameters())
+    return {name: t for name, t in network.travelling().items() if name not in parameters}
+
+
 def policy_of(network: Network, spec: RunSpec, seed: int = 0) -> Policy:
     policy = make_policy(spec, np.random.default_rng(seed))
-    policy.load(1, {name: p.detach().numpy() for name, p in network.named_parameters()})
+    tensors = network.travelling()
+    policy.load(1, {name: tensor.detach().numpy() for name, tensor in tensors.items()})
     return policy

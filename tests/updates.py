@@ -43,6 +43,14 @@ KINDS = {
     "a perceptron by RMSProp": Kind({"optimizer": "rmsprop"}),
     "a memory": Kind(REMEMBERING),
     "numbers": Kind({}, action=ActionSpec("continuous", (2,), bounded=True)),
+    "numbers that are normalised, as all else is": Kind(
+        {
+            "normalize_observations": True,
+            "normalize_rewards": True,
+            "normalize_advantages": True,
+        },
+        action=ActionSpec("continuous", (2,), bounded=True),
+    ),
     "a number": Kind({}, action=ActionSpec("continuous", (1,))),
     "stacks of frames": Kind(CONVOLVED, FRAMES, rounding=2e-2),
     "stacks of frames and a memory, in bfloat16": Kind(
@@ -73,7 +81,7 @@ def make_data(spec: RunSpec, seed: int, version: int = 0) -> Batch:
     rows.mask[:] = rng.random(rows.mask.shape) < 0.8
     rows.memory[:] = 0.0
     batch.filled, batch.frames = B, rows.frames
-    batch.versions, batch.parts = [version] * B, [Part(("a", 1), slice(0, B))]
+    batch.versions, batch.parts = [version] * B, [Part(("a", 1), slice(0, B), range(B))]
     # So many that the mean return is known from the second batch on.
     batch.episodes = [Episode(float(np.float32(r)), 5, 0) for r in rng.normal(size=60)]
     batch.blocks = [Played(("a", 1), 1, True, tuple(batch.episodes))]

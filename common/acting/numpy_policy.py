@@ -8,7 +8,7 @@ import numpy as np
 from impala_redis.common.acting.frames import Observations
 from impala_redis.common.acting.policy import Flags, HostPolicy
 from impala_redis.common.acting.sampling import Actions, Floats
-from impala_redis.common.blocks.features import features
+from impala_redis.common.blocks.features import Normalizer, features, normalizer_of
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.encoding.masks import penalties
 from impala_redis.common.mlp.network import PlainNetwork
@@ -23,6 +23,7 @@ class MlpPolicy(HostPolicy):
     def __init__(self, spec: RunSpec, rng: np.random.Generator) -> None:
         super().__init__(spec, rng)
         self._parameters: dict[str, Floats] = {}  # the arrays of the last weights loaded
+        self._normalizer: Normalizer | None = None
         self._products: Products | None = None
         self._network: PlainNetwork | None = None  # for as many environments as there were last
 
@@ -31,6 +32,7 @@ class MlpPolicy(HostPolicy):
 
     def _load(self, weights: Weights) -> None:
         self._parameters.update(weights)
+        self._normalizer = normalizer_of(self._spec, weights)
         if self._products is None:
             self._products = Products(self._spec, self._parameters)
         self._products.refresh()
@@ -49,7 +51,9 @@ class MlpPolicy(HostPolicy):
         if self._network is None or self._network.num_rows != len(inputs):
             assert self._products is not None  # `load` was called
             self._network = PlainNetwork(self._products, len(inputs), 0)
-        made: Floats = self._network.forward(features(self._spec.observation, inputs))
+        made: Floats = self._network.forward(
+            features(self._spec.observation, inputs, self._normalizer)
+        )
         return made
 
     def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:

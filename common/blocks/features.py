@@ -1,25 +1,69 @@
 """What a network without convolutions is told of observations: one row of numbers for each."""
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import taken_out
-from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
+from impala_redis.common.run.architecture import NetworkSpec, normalized_parts
+from impala_redis.common.run.spaces import MOST_NORMALIZED, ObservationPart, ObservationSpec
 
 Floats = NDArray[np.float32]
 
 
-def features(spec: ObservationSpec, observations: NDArray[Any]) -> Floats:
-    """Inputs [N, F] of a network without convolutions, from observations [N, ...] or stacks."""
-    n = len(observations)
-    if not spec.parts:
-        return _features(spec.leaves[0], observations.reshape(n, -1))
-    return np.hstack(
-        [_features(part, taken_out(part, observations).reshape(n, -1)) for part in spec.leaves]
+class Normalizer(NamedTuple):
+    """Running figures by which numbers get a mean near 0 and a deviation near 1."""
+
+    parts: Mapping[str, slice]  # the place of each normalised part, by its name
+    mean: Floats  # [E]
+    inverse_std: Floats  # [E]
+
+    def apply(self, part: ObservationPart, numbers: Floats) -> Floats:
+        """A part's numbers [N, S * E], the frames of a stack one after the other, normalised.
+
+        A part that is not to be normalised stays as it is. The largest numbers end at the clip.
+        """
+        if part.name not in self.parts:
+            return numbers
+        place = self.parts[part.name]
+        frames = numbers.reshape(len(numbers), -1, place.stop - place.start)
+        with np.errstate(over="ignore"):
+            made = (frames - self.mean[place]) * self.inverse_std[place]
+        return made.clip(-MOST_NORMALIZED, MOST_NORMALIZED, out=made).reshape(numbers.shape)
+
+
+def normalizer_of(spec: NetworkSpec, weights: Mapping[str, Floats]) -> Normalizer | None:
+    """The normalizer among a network's weights; None if its observations are not normalised."""
+    if not spec.normalize_observations:
+        return None
+    return Normalizer(
+        normalized_parts(spec.network, spec.observation),
+        weights["normalizer.mean"],
+        weights["normalizer.inverse_std"],
     )
+
+
+def features(
+    spec: ObservationSpec, observations: NDArray[Any], normalizer: Normalizer | None = None
+) -> Floats:
+    """Inputs [N, F] of a network without convolutions, from observations [N, ...] or stacks."""
+    found = [features_of(spec, part, observations) for part in spec.leaves]
+    if normalizer is not None:
+        found = [normalizer.apply(part, one) for part, one in zip(spec.leaves, found, strict=True)]
+    return found[0] if len(found) == 1 else np.hstack(found)
+
+
+def features_of(spec: ObservationSpec, part: ObservationPart, observations: NDArray[Any]) -> Floats:
+    """What a part of observations [N, ...], or of stacks of them, gives [N, F].
+
+    Categories become one-hot, and numbers are divided by the part's scale.
+    """
+    if spec.parts:
+        observations = taken_out(part, observations)
+    return _features(part, observations.reshape(len(observations), -1))
 
 
 def _features(part: ObservationPart, values: NDArray[Any]) -> Floats:

@@ -29,10 +29,11 @@ MOST_ACTIONS = 8
 
 
 class Rates(NamedTuple):
-    """What a schedule changes from update to update."""
+    """What changes from update to update, by schedules and running figures."""
 
     learning_rate: float
     entropy_cost: float
+    reward_factor: float = 1.0  # of the rewards, where they are normalised
 
 
 class Step(NamedTuple):
@@ -97,7 +98,7 @@ class Engine(ABC):
         return {}
 
     def load_statistics(self, statistics: Arrays) -> None:
-        """Takes over those of another engine; all of them fit."""
+        """Takes over some of them for the updates that begin from now on; all of them fit."""
         assert not statistics, "this engine keeps none"
 
     def memory_bytes(self) -> int | None:

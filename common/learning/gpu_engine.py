@@ -102,7 +102,7 @@ class GpuEngine(TorchState):
         super().__init__(spec, config, device, BranchFreeOptimizer)
         if device.type == "cuda":
             self.where = f"{device} ({torch.cuda.get_device_name(device)}), by torch"
-        self._learning_rate, self._entropy_cost = torch.zeros(2, device=device)
+        self._rates = torch.zeros(len(Rates._fields), device=device).unbind()
         self._names: list[str] = []  # of the figures
         self._figures = torch.empty(0, device=device)  # of the last update, in that order
         self._spare: list[Pending] = []  # whose figures were read
@@ -139,8 +139,8 @@ class GpuEngine(TorchState):
     def begin(self, rows: Trajectory, staged: Place | None, rates: Rates) -> Callable[[], Step]:
         """Asks for a step on a batch; what it returns waits for the figures. Raises DeviceFull."""
         update = self._spare.pop() if self._spare else Pending(self.device)
-        self._learning_rate.fill_(rates.learning_rate)
-        self._entropy_cost.fill_(rates.entropy_cost)
+        for tensor, rate in zip(self._rates, rates, strict=True):
+            tensor.fill_(rate)
         if staged is not None:
             self._record_if_due(staged)
         update.stages.begin()
@@ -220,14 +220,15 @@ class GpuEngine(TorchState):
         """An update, from a batch's tensors to its figures; no result is looked at."""
         inputs = inputs_of(tensors, branch_free=True)
         end_stage("transfer_s")
+        learning_rate, entropy_cost, reward_factor = self._rates
         before = self._buffers.copies()
-        total, scalars = self._loss(inputs, self._entropy_cost)
+        total, scalars = self._loss(inputs, entropy_cost, reward_factor)
         end_stage("forward_s")
         gradients = self._gradients(total)
         self._buffers.settle()
         end_stage("backward_s")
         optimizer = self._optimizer
-        norm = optimizer.step(gradients, self._learning_rate)
+        norm = optimizer.step(gradients, learning_rate)
         self.network.confine()
         self._buffers.put_back(before, unless=norm.isfinite())
         rate = optimizer.steps_on_device.clamp(1, AVERAGED_UPDATES).reciprocal() * norm.isfinite()

@@ -15,6 +15,7 @@ from impala_redis.common.blocks.weights import ArrivingWeights, VersionedWeights
 from impala_redis.common.errors import CheckpointError, NotFinite
 from impala_redis.common.feeding.batch import Batch, Part, one_plain_column, only
 from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates, Step
+from impala_redis.common.normalizing.normalization import Normalization
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
 from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.window import EpisodeWindow
@@ -48,6 +49,7 @@ class Learner:
 
     def __init__(self, config: Config, engine: Engine) -> None:
         self._config, self.engine = config, engine
+        self.normalization = Normalization(engine.spec, config.loss)
         self.window = EpisodeWindow()
         self.version = 0  # of the weights: grows by one with every update, never goes back
         self.updates = 0
@@ -64,6 +66,8 @@ class Learner:
         On a CPU that is this one, on a GPU the one before. What the rates are made from, the
         counters of updates and frames, counts what has begun. Raises DeviceFull.
         """
+        self.normalization.take(batch)
+        self.engine.load_statistics(self.normalization.statistics())
         rates = self._rates()
         result = self.engine.begin(batch.rows, batch.staged, rates)
         self.version += 1
@@ -100,15 +104,18 @@ class Learner:
         self.skipped += not taken
         self.faults_in_a_row = 0 if taken else self.faults_in_a_row + self._at_fault
         self.window.add(batch.blocks, time.monotonic())
-        rate = {"learning_rate": rates.learning_rate}
-        return Updated(batch, update.version, {**figures, **rate, **stages_s})
+        used = {"learning_rate": rates.learning_rate}
+        if self._config.loss.normalize_rewards:
+            used["reward_std"] = 1.0 / rates.reward_factor
+        return Updated(batch, update.version, {**figures, **used, **stages_s})
 
     def _rates(self) -> Rates:
-        """What the schedules say now."""
+        """What the schedules and the running figures say now."""
         optimizer, loss = self._config.optimizer, self._config.loss
         return Rates(
             self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule),
             self._scheduled(loss.entropy_cost, loss.entropy_schedule),
+            self.normalization.reward_factor,
         )
 
     def _leave_out_unfit(self, batch: Batch, rates: Rates) -> list[Part]:
@@ -166,7 +173,7 @@ class Learner:
 
     def _statistics(self) -> Arrays:
         """Copies of all that travels and is no parameter, by `NetworkSpec.statistic_shapes`."""
-        return self.engine.statistics()
+        return {**self.normalization.statistics(), **self.engine.statistics()}
 
     def _finite(self, flat: Floats) -> Weights:
         """The parameters by name. Raises NotFinite."""
@@ -190,6 +197,7 @@ class Learner:
         for name, part, shape in self.engine.layout:
             tensors[f"averaged.{name}"] = averaged[part].reshape(shape)
         tensors |= {f"optimizer.{name}": value for name, value in self.engine.slots().items()}
+        tensors |= self.normalization.tensors()
         tensors["rng.torch"] = self.engine.random_state
         facts = {
             "version": self.version,
@@ -214,6 +222,7 @@ class Learner:
         try:
             self.engine.load(parameters, averaged, optimizer, facts["optimizer_steps"])
             self.engine.load_statistics(statistics)
+            self.normalization.restore(checkpoint.tensors)
             if (random_state := checkpoint.tensors["rng.torch"]).dtype != np.uint8:
                 raise TypeError("rng.torch")
             self.engine.random_state = np.asarray(random_state, np.uint8)
@@ -237,6 +246,10 @@ class Learner:
         statistics = _fitting(checkpoint, "model", self.engine.spec.statistic_shapes())
         self.engine.load(weights, weights, self.engine.slots(), 0)
         self.engine.load_statistics(statistics)
+        try:
+            self.normalization.restore(checkpoint.tensors)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
 
     def _scheduled(self, value: float, schedule: str) -> float:
         return scheduled(value, schedule, self.frames, self._config.training.total_frames)

@@ -16,6 +16,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from impala_redis.common.blocks.features import normalizer_of
 from impala_redis.common.blocks.trajectory import Trajectory
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.learning.engine import (
@@ -30,7 +31,14 @@ from impala_redis.common.learning.engine import (
 from impala_redis.common.learning.numpy_worker import Task, Worker, pieces_of
 from impala_redis.common.learning.threads import Threads
 from impala_redis.common.mlp.figures import losses, ratios
-from impala_redis.common.mlp.loss import Sums, Weighting, counted_rows, no_sums, prepared
+from impala_redis.common.mlp.loss import (
+    Sums,
+    Weighting,
+    counted_rows,
+    no_advantages,
+    no_sums,
+    prepared,
+)
 from impala_redis.common.mlp.optimizer import Optimizer
 from impala_redis.common.mlp.parameters import layout_of, views
 from impala_redis.common.mlp.products import Products
@@ -61,10 +69,13 @@ class NumpyEngine(Engine):
             array[...] = parameters[name]
         self._log_std = self._parameters.get("log_std")  # [D] if an action is numbers
         self._products = Products(spec, self._parameters)
-        self._workers = [
-            Worker(spec, config.loss, self.layout, self._products, self._log_std)
-            for _ in range(threads)
-        ]
+        shapes = spec.statistic_shapes()
+        self._statistics = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        self._normalizer = normalizer_of(spec, self._statistics)
+        if self._normalizer is not None:
+            self._normalizer.inverse_std.fill(1.0)
+        own = (self._products, self._log_std, self._normalizer)
+        self._workers = [Worker(spec, config.loss, self.layout, *own) for _ in range(threads)]
         self._threads = Threads(threads)
         self._averaged = self._optimizer.flat.copy()
         # Nothing is drawn from it: a run that goes on in torch begins there as in torch alone.
@@ -107,6 +118,11 @@ class NumpyEngine(Engine):
         with np.errstate(all="ignore"):
             self._compute(self._task(rows, rates))
             return self._optimizer.norm() <= MOST_NORM
+
+    def load_statistics(self, statistics: Arrays) -> None:
+        """Takes over the figures by which observations are normalised."""
+        for name, array in statistics.items():
+            self._statistics[name][...] = array
 
     def flat(self) -> Floats:
         """A copy of all parameters as one vector, cut as `layout` says."""
@@ -158,6 +174,7 @@ class NumpyEngine(Engine):
                 rows.behaviour_log_probs,
                 counted,
                 settings,
+                rates.reward_factor,
             ),
             weighting=Weighting(scale, rates.entropy_cost),
             rhos=np.empty(counted.shape, np.float32),
@@ -168,6 +185,8 @@ class NumpyEngine(Engine):
         self._products.refresh()
         workers = self._workers
         pieces = pieces_of(self.spec, task.rhos.shape[1], len(workers))
+        if self._config.loss.normalize_advantages and len(pieces) > 1:
+            task = self._with_advantages(task, pieces)
 
         def job(k: int) -> None:
             workers[k].work(task, pieces[k :: len(workers)])
@@ -179,6 +198,15 @@ class NumpyEngine(Engine):
             self._optimizer.gradient += worker.gradient
             sums = sums.plus(worker.sums)
         return sums
+
+    def _with_advantages(self, task: Task, pieces: list[slice]) -> Task:
+        """The task with what normalises the advantages, by a forward pass over all pieces."""
+        workers = self._workers
+        self._threads.do(lambda k: workers[k].measure(task, pieces[k :: len(workers)]))
+        found = no_advantages()
+        for worker in workers:
+            found = found.plus(worker.advantages)
+        return task._replace(weighting=task.weighting._replace(advantages=found))
 
     def _figures(self, sums: Sums, task: Task, real: NDArray[np.bool_]) -> dict[str, float]:
         """The figures of an update by name, but for the norm of its gradient."""

@@ -12,10 +12,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_redis.common.blocks.features import features
+from impala_redis.common.blocks.features import Normalizer, features
 from impala_redis.common.encoding.masks import penalties
 from impala_redis.common.mlp.actions import actions_of
-from impala_redis.common.mlp.loss import LossRows, Sums, Weighting, impala_loss, no_sums
+from impala_redis.common.mlp.loss import (
+    LossRows,
+    Sums,
+    Weighting,
+    advantages_of,
+    impala_loss,
+    no_advantages,
+    no_sums,
+)
 from impala_redis.common.mlp.network import PlainNetwork
 from impala_redis.common.mlp.parameters import Layout, views, zeros
 from impala_redis.common.mlp.products import Products
@@ -52,9 +60,14 @@ class Worker:
         layout: Layout,
         products: Products,
         log_std: Floats | None,
+        normalizer: Normalizer | None,
     ) -> None:
-        """`products` are those of the update; `log_std` [D] is there if an action is numbers."""
+        """`products` are those of the update; `log_std` [D] is there if an action is numbers.
+
+        So is `normalizer` if observations are normalised; others bring both up to date.
+        """
         self._spec, self._settings, self._products = spec, settings, products
+        self._normalizer = normalizer
         self._actions = actions_of(spec.action, log_std)
         self._networks: dict[int, PlainNetwork] = {}
         self._of_piece = zeros(layout)
@@ -62,6 +75,7 @@ class Worker:
         self._by_log_std = self._views.get("log_std", np.empty(0, np.float32))
         self.gradient = zeros(layout)  # by all parameters
         self.sums = no_sums()
+        self.advantages = no_advantages()
         self.forward_s = 0.0  # for network and loss
 
     def work(self, task: Task, pieces: Iterable[slice]) -> None:
@@ -78,16 +92,29 @@ class Worker:
                 network.backward(self._views)
                 self.gradient += self._of_piece
 
-    def _loss(self, network: PlainNetwork, task: Task, piece: slice) -> Sums:
-        """The forward pass and the loss, which gives the gradient by the network's outputs."""
+    def measure(self, task: Task, pieces: Iterable[slice]) -> None:
+        """Sets `advantages` to the sums over some pieces of the batch."""
+        self.advantages = no_advantages()
+        with np.errstate(all="ignore"):
+            for piece in pieces:
+                rows = task.rows.columns(piece)
+                outputs = self._outputs(self._network_for(piece.stop - piece.start), task, piece)
+                found = advantages_of(self._actions, outputs, rows, self._settings)
+                self.advantages = self.advantages.plus(found)
+
+    def _outputs(self, network: PlainNetwork, task: Task, piece: slice) -> Floats:
         observation = self._spec.observation
         seen = task.observations[:, piece].reshape(-1, *observation.shape)
-        outputs = network.forward(features(observation, seen))
+        outputs = network.forward(features(observation, seen, self._normalizer))
         if observation.mask:
             outputs[:-1] -= penalties(observation, seen).T
+        return outputs
+
+    def _loss(self, network: PlainNetwork, task: Task, piece: slice) -> Sums:
+        """The forward pass and the loss, which gives the gradient by the network's outputs."""
         sums, rhos = impala_loss(
             self._actions,
-            outputs,
+            self._outputs(network, task, piece),
             task.rows.columns(piece),
             self._settings,
             task.weighting,

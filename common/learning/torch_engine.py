@@ -15,6 +15,7 @@ from torch import Tensor
 
 from impala_redis.common.blocks.trajectory import Trajectory
 from impala_redis.common.devices.device import enough_memory, round_factors
+from impala_redis.common.devices.pinned import pinned
 from impala_redis.common.devices.stages import Stages
 from impala_redis.common.learning.engine import (
     MOST_ACTIONS,
@@ -32,6 +33,7 @@ from impala_redis.common.learning.torch_optimizer import Optimizer
 from impala_redis.common.loss.impala import Figures, Losses, impala_loss
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.networks.own_buffers import OwnBuffers
+from impala_redis.common.run.architecture import NORMALIZER
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
@@ -63,6 +65,8 @@ class TorchState(Engine):
         self.network = make_network(spec, config.training.seed).to(device)
         self._config, self._buffers = config, OwnBuffers(self.network, spec)
         self._parameters = dict(self.network.named_parameters())
+        travelling = self.network.travelling()
+        self._normalizer = {name: t for name, t in travelling.items() if name in NORMALIZER}
         self._optimizer = optimizer = make_optimizer(self._parameters.items(), config.optimizer)
         self.layout = [
             (name, optimizer.parts[name], tuple(p.shape)) for name, p in self._parameters.items()
@@ -78,7 +82,8 @@ class TorchState(Engine):
     def allows_step(self, rows: Trajectory, rates: Rates) -> bool:
         """Whether the gradient of such rows is finite, and far from not being so."""
         before = self._buffers.copies()
-        total = self._loss(inputs_of(moved(rows, self.device)), rates.entropy_cost).total
+        inputs = inputs_of(moved(rows, self.device))
+        total = self._loss(inputs, rates.entropy_cost, rates.reward_factor).total
         gradients = self._gradients(total)
         self._buffers.put_back(before)
         norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
@@ -109,7 +114,13 @@ class TorchState(Engine):
 
     @enough_memory()
     def load_statistics(self, statistics: Arrays) -> None:
-        """Takes over those of another engine."""
+        """Takes over statistics by name; a GPU has them when the next update begins there."""
+        for name, tensor in self._normalizer.items():
+            if name in statistics:
+                array = statistics[name]
+                on_host = pinned(array.size, torch.float32, self.device).view(array.shape)
+                on_host.numpy()[...] = array
+                tensor.copy_(on_host, non_blocking=True)
         self._buffers.load(statistics)
 
     @property
@@ -149,14 +160,16 @@ class TorchState(Engine):
 
         return failing(self.spec.network, "its backward pass")
 
-    def _loss(self, inputs: Inputs, entropy_cost: float | Tensor) -> Outcome:
+    def _loss(
+        self, inputs: Inputs, entropy_cost: float | Tensor, reward_factor: float | Tensor
+    ) -> Outcome:
         network_input, loss_input = inputs
         with self._precision():
             output: NetworkOutput = self.network(network_input)  # [T+1, B, ...]
         settings = self._config.loss
         policy, baseline = output.policy[:-1], output.baseline
         losses, figures = impala_loss(
-            self.spec.action, policy, baseline, loss_input, settings, entropy_cost
+            self.spec.action, policy, baseline, loss_input, settings, entropy_cost, reward_factor
         )
         total = losses.total + self._buffers.zero_if_finite()
         return Outcome(total, _scalars(losses, figures))
@@ -183,7 +196,7 @@ class TorchEngine(TorchState):
         stages.begin()
         inputs = inputs_of(moved(rows, self.device))
         stages.end("transfer_s")
-        total, scalars = self._loss(inputs, rates.entropy_cost)
+        total, scalars = self._loss(inputs, rates.entropy_cost, rates.reward_factor)
         stages.end("forward_s")
         with self._backward():
             total.backward(one_if_finite(total))  # type: ignore[no-untyped-call]

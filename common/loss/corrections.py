@@ -63,6 +63,16 @@ def corrected_returns(
     return returns
 
 
+def policy_gradient_rhos(log_rhos: Tensor, settings: LossSettings) -> Tensor:
+    """What the advantages `[T, B]` are multiplied by already: clipped ratios, or 1; 0 where -inf.
+
+    The arguments are those of `corrected_returns`.
+    """
+    if settings.correction in ("vtrace", "one_step"):
+        return clip(log_rhos.exp(), settings.clip_pg_rho)
+    return (log_rhos > float("-inf")).to(log_rhos.dtype)
+
+
 def log_probs_to_learn(target_log_probs: Tensor, settings: LossSettings) -> Tensor:
     """The log-probabilities whose gradient is taken: log pi, or with epsilon log(pi + EPSILON)."""
     if settings.correction == "epsilon":

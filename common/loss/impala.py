@@ -11,15 +11,20 @@ from torch import Tensor
 from impala_redis.common.loss.corrections import (
     corrected_returns,
     log_probs_to_learn,
+    policy_gradient_rhos,
     whole_returns,
 )
 from impala_redis.common.loss.distributions import ActionStatistics, evaluate_actions
 from impala_redis.common.run.groups import LossSettings
-from impala_redis.common.run.spaces import ActionSpec
+from impala_redis.common.run.spaces import MOST_NORMALIZED, ActionSpec
 
 # A ratio pi/mu of densities may be larger than any float; e^20 is far beyond every sensible clip,
 # and still finite when it is squared or summed.
 MAX_LOG_RHO = 20.0
+# What is added to the deviation of the advantages: they may be all alike.
+LEAST_DEVIATION = 1e-8
+# The least sum of ratios that is divided by: no row may count.
+LEAST_WEIGHT = 1e-8
 
 
 class LossInput(NamedTuple):
@@ -65,6 +70,7 @@ def impala_loss(
     inputs: LossInput,
     settings: LossSettings,
     entropy_cost: float | Tensor,
+    reward_factor: float | Tensor = 1.0,
 ) -> tuple[Losses, Figures]:
     """The weighted sum of the three losses, and the figures of the batch.
 
@@ -75,6 +81,7 @@ def impala_loss(
       inputs: the batch.
       settings: costs, clips, discount and reductions.
       entropy_cost: the current weight of the entropy, after its schedule; may be a scalar tensor.
+      reward_factor: what normalises the rewards, if they are to be; may be a scalar tensor.
     """
     mask = inputs.mask  # [T, B]
     if settings.returns == "monte_carlo":
@@ -86,16 +93,19 @@ def impala_loss(
     returns = corrected_returns(
         log_rhos,
         inputs.discounts * settings.discounting,
-        shape_rewards(inputs.rewards, settings),
+        shape_rewards(inputs.rewards, settings, reward_factor),
         _baselines(values.detach(), settings),
         settings,
     )
     count = weights.sum().clamp(min=1.0)
+    advantages = returns.pg_advantages
+    if settings.normalize_advantages:
+        advantages = _normalized(advantages, policy_gradient_rhos(log_rhos, settings))
     scale = count.reciprocal() if settings.reduction == "mean" else 1.0
     entropies = target.entropies * weights  # [T, B]
     # On rows that do not count the advantage and the target's distance are exactly zero.
     learned = log_probs_to_learn(target.log_probs, settings)
-    policy_loss = -(learned * returns.pg_advantages).sum() * scale
+    policy_loss = -(learned * advantages).sum() * scale
     baseline = 0.5 * (returns.vs - values[:-1]).mul(weights).square().sum() * scale
     total = policy_loss + settings.baseline_cost * baseline - entropy_cost * entropies.sum() * scale
     losses = Losses(
@@ -104,8 +114,26 @@ def impala_loss(
     return losses, _figures(target, log_rhos, mask, inputs.mask, settings)
 
 
-def shape_rewards(rewards: Tensor, settings: LossSettings) -> Tensor:
-    """Rewards, scaled and then clipped as the settings say (paper, Tables D.1 and G.1)."""
+def _normalized(advantages: Tensor, rhos: Tensor) -> Tensor:
+    """Advantages `[T, B]` that get a mean of 0 and a deviation of 1, times their ratios.
+
+    They come multiplied by the ratios `[T, B]`, and a row weighs as much in both figures as its
+    ratio: else rows that the ratio takes out of the policy gradient would come back into it. Rows
+    that do not count have a ratio of 0, and stay exactly 0.
+    """
+    weight = rhos.sum().clamp(min=LEAST_WEIGHT)
+    distances = advantages - rhos * (advantages.sum() / weight)
+    squares = torch.where(rhos > 0, distances / rhos, 0.0) * distances
+    return distances / ((squares.sum() / weight).sqrt() + LEAST_DEVIATION)
+
+
+def shape_rewards(rewards: Tensor, settings: LossSettings, factor: float | Tensor = 1.0) -> Tensor:
+    """Rewards, scaled and then clipped as the settings say (paper, Tables D.1 and G.1).
+
+    Before that, `factor` normalises them if they are to be.
+    """
+    if settings.normalize_rewards:
+        rewards = (rewards * factor).clamp(-MOST_NORMALIZED, MOST_NORMALIZED)
     rewards = rewards * settings.reward_scale
     if settings.reward_clipping == "abs_one":
         return rewards.clamp(-1.0, 1.0)

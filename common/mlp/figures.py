@@ -14,7 +14,7 @@ def losses(
     sums: Sums, count: int, settings: LossSettings, weighting: Weighting
 ) -> dict[str, float]:
     """The losses by name, from the sums over `count` rows that count."""
-    scale, entropy_cost = weighting
+    scale, entropy_cost = weighting.scale, weighting.entropy_cost
     policy, baseline = sums.policy * scale, 0.5 * sums.baseline * scale
     bonus = entropy_cost * sums.entropy * scale
     return {

@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from impala_redis.common.mlp.actions import Actions
 from impala_redis.common.mlp.targets import Returns, corrected_returns, whole_returns
 from impala_redis.common.run.groups import LossSettings
+from impala_redis.common.run.spaces import MOST_NORMALIZED
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 # The largest log pi/mu, as in `common.loss.impala`.
 MAX_LOG_RHO = 20.0
+# What is added to the deviation of the advantages, as in `common.loss.impala`.
+LEAST_DEVIATION = 1e-8
+# The least sum of ratios that is divided by, as there.
+LEAST_WEIGHT = 1e-8
 # What the correction "epsilon" adds to a probability, as in `common.loss.corrections`.
 LOG_EPSILON = np.float32(math.log(1e-6))
 
@@ -36,11 +41,44 @@ class LossRows(NamedTuple):
         return LossRows._make([array[:, part] for array in self])
 
 
+class Advantages(NamedTuple):
+    """What a batch's advantages are normalised by: sums over the rows of a piece.
+
+    A row weighs as much as in the policy gradient: by its clipped ratio.
+    """
+
+    weight: float
+    total: float
+    squares: float
+
+    def plus(self, other: "Advantages") -> "Advantages":
+        """The sums over the rows of both."""
+        return Advantages._make([mine + theirs for mine, theirs in zip(self, other, strict=True)])
+
+    @property
+    def mean(self) -> float:
+        """What is taken off."""
+        return self.total / max(self.weight, LEAST_WEIGHT)
+
+    @property
+    def factor(self) -> float:
+        """What they are multiplied by, once the mean is off: one divided by the deviation."""
+        variance = np.float64(self.squares / max(self.weight, LEAST_WEIGHT) - self.mean**2)
+        return float(1.0 / (np.sqrt(max(variance, 0.0)) + LEAST_DEVIATION))
+
+
+def no_advantages() -> Advantages:
+    """The sums over no row."""
+    return Advantages(0.0, 0.0, 0.0)
+
+
 class Weighting(NamedTuple):
     """What the terms of the loss are multiplied by."""
 
     scale: float  # 1, or 1 / count for the mean over the rows that count
     entropy_cost: float  # after its schedule
+    # Of the whole batch, where they are normalised; None where a piece is all of it.
+    advantages: Advantages | None = None
 
 
 class Sums(NamedTuple):
@@ -73,13 +111,15 @@ def prepared(
     behaviour_log_probs: Floats,
     counted: Flags,
     settings: LossSettings,
+    reward_factor: float = 1.0,
 ) -> LossRows:
     """Rows of a trajectory for the loss: [T, B] each, actions [T, B, ...].
 
-    Rows that do not count may hold any numbers.
+    Rows that do not count may hold any numbers. `reward_factor` normalises the rewards.
     """
     weights = counted.astype(np.float32)
-    shaped, gammas = shape_rewards(rewards, settings), discounts * settings.discounting
+    shaped = shape_rewards(rewards, settings, reward_factor)
+    gammas = discounts * settings.discounting
     if not counted.all():
         shaped, gammas = np.where(counted, shaped, 0), np.where(counted, gammas, 0)
         behaviour_log_probs = np.where(counted, behaviour_log_probs, 0)
@@ -88,8 +128,13 @@ def prepared(
     return LossRows(actions, shaped, gammas, behaviour_log_probs, weights)
 
 
-def shape_rewards(rewards: Floats, settings: LossSettings) -> Floats:
-    """Rewards, scaled and then clipped as the settings say (paper, Tables D.1 and G.1)."""
+def shape_rewards(rewards: Floats, settings: LossSettings, factor: float = 1.0) -> Floats:
+    """Rewards, scaled and then clipped as the settings say (paper, Tables D.1 and G.1).
+
+    Before that, `factor` normalises them if they are to be.
+    """
+    if settings.normalize_rewards:
+        rewards = (rewards * np.float32(factor)).clip(-MOST_NORMALIZED, MOST_NORMALIZED)
     rewards = rewards * settings.reward_scale
     if settings.reward_clipping == "abs_one":
         return rewards.clip(-1.0, 1.0)
@@ -127,8 +172,13 @@ def impala_loss(
     target = actions.evaluate(outputs[:-1, :count], done)
     rhos = _ratios(target.log_probs.reshape(steps, columns), rows)
     values = outputs[-1].reshape(steps + 1, columns)
-    errors, advantages = _errors_and_advantages(rhos, rows, values, settings)
-    scale, entropy_cost = weighting
+    errors, advantages, pg_rhos = _errors_and_advantages(rhos, rows, values, settings)
+    scale, entropy_cost = weighting.scale, weighting.entropy_cost
+    if settings.normalize_advantages:
+        whole = weighting.advantages or _summed(advantages, pg_rhos)
+        # On rows that do not count both are 0.
+        advantages -= np.float32(whole.mean) * pg_rhos
+        advantages *= np.float32(whole.factor)
     np.multiply(errors, -scale * settings.baseline_cost, out=gradient[-1].reshape(steps, columns))
     advantages = advantages.reshape(count)
     learned, of_log_probs = target.log_probs, advantages * -scale
@@ -145,6 +195,27 @@ def impala_loss(
     )
     actions.backward(of_log_probs, of_entropies, gradient[:-1], others)
     return sums, rhos
+
+
+def advantages_of(
+    actions: Actions, outputs: Floats, rows: LossRows, settings: LossSettings
+) -> Advantages:
+    """The sums of a piece's advantages; the arguments are those of `impala_loss`."""
+    steps, columns = rows.rewards.shape
+    count = steps * columns
+    done = rows.actions.reshape(count, *rows.actions.shape[2:])
+    target = actions.evaluate(outputs[:-1, :count], done)
+    rhos = _ratios(target.log_probs.reshape(steps, columns), rows)
+    values = outputs[-1].reshape(steps + 1, columns)
+    _, advantages, pg_rhos = _errors_and_advantages(rhos, rows, values, settings)
+    return _summed(advantages, pg_rhos)
+
+
+def _summed(advantages: Floats, pg_rhos: Floats) -> Advantages:
+    """The sums, given advantages that are multiplied by their ratios, and these; [T, C] both."""
+    weighted, weights = advantages.astype(np.float64).ravel(), pg_rhos.astype(np.float64).ravel()
+    plain = np.divide(weighted, weights, out=np.zeros_like(weighted), where=weights > 0)
+    return Advantages(float(weights.sum()), float(weighted.sum()), float(weighted @ plain))
 
 
 def _ratios(log_probs: Floats, rows: LossRows) -> Floats:

@@ -18,6 +18,7 @@ class Returns(NamedTuple):
 
     errors: Floats  # [T, C] v_s - V(x_s): how far the baseline is below its target
     pg_advantages: Floats  # [T, C] rho_s (r_s + gamma v_{s+1} - V(x_s)), section 4.2
+    pg_rhos: Floats  # [T, C] these rho_s, clipped; 0 on rows that do not count
 
 
 def corrected_returns(
@@ -59,7 +60,7 @@ def corrected_returns(
     advantages = discounts * errors[1:]
     advantages += deltas
     advantages *= pg_rhos
-    return Returns(errors[:-1], advantages)
+    return Returns(errors[:-1], advantages, pg_rhos)
 
 
 def _errors(rhos: Floats, deltas: Floats, traces: Floats) -> Floats:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from impala_redis.common.networks.lstm import LstmCore
 from impala_redis.common.networks.tanh_layer import tanh_layer
-from impala_redis.common.networks.torsos import BuiltInTorso
+from impala_redis.common.networks.torsos import BuiltInTorso, Normalizer
 from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.kinds import kind_of
 from impala_redis.common.run.spaces import FORBIDDEN, LOG_STD_LEAST, LOG_STD_MOST, ActionSpec
@@ -55,7 +55,10 @@ class Network(nn.Module):
         self._hidden_layer = tanh_layer if spec.activation == "tanh" else _relu_layer
         shapes = spec.parameter_shapes()
         self._travelling = tuple(spec.weight_shapes())
-        self._seen_by = make_torso(spec)
+        self.normalizer = (
+            Normalizer(spec.network, spec.observation) if spec.normalize_observations else None
+        )
+        self._seen_by = make_torso(spec, self.normalizer)
         for name, module in self._seen_by.modules.items():
             self.add_module(name, module)
         self.torso = nn.ModuleList(
@@ -131,18 +134,18 @@ class Network(nn.Module):
         return torch.cat([before, within]).masked_fill(inputs.is_first.unsqueeze(-1), 0.0)
 
 
-def make_torso(spec: NetworkSpec) -> "BuiltInTorso | OwnTorso":
+def make_torso(spec: NetworkSpec, normalizer: Normalizer | None) -> "BuiltInTorso | OwnTorso":
     """What stands between the observations and the hidden layers, whatever the kind.
 
     Raises ConfigError or SpecMismatch: a network of the user's own cannot be made, or is another.
     """
     if not kind_of(spec.network).is_own:
-        return BuiltInTorso(spec.network, spec.observation)
+        return BuiltInTorso(spec.network, spec.observation, normalizer)
     # Late: only this needs Gymnasium's spaces, and the user's module.
     from impala_redis.common.networks.own_module import OwnTorso
 
     assert isinstance(spec, RunSpec), "only a run knows the spaces of its environment"
-    return OwnTorso(spec)
+    return OwnTorso(spec, normalizer)
 
 
 def make_network(spec: NetworkSpec, seed: int) -> Network:
@@ -151,8 +154,9 @@ def make_network(spec: NetworkSpec, seed: int) -> Network:
         torch.manual_seed(seed)
         network = Network(spec)
     found = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
-    listed = list(spec.parameter_shapes().items())
-    assert found == listed, "the network and the spec's list of it differ"
+    assert found == list(spec.parameter_shapes().items()), "the network and the spec's list differ"
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.travelling().items()}
+    assert shapes == spec.weight_shapes(), "the network and the spec's list of shapes differ"
     return network
 
 

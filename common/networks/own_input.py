@@ -6,20 +6,33 @@ import torch
 from torch import Tensor, nn
 
 from impala_redis.common.encoding.handed import Handed, HandedPart, in_place
-from impala_redis.common.networks.torsos import taken_out
+from impala_redis.common.networks.torsos import FlatTorso, Normalizer, taken_out
 
 
 class OwnInput(nn.Module):
     """Takes observations apart; it has no parameters, and no buffers that travel."""
 
-    def __init__(self, handed: Handed, in_bytes: bool) -> None:
-        """`in_bytes`: observations are rows of bytes that hold the parts."""
+    def __init__(
+        self, handed: Handed, in_bytes: bool, normalizer: Normalizer | None = None
+    ) -> None:
+        """`in_bytes`: observations are rows of bytes that hold the parts.
+
+        The normalizer, if there is one, is a module of the whole network.
+        """
         super().__init__()
+        self._normalize = None if normalizer is None else normalizer.forward
         self._parts, self._in_bytes = handed.parts, in_bytes
         self._categories = {
             part: _Categories(part.part.num_values) for part in handed.parts if part.part.num_values
         }
-        self.tables = nn.ModuleList(self._categories.values())  # they move with it
+        scaled = {
+            part: FlatTorso(part.part)
+            for part in handed.parts
+            if normalizer is not None and part.part.name in normalizer.parts
+        }
+        self._scaled = scaled
+        # They move with it.
+        self.tables = nn.ModuleList([*self._categories.values(), *scaled.values()])
 
     def forward(self, observations: Tensor, leading: int = 1) -> Any:
         """Observations [*L, ...] or stacks of them [*L, S, ...] as `common.encoding.handed` says.
@@ -35,6 +48,8 @@ class OwnInput(nn.Module):
         values = values.reshape(-1, *part.part.shape)
         if part in self._categories:
             values = self._categories[part](values)
+        elif self._normalize is not None and part in self._scaled:
+            values = self._normalize(part.part.name, self._scaled[part](values))
         elif part.is_picture:
             values = values.movedim(-1, -3) if part.colours_last else values
             values = values.contiguous().float().div_(255.0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from impala_redis.common.encoding.handed import Handed, handed_over
 from impala_redis.common.errors import ConfigError, DeviceFull, SpecMismatch, printable
 from impala_redis.common.networks.own_input import OwnInput
+from impala_redis.common.networks.torsos import Normalizer
 from impala_redis.common.run.architecture import OWN_PREFIX
 from impala_redis.common.run.own_network import MAX_WIDTH, OwnNetwork, Tensors
 from impala_redis.common.run.spec import RunSpec
@@ -30,7 +31,7 @@ _FULL = re.compile(r"out of memory|ALLOC_FAILED", re.IGNORECASE)
 class OwnTorso:
     """The user's module between an observation and the hidden layers."""
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, normalizer: Normalizer | None = None) -> None:
         """Makes the module that the run names. Raises ConfigError, or SpecMismatch: another one."""
         assert spec.own is not None
         handed = handed_over(spec)
@@ -41,7 +42,8 @@ class OwnTorso:
                 f"{spec.own} in the run; install the learner's version of it"
             )
         self._name, self._own = spec.network, spec.own
-        self._input, self._module = OwnInput(handed, bool(spec.observation.parts)), module
+        self._input = OwnInput(handed, bool(spec.observation.parts), normalizer)
+        self._module = module
         # By the names under which their tensors stand in the whole network.
         self.modules: dict[str, nn.Module] = {
             OWN_PREFIX.rstrip("."): module,

@@ -18,6 +18,7 @@ from impala_redis.common.encoding.handed import Handed, HandedPart, handed_over
 from impala_redis.common.networks.own_input import OwnInput
 from impala_redis.common.networks.own_module import failing, flaw, made, outside_of
 from impala_redis.common.networks.own_module import persistent_buffers as buffers_of
+from impala_redis.common.networks.torsos import Normalizer
 from impala_redis.common.run.own_network import OwnNetwork
 from impala_redis.common.run.spec import RunSpec, check_size
 from impala_redis.common.user_code import parts
@@ -41,12 +42,6 @@ def find_out(spec: RunSpec) -> OwnNetwork:
     Raises ConfigError: it cannot be made or trained with, or it is too large.
     """
     handed, name = handed_over(spec), spec.network
-    if spec.normalize_observations:
-        raise flaw(
-            name,
-            "--normalize-observations does not reach a network of your own; leave it out, and "
-            "normalise in the module, whose buffers travel",
-        )
     parts.imported(name, "network")  # here, for what it makes when imported is no tensor of shapes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
@@ -71,7 +66,8 @@ class _Trial:
 
     def __init__(self, spec: RunSpec, own: OwnNetwork, module: nn.Module, handed: Handed) -> None:
         self._name, self._own, self._module = spec.network, own, module
-        self._input = OwnInput(handed, bool(spec.observation.parts))
+        fresh = Normalizer(spec.network, spec.observation) if spec.normalize_observations else None
+        self._input = OwnInput(handed, bool(spec.observation.parts), fresh)
         self._seen = torch.from_numpy(_observations(spec, handed))
         self._is_first = torch.zeros(T, B, dtype=torch.bool)
         self._is_first[0] = True

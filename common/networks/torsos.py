@@ -12,16 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from impala_redis.common.run.architecture import convolved_parts, picture_of
+from impala_redis.common.run.architecture import convolved_parts, normalized_parts, picture_of
 from impala_redis.common.run.kinds import Convolution, NetworkKind, kind_of
-from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
+from impala_redis.common.run.spaces import MOST_NORMALIZED, ObservationPart, ObservationSpec
 
 
 class ObservationTorso(nn.Module):
     """Takes observations apart: pictures go through convolutions, everything else is flattened."""
 
-    def __init__(self, network: str, observation: ObservationSpec) -> None:
+    def __init__(
+        self, network: str, observation: ObservationSpec, normalizer: "Normalizer | None" = None
+    ) -> None:
+        """`normalizer` is asked for what it changes of each part, and belongs to the caller."""
         super().__init__()
+        self._normalize = None if normalizer is None else normalizer.forward
         self._in_bytes = bool(observation.parts)
         self._torsos: list[tuple[ObservationPart, nn.Module]] = []
         pictures = itertools.count()
@@ -38,17 +42,28 @@ class ObservationTorso(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         """Observations [rows, ...], or stacks of them [rows, S, ...], to features [rows, F]."""
         if not self._in_bytes:
-            ((_, torso),) = self._torsos
-            features: Tensor = torso(observations)
-            return features
-        return torch.cat([torso(taken_out(part, observations)) for part, torso in self._torsos], 1)
+            ((part, torso),) = self._torsos
+            return self._features(part, torso, observations)
+        return torch.cat(
+            [
+                self._features(part, torso, taken_out(part, observations))
+                for part, torso in self._torsos
+            ],
+            1,
+        )
+
+    def _features(self, part: ObservationPart, torso: nn.Module, values: Tensor) -> Tensor:
+        features: Tensor = torso(values)
+        return features if self._normalize is None else self._normalize(part.name, features)
 
 
 class BuiltInTorso:
     """One of our own networks between an observation and the hidden layers."""
 
-    def __init__(self, network: str, observation: ObservationSpec) -> None:
-        self._torso = ObservationTorso(network, observation)
+    def __init__(
+        self, network: str, observation: ObservationSpec, normalizer: "Normalizer | None" = None
+    ) -> None:
+        self._torso = ObservationTorso(network, observation, normalizer)
         # By the names under which their tensors stand in the whole network.
         self.modules: dict[str, nn.Module] = {"convolutions": self._torso}
 
@@ -58,6 +73,31 @@ class BuiltInTorso:
         """Features [R * B, F] of rows [R, B, ...], and the memory as it was: it has none."""
         # One flat batch makes each layer a single fused product.
         return self._torso(observations.flatten(0, 1)), memory
+
+
+class Normalizer(nn.Module):
+    """Brings numbers to a mean near 0 and a deviation near 1, as `common.blocks.features` does.
+
+    Its buffers are filled from outside; as they are at first, nothing is changed but the clip.
+    """
+
+    def __init__(self, network: str, observation: ObservationSpec) -> None:
+        super().__init__()
+        self.parts = normalized_parts(network, observation)
+        size = max(part.stop for part in self.parts.values())
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(size))  # [E]
+        self.inverse_std: Tensor
+        self.register_buffer("inverse_std", torch.ones(size))  # [E]
+
+    def forward(self, name: str, numbers: Tensor) -> Tensor:
+        """The features [rows, S * E] of the part of that name; as they are if it is left alone."""
+        if name not in self.parts:
+            return numbers
+        place = self.parts[name]
+        frames = numbers.view(len(numbers), -1, place.stop - place.start)
+        made = (frames - self.mean[place]) * self.inverse_std[place]
+        return made.clamp_(-MOST_NORMALIZED, MOST_NORMALIZED).flatten(1)
 
 
 class FlatTorso(nn.Module):

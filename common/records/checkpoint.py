@@ -223,7 +223,7 @@ def _shortened(value: Any) -> str:
 def _most_bytes(facts: dict[str, Any], path: Path) -> int:
     """How long the tensors' file may be: a longer one is not of this run's network."""
     try:
-        shapes = read_saved_spec(facts, path).parameter_shapes()
+        shapes = read_saved_spec(facts, path).weight_shapes()
     except (SpecMismatch, ConfigError):  # whoever needs the spec refuses it
         return MOST_BYTES_BESIDE
     return COPIES * 4 * sum(map(prod, shapes.values())) + MOST_BYTES_BESIDE

@@ -1,8 +1,7 @@
 """The figures of a run's records: their names, units and meanings, and where each one shows up.
 
 A new figure needs its producer and a row here. It then stands in `metrics.jsonl`, in TensorBoard,
-in the report and in docs/metrics.md (written by `scripts/write_docs.py`), and, if it is
-`in_status`, in impala-status as well.
+in the report, in docs/metrics.md (`scripts/write_docs.py`), and, `in_status`, in impala-status.
 """
 
 import itertools
@@ -152,6 +151,7 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure("replay_lag_mean", "versions", "mean policy lag of what was replayed"),
         Figure("grad_norm", "", "global norm of the gradients, before it is clipped"),
         Figure("learning_rate", "", "learning rate as scheduled"),
+        Figure("reward_std", "", "deviation by which `--normalize-rewards` divides rewards"),
         Figure("updates_skipped", "", "updates whose gradients were not finite", in_status=True),
     ],
     "Where the time goes": [

@@ -19,6 +19,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 # The name under which the tensors of a network of the user's own stand.
 OWN_PREFIX = "extractor."
+# What brings numbers of observations to a mean near 0 and a deviation near 1.
+NORMALIZER = ("normalizer.mean", "normalizer.inverse_std")
 
 # Beside others, numbers in the shape of a smaller picture are no picture (pixels).
 LEAST_PICTURE_SIDE = 5
@@ -61,6 +63,22 @@ def convolved_parts(network: str, observation: ObservationSpec) -> tuple[Observa
     shaped = tuple(part for part in observation.leaves if part.has_picture_shape)
     least = max(kind.least_side, LEAST_PICTURE_SIDE)
     return tuple(part for part in shaped if least_side_of(part) >= least) or shaped
+
+
+def normalized_parts(network: str, observation: ObservationSpec) -> dict[str, slice]:
+    """The parts that --normalize-observations is for, by name, each with its place [E] in them all.
+
+    They are numbers that no convolution takes. Pictures of bytes stay as they are, and so do
+    categories.
+    """
+    convolved = convolved_parts(network, observation)
+    found: dict[str, slice] = {}
+    start = 0
+    for part in observation.leaves:
+        if not (part.num_values or part.is_picture or part in convolved):
+            found[part.name] = slice(start, start + part.num_features)
+            start += part.num_features
+    return found
 
 
 def least_side_of(part: ObservationPart) -> int:
@@ -115,9 +133,24 @@ class NetworkSpec:
     def statistic_shapes(self) -> Shapes:
         """Name and shape of every array that travels behind the parameters, and is none.
 
-        An update changes them without a gradient.
+        An update changes them without a gradient: by `normalizer.mean` and its like, numbers of
+        observations [E] become such of a mean near 0 and a deviation near 1.
+
+        Raises ConfigError if observations are to be normalised and have no numbers.
         """
-        return {OWN_PREFIX + name: shape for name, shape in self.own.buffers} if self.own else {}
+        shapes: Shapes = {}
+        if self.normalize_observations:
+            parts = normalized_parts(self.network, self.observation)
+            if not parts:
+                raise ConfigError(
+                    "--normalize-observations is for numbers, and the observation has only "
+                    "pictures and categories; leave it out"
+                )
+            size = max(part.stop for part in parts.values())
+            shapes = dict.fromkeys(NORMALIZER, (size,))
+        if self.own:
+            shapes |= {OWN_PREFIX + name: shape for name, shape in self.own.buffers}
+        return shapes
 
     def weight_shapes(self) -> Shapes:
         """Name and shape of all that travels: the parameters, then the statistics."""

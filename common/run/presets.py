@@ -198,6 +198,31 @@ PRESETS: dict[str, dict[str, Any]] = {
         "total_frames": 800_000,
         "log_interval_s": 1.0,
     },
+    # Numbers of any size are seen and earned: all are normalised. There are few frames, and an
+    # update costs less than the steps that it is made of: small updates, most of which is replayed
+    # while it is still fresh.
+    "mujoco": _SMALL_TASK
+    | {
+        "env": "HalfCheetah-v5",
+        "reward_scale": 1.0,
+        "normalize_observations": True,
+        "normalize_rewards": True,
+        "normalize_advantages": True,
+        "envs_per_actor": 16,
+        "batch_size": 16,
+        "unroll_length": 16,
+        "replay_share": 0.875,
+        "replay_capacity": 256,
+        "queue_blocks": 1,
+        "queue_policy": "block",  # no step is dropped
+        "lambda": 0.95,
+        "entropy_cost": 0.0,
+        "learning_rate": 5e-4,
+        "adam_epsilon": 1e-5,
+        "grad_norm_clipping": 0.5,
+        "total_frames": 1_000_000,
+        "log_interval_s": 1.0,
+    },
     "corridor-vtrace": _CORRIDOR,
     # Whole returns, no bootstrap and no correction: REINFORCE with a baseline.
     "corridor-reinforce": _CORRIDOR | {"returns": "monte_carlo", "correction": "none"},

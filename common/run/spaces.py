@@ -34,6 +34,9 @@ MAX_SCALE = 2**64
 # The most values that one index or category may have, and the most choices of one action.
 MAX_CHOICES = 65_536
 
+# Numbers that are normalised are clipped to this, of either sign; so are rewards.
+MOST_NORMALIZED = 10.0
+
 # Bounds of a Gaussian's log standard deviation; densities lose precision outside them.
 LOG_STD_LEAST, LOG_STD_MOST = -5.0, 2.0
 HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)

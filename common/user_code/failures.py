@@ -21,6 +21,8 @@ from impala_redis.common.user_code import modules
 _NOT_SHOWN = (f"{Path(__file__).parents[2]}/", f"{Path(gymnasium.__file__).parent}/", "<frozen ")
 # An error's text is cut here: the place behind it must still be read.
 _MOST_CHARACTERS = 300
+# Simulators that Gymnasium's own environments need; in small letters, each is an extra of ours.
+EXTRAS_BY_NAME = ("Box2D", "MuJoCo")
 _STDLIB = sysconfig.get_path("stdlib") + "/"
 _INSTALLED = (_STDLIB, *(sysconfig.get_path(name) + "/" for name in ("platlib", "purelib")))
 
@@ -66,11 +68,7 @@ def refusals(env_id: str, doing: str, given: str = "") -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except gymnasium.error.DependencyNotInstalled as error:
-        box2d = (
-            "Box2D: run pip install 'impala-redis[box2d]', or in a checkout scripts/setup.sh box2d"
-        )
-        missing = box2d if "Box2D" in str(error) else f"a package: {first_line(error)}"
-        raise UnsupportedEnvironment(f"{env_id} lacks {missing}") from error
+        raise UnsupportedEnvironment(f"{env_id} lacks {_missing(error)}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise UnsupportedEnvironment(
             f"there is no environment {env_id!r}: {first_line(error)}"
@@ -85,6 +83,18 @@ def refusals(env_id: str, doing: str, given: str = "") -> Iterator[None]:
         )
         failure.frames = frames(error)
         raise failure from error
+
+
+def _missing(error: BaseException) -> str:
+    """Which package is missing, by Gymnasium's words, and how it is installed."""
+    for name in EXTRAS_BY_NAME:
+        if name in str(error):
+            extra = name.lower()
+            return (
+                f"{name}: run pip install 'impala-redis[{extra}]', or in a checkout "
+                f"scripts/setup.sh {extra}"
+            )
+    return f"a package: {first_line(error)}"
 
 
 def _why_not_made(error: BaseException) -> str:

@@ -24,6 +24,7 @@ FLOORS = (
     {"encoding", "local"},
     {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "devices"},
     {"feeding"},
+    {"normalizing"},
     {"acting", "learning"},
     {"playing"},
 )
@@ -54,6 +55,7 @@ PURE = (
     "loss",
     "mlp",
     "networks",
+    "normalizing",
     "learning/torch_optimizer.py",
     "acting/policy.py",
     "acting/numpy_policy.py",

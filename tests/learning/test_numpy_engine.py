@@ -36,6 +36,9 @@ LOSSES: list[dict[str, Any]] = [
     {"baseline_cost": 0.0, "entropy_cost": 0.0},
     {"entropy_cost": 0.3, "reward_clipping": "abs_one", "reward_scale": 0.5},
     {"reward_clipping": "soft_asymmetric"},
+    {"normalize_advantages": True, "reduction": "mean"},
+    {"normalize_advantages": True, "correction": "epsilon", "returns": "monte_carlo"},
+    {"normalize_rewards": True, "reward_scale": 0.5},
     {"correction": "one_step", "clip_pg_rho": 1.3},
     {"correction": "one_step", "clip_pg_rho": None, "lambda_": 0.5},
     {"correction": "epsilon", "entropy_cost": 0.1},
@@ -220,11 +223,13 @@ def test_the_figures_are_those_of_torch(changes: dict[str, Any], action: str) ->
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("columns", [1, 2, 11])
+@pytest.mark.parametrize("normalized", [False, True], ids=["", "normalised advantages"])
 def test_pieces_and_threads_change_nothing_but_the_order_of_the_sum(
-    threads: int, columns: int, monkeypatch: pytest.MonkeyPatch
+    threads: int, columns: int, normalized: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    case, whole = Case(threads=threads), Case()
+    case = Case(threads=threads, normalize_advantages=normalized)
+    whole = Case(normalize_advantages=normalized)
     rows = case.rows(columns)
     expected = whole.numpy.step(rows, case.rates).figures
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from impala_redis.common.loss.impala import (
+    LEAST_DEVIATION,
     MAX_LOG_RHO,
     Losses,
     LossInput,
@@ -91,14 +92,18 @@ def slow_loss(case: Case, s: LossSettings, entropy_cost: float) -> Slow:
                 vs[t, b] += trace * clip(ratios[k, b], s.clip_rho) * error
                 trace *= gammas[k, b] * s.lambda_ * clip(ratios[k, b], s.clip_c)
 
+    plain = rewards + gammas * vs[1:] - values[:-1]
+    weights = np.vectorize(lambda ratio: clip(ratio, s.clip_pg_rho))(ratios)
+    if s.normalize_advantages:
+        plain = plain - np.average(plain, weights=weights)
+        plain /= np.average(plain**2, weights=weights) ** 0.5 + LEAST_DEVIATION
+
     scale = 1.0 / mask.sum() if s.reduction == "mean" else 1.0
     policy = baseline = entropy = 0.0
     logits_gradient, values_gradient = np.zeros((T, B, A)), np.zeros((T + 1, B))
     for t, b in np.argwhere(mask):
         p, action = pi[t, b], actions[t, b]
-        advantage = clip(ratios[t, b], s.clip_pg_rho) * (
-            rewards[t, b] + gammas[t, b] * vs[t + 1, b] - values[t, b]
-        )
+        advantage = weights[t, b] * plain[t, b]
         row_entropy = -(p * np.log(p)).sum()
         policy -= scale * advantage * np.log(p[action])
         baseline += scale * 0.5 * (vs[t, b] - values[t, b]) ** 2
@@ -128,6 +133,7 @@ def loss_and_gradients(
         {"clip_rho": 2.5, "clip_c": 0.5, "clip_pg_rho": 1.5, "lambda_": 0.7},
         {"discounting": 0.5, "baseline_cost": 2.0},
         {"baseline_cost": 0.0},
+        {"normalize_advantages": True, "clip_pg_rho": 1.5, "reduction": "mean"},
     ],
 )
 @pytest.mark.parametrize("entropy_cost", [0.0, 0.3])

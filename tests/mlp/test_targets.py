@@ -25,7 +25,7 @@ def test_a_target_is_the_sum_of_equation_one() -> None:
 
     # when
     arrays = [np.float32(array) for array in ((rhos > 0), discounts, rewards, values)]
-    errors, advantages = corrected_returns(rhos, *arrays, settings)
+    errors, advantages, pg_rhos = corrected_returns(rhos, *arrays, settings)
 
     # then
     vs = values.copy()
@@ -39,6 +39,7 @@ def test_a_target_is_the_sum_of_equation_one() -> None:
     one_step = rewards + discounts * vs[1:] - values[:-1]
     np.testing.assert_allclose(errors, (vs - values)[:-1], rtol=0, atol=1e-5)
     np.testing.assert_allclose(advantages, np.minimum(rhos, 1.2) * one_step, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(pg_rhos, np.minimum(rhos, np.float32(1.2)))
 
 
 @pytest.mark.parametrize("correction", ["vtrace", "one_step", "epsilon", "none"])

@@ -1,0 +1,1 @@
+"""Running figures of observations and rewards, by which the learner normalises them."""
