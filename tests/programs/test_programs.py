@@ -646,15 +646,13 @@ def test_the_readmes_terminals_work_in_any_order(
     assert "Traceback" not in "".join(p.output for ps in terminals.values() for p in ps)
 
 
-def test_the_readmes_own_environment_is_learned(programs: Programs) -> None:
+@pytest.mark.parametrize("name", ["hallway.py", "wide.py"])
+def test_what_the_readme_writes_of_ones_own_is_trained_with(programs: Programs, name: str) -> None:
     # given the README's file, as it stands
     readme = (ROOT / "README.md").read_text()
-    found = re.search(
-        r"into `(\w+\.py)`:\n\n```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE
-    )
+    found = re.search(rf"into `{name}`:\n\n```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
     assert found is not None
-    name, source = found.groups()
-    (programs.folder / name).write_text(source)
+    (programs.folder / name).write_text(found.group(1))
 
     # when the command below it is typed
     module = name.removesuffix(".py")
