@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.run.config import Config
+from impala_redis.common.run.own_network import OwnNetwork
 from impala_redis.common.run.presets import PRESETS, preset
 from impala_redis.common.run.spaces import (
     MAX_OBSERVATION_SIZE,
@@ -124,6 +125,8 @@ FITTING: dict[str, list[Any]] = {
     "lstm_size": [1, 256],
     "extra_inputs": ["last_action_reward"],
     "normalize_observations": [True],
+    "network_config": ['{"width": 8}'],
+    "own": [OwnNetwork(features_dim=3), OwnNetwork(features_dim=4, memory_size=2)],
     "hidden_sizes": [(), (64,), (64, 65)],
     "activation": ["relu"],
     "unroll_length": [21],
@@ -244,9 +247,9 @@ PENDULUM = make_spec(
 @pytest.mark.parametrize(
     ("spec", "fingerprint"),
     [
-        (SPEC, "e8da674be149fb4b"),
-        (PICTURES, "e2928ecac8b754cf"),
-        (PENDULUM, "996b9fc6d835a267"),
+        (SPEC, "3b7fe5b822d358f6"),
+        (PICTURES, "7f9ad2aec09b98dd"),
+        (PENDULUM, "eea091b359bcd558"),
     ],
     ids=["box", "pictures", "numbers"],
 )
@@ -262,14 +265,16 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
         '"parts": [{"name": "image", "shape": [60, 48, 3], "dtype": "uint8", '
         '"num_values": [], "start": 0, "scale": [255]}, {"name": "mission", "shape": [2], '
         '"dtype": "int16", "num_values": [5, 7], "start": 8640, "scale": []}], '
-        '"frame_stack": 4, "scale": []}, '
-        '"action": {"kind": "multi_discrete", "sizes": [3, 2], "bounded": false}, '
-        '"hidden_sizes": [256], "activation": "relu", "network": "deep", "lstm_size": 256, '
-        '"extra_inputs": "last_action_reward", "run": "pictures", "env": "Rooms-v0", '
-        '"unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
+        '"frame_stack": 4, "scale": [], "mask": ""}, "action": {"kind": "multi_discrete", '
+        '"sizes": [3, 2], "bounded": false}, "hidden_sizes": [256], "activation": "relu", '
+        '"network": "deep", "network_config": "{}", "own": null, "lstm_size": 256, '
+        '"extra_inputs": "last_action_reward", "normalize_observations": false, '
+        '"run": "pictures", "env": "Rooms-v0", "env_kwargs": "{}", "wrapper": [], '
+        '"max_episode_steps": null, "mask_from": "observation", "env_processes": 0, '
+        '"spaces": "", "unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
         '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", '
         '"compression": "zstd", "info_keys": [], "queue_policy": "drop-oldest", '
-        '"start_frames": 0, "resumes": 0, "wire_version": 4}'
+        '"start_frames": 0, "resumes": 0, "wire_version": 5}'
     )
 
 
@@ -380,6 +385,8 @@ WRONG: dict[str, list[Any]] = {
     "env_processes": [None, "1", 1.0, True, [], {}, -1, 1025],
     "spaces": [None, 1, True, [], {}, "x" * 40_001],
     "normalize_observations": [None, 0, 1, "true", [], {}],
+    "network_config": [None, 1, True, [], "[]", "{", "a", LONG],
+    "own": [1, True, [], {}, "net", {"features_dim": 3}],
     "action": [None, "2", 2, True, [2], {}, {"kind": "discrete"}],
     "network": [None, 1, True, [], {}, "vgg", "", LONG],
     "lstm_size": [None, "1", 1.0, True, [], {}, -1, 65_537],
