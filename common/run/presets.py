@@ -198,9 +198,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "total_frames": 800_000,
         "log_interval_s": 1.0,
     },
-    # Numbers of any size are seen and earned: all are normalised. There are few frames, and an
-    # update costs less than the steps that it is made of: small updates, most of which is replayed
-    # while it is still fresh.
+    # Numbers of any size are seen and earned: all are normalised. An update costs less than the
+    # steps that it is made of: updates are small, and most of each is replayed while it is fresh.
+    # With 0.875 replayed and a rate of 7e-4 the deviation of actions fell to 0.17, and the return
+    # to -375; at a rate of 8e-4 a run fell back from 550 to -30 after half a million frames.
     "mujoco": _SMALL_TASK
     | {
         "env": "HalfCheetah-v5",
@@ -211,7 +212,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "envs_per_actor": 16,
         "batch_size": 16,
         "unroll_length": 16,
-        "replay_share": 0.875,
+        "replay_share": 0.75,
         "replay_capacity": 256,
         "queue_blocks": 1,
         "queue_policy": "block",  # no step is dropped
