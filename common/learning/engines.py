@@ -35,7 +35,7 @@ def make_engine(wanted: str, device: str, threads: int, spec: RunSpec, config: C
         from impala_redis.common.learning.numpy_engine import NumpyEngine
         from impala_redis.common.mlp.initial_weights import initial_weights
 
-        weights = initial_weights(spec, config.training.seed)
+        weights = initial_weights(spec, config.training.seed, config.model.initial_std)
         return NumpyEngine(spec, config, weights, threads)
     import torch
 

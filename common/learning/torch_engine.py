@@ -62,7 +62,7 @@ class TorchState(Engine):
         torch.manual_seed(config.training.seed)
         round_factors(config.training.precision == "tf32")  # "float32" means it
         self.device, self.where = device, f"{device}, by torch"
-        self.network = make_network(spec, config.training.seed).to(device)
+        self.network = make_network(spec, config.training.seed, config.model.initial_std).to(device)
         self._config, self._buffers = config, OwnBuffers(self.network, spec)
         self._parameters = dict(self.network.named_parameters())
         travelling = self.network.travelling()

@@ -5,6 +5,7 @@ A run begins with the same weights whatever computes its updates: they are those
 layers changes this one, too.
 """
 
+import math
 from math import prod
 
 import numpy as np
@@ -13,7 +14,7 @@ from impala_redis.common.mlp.torch_random import Floats, TorchRandom
 from impala_redis.common.run.architecture import NetworkSpec
 
 
-def initial_weights(spec: NetworkSpec, seed: int) -> dict[str, Floats]:
+def initial_weights(spec: NetworkSpec, seed: int, initial_std: float = 1.0) -> dict[str, Floats]:
     """Every parameter by its name, in the order of `spec.parameter_shapes`, float32.
 
     They are equal to those that torch makes for the seed but for rounding, which the decomposition
@@ -22,6 +23,7 @@ def initial_weights(spec: NetworkSpec, seed: int) -> dict[str, Floats]:
     Args:
       spec: that of a plain network: "mlp", without a memory.
       seed: from 0 to 2^63 - 1.
+      initial_std: the deviation of actions that are numbers.
     """
     assert spec.network == "mlp" and spec.memory_size == 0, "this is no plain network"
     random = TorchRandom(seed)
@@ -34,7 +36,8 @@ def initial_weights(spec: NetworkSpec, seed: int) -> dict[str, Floats]:
             gain = _GAINS.get(name, 2**0.5)
             weights[name] = gain * _orthogonal(random.normal(prod(shape)).reshape(shape))
         else:
-            weights[name] = np.zeros(shape, np.float32)
+            fill = math.log(initial_std) if name == "log_std" else 0.0
+            weights[name] = np.full(shape, fill, np.float32)
     return weights
 
 

@@ -9,6 +9,7 @@ them, an LSTM core if there is one, and two linear heads. An action mask is no i
 is not allowed from the policy's outputs.
 """
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -148,11 +149,16 @@ def make_torso(spec: NetworkSpec, normalizer: Normalizer | None) -> "BuiltInTors
     return OwnTorso(spec, normalizer)
 
 
-def make_network(spec: NetworkSpec, seed: int) -> Network:
-    """A new network; the same seed gives the same weights."""
+def make_network(spec: NetworkSpec, seed: int, initial_std: float = 1.0) -> Network:
+    """A new network; the same seed gives the same weights.
+
+    `initial_std` is the deviation of actions that are numbers.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network(spec)
+    if network.log_std is not None:
+        network.log_std.data.fill_(math.log(initial_std))
     found = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
     assert found == list(spec.parameter_shapes().items()), "the network and the spec's list differ"
     shapes = {name: tuple(tensor.shape) for name, tensor in network.travelling().items()}

@@ -97,6 +97,13 @@ class ModelSettings:
     extra_inputs: Literal["none", "last_action_reward"] = setting(
         "none", "what else the core, or without one the heads, are told; rewards clipped to [-1, 1]"
     )
+    initial_std: float = setting(
+        1.0,
+        "standard deviation of drawn actions at the start, for numbers as actions; 1 is half of "
+        "the way between their bounds",
+        at_least=0.01,
+        at_most=7,
+    )
     normalize_observations: bool = setting(
         False,
         "bring numbers of observations to a mean of 0 and a deviation of 1, by running figures "
