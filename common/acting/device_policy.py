@@ -36,8 +36,9 @@ class DevicePolicy(Policy):
         # Else the log-probabilities that travel would not be those of the network as the learner
         # has it, and V-trace would weigh them wrongly.
         round_factors(False)
-        network = make_network(spec, seed=0).to(device).eval()
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network = make_network(spec, seed=0).to(device).eval()
+        if spec.own is None:  # a module of the user's own may need its tensors as it made them
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(spec, rng)
 
     @enough_memory()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from impala_redis.common.acting.frames import FrameStack, Observations
 from impala_redis.common.acting.sampling import Actions, Floats, likeliest, sample
 from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.encoding.masks import penalties
 from impala_redis.common.run.spec import RunSpec
 
 Flags = NDArray[np.bool_]
@@ -33,12 +34,34 @@ class Policy(ABC):
         self.version = version
 
     def sample(self, observations: Observations, is_first: Flags) -> tuple[Actions, Floats]:
-        """Actions [N, ...] drawn from the policy, and their log-probabilities [N]."""
-        return sample(self._spec.action, self.outputs(observations, is_first), self._rng)
+        """Actions [N, ...] drawn from the policy, and their log-probabilities [N].
+
+        Where outputs are not finite, the probability is not a number, and the learner leaves it
+        out; the action is one that is allowed all the same.
+        """
+        outputs = self.outputs(observations, is_first)
+        odd = self._made_playable(outputs, observations)
+        actions, log_probs = sample(self._spec.action, outputs, self._rng)
+        if odd is not None:
+            log_probs[odd] = np.nan
+        return actions, log_probs
 
     def greedy(self, observations: Observations, is_first: Flags) -> Actions:
         """The likeliest actions [N, ...]."""
-        return likeliest(self._spec.action, self.outputs(observations, is_first))
+        outputs = self.outputs(observations, is_first)
+        self._made_playable(outputs, observations)
+        return likeliest(self._spec.action, outputs)
+
+    def _made_playable(self, outputs: Floats, observations: Observations) -> Flags | None:
+        """Leaves nothing but the mask of outputs that are not finite; which they are, if any."""
+        seen = self._spec.observation
+        if not seen.mask:
+            return None
+        odd: Flags = np.logical_not(np.isfinite(outputs).all(axis=1))
+        if not odd.any():
+            return None
+        outputs[odd] = -penalties(seen, observations[odd])
+        return odd
 
     @property
     @abstractmethod

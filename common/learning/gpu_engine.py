@@ -210,6 +210,7 @@ class GpuEngine(TorchState):
                 compute = capture(lambda: self._compute(piece.tensors, lambda _: None))
             self._graph = Graph(piece, compute)
         except RuntimeError as error:
+            self._buffers.reinstate()
             log.warning(
                 "updates are computed one operation after the other, since they cannot be recorded "
                 "as a CUDA graph (%s)",

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from impala_redis.common.run.architecture import OWN_PREFIX
 from impala_redis.common.run.groups import OptimizerSettings
 
 # A parameter begins at a multiple of this many floats, as a GPU's faster kernels (cublasLt) need.
@@ -30,11 +31,16 @@ class FlatState:
     ) -> None:
         """Takes the parameters over: from now on they are views of `self.flat`.
 
-        With `channels_last` the weights of convolutions lie in the vectors as a GPU's convolutions
-        take them. They travel in the order of their shapes (`travelling`) all the same.
+        With `channels_last` the weights of our convolutions lie in the vectors as those of a GPU
+        take them. They travel in the order of their shapes (`travelling`) all the same. A module
+        of the user's own may need its tensors as it made them.
         """
-        self._parameters = dict(parameters)
-        self._settings, self._channels_last = settings, channels_last
+        self._parameters, self._settings = dict(parameters), settings
+        self._channels_last = {
+            name
+            for name, parameter in self._parameters.items()
+            if channels_last and parameter.dim() == 4 and not name.startswith(OWN_PREFIX)
+        }
         # Each parameter's part of `flat`; what lies between them stays 0.
         self.parts: dict[str, slice] = {}
         self._gaps: list[Tensor] = []
@@ -55,11 +61,11 @@ class FlatState:
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """A vector like `flat`, cut into the shapes of the parameters, by name."""
-        return {name: self._view(flat[self.parts[name]], p) for name, p in self._parameters.items()}
+        return {name: self._view(flat[part], name) for name, part in self.parts.items()}
 
     def joined(self, tensors: Iterable[Tensor]) -> Tensor:
         """One tensor for each parameter, as a vector like `flat`."""
-        return torch.cat(self._pieces(map(self._as_it_lies, tensors)))
+        return torch.cat(self._pieces(map(self._as_it_lies, self._parameters, tensors)))
 
     def travelling(self, flat: Tensor, out: Tensor) -> None:
         """Writes a vector like `flat` to `out`, each parameter in the order of its own shape."""
@@ -73,16 +79,16 @@ class FlatState:
             for name, view in self.views(flat).items()
         }
 
-    def _view(self, part: Tensor, parameter: Tensor) -> Tensor:
-        if not (self._channels_last and parameter.dim() == 4):
-            return part.view(parameter.shape)
-        outputs, inputs, height, width = parameter.shape
+    def _view(self, part: Tensor, name: str) -> Tensor:
+        shape = self._parameters[name].shape
+        if name not in self._channels_last:
+            return part.view(shape)
+        outputs, inputs, height, width = shape
         return part.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
 
-    def _as_it_lies(self, tensor: Tensor) -> Tensor:
-        """The tensor with its axes in the order in which they lie in a vector like `flat`."""
-        last = self._channels_last and tensor.dim() == 4
-        return tensor.permute(0, 2, 3, 1) if last else tensor
+    def _as_it_lies(self, name: str, tensor: Tensor) -> Tensor:
+        """A parameter's tensor with its axes in the order in which they lie in `flat`."""
+        return tensor.permute(0, 2, 3, 1) if name in self._channels_last else tensor
 
     def _pieces(self, tensors: Iterable[Tensor]) -> list[Tensor]:
         pairs = zip((t.reshape(-1) for t in tensors), self._gaps, strict=True)

@@ -59,9 +59,18 @@ class OwnBuffers:
 
     @torch.no_grad()
     def load(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-        """Takes over what such copies hold."""
+        """Takes over what such copies hold; a buffer that is not among them stays as it is."""
         for name, tensor in self._tensors.items():
-            tensor.copy_(torch.from_numpy(arrays[name].copy()))
+            if name in arrays:
+                tensor.copy_(torch.from_numpy(arrays[name].copy()))
+
+    def reinstate(self) -> None:
+        """Puts the buffers back in their places, as they are: what a pass left there is no number.
+
+        So it is after an update that was to be recorded, and was not.
+        """
+        for (owner, key), tensor in zip(self._places, self._tensors.values(), strict=True):
+            owner._buffers[key] = tensor
 
     def _found(self) -> list[Tensor]:
         """What stands in the buffers' places now."""

@@ -42,7 +42,10 @@ class OwnInput(nn.Module):
         return in_place(self._parts, lambda part: self._read(part, observations, leading))
 
     def _read(self, part: HandedPart, observations: Tensor, leading: int) -> Tensor:
-        """A part as float32 [*L, *part.shape], in one piece of memory, as `view` needs it."""
+        """A part as float32 [*L, *part.shape], in one piece of memory, as `view` needs it.
+
+        It is a copy: the module may compute in place.
+        """
         values = taken_out(part.part, observations) if self._in_bytes else observations
         rows = values.shape[:leading]
         values = values.reshape(-1, *part.part.shape)
@@ -53,7 +56,8 @@ class OwnInput(nn.Module):
         elif part.is_picture:
             values = values.movedim(-1, -3) if part.colours_last else values
             values = values.contiguous().float().div_(255.0)
-        return values.float().reshape(*rows, *part.shape).contiguous()
+        copied = values.to(torch.float32, copy=True)
+        return copied.reshape(*rows, *part.shape).contiguous()
 
 
 class _Categories(nn.Module):

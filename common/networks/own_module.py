@@ -58,7 +58,7 @@ class OwnTorso:
             if not self._own.memory_size:
                 return self._module(self._input(observations.flatten(0, 1))), memory
             seen = self._input(observations, leading=2)
-            features, memory = self._module(seen, memory, is_first)
+            features, memory = self._module(seen, memory.clone(), is_first)
         return features.flatten(0, 1), memory.float()
 
 

@@ -16,6 +16,9 @@ Doubles = NDArray[np.float64]
 LEAST_VARIANCE = 1e-8
 # Larger numbers count as this, of either sign: their squares stay finite.
 MOST_MAGNITUDE = 1e30
+# Once so many rows are known, a number counts as no further than this from the mean, in deviations.
+# One that is absurd would else make all others equal, and for good.
+KNOWN_ROWS, MOST_DEVIATIONS = 1000, 1000.0
 
 
 class Moments:
@@ -34,6 +37,9 @@ class Moments:
             exact = exact[~unfit]
         if not len(exact):
             return
+        if self.count >= KNOWN_ROWS:
+            reach = MOST_DEVIATIONS / self.inverse_std
+            exact.clip(self.mean - reach, self.mean + reach, out=exact)
         mean = exact.mean(axis=0)
         distances = mean - self.mean
         exact -= mean

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from recorded import recorded
 from updates import T, figures_after, make_config, make_data
 
+from impala_redis.common.acting.device_policy import DevicePolicy
 from impala_redis.common.blocks import wire
 from impala_redis.common.encoding.observations import observation_spec
 from impala_redis.common.encoding.space_text import text_of
@@ -66,6 +67,21 @@ class Remembers(nn.Module):
             memory = self.cell(seen, memory.masked_fill(first[:, None], 0.0))
             rows.append(memory)
         return self.out(torch.stack(rows)).tanh(), memory
+
+
+class InPlace(nn.Module):
+    memory_size, features_dim = 2, 2
+
+    def __init__(self, observation_space):
+        super().__init__()
+        self.pos = nn.Parameter(torch.ones(1, 2, 1, 1))  # of four dimensions, and viewed flat
+
+    def forward(self, observations, memory, is_first):
+        rows = []
+        for seen, first in zip(observations.div_(10.0), is_first):
+            memory.masked_fill_(first[:, None], 0.0).mul_(0.5).add_(seen)
+            rows.append(memory.clone())
+        return torch.stack(rows) * self.pos.view(1, 2), memory
 
 
 class Moody(nn.Module):
@@ -208,3 +224,48 @@ def test_an_engine_in_numpy_and_a_memory_behind_a_memory_are_refused() -> None:
         check_engine("numpy", "cpu", spec, config)
     with pytest.raises(ConfigError, match="leave one of them out"):
         dataclasses.replace(spec, lstm_size=4).parameter_shapes()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_module_that_computes_in_place_leaves_the_batch_as_it_was(engine: str) -> None:
+    # given
+    spec, config = run_with("InPlace")
+    learner = Learner(config, ENGINES[engine](spec, config))
+    batch = make_data(spec, 1)
+    before = [array.copy() for array in batch.rows]
+
+    # when
+    assert learner.engine.step(batch.rows, Rates(0.0, 0.0)).taken
+
+    # then
+    for array, old in zip(batch.rows, before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+def test_a_module_with_convolutions_over_frames_acts_on_a_device(tmp_path: Path) -> None:
+    # given one whose weights have five dimensions
+    (tmp_path / "theirs.py").write_text(
+        "from torch import nn\n"
+        "class Frames(nn.Module):\n"
+        "    features_dim = 4\n"
+        "    def __init__(self, observation_space):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Conv3d(1, 4, (2, 5, 5))\n"
+        "    def forward(self, observations):\n"
+        "        return self.layer(observations[:, None]).mean((2, 3, 4))\n"
+    )
+    space = spaces.Box(0, 255, (8, 8), np.uint8)
+    config = make_config(network="theirs:Frames", frame_stack=2)
+    seen = observation_spec("Test-v0", space, 2)
+    text = text_of(space, spaces.Discrete(3))
+    spec = make_spec("test", config, seen, discrete(3), text, find_out)
+
+    # when
+    policy = DevicePolicy(spec, np.random.default_rng(0), CPU)
+    shapes = spec.weight_shapes()
+    policy.load(1, {name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    policy.begin(2)
+    outputs = policy.outputs(np.ones((2, 8, 8), np.uint8), np.ones(2, np.bool_))
+
+    # then
+    assert outputs.shape == (2, 3)

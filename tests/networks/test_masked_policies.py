@@ -158,3 +158,26 @@ def test_what_is_left_is_counted_choice_by_choice() -> None:
     masks = np.array([[1, 0, 0, 0, 1], [0, 0, 0, 1, 1], [1, 1, 1, 0, 0]], np.bool_)
     assert nothing_left(masks, (3, 2)).tolist() == [[False, False], [True, False], [False, True]]
     assert nothing_left(masks, (5,)).tolist() == [[False]] * 3
+
+
+@ACTIONS
+def test_outputs_that_are_no_numbers_still_play_what_is_allowed(action: ActionSpec) -> None:
+    # given weights so large that no output is finite
+    spec = make_spec(masked(), action=action)
+    rows = some_masked_rows(spec.observation, action, 1, N)[0]
+    masks, is_first = allowed(spec.observation, rows), np.ones(N, np.bool_)
+
+    for policy in policies(spec):
+        shapes = spec.weight_shapes()
+        policy.load(2, {n: np.full(shape, 3e38, np.float32) for n, shape in shapes.items()})
+        policy.begin(N)
+        assert not np.isfinite(policy.outputs(rows, is_first)).all()
+
+        # when
+        drawn, log_probs = policy.sample(rows, is_first)
+        preferred = policy.greedy(rows, is_first)
+
+        # then the learner leaves them out, and no environment is given what it forbids
+        assert np.isnan(log_probs).all()
+        assert are_allowed(action, masks, drawn).all()
+        assert are_allowed(action, masks, preferred).all()

@@ -77,3 +77,27 @@ def test_restored_moments_go_on_bit_for_bit() -> None:
 def test_what_no_numbers_give_is_refused_by_name(name: str, garbled: np.ndarray) -> None:
     with pytest.raises(ValueError, match=name):
         Moments(2).restore(moments_of().tensors() | {name: garbled})
+
+
+@pytest.mark.parametrize("absurd", [1e20, -1e20, 3e38])
+def test_one_absurd_number_among_many_does_not_make_the_others_equal(absurd: float) -> None:
+    # given figures of many rows
+    rows = np.random.default_rng(0).normal(size=(5000, 2))
+    moments = Moments(2)
+    moments.update(rows)
+
+    # when
+    moments.update(np.array([[absurd, 0.0]]))
+    moments.update(rows)
+
+    # then a deviation of 1 is still one
+    assert 0.05 < moments.inverse_std[0] < 1.1
+    assert abs(moments.mean[0]) < 1.0
+
+
+def test_a_scale_that_grows_in_truth_is_followed() -> None:
+    moments = Moments(1)
+    moments.update(np.random.default_rng(0).normal(size=(5000, 1)))
+    for _ in range(20):
+        moments.update(1e5 * np.random.default_rng(1).normal(size=(5000, 1)))
+    assert moments.inverse_std[0] == pytest.approx(1e-5, rel=0.2)
