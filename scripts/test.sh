@@ -5,7 +5,7 @@
 # user does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/setup.sh atari,box2d,dev,minigrid,report,video
+scripts/setup.sh atari,box2d,dev,minigrid,mujoco,report,video
 
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .

@@ -1,1 +1,1 @@
-"""The networks, as torch modules. Pure: no file, no socket, no clock."""
+"""The networks, as torch modules, a user's own among them. Pure but for what that one does."""

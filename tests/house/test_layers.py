@@ -54,7 +54,11 @@ PURE = (
     "vtrace.py",
     "loss",
     "mlp",
-    "networks",
+    # Beside these, networks/network.py makes a user's module, whose code may do anything.
+    *(
+        f"networks/{name}.py"
+        for name in ("lstm", "own_buffers", "own_input", "tanh_layer", "torsos")
+    ),
     "normalizing",
     "learning/torch_optimizer.py",
     "acting/policy.py",

@@ -95,6 +95,16 @@ class Plain(nn.Module):
         return self.norm(self.layer(observations)).tanh() * self.frozen
 
 
+class Echo(nn.Module):
+    def __init__(self, observation_space):
+        super().__init__()
+        self.features_dim = observation_space.shape[-1]
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, observations):
+        return observations.flatten(0, -2)[-len(observations):] * self.gain
+
+
 class Remembers(nn.Module):
     memory_size, features_dim = 5, 7
 
@@ -382,11 +392,6 @@ def test_a_memory_that_is_not_kept_row_by_row_is_refused(
         (NUMBERS, {"network": "deeep"}, "or module:Name of your own, .*did you mean deep"),
         (NUMBERS, {"network": "mlp", "network_config": "a=1"}, "mlp takes no arguments"),
         (NUMBERS, {"network": "theirs:Plain", "network_config": "a=1"}, "unexpected keyword"),
-        (
-            NUMBERS,
-            {"network": "theirs:Plain", "normalize_observations": True},
-            "does not reach a network of your own; leave it out",
-        ),
         (NUMBERS, {"network": "theirs:Remembers", "lstm_size": 4}, "has a memory of its own"),
         (
             spaces.Dict({"a": spaces.MultiDiscrete([3] * 4000), "b": spaces.Text(5, charset="x")}),
@@ -400,3 +405,22 @@ def test_a_network_that_is_not_there_is_refused_in_words(
 ) -> None:
     with pytest.raises(ConfigError, match=why):
         spec_for(space, **changes)
+
+
+def test_numbers_are_normalised_before_a_network_of_ones_own_sees_them(here: Path) -> None:
+    # given whole numbers that the built-in networks would divide by their bound, and figures
+    space = spaces.Box(-8, 8, (3,), np.int16)
+    spec = spec_for(space, "theirs:Echo", normalize_observations=True)
+    network = make_network(spec, 0)
+    tensors = network.travelling()
+    tensors["normalizer.mean"].copy_(torch.tensor([0.5, 0.0, -1.0]))
+    tensors["normalizer.inverse_std"].copy_(torch.tensor([2.0, 1.0, 100.0]))
+
+    # when
+    seen = torch.tensor([[[8, 4, -8], [0, 0, 8]]], dtype=torch.int16)
+    first, memory = torch.ones(1, 2, dtype=torch.bool), torch.zeros(2, 0)
+    features, _ = network._seen_by(seen, first, memory)
+
+    # then they are clipped as well
+    assert features.tolist() == [[1.0, 0.5, 0.0], [-1.0, 0.0, 10.0]]
+    assert list(spec.statistic_shapes()) == ["normalizer.mean", "normalizer.inverse_std"]
