@@ -99,15 +99,19 @@ class VectorEnvironment:
         self._decoder = ActionDecoder(actions)
         # Only our own infos tell of it: in others the same key may mean something else.
         self._reports_game_over = isinstance(self._env, atari.AtariVector)
-        self._singles = [e for e in getattr(self._env, "envs", ()) if isinstance(e, Single)]
         self._processes: InProcesses | None = None
-        self._listeners = list(_listeners(self._singles or [self._env.unwrapped]))
+        self._singles: list[Single] = []
+        self._listeners: list[Any] = []
         if num_processes:
             self._processes = self._in_processes(wanted, num_processes)
+            return
+        with failures.refusals(env_id, "asked for its method set_progress"):
+            self._singles = [e for e in getattr(self._env, "envs", ()) if isinstance(e, Single)]
+            self._listeners = list(_listeners(self._singles or [self._env.unwrapped]))
 
     def _in_processes(self, wanted: Wanted, num_processes: int) -> InProcesses:
         """All environments in processes, in place of the one that has shown its spaces."""
-        self._env.close()
+        self.close()
         make = partial(
             VectorEnvironment,
             wanted.env_id,

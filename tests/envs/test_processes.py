@@ -62,7 +62,18 @@ class Walk(gymnasium.Env):
             raise ValueError("not so far")
         self.share = share
 
+    def close(self):
+        if self.fails == "closes":
+            raise ValueError("not yet")
 
+
+class Shy(Walk):
+    @property
+    def set_progress(self):
+        raise KeyError("set_progress")
+
+
+gymnasium.register("Shy-v0", Shy)
 gymnasium.register("Walk-v0", Walk)
 gymnasium.register("Whole-v0", None, vector_entry_point=Walk)
 """
@@ -196,3 +207,21 @@ def test_what_cannot_be_stepped_one_by_one_says_so(
     assert environment.reset(0).shape == (3, 4)
     environment.close()
     assert "CartPole-v1 is stepped one by one in 2 processes" in caplog.text
+
+
+def test_the_closed_sample_is_not_told_and_its_error_is_only_logged(module: str) -> None:
+    # given environments whose close raises
+    environment = made(module, 2, fails="closes")
+
+    # then those in the processes are told, and the one that showed its spaces is not
+    assert environment.listens
+    assert environment._listeners == environment._singles == []
+    environment.set_progress(0.75)
+    environment.close()
+
+
+@pytest.mark.parametrize("num_processes", [0, 2])
+def test_an_error_of_an_attribute_is_a_sentence(module: str, num_processes: int) -> None:
+    why = r"Shy-v0 cannot be asked for its method set_progress: KeyError: 'set_progress'"
+    with pytest.raises(UnsupportedEnvironment, match=why):
+        VectorEnvironment(f"{module}:Shy-v0", 2, num_processes=num_processes)
