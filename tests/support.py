@@ -89,6 +89,11 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def before_exec() -> None:
     """Ends a program with the tests, and lets Ctrl-C reach it when these run in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

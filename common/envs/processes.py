@@ -141,6 +141,23 @@ def _tried(call: Callable[[], Any]) -> tuple[Any, Failure | None]:
         return None, (is_own, str(error), getattr(error, "frames", ""))
 
 
+class _Started(AsyncVectorEnv):
+    """Gymnasium's vector; where not all processes can be started, it leaves none."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Starts the processes. Raises OSError."""
+        try:
+            super().__init__(*arguments, **options)
+        except OSError:
+            for process in getattr(self, "processes", ()):
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
+            for pipe in getattr(self, "parent_pipes", ()):
+                pipe.close()
+            raise
+
+
 class InProcesses:
     """N environments in K processes; an actor's end, whatever kind it is, ends these."""
 
@@ -172,19 +189,29 @@ class InProcesses:
         self._filled = np.arange(self._longest) < np.array(sizes)[:, None]
         rows = np.zeros((self._longest, *row.shape), row.dtype)
         self._is_gone = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's, of a fork beside threads
-            self._env = AsyncVectorEnv(
-                [partial(Group, make, size, rows, os.getpid()) for size in sizes],
-                copy=False,
-                context=_HOW,
-                autoreset_mode=AutoresetMode.DISABLED,  # the groups reset by themselves
-            )
+        self._env = self._started([partial(Group, make, size, rows, os.getpid()) for size in sizes])
         self._is_gone = False
         with self._answering("being made"):
             begun = self._env.call("begin")
         self._raise_first(begun)
         self.listens = any(one is True for one in begun)
+
+    def _started(self, groups: list[Callable[[], Group]]) -> AsyncVectorEnv:
+        """The processes, one for each group. Raises UnsupportedEnvironment: there is no room."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Python's, of a fork beside threads
+                return _Started(
+                    groups,
+                    copy=False,
+                    context=_HOW,
+                    autoreset_mode=AutoresetMode.DISABLED,  # the groups reset by themselves
+                )
+        except OSError as error:
+            raise UnsupportedEnvironment(
+                f"the {len(groups)} processes of {self._env_id} cannot be started: "
+                f"{error.strerror or error}; lower --env-processes, or raise the system's limits"
+            ) from error
 
     def reset(self, seed: int) -> Rows:
         """Begins new episodes; environment i gets seed + i. Rows [N, ...]."""

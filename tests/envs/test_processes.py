@@ -1,6 +1,7 @@
 """Environments in processes: the same as in one, and whatever happens there is told and ended."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import EnvironmentFailed, UnsupportedEnvironment
 from impala_redis.common.settings.variant import Variant
-from support import eventually, is_running
+from support import children_of, eventually, is_running
 
 MODULE = """
 import os
@@ -225,3 +226,23 @@ def test_an_error_of_an_attribute_is_a_sentence(module: str, num_processes: int)
     why = r"Shy-v0 cannot be asked for its method set_progress: KeyError: 'set_progress'"
     with pytest.raises(UnsupportedEnvironment, match=why):
         VectorEnvironment(f"{module}:Shy-v0", 2, num_processes=num_processes)
+
+
+def test_processes_that_cannot_be_started_are_a_sentence_and_leave_none(module: str) -> None:
+    # given room for the files of some processes, and not for those of all
+    pid = os.getpid()
+    before = children_of(pid)
+    made(module, 0).close()  # imports what is imported once
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 24, limits[1]))
+
+    # when
+    try:
+        with pytest.raises(UnsupportedEnvironment, match="cannot be started.*lower --env-proc"):
+            made(module, 64, num_envs=64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    # then
+    assert children_of(pid) == before

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support import ROOT, Programs, eventually
+from support import ROOT, Programs, children_of, eventually
 
 PAGE = (ROOT / "docs" / "your-environment.md").read_text()
 FILES = re.findall(r"`(\w+\.py)`[^`]*?```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -127,8 +127,3 @@ def test_an_actor_replaces_processes_that_are_killed_and_leaves_none_behind(
     assert not any(Path(f"/proc/{pid}").exists() for pid in [*first, *second])
     learner.send(signal.SIGTERM)
     assert learner.code() == 130
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
