@@ -144,10 +144,11 @@ def _tried(call: Callable[[], Any]) -> tuple[Any, Failure | None]:
 class _Started(AsyncVectorEnv):
     """Gymnasium's vector; where not all processes can be started, it leaves none."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Starts the processes. Raises OSError."""
+    def __init__(self, groups: list[Callable[[], Group]]) -> None:
+        """Starts a process for each group. Raises OSError."""
+        off = AutoresetMode.DISABLED  # the groups reset by themselves
         try:
-            super().__init__(*arguments, **options)
+            super().__init__(groups, copy=False, context=_HOW, autoreset_mode=off)
         except OSError:
             for process in getattr(self, "processes", ()):
                 if process.pid is not None:
@@ -193,7 +194,11 @@ class InProcesses:
         self._is_gone = False
         with self._answering("being made"):
             begun = self._env.call("begin")
-        self._raise_first(begun)
+        try:
+            self._raise_first(begun)
+        except UnsupportedEnvironment:
+            self.close()
+            raise
         self.listens = any(one is True for one in begun)
 
     def _started(self, groups: list[Callable[[], Group]]) -> AsyncVectorEnv:
@@ -201,12 +206,7 @@ class InProcesses:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Python's, of a fork beside threads
-                return _Started(
-                    groups,
-                    copy=False,
-                    context=_HOW,
-                    autoreset_mode=AutoresetMode.DISABLED,  # the groups reset by themselves
-                )
+                return _Started(groups)
         except OSError as error:
             raise UnsupportedEnvironment(
                 f"the {len(groups)} processes of {self._env_id} cannot be started: "
