@@ -45,7 +45,9 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> Beginning:
     variant = wanted.variant
     if saved and not saved.spec.observation.mask:
         variant = variant._replace(mask_from="")  # it was begun without one, and goes on so
-    found = probing.spaces_of(wanted.env, wanted.frame_stack, stop, variant)
+    found = probing.spaces_of(
+        *(wanted.env, wanted.frame_stack, stop, variant), one_by_one=wanted.env_processes > 0
+    )
     spec = make_spec(plan.run, plan.config, *found, find_out=partial(_tried, plan.config))
     try:
         RunSpec.from_json(spec.to_json())  # this is how actors read it

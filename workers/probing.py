@@ -3,7 +3,7 @@
 What a user's environment brings along stays out of the learner: threads, signal handlers, another
 working directory, memory of a GPU. The process is started as
 
-    python -m impala_redis.workers.probing ID FRAME_STACK VARIANT DESCRIPTOR
+    python -m impala_redis.workers.probing ID FRAME_STACK VARIANT ONE_BY_ONE DESCRIPTOR
 
 and writes one line of JSON to that descriptor; what the environment prints goes to standard error.
 """
@@ -47,18 +47,25 @@ class Spaces(NamedTuple):
 
 
 def spaces_of(
-    env_id: str, frame_stack: int, stop: stopping.StopFlag, variant: Variant = AS_REGISTERED
+    env_id: str,
+    frame_stack: int,
+    stop: stopping.StopFlag,
+    variant: Variant = AS_REGISTERED,
+    one_by_one: bool = False,
 ) -> Spaces:
     """The spaces of an environment. Raises UnsupportedEnvironment, or ConfigError: no such wrapper.
 
-    Those that come with Gymnasium, ALE or MiniGrid, or with us, are made here: it takes no time.
+    With `one_by_one` they are those of its single form, which it must have then. Environments that
+    come with Gymnasium, ALE or MiniGrid, or with us, are made here: it takes no time.
     """
     if is_known(env_id, variant):
-        environment = VectorEnvironment(env_id, 1, frame_stack=frame_stack, variant=variant)
+        environment = VectorEnvironment(
+            env_id, 1, frame_stack=frame_stack, variant=variant, one_by_one=one_by_one
+        )
         environment.close()
         return Spaces(environment.observation, environment.action, environment.spaces)
     answers, writes = os.pipe()
-    asked = (env_id, str(frame_stack), json.dumps(variant), str(writes))
+    asked = (env_id, str(frame_stack), json.dumps(variant), json.dumps(one_by_one), str(writes))
     try:
         probe = subprocess.Popen(
             # -P: modules in the working directory must not be taken for ours.
@@ -153,14 +160,19 @@ def _end(probe: "subprocess.Popen[bytes]") -> None:
 
 def main() -> None:
     """Makes the environment, writes its spaces or the error, and ends whatever it has left."""
-    env_id, frame_stack, asked, descriptor = sys.argv[1:]
+    env_id, frame_stack, asked, one_by_one, descriptor = sys.argv[1:]
     env_kwargs, wrapper, *others = json.loads(asked)
     variant = Variant(env_kwargs, tuple(wrapper), *others)
     stopping.set_up_logging("warning", "learner")
     environment: VectorEnvironment | None = None
     answer: dict[str, Any]
     try:
-        environment = VectorEnvironment(env_id, 1, frame_stack=int(frame_stack), variant=variant)
+        environment = VectorEnvironment(
+            *(env_id, 1),
+            frame_stack=int(frame_stack),
+            variant=variant,
+            one_by_one=json.loads(one_by_one),
+        )
         answer = {
             "observation": dataclasses.asdict(environment.observation),
             "action": dataclasses.asdict(environment.action),

@@ -11,20 +11,16 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from impala_redis.common.envs import (
-    atari,
-    corridor,
-    gridworld,
-    masked_cartpole,
-)
+from impala_redis.common.envs import atari, corridor, gridworld, masked_cartpole
 from impala_redis.common.envs.atari_rules import is_atari, rules_of
 from impala_redis.common.envs.masks import MaskFromInfo
 from impala_redis.common.envs.single import Single
-from impala_redis.common.errors import ConfigError, UnsupportedEnvironment
+from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.settings import json_object
 from impala_redis.common.settings.env_id import module_of, name_of
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
 from impala_redis.common.user_code import failures
+from impala_redis.common.user_code.arguments import is_gymnasiums_own, refuse_gymnasiums_own
 from impala_redis.common.user_code.parts import arguments_of, imported
 
 log = logging.getLogger(__name__)
@@ -34,16 +30,6 @@ for _module in (corridor, masked_cartpole):
     gymnasium.register_envs(_module)
 
 _KNOWN_MODULES = ("gymnasium.envs.", "impala_redis.")
-# Gymnasium's own arguments beside those of a constructor, and what to do instead of giving them.
-_GYMNASIUMS = {
-    "max_episode_steps": "give --max-episode-steps",
-    "render_mode": "impala-eval --video draws",
-    "num_envs": "give --envs-per-actor",
-    "wrappers": "give --wrapper",
-} | dict.fromkeys(
-    ("id", "disable_env_checker", "vectorization_mode", "vector_kwargs"), "leave it out"
-)
-
 
 Env = gymnasium.Env[Any, Any]
 Wrapper = Callable[[Env], Env]
@@ -84,7 +70,7 @@ def make(wanted: Wanted) -> VectorEnv[Any, Any, Any]:
     ConfigError: a wrapper, or an argument of Gymnasium's own.
     """
     env_id, variant = wanted.env_id, wanted.variant
-    _refuse_gymnasiums_own(wanted.kwargs)
+    refuse_gymnasiums_own(wanted.kwargs)
     wrappers = _wrappers(wanted)
     with failures.refusals(
         env_id, "made" if wanted.recorder is None else "recorded", _given(variant)
@@ -149,16 +135,6 @@ def _given(variant: Variant) -> str:
     return "" if kwargs == json_object.EMPTY else f"; --env-kwargs gives {kwargs}"
 
 
-def _refuse_gymnasiums_own(kwargs: dict[str, Any]) -> None:
-    """Raises ConfigError: an argument is Gymnasium's, and none of the environment's."""
-    for name in kwargs:
-        if name in _GYMNASIUMS:
-            raise ConfigError(
-                f"--env-kwargs gives {name}, which is no argument of an environment's own: "
-                f"{_GYMNASIUMS[name]}"
-            )
-
-
 def _refuse_raw_frames(env_id: str) -> None:
     """Raises UnsupportedEnvironment: an older name of a game of Atari, without any treatment."""
     module = module_of(env_id)
@@ -190,7 +166,16 @@ def _note_what_is_lost(wanted: Wanted) -> None:
 
 
 def _made_alone(wanted: Wanted, **arguments: Any) -> Env:
-    """One environment, without wrappers. Raises UnsupportedEnvironment: it takes no such kwargs."""
+    """One environment, without wrappers.
+
+    Raises UnsupportedEnvironment: it takes no such kwargs, or has no single form.
+    """
+    import_module(wanted.env_id)
+    if not has_single_form(wanted.env_id):
+        raise UnsupportedEnvironment(
+            f"it has a vector form alone, and {_asks_for_single_ones(wanted)} takes single ones: "
+            "leave that out, or register a single form, too"
+        )
     limit = wanted.variant.max_episode_steps
     if limit is not None:
         arguments["max_episode_steps"] = limit
@@ -208,12 +193,21 @@ def _made_alone(wanted: Wanted, **arguments: Any) -> Env:
     return made
 
 
+def _asks_for_single_ones(wanted: Wanted) -> str:
+    """The option by which environments cannot be stepped in their vector form."""
+    if wanted.variant.wrapper:
+        return "--wrapper"
+    if wanted.variant.mask_from == "info":
+        return "--mask-from info"
+    return "--env-processes" if wanted.one_by_one else "a video"
+
+
 def _taken_by(env_id: str) -> str:
     """The arguments that an environment's constructor takes, as the end of a sentence."""
     spec = gymnasium.registry.get(name_of(env_id))
     creator: Any = spec.entry_point if spec is not None else None
     names = arguments_of(load_env_creator(creator) if isinstance(creator, str) else creator)
-    shown = ", ".join(name for name in names if name not in _GYMNASIUMS)
+    shown = ", ".join(name for name in names if not is_gymnasiums_own(name))
     return f", but {shown}" if shown else ""
 
 

@@ -209,7 +209,7 @@ def usable_seed(seed: int, num_envs: int) -> int:
 def _usable_processes(wanted: Wanted, num_processes: int) -> int:
     """How many processes step the environments; 0 where they do not suit, which the log says.
 
-    Raises UnsupportedEnvironment: they cannot be stepped one by one.
+    Raises UnsupportedEnvironment: their module cannot be imported.
     """
     if not num_processes or wanted.recorder is not None:
         return 0
@@ -221,13 +221,8 @@ def _usable_processes(wanted: Wanted, num_processes: int) -> int:
         return 0
     with failures.refusals(wanted.env_id, "made"):
         making.import_module(wanted.env_id)
-    if not making.has_single_form(wanted.env_id):
-        raise UnsupportedEnvironment(
-            f"{wanted.env_id} has a vector form alone, which steps in one process: leave "
-            "--env-processes out, or register a single form, too"
-        )
     num_processes = min(num_processes, wanted.num_envs)
-    if making.has_vector_form(wanted.env_id):
+    if making.has_vector_form(wanted.env_id) and making.has_single_form(wanted.env_id):
         log.warning(
             "%s is stepped one by one in %d processes, not in its own vector form",
             *(wanted.env_id, num_processes),

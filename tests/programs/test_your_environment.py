@@ -127,3 +127,20 @@ def test_an_actor_replaces_processes_that_are_killed_and_leaves_none_behind(
     assert not any(Path(f"/proc/{pid}").exists() for pid in [*first, *second])
     learner.send(signal.SIGTERM)
     assert learner.code() == 130
+
+
+@pytest.mark.parametrize("option", ["--env-processes 2", "--mask-from info"])
+def test_a_vector_form_alone_is_refused_at_the_opening(programs: Programs, option: str) -> None:
+    # given
+    (programs.folder / "whole.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv\n"
+        "gymnasium.register('Whole-v0', None, vector_entry_point=CartPoleVectorEnv)\n"
+    )
+
+    # when
+    code, output = programs.run("impala-train", "--env", "whole:Whole-v0", *option.split())
+
+    # then
+    assert code == 3, output
+    assert f"has a vector form alone, and {option.removesuffix(' 2')} takes single ones" in output
