@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.envs.making import is_known
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.settings.env_id import name_of
+from impala_redis.common.user_code.arguments import check_arguments
 from impala_redis.common.user_code.modules import check_module, check_network, check_trusted
 from impala_redis.workers import process
 
@@ -83,8 +86,10 @@ class Outfit(NamedTuple):
 def check_environment(spec: RunSpec, trusted: Collection[str]) -> None:
     """Refuses environments and wrappers of modules that only the run has named.
 
-    `trusted` are modules, or files of modules, that the user has named. Raises ConfigError.
+    Arguments by which the run may choose what is imported or read are refused, too. `trusted` are
+    modules, files of modules, or ids, that the user has named. Raises ConfigError.
     """
     check_module(spec.env, trusted)
     for wrapper in spec.wrapper:
         check_trusted(wrapper, trusted, "wrapper", "--env-module")
+    check_arguments(spec.env, spec.env_kwargs, is_known(name_of(spec.env)), trusted)

@@ -144,3 +144,19 @@ def test_a_vector_form_alone_is_refused_at_the_opening(programs: Programs, optio
     # then
     assert code == 3, output
     assert f"has a vector form alone, and {option.removesuffix(' 2')} takes single ones" in output
+
+
+def test_train_trusts_a_file_in_typed_arguments_and_an_evaluation_asks(programs: Programs) -> None:
+    pytest.importorskip("mujoco")
+    # given a run whose user has typed a file
+    typed = ("--env", "HalfCheetah-v5", "--env-kwargs", "xml_file=half_cheetah.xml")
+    code, output = programs.run("impala-train", "--run-dir", "one", *typed, *BRIEF)
+    assert code == 0, output
+
+    # when it is evaluated, then a run alone does not choose the file
+    evaluate = ("impala-eval", "--checkpoint", "one", "--episodes", "1", "--max-steps", "9")
+    code, output = programs.run(*evaluate)
+    assert code == 2
+    assert "'xml_file'" in output and "add --env-module HalfCheetah-v5" in output
+    code, output = programs.run(*evaluate, "--env-module", "HalfCheetah-v5")
+    assert code == 0, output
