@@ -90,13 +90,7 @@ class VectorEnvironment:
         if num_processes:  # one of them, for its spaces
             wanted = wanted._replace(num_envs=1, num_threads=None, one_by_one=True)
         self._env = making.make(wanted)
-        observations, actions = self._env.single_observation_space, self._env.single_action_space
-        self.action = action_spec(env_id, actions)
-        masked = self.action if variant.mask_from else None
-        self.observation = observation_spec(env_id, observations, frame_stack, masked)
-        self.spaces = text_of(observations, actions)
-        self._encoder = Encoder(observations, self.observation, num_envs)
-        self._decoder = ActionDecoder(actions)
+        self._take_spaces(frame_stack, has_masks=bool(variant.mask_from))
         # Only our own infos tell of it: in others the same key may mean something else.
         self._reports_game_over = isinstance(self._env, atari.AtariVector)
         self._processes: InProcesses | None = None
@@ -108,6 +102,16 @@ class VectorEnvironment:
         with failures.refusals(env_id, "asked for its method set_progress"):
             self._singles = [e for e in getattr(self._env, "envs", ()) if isinstance(e, Single)]
             self._listeners = list(_listeners(self._singles or [self._env.unwrapped]))
+
+    def _take_spaces(self, frame_stack: int, has_masks: bool) -> None:
+        """Notes how observations and actions travel. Raises UnsupportedEnvironment: they do not."""
+        observations, actions = self._env.single_observation_space, self._env.single_action_space
+        self.action = action_spec(self._env_id, actions)
+        masked = self.action if has_masks else None
+        self.observation = observation_spec(self._env_id, observations, frame_stack, masked)
+        self.spaces = text_of(observations, actions)
+        self._encoder = Encoder(observations, self.observation, self.num_envs)
+        self._decoder = ActionDecoder(actions)
 
     def _in_processes(self, wanted: Wanted, num_processes: int) -> InProcesses:
         """All environments in processes, in place of the one that has shown its spaces."""
