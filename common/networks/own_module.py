@@ -7,6 +7,7 @@ wrong in it becomes one sentence, with the place in the user's file.
 """
 
 import contextlib
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +66,12 @@ class OwnTorso:
 def made(network: str, config: str, handed: Handed) -> nn.Module:
     """The user's module, which is trusted. Raises ConfigError: it cannot be made, or is none."""
     make = parts.imported(network, "network")
+    # Before it is called: the run may have named any class of a module that is trusted.
+    if inspect.isclass(make) and not issubclass(make, nn.Module):
+        raise ConfigError(
+            f"the network {printable(network)} is no torch.nn.Module; name the class of a module, "
+            "or a function that makes one"
+        )
     with failing(network, "its constructor"):
         module = make(handed.space, **json_object.arguments(config))
     if not isinstance(module, nn.Module):

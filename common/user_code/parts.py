@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from impala_redis.common.errors import ConfigError, UnsupportedEnvironment, printable
@@ -17,7 +18,11 @@ def imported(named: str, what: str) -> Callable[..., Any]:
       named: where it is; whoever calls has made sure that the user trusts it.
       what: the word for it in messages, such as "wrapper".
 
-    Raises ConfigError: it is not there, cannot be imported, or cannot be called.
+    What the module has imported from elsewhere is none of its own: whoever trusts a module for a
+    network would else trust all that it imports, down to the start of programs.
+
+    Raises ConfigError: it is not there, cannot be imported, is no class or function, or is defined
+    neither in that module nor in a module of that package.
     """
     shown = printable(named)
     module, name = split(named)
@@ -36,15 +41,35 @@ def imported(named: str, what: str) -> Callable[..., Any]:
         )
         failure.frames = failures.frames(error)
         raise failure from error
+    return _found(found, name, what)
+
+
+def _found(module: ModuleType, name: str, what: str) -> Callable[..., Any]:
+    """The module's own class or function of that name, dotted inside a class. Raises ConfigError.
+
+    Nothing is called, and no other module is walked through.
+    """
+    found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
-    part_found: Callable[..., Any] | None = found if callable(found) else None
-    if part_found is None:
+        if inspect.ismodule(found):
+            raise ConfigError(
+                f"the {what} {printable(name)!r} leads through {module.__name__!r} into the module "
+                f"{found.__name__!r}; name the {what} by the module that defines it"
+            )
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
         raise ConfigError(
-            f"the module {module!r} has no class or function {name!r}; name the {what} as it is "
-            "written there"
+            f"the module {module.__name__!r} has no class or function {name!r}; name the {what} as "
+            "it is written there"
         )
-    return part_found
+    home = str(found.__module__)
+    if home != module.__name__ and not home.startswith(f"{module.__name__}."):
+        raise ConfigError(
+            f"the {what} {name!r} is not defined in {module.__name__!r}, which only imports it; "
+            f"name it by the module that defines it, as in {home}:{found.__qualname__}"
+        )
+    made_by: Callable[..., Any] = found
+    return made_by
 
 
 def arguments_of(made_by: Callable[..., Any] | None) -> list[str]:

@@ -424,3 +424,20 @@ def test_numbers_are_normalised_before_a_network_of_ones_own_sees_them(here: Pat
     # then they are clipped as well
     assert features.tolist() == [[1.0, 0.5, 0.0], [-1.0, 0.0, 10.0]]
     assert list(spec.statistic_shapes()) == ["normalizer.mean", "normalizer.inverse_std"]
+
+
+@pytest.mark.parametrize("name", ["leaving.Marks", "Marks", "Own"])
+def test_what_is_no_network_of_a_trusted_module_is_never_called(here: Path, name: str) -> None:
+    # given classes that leave a file when they are made, as any command could
+    code = "class {}:\n    def __init__(self, space, path):\n        open(path, 'w').close()\n"
+    (here / "leaving.py").write_text(code.format("Marks"))
+    (here / "open_to_all.py").write_text(
+        f"import leaving\nfrom leaving import Marks\n{code.format('Own')}"
+    )
+
+    # when
+    with pytest.raises(ConfigError, match=r"by the module that defines it|is no torch.nn.Module"):
+        spec_for(NUMBERS, f"open_to_all:{name}", network_config='{"path": "left"}')
+
+    # then
+    assert not (here / "left").exists()

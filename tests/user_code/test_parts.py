@@ -84,3 +84,40 @@ def test_a_part_that_only_a_run_has_named_is_refused_until_its_module_is_trusted
     check_trusted("parts_trusted:Net", ("parts_trusted",), *words)
     check_trusted("parts_trusted:Net", ("./parts_trusted.py",), *words)
     check_trusted("mlp", (), *words)
+
+
+def test_what_a_module_only_imports_is_not_its_own(folder: Path) -> None:
+    # given a module that a user trusts, and what it imports from elsewhere
+    (folder / "parts_else.py").write_text("class Net: pass\ndef make(): pass\n")
+    (folder / "parts_own.py").write_text(
+        "import functools\nimport parts_else\nfrom parts_else import Net, make\n"
+        "class Own:\n    Inner = Net\n    elsewhere = parts_else\npart = functools.partial(Own)\n"
+    )
+
+    # then
+    for name, why in {
+        "parts_else.Net": "into the module 'parts_else'; name the network by the module that def",
+        "Own.elsewhere.make": "into the module 'parts_else'",
+        "functools.partial": "into the module 'functools'",
+        "Net": "not defined in 'parts_own', .* as in parts_else:Net$",
+        "make": "as in parts_else:make$",
+        "Own.Inner": "as in parts_else:Net$",
+        "Own.__class__": "not defined in 'parts_own'",
+        "part": "has no class or function 'part'",
+    }.items():
+        with pytest.raises(ConfigError, match=why):
+            imported(f"parts_own:{name}", "network")
+
+
+def test_a_package_offers_what_its_modules_define(folder: Path) -> None:
+    # given
+    (folder / "parts_package").mkdir()
+    (folder / "parts_package" / "net.py").write_text("class Net: pass\n")
+    (folder / "parts_package" / "__init__.py").write_text("from .net import Net\n")
+
+    # then
+    assert imported("parts_package:Net", "network").__name__ == "Net"
+    assert imported("parts_package.net:Net", "network").__name__ == "Net"
+    assert imported("./parts_package:Net", "network").__name__ == "Net"
+    with pytest.raises(ConfigError, match=r"into the module 'parts_package.net'"):
+        imported("parts_package:net.Net", "network")
