@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import ArrayLike, NDArray
 
 from impala_redis.common.acting.policies import make_host_policy
@@ -18,6 +19,7 @@ from impala_redis.common.encoding import given_masks
 from impala_redis.common.encoding.actions import ActionDecoder
 from impala_redis.common.encoding.batching import batched, size_of_batch
 from impala_redis.common.encoding.fitting import Array, Space
+from impala_redis.common.encoding.masks import allowed, nothing_left
 from impala_redis.common.encoding.observations import Encoder
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.playing import saved
@@ -123,7 +125,8 @@ class Policy:
     ) -> Any:
         """The action for one observation, as the environment's `step` takes it.
 
-        It is an int for a Discrete space, and else an array of the space's shape and dtype.
+        It is an int for a Discrete space, and else an array of the space's shape and dtype, also
+        where it is one number without a dimension.
 
         Args:
           observation: one of `observation_space`, as the environment gives it.
@@ -131,12 +134,14 @@ class Policy:
           action_mask: what is allowed, 1 or 0 for each choice; only where the run was trained with
             masks from infos.
 
-        Raises ValueError: the observation is not of the space; or it acted for several before, and
-        was not reset.
+        Raises ValueError: the observation is not of the space; its mask allows nothing; or it acted
+        for several before, and was not reset.
         """
         mask = None if action_mask is None else np.asarray(action_mask)[None]
         actions = self._act(batched(self.observation_space, [observation]), deterministic, mask)
-        return int(actions[0]) if self.action_space.shape == () else actions[0]
+        if isinstance(self.action_space, Discrete):
+            return int(actions[0])
+        return np.asarray(actions[0], self.action_space.dtype)
 
     def act_batch(
         self,
@@ -168,11 +173,14 @@ class Policy:
         """
         mask = None if action_mask is None else np.asarray(action_mask)[None]
         encoded = self._encode(batched(self.observation_space, [observation]), mask)
-        is_first = np.ones(1, np.bool_)
+        is_fresh = not len(self._is_first)
         if self._keeps:
             self._begin(1)
-            is_first = self._is_first
-        return float(self._acting.values(encoded, is_first)[0])
+        is_first = self._is_first if self._keeps else np.ones(1, np.bool_)
+        value = float(self._acting.values(encoded, is_first)[0])
+        if is_fresh:  # as it was: the next call may be for several
+            self.reset()
+        return value
 
     def remember(self, reward: ArrayLike) -> None:
         """Takes the reward of the last action, or rewards [N] of the last N actions.
@@ -246,7 +254,10 @@ class Policy:
         if number != self._encoded:
             self._encoder = Encoder(self._space, self._spec.observation, number)
             self._encoded = number
-        return self._encoder.encode(observations)
+        encoded = self._encoder.encode(observations)
+        if self._spec.observation.mask:
+            _check_masks(self._spec, encoded)
+        return encoded
 
     def _begin(self, number: int) -> None:
         """Acts for that many episodes. Raises ValueError: it remembers those of another number."""
@@ -259,6 +270,19 @@ class Policy:
             )
         self._acting.begin(number)
         self._is_first = np.ones(number, np.bool_)
+
+
+def _check_masks(spec: RunSpec, rows: Array) -> None:
+    """Raises ValueError: a mask in observations [N, bytes] leaves nothing of a choice."""
+    sizes = spec.action.sizes
+    without = nothing_left(allowed(spec.observation, rows), sizes)  # [N, K]
+    if without.any():
+        choice = int(np.argwhere(without)[0, 1]) + 1
+        which = f" for choice {choice} of {len(sizes)}" if len(sizes) > 1 else ""
+        raise ValueError(
+            f"the action_mask allows nothing{which}; ask for no action where the episode is over, "
+            "and else allow one"
+        )
 
 
 def _several(modules: Sequence[str]) -> tuple[str, ...]:

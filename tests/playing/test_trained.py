@@ -173,6 +173,20 @@ def test_a_value_changes_nothing(tmp_path: Path, changes: dict[str, Any]) -> Non
     assert all(isinstance(value, float) for value in values)
 
 
+@pytest.mark.parametrize("changes", [{"lstm_size": 8, "frame_stack": 3}, {"frame_stack": 2}])
+def test_a_value_leaves_a_fresh_policy_fresh(tmp_path: Path, changes: dict[str, Any]) -> None:
+    # given
+    save_run(tmp_path / "run", "CartPole-v1", extra_inputs="last_action_reward", **changes)
+    policy = load(tmp_path / "run")
+    seen = np.full((2, 4), 0.1, np.float32)
+
+    # when
+    policy.value(seen[0])
+
+    # then it may act for any number
+    assert policy.act_batch(seen).tolist() == load(tmp_path / "run").act_batch(seen).tolist()
+
+
 def test_observations_and_actions_of_every_kind_are_the_environments_own(tmp_path: Path) -> None:
     # given
     save_run(tmp_path / "run", "Everything-v0")
@@ -212,6 +226,8 @@ def test_any_space_is_batched_as_gymnasium_does_it(space: Any, number: int) -> N
         spaces.MultiBinary((2, 2)),
         spaces.Box(np.array([2.0, -1.0]), np.array([4.0, 5.0]), dtype=np.float64),
         spaces.Box(-3, 2, (2, 1), np.int32),
+        spaces.Box(-3, 2, (), np.float64),
+        spaces.Box(0.5, 0.75, (), np.float32),
     ],
     ids=repr,
 )
@@ -230,6 +246,8 @@ def test_an_action_is_one_of_the_environments_space(space: Any, deterministic: b
     # then
     actions = [policy.act(seen.sample(), deterministic) for _ in range(20)]
     assert all(space.contains(action) for action in actions)
+    kind = int if isinstance(space, spaces.Discrete) else np.ndarray
+    assert set(map(type, actions)) == {kind}
     batch = policy.act_batch(np.stack([seen.sample() for _ in range(4)]), deterministic)
     assert batch_space(space, 4).contains(batch)
 
