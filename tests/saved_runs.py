@@ -18,7 +18,9 @@ from impala_redis.common.run.spec import RunSpec, make_spec
 def save_run(folder: Path, env: str, updates: int = 0, **settings: Any) -> RunSpec:
     """Leaves a checkpoint of a network whose actions differ by the observation; the run's spec."""
     config = Config().replace({"env": env, **settings})
-    environment = VectorEnvironment(env, 1, frame_stack=config.environment.frame_stack)
+    made_by = config.environment
+    stack, variant = made_by.frame_stack, made_by.variant
+    environment = VectorEnvironment(env, 1, frame_stack=stack, variant=variant)
     environment.close()
     found = (environment.observation, environment.action, environment.spaces)
     spec = make_spec(folder.name, config, *found)

@@ -9,27 +9,30 @@ from impala_redis.common.encoding.space_text import spaces_in
 from impala_redis.common.errors import SpecMismatch
 from impala_redis.common.run.differences import differences
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.user_code.modules import check_module
+from impala_redis.common.settings.env_id import name_of
+from impala_redis.common.user_code.modules import check_trusted
 
 
 def spaces_of(spec: RunSpec, env_modules: Collection[str]) -> tuple[Space, Space]:
     """The observation and the action space of one environment of the run.
 
-    A run that was begun before 0.2 does not tell them: then its environment is made once.
+    A run that was begun before 0.2 does not tell them: then its environment is made once, with the
+    run's arguments and wrappers.
 
     Args:
       spec: of the run.
-      env_modules: modules, or files of modules, that the environment may be made by.
+      env_modules: modules, or files of modules, that the environment and its wrappers may be
+        made by.
 
     Raises SpecMismatch: they are not those that the run was trained with. Raises ConfigError:
-    nobody has named the environment's module. Raises UnsupportedEnvironment: it cannot be made.
+    nobody has named the module of the environment or of a wrapper. Raises UnsupportedEnvironment:
+    it cannot be made.
     """
     observation, action = spaces_in(spec.spaces or _asked(spec, env_modules))
-    found = observation_spec(spec.env, observation, spec.observation.frame_stack)
-    here = {
-        "observation": found.scaled_as(spec.observation),
-        "action": action_spec(spec.env, action),
-    }
+    action_here = action_spec(spec.env, action)
+    masked = action_here if spec.observation.mask else None
+    found = observation_spec(spec.env, observation, spec.observation.frame_stack, masked)
+    here = {"observation": found.scaled_as(spec.observation), "action": action_here}
     there = {"observation": spec.observation, "action": spec.action}
     if difference := differences(here, there):
         raise SpecMismatch(
@@ -41,11 +44,19 @@ def spaces_of(spec: RunSpec, env_modules: Collection[str]) -> tuple[Space, Space
 
 def _asked(spec: RunSpec, env_modules: Collection[str]) -> str:
     """The text of the spaces that the environment itself has."""
-    check_module(spec.env, env_modules)
-    # Late: it imports environments, and a run that tells its spaces needs none.
+    check_trusted(spec.env, env_modules, "environment", "to env_modules:")
+    for wrapper in spec.wrapper:
+        check_trusted(wrapper, env_modules, "wrapper", "to env_modules:")
+    # Late: they import environments, and a run that tells its spaces needs none.
+    from impala_redis.common.envs.making import is_known
     from impala_redis.common.envs.vector import VectorEnvironment
+    from impala_redis.common.user_code.arguments import check_arguments
 
-    environment = VectorEnvironment(spec.env, 1, frame_stack=spec.observation.frame_stack)
+    known = is_known(name_of(spec.env))
+    check_arguments(spec.env, spec.env_kwargs, known, env_modules, "to env_modules:")
+    environment = VectorEnvironment(
+        spec.env, 1, frame_stack=spec.observation.frame_stack, variant=spec.variant
+    )
     environment.close()
     if not environment.spaces:
         raise SpecMismatch(

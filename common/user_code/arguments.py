@@ -38,7 +38,13 @@ def is_gymnasiums_own(name: str) -> bool:
     return name in _GYMNASIUMS
 
 
-def check_arguments(env_id: str, env_kwargs: str, is_known: bool, trusted: Collection[str]) -> None:
+def check_arguments(
+    env_id: str,
+    env_kwargs: str,
+    is_known: bool,
+    trusted: Collection[str],
+    option: str = "--env-module",
+) -> None:
     """Refuses arguments from Redis or a checkpoint that may choose a file, or what is imported.
 
     An environment of a module that the user trusts may be given anything. One that a package has
@@ -50,6 +56,7 @@ def check_arguments(env_id: str, env_kwargs: str, is_known: bool, trusted: Colle
       env_kwargs: as `json_object.canonical` has them.
       is_known: whether code of Gymnasium's, ALE's, MiniGrid's or ours makes what has that name.
       trusted: what the user has named by --env-module: modules, their files, or such ids.
+      option: that names these.
 
     Raises ConfigError.
     """
@@ -61,7 +68,7 @@ def check_arguments(env_id: str, env_kwargs: str, is_known: bool, trusted: Colle
             raise ConfigError(
                 f"the run gives {printable(name)} the argument {printable(repr(key))}, which may "
                 "choose a file of this machine or what is imported; if you trust it, add "
-                f"--env-module {shlex.quote(name)}"
+                f"{option} {shlex.quote(name)}"
             )
 
 

@@ -27,8 +27,15 @@ from impala_redis.common.encoding.actions import action_spec
 from impala_redis.common.encoding.batching import batched
 from impala_redis.common.encoding.observations import observation_spec
 from impala_redis.common.encoding.space_text import text_of
-from impala_redis.common.errors import CheckpointError, ConfigError, RunMissing, SpecMismatch
+from impala_redis.common.errors import (
+    CheckpointError,
+    ConfigError,
+    RunMissing,
+    SpecMismatch,
+    UnsupportedEnvironment,
+)
 from impala_redis.common.playing.saved import from_checkpoint
+from impala_redis.common.run.spaces import discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
 from small_networks import FLOATS, make_spec
@@ -59,6 +66,17 @@ class Everything(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action)
         return self.observation_space.sample(), 1.0, False, False, {}
+
+
+class Told(gymnasium.Env[Any, Any]):
+    """Numbers, and the mask of three choices in the infos."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {"action_mask": np.ones(3, np.int8)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -328,7 +346,7 @@ def test_a_mask_from_infos_is_given_beside_the_observation(inner: Any) -> None:
         | {"action_mask": spaces.MultiBinary(4)}
     )
     spec = make_spec(
-        observation_spec("Test-v0", seen),
+        observation_spec("Test-v0", seen, masked=discrete(4)),
         spaces=text_of(seen, spaces.Discrete(4)),
         mask_from="info",
     )
@@ -343,10 +361,38 @@ def test_a_mask_from_infos_is_given_beside_the_observation(inner: Any) -> None:
     assert len(policy.act_batch(batch, action_masks=np.stack([mask] * 2))) == 2
     with pytest.raises(ValueError, match="give the mask of this observation"):
         policy.act(inner.sample())
+    for ask in (policy.act, policy.value):
+        with pytest.raises(ValueError, match="the action_mask allows nothing; ask for no action"):
+            ask(inner.sample(), action_mask=0 * mask)
     with pytest.raises(ValueError, match="this one has none"):
         policy_of(
             make_spec(FLOATS, spaces=text_of(spaces.Box(-1, 1, (3,)), spaces.Discrete(4)))
         ).act(np.zeros(3, np.float32), action_mask=mask)
+
+
+def test_a_run_with_masks_is_loaded_and_plays_by_the_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a game that raises on illegal moves, and one whose infos have the masks
+    monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
+    save_run(tmp_path / "part", "tictactoe:TicTacToe-v0", lstm_size=4)
+    gymnasium.register("Told-v0", Told)
+    save_run(tmp_path / "info", "Told-v0", mask_from="info")
+    part, info = load(tmp_path / "part"), load(tmp_path / "info")
+
+    # then
+    game = gymnasium.make("TicTacToe-v0")
+    seen, over = game.reset(seed=1)[0], False
+    while not over:
+        seen, _, terminated, truncated, _ = game.step(part.act(seen))
+        over = terminated or truncated
+    with pytest.raises(ValueError, match="the action_mask allows nothing"):
+        part.act({"board": np.ones(9, np.int64), "action_mask": np.zeros(9, np.int8)})
+    assert info.observation_space == Told.observation_space
+    for choice in range(3):
+        assert info.act(np.zeros(2, np.float32), action_mask=np.eye(3)[choice]) == choice
+    del gymnasium.registry["Told-v0"], gymnasium.registry["TicTacToe-v0"]
+    sys.modules.pop("tictactoe", None)
 
 
 def test_a_checkpoint_and_a_name_are_loaded_as_their_run_is(
@@ -369,6 +415,15 @@ def test_a_run_of_0_1_asks_its_environment_for_the_spaces(tmp_path: Path) -> Non
     # given a run that does not tell them, and one of a module that nobody has named
     policy = load(OLD_RUN)
     assert len(episode("CartPole-v1", policy, seed=0, steps=500)) > 40
+    spec, _ = from_checkpoint(OLD_RUN)
+    wrapped = dataclasses.replace(spec, wrapper=("their_module:Wrap",))
+    sized = dataclasses.replace(spec, env_kwargs='{"size": 1}')
+    with pytest.raises(ConfigError, match=r"wrapper .* add to env_modules: their_module"):
+        policy_of(wrapped)
+    with pytest.raises(ConfigError, match=r"imported; .* add to env_modules: CartPole-v1"):
+        policy_of(dataclasses.replace(spec, env_kwargs='{"env_id": "os:system"}'))
+    with pytest.raises(UnsupportedEnvironment, match="takes no argument 'size'"):
+        policy_of(sized)
     (document,) = (OLD_RUN / "checkpoints").glob("*.json")
     facts = json.loads(document.read_text())
     facts["spec"] = facts["spec"].replace("CartPole-v1", "their_module:Theirs-v0")
