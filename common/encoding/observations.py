@@ -48,7 +48,8 @@ MAX_CATEGORIES = 4096
 MAX_SCALE_TEXT = 20_000
 
 _ALIGNMENT_BYTES = 8
-_KEPT_IN = {
+# Types that do not travel, and those that they are kept in exactly.
+KEPT_IN = {
     "bool": "int8",
     "uint16": "int32",
     "uint32": "int64",
@@ -196,9 +197,9 @@ def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
     values: tuple[int, ...] = ()
     shape = tuple(int(size) for size in space.shape or ())
     if isinstance(space, spaces.Box):
-        dtype = _KEPT_IN.get(str(space.dtype), str(space.dtype))
+        dtype = KEPT_IN.get(str(space.dtype), str(space.dtype))
         if dtype not in OBSERVATION_DTYPES:
-            known = ", ".join((*OBSERVATION_DTYPES, *_KEPT_IN))
+            known = ", ".join((*OBSERVATION_DTYPES, *KEPT_IN))
             raise _refusal(env_id, space, f"{where}, whose numbers are none of {known}")
     elif isinstance(space, spaces.MultiBinary):
         dtype = "int8"

@@ -5,6 +5,7 @@ it, and can build a network that asks for the spaces. The text holds values alon
 """
 
 import json
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -12,9 +13,18 @@ import numpy as np
 from gymnasium import spaces
 
 from impala_redis.common.encoding.fitting import Space
+from impala_redis.common.encoding.observations import KEPT_IN
 from impala_redis.common.errors import SpecMismatch
-from impala_redis.common.run.spaces import MAX_OBSERVATION_SIZE
+from impala_redis.common.run.spaces import (
+    MAX_CHOICES,
+    MAX_OBSERVATION_SIZE,
+    MAX_PARTS,
+    OBSERVATION_DTYPES,
+)
 from impala_redis.common.run.spec import MAX_SPACES_LENGTH
+
+# The types that the numbers of a Box may have.
+_DTYPES = (*OBSERVATION_DTYPES, *KEPT_IN)
 
 
 def text_of(observation: Space, action: Space) -> str:
@@ -37,10 +47,13 @@ def text_of(observation: Space, action: Space) -> str:
 def spaces_in(text: str) -> tuple[Space, Space]:
     """The observation and the action space in such a text.
 
-    Raises SpecMismatch: there are none in it, or they cannot be.
+    Raises SpecMismatch: there are none in it, or they cannot be. They are checked before anything
+    of their size is made: together they have no more numbers and parts than a run's may have.
     """
     try:
         both = json.loads(text)
+        _check_sizes(both["observation"], MAX_OBSERVATION_SIZE)
+        _check_sizes(both["action"], MAX_CHOICES)
         return _space(both["observation"]), _space(both["action"])
     except Exception as error:  # whatever Gymnasium's constructors complain of
         raise SpecMismatch(f"the run's spec has odd spaces: {str(error)[:100]}") from error
@@ -49,6 +62,8 @@ def spaces_in(text: str) -> tuple[Space, Space]:
 def _told(space: Space, each: bool) -> dict[str, Any]:
     """A space as JSON values; with `each`, every bound. Raises TypeError: it cannot be told."""
     if isinstance(space, spaces.Box):
+        if str(space.dtype) not in _DTYPES:
+            raise TypeError(str(space.dtype))
         low, high = (_bounds(bound, each, widest) for bound, widest in _sides(space))
         return {"kind": "box", "shape": list(space.shape), "dtype": str(space.dtype)} | {
             "low": low,
@@ -90,6 +105,26 @@ def _bounds(bound: Any, each: bool, widest: Any) -> Any:
     return told[0] if len(told) == 1 else told
 
 
+def _check_sizes(told: dict[str, Any], most_numbers: int) -> None:
+    """Raises ValueError: a space has more numbers or parts than a run's may have."""
+    sizes = list(_sizes(told))
+    parts = sum(size > 0 for size in sizes)  # an empty part is nothing to see
+    if sum(sizes) > most_numbers or parts > MAX_PARTS:
+        raise ValueError(f"of {sum(sizes):,} numbers in {parts} parts")
+
+
+def _sizes(told: dict[str, Any]) -> Iterator[int]:
+    """How many numbers each part without parts of a space has. Raises ValueError: less than 0."""
+    if told["kind"] in ("dict", "tuple"):
+        for one in told["spaces"]:
+            yield from _sizes(one[1] if told["kind"] == "dict" else one)
+        return
+    shape = [int(size) for size in told.get("shape", ())]
+    if any(size < 0 for size in shape):
+        raise ValueError(f"of shape {shape[:20]}")
+    yield prod(shape)
+
+
 def _space(told: dict[str, Any]) -> Space:
     kind = told["kind"]
     if kind == "dict":
@@ -102,24 +137,24 @@ def _space(told: dict[str, Any]) -> Space:
         most, characters = int(told["most"]), str(told["characters"])
         return spaces.Text(most, min_length=int(told["least"]), charset=characters)
     shape = tuple(int(size) for size in told["shape"])
-    if any(size < 0 for size in shape) or prod(shape) > MAX_OBSERVATION_SIZE:
-        raise ValueError(f"of shape {shape}")
     if kind == "multi_binary":
         return spaces.MultiBinary(shape[0] if len(shape) == 1 else list(shape))
     if kind == "multi_discrete":
         nvec, start = (np.array(told[key], np.int64).reshape(shape) for key in ("nvec", "start"))
         return spaces.MultiDiscrete(nvec, start=start)
     if kind == "box":
-        dtype: Any = np.dtype(str(told["dtype"]))
-        low = _filled(told["low"], -np.inf, shape, dtype)
-        return spaces.Box(low, _filled(told["high"], np.inf, shape, dtype), shape, dtype)
+        if told["dtype"] not in _DTYPES:
+            raise ValueError(f"of numbers in {str(told['dtype'])[:40]}")
+        dtype: Any = np.dtype(told["dtype"])
+        low = _bound(told["low"], -np.inf, shape, dtype)
+        return spaces.Box(low, _bound(told["high"], np.inf, shape, dtype), shape, dtype)
     raise ValueError(f"of kind {kind!r}")
 
 
-def _filled(told: Any, infinite: float, shape: tuple[int, ...], dtype: Any) -> Any:
-    """A bound's numbers [shape]."""
+def _bound(told: Any, infinite: float, shape: tuple[int, ...], dtype: Any) -> Any:
+    """A bound's numbers [shape], or the one for all, of which the Box itself makes an array."""
     numbers = told if isinstance(told, list) else [told]
     values = [infinite if number is None else number for number in numbers]
     if len(values) == 1:
-        return np.full(shape, values[0], dtype)
+        return values[0]
     return np.array(values, dtype).reshape(shape)

@@ -1,6 +1,7 @@
 """Gymnasium's spaces as a text, and back."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ from gymnasium import spaces
 
 from impala_redis.common.encoding.space_text import spaces_in, text_of
 from impala_redis.common.errors import SpecMismatch
+from impala_redis.common.run.spaces import MAX_CHOICES, MAX_OBSERVATION_SIZE, MAX_PARTS
 from impala_redis.common.run.spec import MAX_SPACES_LENGTH
 
 ONE = spaces.Discrete(2)
@@ -108,6 +110,8 @@ def damaged(**changes: Any) -> str:
         damaged(shape="three"),
         damaged(dtype="object"),
         damaged(dtype="numpy.float32; import os"),
+        damaged(dtype="float128"),
+        damaged(dtype=["float32"]),
         damaged(low=[0, 0]),
         damaged(low="a"),
         damaged(low=3.0),
@@ -118,3 +122,50 @@ def damaged(**changes: Any) -> str:
 def test_what_holds_no_spaces_is_refused(text: str) -> None:
     with pytest.raises(SpecMismatch, match="odd spaces"):
         spaces_in(text)
+
+
+def large(number: int, count: int, kind: str = "box", what: str = "observation") -> str:
+    """A text of which one space has so many parts of so many numbers each."""
+    bounds = {"low": 0, "high": 1, "dtype": "float64", "nvec": [], "start": []}
+    inner = {"kind": kind, "shape": [number], **bounds}
+    both = json.loads(text_of(ONE, ONE))
+    both[what] = {"kind": "tuple", "spaces": [inner] * count}
+    return json.dumps(both)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        large(MAX_OBSERVATION_SIZE, 2),
+        large(MAX_OBSERVATION_SIZE // MAX_PARTS, MAX_PARTS + 1),
+        large(1, MAX_PARTS + 1),
+        large(MAX_OBSERVATION_SIZE, 2, "multi_binary"),
+        large(MAX_CHOICES + 1, 1, what="action"),
+    ],
+    ids=["two", "too many parts", "small parts", "bits", "an action"],
+)
+def test_spaces_of_more_than_a_run_may_have_take_no_memory(text: str) -> None:
+    # when
+    tracemalloc.start()
+    with pytest.raises(SpecMismatch, match=r"odd spaces: of [\d,]+ numbers in \d+ parts"):
+        spaces_in(text)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    # then
+    assert most < 1_000_000
+
+
+def test_one_number_as_a_bound_is_made_into_an_array_once() -> None:
+    # given bounds of 8 MB each, which Gymnasium keeps beside two of flags of 1 MB
+    text = large(1_000_000, 1)
+
+    # when
+    tracemalloc.start()
+    observation, _ = spaces_in(text)
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    # then
+    assert observation == spaces.Tuple([spaces.Box(0, 1, (1_000_000,), np.float64)])
+    assert most < kept + 4_000_000 < 24_000_000
