@@ -1,8 +1,8 @@
 """Action masks that an environment gives beside its observations, in its infos.
 
 A run with `mask_from = "info"` sees them as a part of the observation, which a wrapper has added:
-Dict(observation=S, action_mask=...) for a space S, or a further key of a Dict. Whoever plays by
-hand has the environment's own observation, and gives the mask by itself.
+Dict(observation=S, action_mask=...) for a space S that is no Dict, or a further key of a Dict.
+Whoever plays by hand has the environment's own observation, and gives the mask by itself.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,22 @@ from impala_redis.common.encoding.fitting import Space
 MASK, INNER = "action_mask", "observation"
 
 
+def is_wrapped(space: Space) -> bool:
+    """Whether the space with the mask as a part was made of one that is no Dict.
+
+    An environment's own Dict of one part that could be taken for it is refused by the wrapper.
+    """
+    if not isinstance(space, spaces.Dict) or not {INNER} <= space.spaces.keys() <= {INNER, MASK}:
+        return False
+    return not isinstance(space.spaces[INNER], spaces.Dict)
+
+
 def own_space(space: Space) -> Space:
     """The environment's own observation space, given the one with the mask as a part."""
     assert isinstance(space, spaces.Dict)
-    rest = {key: one for key, one in space.spaces.items() if key != MASK}
-    return rest[INNER] if rest.keys() == {INNER} else spaces.Dict(rest)
+    if is_wrapped(space):
+        return space.spaces[INNER]
+    return spaces.Dict({key: one for key, one in space.spaces.items() if key != MASK})
 
 
 def with_mask(space: Space, observation: Any, action_mask: Any) -> Any:
@@ -34,9 +45,9 @@ def with_mask(space: Space, observation: Any, action_mask: Any) -> Any:
             "this policy was trained with action masks from the environment's infos; give the "
             'mask of this observation, as in action_mask=info["action_mask"]'
         )
-    is_wrapped = space.spaces.keys() == {INNER, MASK}
-    if not is_wrapped and not isinstance(observation, Mapping):
+    wrapped = is_wrapped(space)
+    if not wrapped and not isinstance(observation, Mapping):
         keys = ", ".join(repr(key) for key in space.spaces if key != MASK)
         raise ValueError(f"the observation must be a dict with the keys {keys[:200]}")
-    rest = {INNER: observation} if is_wrapped else dict(observation)
+    rest = {INNER: observation} if wrapped else dict(observation)
     return {**rest, MASK: np.asarray(action_mask)}

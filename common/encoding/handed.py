@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from impala_redis.common.encoding.fitting import Space
+from impala_redis.common.encoding.given_masks import is_wrapped
 from impala_redis.common.encoding.observations import TEXT_BUCKETS, TEXT_WORDS
 from impala_redis.common.encoding.space_text import spaces_in
 from impala_redis.common.errors import ConfigError
@@ -53,8 +54,8 @@ def handed_over(spec: RunSpec) -> Handed:
         raise ConfigError(f"the spaces of {spec.env} in the run's spec are not its observations")
     leaves = set(spec.observation.leaves)  # without an action mask, which is no input
     kept = [one for one in seen if one[-1] in leaves]
-    if spec.mask_from == "info" and [path for path, _, _ in kept] == [("observation",)]:
-        kept = [((), *kept[0][1:])]  # the mask's own wrapper has put it there
+    if spec.mask_from == "info" and is_wrapped(space):  # the mask's own wrapper has put it there
+        kept = [(path[1:], one, part) for path, one, part in kept]
     stack = spec.observation.frame_stack
     handed = [_handed(one, part, path, stack) for path, one, part in kept]
     whole = _nested([(part.path, one) for one, part in handed])

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from impala_redis.common.encoding.actions import action_spec
+from impala_redis.common.encoding.given_masks import INNER, is_wrapped
 from impala_redis.common.encoding.masks import mask_bytes, nothing_left
 from impala_redis.common.errors import UnsupportedEnvironment, printable
 from impala_redis.common.run.spaces import MASK_NAME, ActionSpec, ObservationSpec
@@ -26,7 +27,10 @@ class MaskFromInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], env_id: str) -> None:
-        """Raises UnsupportedEnvironment: its actions are numbers, of which none can be masked."""
+        """Raises UnsupportedEnvironment: its actions are numbers, of which none can be masked.
+
+        So it does where nobody could tell whether the observation was a dict before.
+        """
         super().__init__(env)
         self._env_id = env_id
         action = action_spec(env_id, env.action_space)
@@ -38,7 +42,12 @@ class MaskFromInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._choices = sum(action.sizes)
         inner = env.observation_space
         self._is_dict = isinstance(inner, spaces.Dict)
-        parts = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {"observation": inner}
+        if is_wrapped(inner):
+            raise UnsupportedEnvironment(
+                f"{env_id} has observations with {INNER!r} as their only key, which --mask-from "
+                "info gives to those that are no dict; give that part another key"
+            )
+        parts = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {INNER: inner}
         parts[MASK_NAME] = spaces.MultiBinary(self._choices)
         self.observation_space = spaces.Dict(parts)
 
@@ -73,7 +82,7 @@ class MaskFromInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
         else:
             mask = self._mask(info[MASK_NAME])
         if not self._is_dict:
-            return {"observation": observation, MASK_NAME: mask}
+            return {INNER: observation, MASK_NAME: mask}
         # What is no dict is refused later, by the name of the part that is missing.
         return {**observation, MASK_NAME: mask} if isinstance(observation, Mapping) else observation
 

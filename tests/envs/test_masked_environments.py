@@ -62,6 +62,12 @@ class InParts(InInfo):
         return {"place": seen}, info
 
 
+class InOnePart(InInfo):
+    """A dict that looks like what is made of an observation that is none."""
+
+    observation_space = spaces.Dict(observation=spaces.Box(-1, 1, (2,), np.float32))
+
+
 class Numbers(InInfo):
     action_space = spaces.Box(-1, 1, (5,))
 
@@ -153,6 +159,11 @@ def test_an_info_without_a_fitting_mask_is_refused_in_words(
 def test_numbers_as_actions_have_no_masks_from_infos(made: Make) -> None:
     with pytest.raises(UnsupportedEnvironment, match="leave out --mask-from info"):
         made(Numbers, ALL, variant=FROM_INFO)
+
+
+def test_a_dict_that_could_be_taken_for_no_dict_has_no_masks_from_infos(made: Make) -> None:
+    with pytest.raises(UnsupportedEnvironment, match="'observation' as their only key"):
+        made(InOnePart, ALL, variant=FROM_INFO)
 
 
 def test_without_masks_a_part_of_that_name_is_like_any_other(made: Make) -> None:

@@ -215,6 +215,22 @@ def test_a_network_is_made_from_the_space_of_what_it_is_handed(
     agree(tensors, found.space)
 
 
+@pytest.mark.parametrize("inner", [NUMBERS, DICT, spaces.Tuple([NUMBERS, GREY])], ids=str)
+def test_a_network_is_handed_the_same_with_masks_from_infos(inner: spaces.Space[Any]) -> None:
+    # given the space with the mask as a part
+    own = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {"observation": inner}
+    seen = spaces.Dict({**own, "action_mask": spaces.MultiBinary(3)})
+    spec = dataclasses.replace(
+        spec_for(NUMBERS, "mlp"),
+        spaces=text_of(seen, spaces.Discrete(3)),
+        mask_from="info",
+        observation=observation_spec("Test-v0", seen, masked=discrete(3)),
+    )
+
+    # then
+    assert handed_over(spec).space == handed(inner)[1].space
+
+
 def test_pictures_are_between_0_and_1_and_all_other_numbers_as_they_are() -> None:
     # given
     space = spaces.Dict({"seen": PICTURE, "board": spaces.Box(0, 9, (4, 5), np.uint8)})

@@ -338,7 +338,16 @@ def test_what_is_no_batch_is_one_sentence(tmp_path: Path) -> None:
     assert stack.act(seen[0]) in (0, 1)
 
 
-@pytest.mark.parametrize("inner", [spaces.Box(-1, 1, (3,)), spaces.Dict(a=spaces.Box(-1, 1, (3,)))])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        spaces.Box(-1, 1, (3,)),
+        spaces.Dict(a=spaces.Box(-1, 1, (3,))),
+        spaces.Dict(observation=spaces.Dict(a=spaces.Box(-1, 1, (3,)))),
+        spaces.Tuple([spaces.Box(-1, 1, (3,)), spaces.Discrete(2)]),
+    ],
+    ids=["array", "dict", "dict in a dict", "tuple"],
+)
 def test_a_mask_from_infos_is_given_beside_the_observation(inner: Any) -> None:
     # given a space as the run sees it, with the mask as a part
     seen = spaces.Dict(
