@@ -43,6 +43,8 @@ from impala_redis.workers.playing import EpisodeResult, PlaySettings, play_toget
 @option(
     "env",
     parameter="env_id",
+    # No variable: IMPALA_ENV names what is trained, and would take the place of the run's own.
+    allow_from_autoenv=False,
     show_default="the run's",
     help="Play in this environment instead, which must have the run's spaces: an id as for "
     "training. It is made as registered, without the run's own arguments and wrappers.",
@@ -128,10 +130,10 @@ def main(
 def to_be_played(spec: RunSpec, env_id: str | None, trusted: tuple[str, ...]) -> RunSpec:
     """The spec of what is played: of the run, or as if it was of another environment.
 
-    That one is made as it is registered. Raises ConfigError: nobody here has named the module that
-    makes the run's own; whoever has typed another one trusts it.
+    That one is made as it is registered, also if it is the run's own id. Whoever has typed it
+    trusts it. Raises ConfigError: nobody here has named the module that makes the run's own.
     """
-    if env_id is None or travelling(env_id) == spec.env:
+    if env_id is None:
         check_environment(spec, trusted)
         return spec
     return replace(spec, env=env_id, env_kwargs=EMPTY, wrapper=(), max_episode_steps=None)

@@ -36,6 +36,8 @@ def option(
 ) -> Callable[[Function], Function]:
     """An option of a program, typed as --some-name or --some_name or set by IMPALA_SOME_NAME.
 
+    With `allow_from_autoenv=False` it has no variable.
+
     Args:
       name: some-name, without the dashes in front.
       parameter: the function's parameter that gets the value, if its name is another one.
@@ -45,9 +47,10 @@ def option(
     spellings = [f"--{name}/--{off}"] if off else [f"--{name}"]
     if "-" in name:
         spellings.append(spellings[0].replace("-", "_").replace("__", "--"))
-    if parameter is not None:  # else click derives the variable's name from the parameter's
+    if parameter is not None:
         spellings.append(parameter)
-        details["envvar"] = f"IMPALA_{name.replace('-', '_').upper()}"
+        if details.get("allow_from_autoenv", True):  # click would make it from the parameter's name
+            details["envvar"] = f"IMPALA_{name.replace('-', '_').upper()}"
     return click.option(*spellings, show_envvar=True, **details)
 
 

@@ -1,6 +1,7 @@
 """A run that begins with another's weights, and weights that are played elsewhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,14 @@ import numpy as np
 import pytest
 from saved_runs import save_run
 
-from impala_redis.common.errors import SpecMismatch
+from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.playing.saved import from_checkpoint
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.workers.beginning import begun_from
-from impala_redis.workers.evaluator import report_in_words
+from impala_redis.workers.evaluator import report_in_words, to_be_played
 from support import Programs
 
 
@@ -182,3 +183,28 @@ def test_an_environment_of_a_file_is_played_once_it_is_typed(programs: Programs)
     code, output = programs.run(*play, "Pendulum-v1")
     assert code == 3, output
     assert "Pendulum-v1 does not fit the run's weights: the observation is float32[3]" in output
+
+
+@pytest.mark.processes
+def test_the_runs_own_id_is_played_as_registered_and_only_if_it_is_typed(
+    programs: Programs,
+) -> None:
+    # given a run with a time limit of its own
+    spec = save_run(programs.folder / "run", "CartPole-v1", max_episode_steps=5)
+    play = ("impala-eval", "--episodes", "1", "--checkpoint", "run")
+
+    # then a variable for what is trained changes nothing
+    code, output = programs.run(*play, IMPALA_ENV="Pendulum-v1")
+    assert code == 0, output
+    assert "CartPole-v1, 1 episodes" in output
+    assert "mean length 5.0" in output
+    code, output = programs.run(*play, "--env", "CartPole-v1")
+    assert code == 0, output
+    assert "mean length 5.0" not in output
+
+    # and a file is the one that is typed, though the run has the same id
+    spec = replace(spec, env="easy:Easy-v0", wrapper=("easy:Wrap",))
+    played = to_be_played(spec, "there/easy.py:Easy-v0", ())
+    assert (played.env, played.wrapper) == ("there/easy.py:Easy-v0", ())
+    with pytest.raises(ConfigError, match="add --env-module easy"):
+        to_be_played(spec, None, ())
