@@ -29,7 +29,7 @@ class Plan:
     directory: RunDirectory
     # Whether anything names the network: the user, a file, the preset or the run that is resumed.
     chose_network: bool = True
-    # The run, as its user named it, whose weights this one begins with, or has begun with.
+    # The run whose weights this one begins with, or has begun with: an absolute path, or its name.
     init_from: str | None = None
 
 
@@ -74,6 +74,8 @@ def make_plan(
     if not resume:
         directory = RunDirectory(run_dir) if run_dir else _free_directory(name)
     chose_network = any("network" in one for one in chosen)
+    if init_from and Path(init_from).expanduser().exists():
+        init_from = str(Path(init_from).expanduser().absolute())  # the same from any folder
     began = _text_or_none(identity.get("init_from"))
     if resume and directory.holds_a_checkpoint:
         if init_from and init_from != began:

@@ -125,7 +125,9 @@ def _read(env_id: str, answer: dict[str, Any]) -> Spaces:
     Raises ConfigError: it is one of the settings.
     """
     if "refusal" in answer:
-        raise ConfigError(str(answer["refusal"]))
+        refusal = ConfigError(str(answer["refusal"]))
+        refusal.frames = str(answer.get("frames", ""))
+        raise refusal
     if "error" in answer:
         error = UnsupportedEnvironment(str(answer["error"]))
         error.frames = str(answer.get("frames", ""))
@@ -181,7 +183,7 @@ def main() -> None:
     except UnsupportedEnvironment as error:
         answer = {"error": str(error), "frames": error.frames}
     except ConfigError as error:
-        answer = {"refusal": str(error)}
+        answer = {"refusal": str(error), "frames": error.frames}
     os.write(int(descriptor), json.dumps(answer).encode() + b"\n")
     if environment is not None:
         environment.close()

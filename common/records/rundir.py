@@ -81,7 +81,7 @@ class RunDirectory:
     ) -> None:
         """Writes config.toml: the run's name and preset, and every setting as resolved.
 
-        `init_from` is the run whose weights it began with, as the user named it.
+        `init_from` is the run whose weights it began with: an absolute path, or NAME for runs/NAME.
         """
         head = f'[run]\nformat = {FORMAT}\nname = "{name}"\nmade_by = "{MADE_BY}"\n'
         head += f'preset = "{preset}"\n' if preset else ""

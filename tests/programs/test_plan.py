@@ -29,6 +29,7 @@ def plan(
     config: str | None = None,
     resume: bool = False,
     default_preset: str | None = None,
+    init_from: str | None = None,
 ) -> Plan:
     return make_plan(
         run=run,
@@ -38,6 +39,7 @@ def plan(
         resume=resume,
         overrides=overrides or {},
         default_preset=default_preset,
+        init_from=init_from,
     )
 
 
@@ -184,3 +186,20 @@ def test_a_network_that_nobody_has_chosen_is_not_handed_on_as_chosen() -> None:
         assert not one.startswith("--network=")
     chosen = plan({"network": "mlp", "env": "CartPole-v1"})
     assert "--network=mlp" in settings_for_the_learner(chosen)
+
+
+def test_the_run_whose_weights_are_taken_is_the_same_from_any_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given
+    folder = Path("runs/first").absolute()
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+
+    # then a name stays one
+    for typed in ("runs/first", "./runs/first", "~/runs/first", str(folder)):
+        found = plan(preset="cartpole", init_from=typed).init_from
+        assert found is not None and Path(found) == folder
+        assert Path(found).is_absolute()
+    assert plan(preset="cartpole", init_from="first").init_from == "first"
+    assert plan(preset="cartpole", init_from="nowhere").init_from == "nowhere"

@@ -12,8 +12,9 @@ import pytest
 from gymnasium import spaces
 
 from impala_redis.common.encoding.space_text import spaces_in
-from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.errors import ConfigError, UnsupportedEnvironment
 from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.settings.variant import Variant
 from impala_redis.workers import crew, probing
 from impala_redis.workers.probing import spaces_of
 from support import BIN, Program, Programs, eventually, is_running
@@ -233,6 +234,18 @@ def test_an_environment_that_cannot_be_made_is_refused_with_what_it_did(
     assert ("in give_up" in refused.value.frames) == (env_id == "give_up-v0")
     waits = "wide_code:hang-v0 is not made after 0.5 s: waiting for its constructor"
     assert caplog.messages == ([waits] if "hang" in env_id else [])
+
+
+def test_a_wrapper_that_cannot_be_imported_is_refused_with_its_frames(folder: Path) -> None:
+    # given
+    (folder / "wrong_code.py").write_text("def f():\n    return {}['gone']\nf()\n")
+
+    # when
+    with pytest.raises(ConfigError, match="the wrapper wrong_code:X cannot be imported") as refused:
+        spaces_of("CartPole-v1", 1, NEVER, Variant(wrapper=("wrong_code:X",)))  # type: ignore[arg-type]
+
+    # then
+    assert re.search(r"wrong_code.py\", line 2, in f\n", refused.value.frames)
 
 
 def test_a_program_that_is_to_stop_does_not_wait_for_an_environment(folder: Path) -> None:
