@@ -109,8 +109,7 @@ def main(
             trained, weights = from_checkpoint(checkpoint_path)
         else:
             trained, weights = from_live_run(redis_url, run_name(run))
-        spec = to_be_played(trained, env_id, env_module)
-        check_network(spec.network, network_module)
+        spec = to_be_played(trained, env_id, env_module, network_module)
         policy = make_policy(spec, np.random.default_rng([seed, 1]))
         policy.load(weights.version, weights.weights)
         settings = PlaySettings(greedy, max_steps, seed)
@@ -127,14 +126,20 @@ def main(
         write(saying.as_json(report) if as_json else in_words(report))
 
 
-def to_be_played(spec: RunSpec, env_id: str | None, trusted: tuple[str, ...]) -> RunSpec:
+def to_be_played(
+    spec: RunSpec,
+    env_id: str | None,
+    env_modules: tuple[str, ...],
+    network_modules: tuple[str, ...],
+) -> RunSpec:
     """The spec of what is played: of the run, or as if it was of another environment.
 
     That one is made as it is registered, also if it is the run's own id. Whoever has typed it
-    trusts it. Raises ConfigError: nobody here has named the module that makes the run's own.
+    trusts it. Raises ConfigError: nobody here has named a module that makes a part of the run.
     """
+    check_network(spec.network, network_modules)
     if env_id is None:
-        check_environment(spec, trusted)
+        check_environment(spec, env_modules)
         return spec
     return replace(spec, env=env_id, env_kwargs=EMPTY, wrapper=(), max_episode_steps=None)
 

@@ -66,10 +66,7 @@ def make_plan(
     chosen = (PRESETS.get(preset_name or "", {}), saved, file, overrides)
     config = preset(preset_name) if preset_name else Config()
     config = config.replace(saved).replace(file).replace(overrides)
-    made_by = config.environment
-    files = {"env": made_by.env, "network": config.model.network}
-    config = config.replace({key: absolute(named) for key, named in files.items()})
-    config = config.replace({"wrapper": tuple(map(absolute, made_by.wrapper))})
+    config = _with_absolute_paths(config)
     name = run_name(run, preset_name, env)
     if not resume:
         directory = RunDirectory(run_dir) if run_dir else _free_directory(name)
@@ -85,6 +82,14 @@ def make_plan(
             )
         init_from = began
     return Plan(name, preset_name, config, directory, chose_network, init_from or began)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """The same from any folder: files of the user's own parts by their absolute paths."""
+    files = {"env": config.environment.env, "network": config.model.network}
+    wrappers = tuple(map(absolute, config.environment.wrapper))
+    parts = {key: absolute(named) for key, named in files.items()}
+    return config.replace({**parts, "wrapper": wrappers})
 
 
 def _directories(name: str) -> Iterator[RunDirectory]:

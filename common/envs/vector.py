@@ -98,8 +98,12 @@ class VectorEnvironment:
         self._listeners: list[Any] = []
         if num_processes:
             self._processes = self._in_processes(wanted, num_processes)
-            return
-        with failures.refusals(env_id, "asked for its method set_progress"):
+        else:
+            self._find_listeners()
+
+    def _find_listeners(self) -> None:
+        """Notes single environments, and all that want to know how far the training is."""
+        with failures.refusals(self._env_id, "asked for its method set_progress"):
             self._singles = [e for e in getattr(self._env, "envs", ()) if isinstance(e, Single)]
             self._listeners = list(_listeners(self._singles or [self._env.unwrapped]))
 
