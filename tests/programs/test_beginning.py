@@ -204,7 +204,7 @@ def test_the_runs_own_id_is_played_as_registered_and_only_if_it_is_typed(
 
     # and a file is the one that is typed, though the run has the same id
     spec = replace(spec, env="easy:Easy-v0", wrapper=("easy:Wrap",))
-    played = to_be_played(spec, "there/easy.py:Easy-v0", ())
+    played = to_be_played(spec, "there/easy.py:Easy-v0", (), ())
     assert (played.env, played.wrapper) == ("there/easy.py:Easy-v0", ())
     with pytest.raises(ConfigError, match="add --env-module easy"):
-        to_be_played(spec, None, ())
+        to_be_played(spec, None, (), ())
