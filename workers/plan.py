@@ -71,9 +71,7 @@ def make_plan(
     if not resume:
         directory = RunDirectory(run_dir) if run_dir else _free_directory(name)
     chose_network = any("network" in one for one in chosen)
-    if init_from and Path(init_from).expanduser().exists():
-        init_from = str(Path(init_from).expanduser().absolute())  # the same from any folder
-    began = _text_or_none(identity.get("init_from"))
+    began, init_from = _text_or_none(identity.get("init_from")), _from_any_folder(init_from)
     if resume and directory.holds_a_checkpoint:
         if init_from and init_from != began:
             log.warning(
@@ -113,6 +111,12 @@ def _directory_to_resume(
     name = run_name(run, preset_name, env)
     taken = list(itertools.takewhile(lambda d: d.holds_a_run, _directories(name)))
     return taken[-1] if taken else RunDirectory(RUNS / name)
+
+
+def _from_any_folder(run: str | None) -> str | None:
+    """A run as its user named it; its absolute path if that is one."""
+    path = Path(run or "").expanduser()
+    return str(path.absolute()) if run and path.exists() else run
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
 from numpy.typing import ArrayLike, NDArray
 
 from impala_redis.common.acting.policies import make_host_policy
@@ -139,7 +138,7 @@ class Policy:
         """
         mask = None if action_mask is None else np.asarray(action_mask)[None]
         actions = self._act(batched(self.observation_space, [observation]), deterministic, mask)
-        if isinstance(self.action_space, Discrete):
+        if self._spec.action.kind == "discrete":
             return int(actions[0])
         return np.asarray(actions[0], self.action_space.dtype)
 
