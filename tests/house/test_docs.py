@@ -154,7 +154,7 @@ SOURCES = [path for folder in ("common", "workers") for path in (ROOT / folder).
 NOT_OURS = {"--scan", "--pattern", "my_package", "my_networks", "impala-redis", "value_mean"} | {
     *("--cluster", "--cluster-only-masters", "decode_responses", "max_connections"),
     *("--maxmemory-policy", "--tls", "--cacert", "--user", "--scale", "--index-url"),
-    *("ec_paramgen_curve", "usr_cert", "sutton_barto_reward"),
+    *("ec_paramgen_curve", "usr_cert", "sutton_barto_reward", "xml_file"),
 }
 
 
