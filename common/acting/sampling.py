@@ -52,6 +52,10 @@ def likeliest(action: ActionSpec, outputs: Floats) -> Actions:
     return chosen[0] if action.kind == "discrete" else np.stack(chosen, axis=-1)
 
 
+# Times this, every float32 becomes less.
+_BELOW_ONE = np.float32(1 - 2**-23)
+
+
 def _boundaries(action: ActionSpec) -> NDArray[np.int64]:
     """Indices at which the logits of one choice end and those of the next begin."""
     return np.cumsum(action.sizes)[:-1]
@@ -63,9 +67,8 @@ def _choose(logits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64]
     by_action -= by_action.max(axis=0)
     totals = np.exp(by_action).cumsum(axis=0)
     total = totals[-1]
-    draws = rng.random(len(total), dtype=np.float32) * total
-    # The product may be rounded up to the total, which lies behind the last action, allowed or not.
-    np.minimum(draws, np.nextafter(total, np.float32(0)), out=draws)
+    # Else the product might be rounded up to the total, which lies behind the last action.
+    draws = rng.random(len(total), dtype=np.float32) * (total * _BELOW_ONE)
     actions = (totals[:-1] <= draws).sum(axis=0, dtype=np.int64)
     log_probs = by_action[actions, np.arange(len(total))] - np.log(total)
     return actions, np.minimum(log_probs, 0.0, out=log_probs)
