@@ -244,7 +244,8 @@ def main(
     with measuring.one_sentence(), threadpool_limits(limits=1):
         config = measuring.config_of(preset_name, config_file, unroll_length)
         config = config.replace({"network": network} if network else {})
-        outfit = Outfit((module_of(config.environment.env),), device, None, env_threads).checked()
+        trusted = (module_of(config.environment.env),)
+        outfit = Outfit(trusted, device=device, env_threads=env_threads).checked()
         if config.transport.compression != "none":
             compression.check_installed()
         spec = measuring.spec_of(config)

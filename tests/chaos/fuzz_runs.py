@@ -271,9 +271,9 @@ def reports(folder: Path, number: int) -> None:
 
 def evaluates(folder: Path, number: int) -> None:
     """What impala-eval reads."""
-    spec, (version, weights) = from_checkpoint(folder)
+    spec, (version, weights, _) = from_checkpoint(folder)
     assert type(version) is int and 0 <= version <= 2**53
-    assert {name: array.shape for name, array in weights.items()} == spec.parameter_shapes()
+    assert {name: array.shape for name, array in weights.items()} == spec.weight_shapes()
     assert all(a.dtype == np.float32 and np.isfinite(a).all() for a in weights.values())
 
 

@@ -426,7 +426,7 @@ def test_a_stranger_whose_blocks_allow_no_finite_update_ends_no_run(
     common = (*ENDLESS, *LONG_LIST, "--activation", activation, "--log-interval-s", "0.1")
     learner = programs.start("impala-learner", *common, "--run-dir", "run", **run.variables)
     learner.says("ready", START_S)
-    spec, (_, before) = run.spec, run.weights()
+    spec, (_, before, _) = run.spec, run.weights()
 
     # when more of them come than would once have ended it
     for sequence in range(1, 2 * NOT_FINITE_LIMIT + 1):

@@ -331,7 +331,8 @@ def test_what_a_run_says_of_it_is_checked_and_enters_the_fingerprint(here: Path)
 def test_another_network_of_the_same_name_is_refused(here: Path) -> None:
     spec = spec_for(NUMBERS, "theirs:Plain")
     sys.modules.pop("theirs")
-    (here / "theirs.py").write_text(EXTRACTORS.replace("torch.ones(2)", "torch.ones(3)"))
+    # (of another length, so that no compiled form of the first one passes for it)
+    (here / "theirs.py").write_text(EXTRACTORS.replace("torch.ones(2)", "torch.ones(2 + 1)"))
     with pytest.raises(SpecMismatch, match=r"is another one on this machine.*learner's version"):
         make_policy(spec, np.random.default_rng(0))
 

@@ -131,14 +131,14 @@ def test_parts_share_the_time_that_is_left(bench: Any, tmp_path: Path) -> None:
     # given a kit that has as long as all parts take on a GPU, and one with half of that
     gpu_kit = bench("gpu_kit")
     names, machine = list(gpu_kit.PARTS), {"card": "H100"}
-    minutes = (time.monotonic() - gpu_kit.BEGAN) / 60 + 530 / 60
-    whole, half = (gpu_kit.Kit(tmp_path, machine, minutes - less / 60, ()) for less in (0, 265))
+    minutes = (time.monotonic() - gpu_kit.BEGAN) / 60 + 550 / 60
+    whole, half = (gpu_kit.Kit(tmp_path, machine, minutes - less / 60, ()) for less in (0, 275))
 
     # then each part has its own time, or half of it, and Pong what the others have left
-    assert whole._limit_s(names) == pytest.approx(60, abs=1)
-    assert half._limit_s(names) == pytest.approx(30, abs=1)
+    assert whole._limit_s(names) == pytest.approx(40, abs=1)
+    assert half._limit_s(names) == pytest.approx(20, abs=1)
     assert whole._limit_s(["b"]) == 300
-    assert half._limit_s(["b"]) == pytest.approx(265, abs=1)
+    assert half._limit_s(["b"]) == pytest.approx(275, abs=1)
 
 
 def test_random_rows_are_rows_that_the_learner_would_take(bench: Any) -> None:

@@ -92,7 +92,7 @@ class PlayedActor:
         environment = VectorEnvironment("CartPole-v1", spec.envs_per_actor)
         self._link = ActorLink(url, RUN, "actor")
         self._actor = Actor(spec, environment, "bench", incarnation)
-        self._actor.policy.load(*first)
+        self._actor.policy.load(first.version, first.weights)
         digest = hashlib.sha256(spec.to_json().encode()).hexdigest()
         self.courier = Courier(self._link, spec, digest, "bench", lambda: roles.FIGURES)
         self.courier.start(first)
@@ -103,7 +103,7 @@ class PlayedActor:
         while time.perf_counter() - began < seconds:
             fresh = self.courier.weights.take()
             if fresh is not None:
-                self._actor.policy.load(*fresh)
+                self._actor.policy.load(fresh.version, fresh.weights)
             hand_over = functools.partial(self.courier.hand_over, self._actor.unroll())
             hand_over_ms.append(roles.timed_ms(hand_over))
         return (self._actor.frames - frames) / (time.perf_counter() - began)
