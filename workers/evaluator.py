@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.envs import video
+from impala_redis.common.envs.trust import check_environment
 from impala_redis.common.errors import (
     EXIT_INTERRUPTED,
     ConfigError,
@@ -27,7 +28,6 @@ from impala_redis.common.user_code.modules import check_network
 from impala_redis.workers import process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
-from impala_redis.workers.outfit import check_environment
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.playing import EpisodeResult, PlaySettings, play_together, record
 

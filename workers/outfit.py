@@ -3,20 +3,17 @@
 All else the run says, and it is the same for all of its actors.
 """
 
-from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.unroll import Actor
-from impala_redis.common.envs.making import is_known
+from impala_redis.common.envs.trust import check_environment
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.settings.env_id import name_of
-from impala_redis.common.user_code.arguments import check_arguments
-from impala_redis.common.user_code.modules import check_module, check_network, check_trusted
+from impala_redis.common.user_code.modules import check_network
 from impala_redis.workers import process
 
 
@@ -81,15 +78,3 @@ class Outfit(NamedTuple):
         policy = partial(make_policy, device=self.device)
         environment = self.make_environment(spec)
         return Actor(spec, environment, name, incarnation, join, policy, share)
-
-
-def check_environment(spec: RunSpec, trusted: Collection[str]) -> None:
-    """Refuses environments and wrappers of modules that only the run has named.
-
-    Arguments by which the run may choose what is imported or read are refused, too. `trusted` are
-    modules, files of modules, or ids, that the user has named. Raises ConfigError.
-    """
-    check_module(spec.env, trusted)
-    for wrapper in spec.wrapper:
-        check_trusted(wrapper, trusted, "wrapper", "--env-module")
-    check_arguments(spec.env, spec.env_kwargs, is_known(name_of(spec.env)), trusted)

@@ -13,6 +13,9 @@ from impala_redis.common.run.spaces import HALF_LOG_2_PI, ActionSpec
 Floats = NDArray[np.float32]
 Actions = NDArray[np.int64] | Floats
 
+# Times this, every float32 above 0 becomes less.
+_BELOW_ONE = np.float32(1 - 2**-23)
+
 
 def sample(action: ActionSpec, outputs: Floats, rng: np.random.Generator) -> tuple[Actions, Floats]:
     """Drawn actions [N, ...], and their log-probabilities or log-densities [N].
@@ -50,10 +53,6 @@ def likeliest(action: ActionSpec, outputs: Floats) -> Actions:
         for logits in np.split(outputs, _boundaries(action), axis=-1)
     ]
     return chosen[0] if action.kind == "discrete" else np.stack(chosen, axis=-1)
-
-
-# Times this, every float32 becomes less.
-_BELOW_ONE = np.float32(1 - 2**-23)
 
 
 def _boundaries(action: ActionSpec) -> NDArray[np.int64]:

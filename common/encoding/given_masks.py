@@ -12,8 +12,9 @@ import numpy as np
 from gymnasium import spaces
 
 from impala_redis.common.encoding.fitting import Space
+from impala_redis.common.run.spaces import MASK_NAME
 
-MASK, INNER = "action_mask", "observation"
+INNER = "observation"
 
 
 def is_wrapped(space: Space) -> bool:
@@ -21,7 +22,10 @@ def is_wrapped(space: Space) -> bool:
 
     An environment's own Dict of one part that could be taken for it is refused by the wrapper.
     """
-    if not isinstance(space, spaces.Dict) or not {INNER} <= space.spaces.keys() <= {INNER, MASK}:
+    if not isinstance(space, spaces.Dict) or not {INNER} <= space.spaces.keys() <= {
+        INNER,
+        MASK_NAME,
+    }:
         return False
     return not isinstance(space.spaces[INNER], spaces.Dict)
 
@@ -31,7 +35,7 @@ def own_space(space: Space) -> Space:
     assert isinstance(space, spaces.Dict)
     if is_wrapped(space):
         return space.spaces[INNER]
-    return spaces.Dict({key: one for key, one in space.spaces.items() if key != MASK})
+    return spaces.Dict({key: one for key, one in space.spaces.items() if key != MASK_NAME})
 
 
 def with_mask(space: Space, observation: Any, action_mask: Any) -> Any:
@@ -47,7 +51,7 @@ def with_mask(space: Space, observation: Any, action_mask: Any) -> Any:
         )
     wrapped = is_wrapped(space)
     if not wrapped and not isinstance(observation, Mapping):
-        keys = ", ".join(repr(key) for key in space.spaces if key != MASK)
+        keys = ", ".join(repr(key) for key in space.spaces if key != MASK_NAME)
         raise ValueError(f"the observation must be a dict with the keys {keys[:200]}")
     rest = {INNER: observation} if wrapped else dict(observation)
-    return {**rest, MASK: np.asarray(action_mask)}
+    return {**rest, MASK_NAME: np.asarray(action_mask)}

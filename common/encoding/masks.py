@@ -37,6 +37,15 @@ def nothing_left(masks: Flags, sizes: tuple[int, ...]) -> Flags:
     return ~np.logical_or.reduceat(masks, offsets(sizes), axis=-1)
 
 
+def empty_choice(masks: Flags, sizes: tuple[int, ...]) -> str:
+    """Words for a choice of which some mask [N, P] leaves nothing, such as " for choice 2 of 3".
+
+    They are empty where an action is one choice.
+    """
+    choice = int(np.argwhere(nothing_left(masks, sizes))[0, 1]) + 1
+    return f" for choice {choice} of {len(sizes)}" if len(sizes) > 1 else ""
+
+
 def offsets(sizes: tuple[int, ...]) -> NDArray[np.int64]:
     """The place [K] of each choice's first number in a mask, for choices of these sizes."""
     return np.cumsum((0, *sizes[:-1]), dtype=np.int64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from impala_redis.common.encoding.actions import action_spec
 from impala_redis.common.encoding.given_masks import INNER, is_wrapped
-from impala_redis.common.encoding.masks import mask_bytes, nothing_left
+from impala_redis.common.encoding.masks import empty_choice, mask_bytes, nothing_left
 from impala_redis.common.errors import UnsupportedEnvironment, printable
 from impala_redis.common.run.spaces import MASK_NAME, ActionSpec, ObservationSpec
 
@@ -116,8 +116,7 @@ def check_masks(
         masks[np.repeat(without, action.sizes, axis=-1) & over[:, None]] = 1
         without[over] = False
     if without.any():
-        number = int(np.argwhere(without)[0, 1]) + 1
-        which = f" for choice {number} of {len(action.sizes)}" if len(action.sizes) > 1 else ""
+        which = empty_choice(masks != 0, action.sizes)
         raise ValueError(
             f"its {MASK_NAME} allows nothing{which} while the episode goes on; allow one action, "
             "if only a pass, or end the episode"

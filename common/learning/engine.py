@@ -97,9 +97,9 @@ class Engine(ABC):
         """Copies of what an update changes in the network without a gradient, on the host."""
         return {}
 
+    @abstractmethod
     def load_statistics(self, statistics: Arrays) -> None:
         """Takes over some of them for the updates that begin from now on; all of them fit."""
-        assert not statistics, "this engine keeps none"
 
     def memory_bytes(self) -> int | None:
         """How much of a GPU's memory torch holds, in bytes; None on a CPU."""

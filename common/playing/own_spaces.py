@@ -9,8 +9,6 @@ from impala_redis.common.encoding.space_text import spaces_in
 from impala_redis.common.errors import SpecMismatch
 from impala_redis.common.run.differences import differences
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.settings.env_id import name_of
-from impala_redis.common.user_code.modules import check_trusted
 
 
 def spaces_of(spec: RunSpec, env_modules: Collection[str]) -> tuple[Space, Space]:
@@ -44,16 +42,11 @@ def spaces_of(spec: RunSpec, env_modules: Collection[str]) -> tuple[Space, Space
 
 def _asked(spec: RunSpec, env_modules: Collection[str]) -> str:
     """The text of the spaces that the environment itself has."""
-    check_trusted(spec.env, env_modules, "environment", "to env_modules:")
-    for wrapper in spec.wrapper:
-        check_trusted(wrapper, env_modules, "wrapper", "to env_modules:")
     # Late: they import environments, and a run that tells its spaces needs none.
-    from impala_redis.common.envs.making import is_known
+    from impala_redis.common.envs.trust import check_environment
     from impala_redis.common.envs.vector import VectorEnvironment
-    from impala_redis.common.user_code.arguments import check_arguments
 
-    known = is_known(name_of(spec.env))
-    check_arguments(spec.env, spec.env_kwargs, known, env_modules, "to env_modules:")
+    check_environment(spec, env_modules, "to env_modules:")
     environment = VectorEnvironment(
         spec.env, 1, frame_stack=spec.observation.frame_stack, variant=spec.variant
     )

@@ -18,7 +18,7 @@ from impala_redis.common.encoding import given_masks
 from impala_redis.common.encoding.actions import ActionDecoder
 from impala_redis.common.encoding.batching import batched, size_of_batch
 from impala_redis.common.encoding.fitting import Array, Space
-from impala_redis.common.encoding.masks import allowed, nothing_left
+from impala_redis.common.encoding.masks import allowed, empty_choice, nothing_left
 from impala_redis.common.encoding.observations import Encoder
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.playing import saved
@@ -273,11 +273,9 @@ class Policy:
 
 def _check_masks(spec: RunSpec, rows: Array) -> None:
     """Raises ValueError: a mask in observations [N, bytes] leaves nothing of a choice."""
-    sizes = spec.action.sizes
-    without = nothing_left(allowed(spec.observation, rows), sizes)  # [N, K]
-    if without.any():
-        choice = int(np.argwhere(without)[0, 1]) + 1
-        which = f" for choice {choice} of {len(sizes)}" if len(sizes) > 1 else ""
+    sizes, masks = spec.action.sizes, allowed(spec.observation, rows)
+    if nothing_left(masks, sizes).any():
+        which = empty_choice(masks, sizes)
         raise ValueError(
             f"the action_mask allows nothing{which}; ask for no action where the episode is over, "
             "and else allow one"

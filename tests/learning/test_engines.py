@@ -20,7 +20,7 @@ from impala_redis.common.learning.numpy_engine import NumpyEngine
 from impala_redis.common.learning.torch_engine import TorchEngine, TorchState
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.spaces import ObservationSpec
+from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
 from plain_networks import config_of, some_rows, spec_of
 
 PICTURES = ObservationSpec((40, 40), "uint8")
@@ -68,6 +68,20 @@ def test_all_else_is_computed_by_torch_and_numpy_is_refused_with_the_reason(name
 
 def test_a_cpu_computes_in_float32_where_tf32_is_asked_for() -> None:
     assert isinstance(made("auto", config=config_of(precision="tf32")), NumpyEngine)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("initial_std", [0.2, 3.0])
+def test_a_run_begins_with_the_deviation_that_is_asked_for(engine: str, initial_std: float) -> None:
+    # given actions that are numbers
+    config = config_of(initial_std=initial_std)
+    spec = spec_of(config, ActionSpec("continuous", (2,)))
+
+    # when
+    weights = Learner(config, make_engine(engine, "cpu", 1, spec, config)).weights()
+
+    # then
+    np.testing.assert_allclose(np.exp(weights["log_std"]), initial_std, rtol=1e-6)
 
 
 def test_numpy_is_refused_for_a_gpu() -> None:

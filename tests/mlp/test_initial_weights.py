@@ -56,18 +56,3 @@ def test_hidden_layers_begin_orthogonal() -> None:
 
     # then
     np.testing.assert_allclose(weight.T @ weight, 2.0 * np.eye(3), atol=1e-6)
-
-
-@pytest.mark.parametrize("initial_std", [0.2, 3.0])
-def test_the_first_deviation_of_actions_is_the_one_that_is_asked_for(initial_std: float) -> None:
-    # given a network whose actions are numbers
-    spec = SPECS["numbers"]
-
-    # when
-    by_numpy = initial_weights(spec, 0, initial_std)["log_std"]
-    by_torch = make_network(spec, 0, initial_std).log_std
-
-    # then
-    assert by_torch is not None
-    np.testing.assert_allclose(np.exp(by_numpy), initial_std, rtol=1e-6)
-    np.testing.assert_array_equal(by_numpy, by_torch.detach().numpy())

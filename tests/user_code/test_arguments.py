@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from impala_redis.common.envs.trust import check_environment
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
-from impala_redis.workers.outfit import check_environment
 
 
 def spec_of(env_id: str, kwargs: dict[str, Any]) -> RunSpec:

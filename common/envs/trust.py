@@ -1,0 +1,29 @@
+"""Whether an environment that only a run has named may be made here."""
+
+from collections.abc import Collection
+
+from impala_redis.common.envs.making import is_known
+from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.settings.env_id import name_of
+from impala_redis.common.user_code.arguments import check_arguments
+from impala_redis.common.user_code.modules import check_trusted
+
+
+def check_environment(
+    spec: RunSpec, trusted: Collection[str], option: str = "--env-module"
+) -> None:
+    """Refuses environments and wrappers of modules that only the run has named.
+
+    Arguments by which the run may choose what is imported or read are refused, too.
+
+    Args:
+      spec: the run's.
+      trusted: modules, files of modules, or ids, that the user has named.
+      option: that names these, for messages.
+
+    Raises ConfigError.
+    """
+    check_trusted(spec.env, trusted, "environment", option)
+    for wrapper in spec.wrapper:
+        check_trusted(wrapper, trusted, "wrapper", option)
+    check_arguments(spec.env, spec.env_kwargs, is_known(name_of(spec.env)), trusted, option)
