@@ -13,9 +13,6 @@ from impala_redis.common.run.spaces import HALF_LOG_2_PI, ActionSpec
 Floats = NDArray[np.float32]
 Actions = NDArray[np.int64] | Floats
 
-# Times this, every float32 above 0 becomes less.
-_BELOW_ONE = np.float32(1 - 2**-23)
-
 
 def sample(action: ActionSpec, outputs: Floats, rng: np.random.Generator) -> tuple[Actions, Floats]:
     """Drawn actions [N, ...], and their log-probabilities or log-densities [N].
@@ -66,8 +63,8 @@ def _choose(logits: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64]
     by_action -= by_action.max(axis=0)
     totals = np.exp(by_action).cumsum(axis=0)
     total = totals[-1]
-    # Else the product might be rounded up to the total, which lies behind the last action.
-    draws = rng.random(len(total), dtype=np.float32) * (total * _BELOW_ONE)
+    # Below the total, also when rounded: the generator's largest number is 1 - 2^-24.
+    draws = rng.random(len(total), dtype=np.float32) * total
     actions = (totals[:-1] <= draws).sum(axis=0, dtype=np.int64)
     log_probs = by_action[actions, np.arange(len(total))] - np.log(total)
     return actions, np.minimum(log_probs, 0.0, out=log_probs)

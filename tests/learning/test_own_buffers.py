@@ -19,7 +19,7 @@ from impala_redis.common.encoding.observations import observation_spec
 from impala_redis.common.encoding.space_text import text_of
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.engine import Rates
-from impala_redis.common.learning.gpu_engine import GpuEngine
+from impala_redis.common.learning.gpu_engine import UPDATES_BEFORE_GRAPH, GpuEngine
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.networks.own_probe import find_out
@@ -74,14 +74,14 @@ class InPlace(nn.Module):
 
     def __init__(self, observation_space):
         super().__init__()
-        self.pos = nn.Parameter(torch.ones(1, 2, 1, 1))  # of four dimensions, and viewed flat
+        self.pos = nn.Parameter(torch.ones(1, 2, 2, 2))  # of four dimensions, and viewed flat
 
     def forward(self, observations, memory, is_first):
         rows = []
         for seen, first in zip(observations.div_(10.0), is_first):
             memory.masked_fill_(first[:, None], 0.0).mul_(0.5).add_(seen)
             rows.append(memory.clone())
-        return torch.stack(rows) * self.pos.view(1, 2), memory
+        return torch.stack(rows) * self.pos.view(1, 8)[:, :2], memory
 
 
 class Moody(nn.Module):
@@ -269,3 +269,26 @@ def test_a_module_with_convolutions_over_frames_acts_on_a_device(tmp_path: Path)
 
     # then
     assert outputs.shape == (2, 3)
+
+
+def test_a_recording_that_fails_leaves_the_buffers_as_they_were() -> None:
+    # given an engine whose recording ends in the middle, with a tensor that was never computed
+    spec, config = run_with("Counting")
+    engines: list[GpuEngine] = []
+
+    def ends_early(compute: Any) -> Any:
+        engines[0].network.extractor.mean = torch.full((2,), 1e3)
+        raise RuntimeError("it asks for a number")
+
+    engines += [GpuEngine(spec, config, CPU, ends_early), GpuEngine(spec, config, CPU)]
+
+    # when it goes on without a graph, beside one that never tried
+    learners = [Learner(config, engine) for engine in engines]
+    for learner in learners:
+        for seed in range(UPDATES_BEFORE_GRAPH + 2):
+            updated(learner, seed)
+
+    # then
+    found, expected = (engine.statistics() for engine in engines)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)

@@ -121,7 +121,7 @@ class Largest:
         return np.full(size, np.nextafter(dtype(1), dtype(0)), dtype)
 
 
-def test_a_draw_that_is_rounded_up_takes_no_last_choice_that_is_forbidden() -> None:
+def test_the_largest_draw_takes_no_last_choice_that_is_forbidden() -> None:
     # given policies over 2 to 400 choices, the last of which is forbidden
     for size in range(2, 400):
         logits = np.zeros((1, size), np.float32)
