@@ -116,9 +116,10 @@ def test_masks_from_infos_hold_beside_a_memory_stacks_replay_and_in_a_resumed_ru
     assert not [name for name, value in last.items() if name.startswith("refused") and value]
 
 
-def test_a_masked_game_is_recorded(programs: Programs) -> None:
+def test_a_masked_run_is_recorded_and_reported(programs: Programs) -> None:
     # given a run of a game that draws itself
     pytest.importorskip("moviepy")
+    pytest.importorskip("matplotlib")
     (programs.folder / "tictactoe.py").write_text(EXAMPLE)
     (programs.folder / "told.py").write_text(TOLD)
     train = ("impala-train", "--run-dir", "run", "--env", "told:Told-v0", "--mask-from", "info")
@@ -132,6 +133,12 @@ def test_a_masked_game_is_recorded(programs: Programs) -> None:
     # then
     assert code == 0, output
     assert len(list((programs.folder / "videos").glob("*.mp4"))) == 2
+
+    # and the report draws the entropy over the moves that are allowed
+    code, output = programs.run("impala-report", "run")
+    assert code == 0, output
+    page = (programs.folder / "run" / "report.html").read_text()
+    assert "Entropy of the target policy" in page
 
 
 def test_a_run_from_before_there_were_masks_goes_on_without_one(programs: Programs) -> None:

@@ -54,3 +54,26 @@ def test_a_normalised_run_trains_goes_on_and_is_played(programs: Programs, kind:
     assert std[2] > std[0]  # the velocity, which is up to 8; the others are a cosine and a sine
     assert played == 0, said
     assert json.loads(said.splitlines()[-1])["episodes"] == 1
+
+
+def test_a_normalised_run_is_recorded_and_reported(programs: Programs) -> None:
+    # given
+    pytest.importorskip("moviepy")
+    pytest.importorskip("matplotlib")
+    train = ("impala-train", *SMALL, *NORMALIZED, "--run-dir", "run", "--total-frames", "320")
+    code, output = programs.run(*train)
+    assert code == 0, output
+
+    # when
+    evaluate = ("impala-eval", "--checkpoint", "run", "--episodes", "1", "--max-steps", "20")
+    code, output = programs.run(*evaluate, "--video", "videos")
+
+    # then
+    assert code == 0, output
+    assert len(list((programs.folder / "videos").glob("*.mp4"))) == 1
+
+    # and the report draws by what the rewards were divided
+    code, output = programs.run("impala-report", "run")
+    assert code == 0, output
+    page = (programs.folder / "run" / "report.html").read_text()
+    assert "Deviation that rewards are divided by" in page

@@ -19,7 +19,8 @@ from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.workers import report, stopping, train
 from impala_redis.workers.reporting import charts, findings, pages
-from impala_redis.workers.reporting.gallery import SECTIONS, Chart
+from impala_redis.workers.reporting.chart import Chart
+from impala_redis.workers.reporting.gallery import SECTIONS
 from impala_redis.workers.reporting.tables import figures_table
 from impala_redis.workers.reporting.words import group_labels, is_slug, run_labels, short
 from support import Programs

@@ -1,66 +1,9 @@
-"""Which charts a report has: their figures, axes and captions. `charts` draws them.
+"""Which charts a report has, by section.
 
 A figure is also drawn by the chart that its row in `common.records.figures` names.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
-from impala_redis.common.records.figures import FIGURES, SHARE, find
-
-# The units in which some figures are shown: how to get there from a record's.
-SHOWN_IN = {"s": ("ms", 1e3), SHARE: ("%", 1e2)}
-OVER = {"frames": "frames", "time_s": "time (s)", "episodes": "episode"}
-
-
-class Line(NamedTuple):
-    """A figure in a chart; a star at the end of its name stands for a number."""
-
-    name: str
-    label: str = ""
-    compared: bool = True  # has a chart of its own where several settings are compared
-
-
-@dataclass(frozen=True)
-class Chart:
-    """What is drawn together."""
-
-    slug: str
-    title: str
-    says: str  # the caption
-    lines: tuple[Line, ...]
-    unit: str | None = None  # None: that in which the first figure is shown
-    over: str = "frames"
-    band: tuple[str, str] | None = None  # figures: the least and the greatest around the line
-    dots: str | None = None  # a figure that is a list of single values
-    limit: tuple[str, str] | None = None  # a setting, and what it is in words
-    stacked: bool = False
-    from_zero: bool = True
-    from_start: bool = True  # the first record, in which the actors start, dwarfs no others
-    may_be_log: bool = False  # when it spans more than a factor of LOG_BEYOND
-    usual: float | None = None  # not drawn where the figure is always this
-
-    @property
-    def all_lines(self) -> tuple[Line, ...]:
-        """The lines, and those of figures that name this chart."""
-        more = (Line(f.name, f.label) for f in FIGURES.values() if f.chart == self.slug)
-        return (*self.lines, *more)
-
-    @property
-    def axis_unit(self) -> str:
-        """The unit beside the title."""
-        return self._shown_in()[0] if self.unit is None else self.unit
-
-    @property
-    def factor(self) -> float:
-        """From a record's unit to the chart's."""
-        return self._shown_in()[1]
-
-    def _shown_in(self) -> tuple[str, float]:
-        figure = find(self.lines[0].name)
-        unit = "" if figure is None else figure.unit
-        return SHOWN_IN.get(unit, (unit, 1.0))
-
+from impala_redis.workers.reporting.chart import Chart, Line
 
 LEARNING = (
     Chart(
@@ -139,6 +82,13 @@ LEARNING = (
         may_be_log=True,
     ),
     Chart("learning-rate", "Learning rate", "As scheduled.", (Line("learning_rate"),)),
+    Chart(
+        "reward-std",
+        "Deviation that rewards are divided by",
+        "The running standard deviation of the discounted returns, where rewards are normalised.",
+        (Line("reward_std"),),
+        may_be_log=True,
+    ),
     Chart(
         "learned",
         "Steps learned from",

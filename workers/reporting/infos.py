@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from impala_redis.common.errors import printable
 from impala_redis.common.records.figures import EPISODE_INFO
-from impala_redis.workers.reporting.gallery import Chart, Line
+from impala_redis.workers.reporting.chart import Chart, Line
 
 MOST_CHARTS = 12
 LONGEST_TITLE = 40

@@ -8,7 +8,8 @@ from typing import Any
 
 from impala_redis.common.errors import printable
 from impala_redis.common.records.history import Group, Run
-from impala_redis.workers.reporting.gallery import SECTIONS, Chart, Line
+from impala_redis.workers.reporting.chart import Chart, Line
+from impala_redis.workers.reporting.gallery import SECTIONS
 from impala_redis.workers.reporting.infos import is_info_slug
 
 LEGEND_LETTERS = 52
