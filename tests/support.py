@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 tie_to_us = children.tie_to_parent(signal.SIGKILL)
 
 
-def eventually(look: Callable[[], Value], timeout_s: float = 20.0, what: str = "") -> Value:
+def eventually(look: Callable[[], Value], timeout_s: float = 45.0, what: str = "") -> Value:
     """The first true value of `look`; fails when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (value := look()):
