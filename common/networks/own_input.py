@@ -20,19 +20,15 @@ class OwnInput(nn.Module):
         The normalizer, if there is one, is a module of the whole network.
         """
         super().__init__()
-        self._normalize = None if normalizer is None else normalizer.forward
         self._parts, self._in_bytes = handed.parts, in_bytes
-        self._categories = {
-            part: _Categories(part.part.num_values) for part in handed.parts if part.part.num_values
-        }
-        scaled = {
+        self._normalize = None if normalizer is None else normalizer.forward
+        normalized = {} if normalizer is None else normalizer.parts
+        self._torsos = {
             part: FlatTorso(part.part)
             for part in handed.parts
-            if normalizer is not None and part.part.name in normalizer.parts
+            if part.part.num_values or part.part.name in normalized
         }
-        self._scaled = scaled
-        # They move with it.
-        self.tables = nn.ModuleList([*self._categories.values(), *scaled.values()])
+        self.tables = nn.ModuleList(self._torsos.values())  # they move with it
 
     def forward(self, observations: Tensor, leading: int = 1) -> Any:
         """Observations [*L, ...] or stacks of them [*L, S, ...] as `common.encoding.handed` says.
@@ -44,34 +40,18 @@ class OwnInput(nn.Module):
     def _read(self, part: HandedPart, observations: Tensor, leading: int) -> Tensor:
         """A part as float32 [*L, *part.shape], in one piece of memory, as `view` needs it.
 
-        It is a copy: the module may compute in place.
+        It is memory of its own: the module may compute in place.
         """
         values = taken_out(part.part, observations) if self._in_bytes else observations
         rows = values.shape[:leading]
         values = values.reshape(-1, *part.part.shape)
-        if part in self._categories:
-            values = self._categories[part](values)
-        elif self._normalize is not None and part in self._scaled:
-            values = self._normalize(part.part.name, self._scaled[part](values))
+        if part in self._torsos:
+            values = self._torsos[part](values)
+            if self._normalize is not None:
+                values = self._normalize(part.part.name, values)
         elif part.is_picture:
             values = values.movedim(-1, -3) if part.colours_last else values
             values = values.contiguous().float().div_(255.0)
-        copied = values.to(torch.float32, copy=True)
-        return copied.reshape(*rows, *part.shape).contiguous()
-
-
-class _Categories(nn.Module):
-    """Categories become ones among zeros, side by side."""
-
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        super().__init__()
-        counts = torch.tensor(sizes, dtype=torch.int64)
-        self._first: Tensor  # [E] the first feature of each of the E categories
-        self.register_buffer("_first", counts.cumsum(0) - counts, persistent=False)
-        self._num_features = sum(sizes)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Values [rows, ...] from 0 as [rows, F] float32."""
-        ones = values.reshape(len(values), -1).long() + self._first
-        zeros = torch.zeros(len(ones), self._num_features, device=ones.device)
-        return zeros.scatter_(1, ones, 1.0)
+        else:
+            values = values.to(torch.float32, copy=True)
+        return values.reshape(*rows, *part.shape).contiguous()
