@@ -93,9 +93,12 @@ class Engine(ABC):
         flat = self.flat()
         return lambda: flat
 
-    def statistics(self) -> Arrays:
-        """Copies of what an update changes in the network without a gradient, on the host."""
-        return {}
+    def begin_statistics(self) -> Callable[[], Arrays]:
+        """Begins to copy what an update changes in the network without a gradient.
+
+        What it returns waits for the copies on the host, on any thread.
+        """
+        return dict
 
     @abstractmethod
     def load_statistics(self, statistics: Arrays) -> None:

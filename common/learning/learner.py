@@ -157,23 +157,24 @@ class Learner:
 
         Raises NotFinite: such weights must reach neither actors nor a checkpoint.
         """
-        return {**self._finite(self.engine.flat()), **self._statistics()}
+        return {**self._finite(self.engine.flat()), **self._begin_statistics()()}
 
     def versioned_weights(self) -> VersionedWeights:
         """Such a copy with its version, to publish; it may still be on its way from a GPU.
 
         Whoever looks at it first waits, and gets NotFinite raised if it is not.
         """
-        arriving, statistics = self.engine.begin_flat(), self._statistics()
+        arriving, statistics = self.engine.begin_flat(), self._begin_statistics()
         return VersionedWeights(
             self.version,
-            ArrivingWeights(lambda: {**self._finite(arriving()), **statistics}),
+            ArrivingWeights(lambda: {**self._finite(arriving()), **statistics()}),
             min(self.frames / self._config.training.total_frames, 1.0),
         )
 
-    def _statistics(self) -> Arrays:
-        """Copies of all that travels and is no parameter, by `NetworkSpec.statistic_shapes`."""
-        return {**self.normalization.statistics(), **self.engine.statistics()}
+    def _begin_statistics(self) -> Callable[[], Arrays]:
+        """The same for all that travels and is no parameter, by `NetworkSpec.statistic_shapes`."""
+        figures, of_network = self.normalization.statistics(), self.engine.begin_statistics()
+        return lambda: {**figures, **of_network()}
 
     def _finite(self, flat: Floats) -> Weights:
         """The parameters by name. Raises NotFinite."""

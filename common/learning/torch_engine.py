@@ -5,6 +5,7 @@ The loss is in `common.loss.impala`, the network in `common.networks.network`, t
 """
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -108,9 +109,9 @@ class TorchState(Engine):
         self._optimizer.steps = steps
 
     @enough_memory()
-    def statistics(self) -> Arrays:
-        """Copies of the buffers of a network of the user's own."""
-        return self._buffers.arrays()
+    def begin_statistics(self) -> Callable[[], Arrays]:
+        """Begins to copy the buffers of a network of the user's own; nothing waits here."""
+        return self._buffers.begin_copies()
 
     @enough_memory()
     def load_statistics(self, statistics: Arrays) -> None:

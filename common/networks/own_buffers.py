@@ -4,7 +4,7 @@ Here they stay the same tensors, whatever the user's module does, as a recorded 
 and are put back where a step was not taken.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -50,12 +50,13 @@ class OwnBuffers:
         found = [one.detach() for one in self._found() if one.is_floating_point()]
         return sum((one.float().sum() * 0.0 for one in found), start=0.0)
 
-    def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Copies on the host in float32, by the names in the spec."""
-        return {
-            name: np.array(tensor.float().cpu().numpy(), np.float32)
-            for name, tensor in self._tensors.items()
-        }
+    def begin_copies(self) -> Callable[[], dict[str, NDArray[np.float32]]]:
+        """Copies them as they are; what it returns brings these to the host, on any thread.
+
+        They are float32, by the names in the spec.
+        """
+        copies = {name: tensor.float().clone() for name, tensor in self._tensors.items()}
+        return lambda: {name: copy.cpu().numpy() for name, copy in copies.items()}
 
     @torch.no_grad()
     def load(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:

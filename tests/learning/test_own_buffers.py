@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from own_modules import REMEMBERS
 from recorded import recorded
 from updates import T, figures_after, make_config, make_data
 
@@ -23,6 +24,7 @@ from impala_redis.common.learning.gpu_engine import UPDATES_BEFORE_GRAPH, GpuEng
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.networks.own_probe import find_out
+from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import discrete
@@ -51,22 +53,6 @@ class Counting(nn.Module):
         if self.training:  # a new tensor takes the buffer's place
             self.mean = 0.9 * self.mean + 0.1 * observations.mean(0).detach()
         return self.norm(self.layer(observations - self.mean.clone())).tanh() * self.frozen
-
-
-class Remembers(nn.Module):
-    memory_size, features_dim = 5, 7
-
-    def __init__(self, observation_space):
-        super().__init__()
-        self.cell = nn.GRUCell(2, 5)
-        self.out = nn.Linear(5, 7)
-
-    def forward(self, observations, memory, is_first):
-        rows = []
-        for seen, first in zip(observations, is_first):
-            memory = self.cell(seen, memory.masked_fill(first[:, None], 0.0))
-            rows.append(memory)
-        return self.out(torch.stack(rows)).tanh(), memory
 
 
 class InPlace(nn.Module):
@@ -106,7 +92,7 @@ ENGINES: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    (tmp_path / "theirs.py").write_text(MODULE)
+    (tmp_path / "theirs.py").write_text(MODULE + REMEMBERS)
     yield
     sys.modules.pop("theirs", None)
 
@@ -167,10 +153,29 @@ def test_its_buffers_follow_the_steps_that_are_taken_and_no_others(engine: str) 
 def test_a_search_for_blocks_that_are_unfit_leaves_the_buffers_alone() -> None:
     spec, config = run_with("Counting")
     engine = TorchEngine(spec, config)
-    before = engine.statistics()
+    before = engine.begin_statistics()()
     assert engine.allows_step(make_data(spec, 0).rows, Rates(1e-3, 0.01))
-    for name, array in engine.statistics().items():
+    for name, array in engine.begin_statistics()().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_buffers_are_published_as_they_were_when_that_was_begun(engine: str) -> None:
+    # given
+    spec, config = run_with("Counting")
+    learner = Learner(config, ENGINES[engine](spec, config))
+    updated(learner, 0)
+    before = dict(learner.weights())
+
+    # when an update is made before anybody looks
+    begun = learner.versioned_weights()
+    updated(learner, 1)
+
+    # then
+    assert begun.weights.keys() == before.keys()
+    for name, array in begun.weights.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+    assert (learner.weights()["extractor.mean"] != before["extractor.mean"]).any()
 
 
 @pytest.mark.parametrize("network", ["Counting", "Remembers"])
@@ -289,6 +294,24 @@ def test_a_recording_that_fails_leaves_the_buffers_as_they_were() -> None:
             updated(learner, seed)
 
     # then
-    found, expected = (engine.statistics() for engine in engines)
+    found, expected = (engine.begin_statistics()() for engine in engines)
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_another_runs_buffers_are_taken_with_its_weights(engine: str, tmp_path: Path) -> None:
+    # given
+    spec, config = run_with("Counting")
+    other, learner = (Learner(config, ENGINES[engine](spec, config)) for _ in range(2))
+    for seed in range(3):
+        updated(other, seed)
+    checkpoint.save(tmp_path, 3, *other.state(), keep=1)
+
+    # when
+    learner.begin_from(checkpoint.load(tmp_path))
+
+    # then
+    found, expected = learner.weights(), other.weights()
+    for name in spec.statistic_shapes():
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
