@@ -3,9 +3,10 @@
 A run directory may come from a stranger, or be open to other users of the machine. So nothing is
 written or removed through a symbolic link, what is read is a regular file of bounded size, and no
 call waits for somebody at the other end of a pipe. What does not fit is an OSError with a sentence
-of ours as its `strerror`.
+of ours as its `strerror`. `decoded` is for files of the user's, too.
 """
 
+import codecs
 import contextlib
 import errno
 import os
@@ -131,6 +132,19 @@ def _opened(path: Path, flags: int, mode: int, follow: bool) -> int:
         raise _is_not_regular(path)
     os.set_blocking(descriptor, True)
     return descriptor
+
+
+def decoded(raw: bytes) -> str:
+    """UTF-8 as text, without the byte-order mark that editors of Windows put in front.
+
+    Raises ValueError with a sentence: it is UTF-16 or UTF-32, or no text.
+    """
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
+        raise ValueError("it is UTF-16 or UTF-32: save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("it holds no text in UTF-8") from error
 
 
 def _is_a_link(path: Path) -> OSError:

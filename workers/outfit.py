@@ -11,7 +11,6 @@ from impala_redis.common.acting.unroll import Actor
 from impala_redis.common.envs.trust import check_environment
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.spaces import describe_spaces
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.user_code.modules import check_network
 from impala_redis.workers import process
@@ -57,13 +56,11 @@ class Outfit(NamedTuple):
             variant=spec.variant,
             num_processes=processes,
         )
-        observation = environment.observation.scaled_as(spec.observation)
-        here, there = (observation, environment.action), (spec.observation, spec.action)
-        if here != there:
+        if difference := spec.other_spaces(environment.observation, environment.action):
             environment.close()
             raise UnsupportedEnvironment(
-                f"{spec.env} is another one on this machine: {describe_spaces(*here)} here, and "
-                f"{describe_spaces(*there)} in the run; install the learner's version of it"
+                f"{spec.env} is another one on this machine: {difference}, in the run; install the "
+                "learner's version of it"
             )
         return environment
 

@@ -11,7 +11,6 @@ from impala_redis.common.acting.policy import Policy
 from impala_redis.common.envs import video
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.differences import differences
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.settings.env_id import travelling
 from impala_redis.workers import stopping
@@ -58,10 +57,7 @@ def play_together(
 
 def require_fit(spec: RunSpec, environment: VectorEnvironment) -> None:
     """Raises UnsupportedEnvironment: the weights were trained for other spaces."""
-    observation = environment.observation.scaled_as(spec.observation)
-    here = {"observation": observation, "action": environment.action}
-    there = {"observation": spec.observation, "action": spec.action}
-    if difference := differences(here, there):
+    if difference := spec.other_spaces(environment.observation, environment.action):
         raise UnsupportedEnvironment(
             f"{travelling(spec.env)} does not fit the run's weights: {difference}, in the run; "
             "play them in an environment with the spaces that they were trained for"

@@ -29,7 +29,6 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import msgpack
@@ -160,9 +159,8 @@ def unpack_weights(message: bytes, spec: RunSpec) -> VersionedWeights:
     header, body = _unpack(message, WEIGHTS, spec)
     shapes = spec.weight_shapes()
     if spec.weights_dtype == "bfloat16":
-        num_statistics = sum(map(prod, spec.statistic_shapes().values()))
         halves, statistics = bodies.split(
-            body, [("uint16", (spec.num_parameters,)), ("float32", (num_statistics,))]
+            body, [("uint16", (spec.num_parameters,)), ("float32", (spec.num_statistics,))]
         )
         whole = np.concatenate([widened(halves), statistics])
         body = whole.view(np.uint8).data.toreadonly()
@@ -188,8 +186,7 @@ def block_nbytes(spec: RunSpec, num_envs: int) -> int:
 def weights_nbytes(spec: RunSpec) -> int:
     """An upper bound of the message with the run's weights, in bytes."""
     each = 2 if spec.weights_dtype == "bfloat16" else 4
-    statistics = 4 * sum(map(prod, spec.statistic_shapes().values()))
-    return PREFIX.size + 1024 + each * spec.num_parameters + statistics
+    return PREFIX.size + 1024 + each * spec.num_parameters + 4 * spec.num_statistics
 
 
 def _pack(

@@ -7,7 +7,6 @@ from impala_redis.common.encoding.fitting import Space
 from impala_redis.common.encoding.observations import observation_spec
 from impala_redis.common.encoding.space_text import spaces_in
 from impala_redis.common.errors import SpecMismatch
-from impala_redis.common.run.differences import differences
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -30,9 +29,7 @@ def spaces_of(spec: RunSpec, env_modules: Collection[str]) -> tuple[Space, Space
     action_here = action_spec(spec.env, action)
     masked = action_here if spec.observation.mask else None
     found = observation_spec(spec.env, observation, spec.observation.frame_stack, masked)
-    here = {"observation": found.scaled_as(spec.observation), "action": action_here}
-    there = {"observation": spec.observation, "action": spec.action}
-    if difference := differences(here, there):
+    if difference := spec.other_spaces(found, action_here):
         raise SpecMismatch(
             f"{spec.env} has other spaces here than the run was trained with: {difference}; "
             "install the version of it that the learner had"

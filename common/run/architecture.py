@@ -162,6 +162,11 @@ class NetworkSpec:
         return sum(map(prod, self.parameter_shapes().values()))
 
     @property
+    def num_statistics(self) -> int:
+        """How many numbers travel behind the parameters."""
+        return sum(map(prod, self.statistic_shapes().values()))
+
+    @property
     def widest_layer(self) -> int:
         """The most numbers that a layer is given, or makes, of one environment's observation."""
         layers = kind_of(self.network).convolutions[:1]  # the later ones see smaller pictures

@@ -1,13 +1,12 @@
 """A run's settings as a TOML file, written and read."""
 
-import codecs
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from impala_redis.common.errors import ConfigError, printable
-from impala_redis.common.files import open_to_read
+from impala_redis.common.files import decoded, open_to_read
 from impala_redis.common.run.config import Config, find_setting, settings
 
 # A file with every setting takes 10 KB. The time to parse a line grows with the square of the dots
@@ -29,19 +28,6 @@ def to_toml(config: Config) -> str:
             if setting.group == group.name
         ]
     return "\n".join(lines).lstrip() + "\n"
-
-
-def decoded(raw: bytes) -> str:
-    """UTF-8 as text, without the byte-order mark that editors of Windows put in front.
-
-    Raises ValueError with a sentence: it is UTF-16 or UTF-32, or no text.
-    """
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
-        raise ValueError("it is UTF-16 or UTF-32: save it as UTF-8")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError("it holds no text in UTF-8") from error
 
 
 def read_document(path: Path) -> dict[str, Any]:

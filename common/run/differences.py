@@ -61,6 +61,9 @@ def _difference(name: str, here: Any, there: Any) -> Iterator[str]:
             return
     elif isinstance(here, ActionSpec):
         words = action_in_words(here), action_in_words(there)
+        if words[0] == words[1]:  # of many choices the first are told
+            yield _differing_sizes("the action's sizes are", here.sizes, there.sizes)
+            return
     else:
         yield f"{name} is {here} here and {there} there"
         return
@@ -75,8 +78,23 @@ def _finer_difference(here: ObservationSpec, there: ObservationSpec) -> Iterator
         return
     if odd == ["scale"] or (odd == ["parts"] and _unscaled(here) == _unscaled(there)):
         yield "the bounds of the observation's numbers are not the same here and there"
-    else:
-        yield f"the observation has another {' and another '.join(odd)} here than there"
+        return
+    for mine, theirs in zip(here.parts, there.parts, strict=False):
+        if mine.num_values != theirs.num_values:
+            said = f"the numbers of values of {mine.name or 'the observation'} are"
+            yield _differing_sizes(said, mine.num_values, theirs.num_values)
+            return
+    yield f"the observation's {' and '.join(odd)} are not the same here and there"
+
+
+def _differing_sizes(said: str, here: tuple[int, ...], there: tuple[int, ...]) -> str:
+    """Words for two lists of sizes, from the first that differs on."""
+    first = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), 0)
+    mine, theirs = (
+        ", ".join(map(str, sizes[first : first + MOST_PARTS])) for sizes in (here, there)
+    )
+    start = f", from number {first + 1} on," if first else ""
+    return f"{said}{start} {mine} here and {theirs} there"
 
 
 def _unscaled(observation: ObservationSpec) -> list[tuple[Any, ...]]:

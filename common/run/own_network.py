@@ -12,8 +12,8 @@ from impala_redis.common.errors import SpecMismatch
 from impala_redis.common.run.spaces import MAX_DIMENSIONS
 from impala_redis.common.run.spaces_json import text_from, whole_number_from
 
-# The most tensors of one network, and the most features or numbers of a memory.
-MAX_TENSORS, MAX_WIDTH = 2048, 1_048_576
+# The most features or numbers of a memory. The length of a spec bounds how many tensors there are.
+MAX_WIDTH = 1_048_576
 # The largest side of a tensor; how large all may be together is checked with the whole spec.
 MAX_SIDE = 2**31
 
@@ -55,7 +55,7 @@ def own_network_from(document: Any) -> OwnNetwork | None:
 
 
 def _tensors_from(name: str, value: Any) -> Tensors:
-    if not isinstance(value, list) or len(value) > MAX_TENSORS:
+    if not isinstance(value, list):
         raise SpecMismatch(f"the run's spec has own.{name} {str(value)[:60]}, not a list")
     tensors = tuple(_tensor_from(name, pair) for pair in value)
     if len(dict(tensors)) < len(tensors):

@@ -173,14 +173,3 @@ class ActionSpec:
 def discrete(num_actions: int) -> ActionSpec:
     """An action that is one choice among `num_actions`."""
     return ActionSpec("discrete", (num_actions,))
-
-
-def describe_spaces(observation: ObservationSpec, action: ActionSpec) -> str:
-    """One line about both, for messages."""
-    parts = [
-        f"{leaf.name or 'observation'} {leaf.dtype}{list(leaf.shape)}"
-        + (f" of {sum(leaf.num_values)} values" if leaf.num_values else "")
-        for leaf in observation.leaves
-    ]
-    limits = " between bounds" if action.bounded else " under a mask" if observation.mask else ""
-    return f"{', '.join(parts)[:400]} and {action.kind} actions {list(action.sizes[:8])}{limits}"

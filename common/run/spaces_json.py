@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from impala_redis.common.errors import SpecMismatch
+from impala_redis.common.run.differences import action_in_words
 from impala_redis.common.run.spaces import (
     ITEM_BYTES,
     MASK_NAME,
@@ -20,7 +21,6 @@ from impala_redis.common.run.spaces import (
     ActionSpec,
     ObservationPart,
     ObservationSpec,
-    describe_spaces,
 )
 from impala_redis.common.settings.declaring import MAX_FRAME_STACK, MAX_ITEMS, MAX_TEXT
 
@@ -70,8 +70,8 @@ def check_fit(observation: ObservationSpec, action: ActionSpec) -> None:
     mask = observation.mask_part
     if mask and (action.kind == "continuous" or mask.shape != (sum(action.sizes),)):
         raise SpecMismatch(
-            f"the run's spec has an action mask of {prod(mask.shape)} numbers for "
-            f"{describe_spaces(observation, action)[:400]}"
+            f"the run's spec has an action mask of {prod(mask.shape)} numbers, and an action is "
+            f"{action_in_words(action)}"
         )
 
 

@@ -132,6 +132,11 @@ class RunSpec(NetworkSpec):
         mine, theirs = ({name: getattr(one, name) for name in _FITTING} for one in (self, other))
         return differences(mine, theirs)
 
+    def other_spaces(self, observation: ObservationSpec, action: ActionSpec) -> str:
+        """How an environment's spaces are not the run's, in words; empty if they are."""
+        here = {"observation": observation.scaled_as(self.observation), "action": action}
+        return differences(here, {"observation": self.observation, "action": self.action})
+
 
 # What data and weights depend on: all that the network is, and what the run says about both.
 _FITTING = (
@@ -178,7 +183,24 @@ def make_spec(
     if is_own and find_out is not None:
         spec = dataclasses.replace(spec, own=find_out(spec))
     check_size(spec)
-    return spec
+    return _of_fitting_length(spec)
+
+
+def _of_fitting_length(spec: RunSpec) -> RunSpec:
+    """The spec, without the environment's own spaces where it would be too long to travel.
+
+    Raises ConfigError: a network of the user's own is what makes it so long.
+    """
+    if len(spec.to_json()) <= MAX_SPEC_LENGTH:
+        return spec
+    if spec.own is None:
+        return dataclasses.replace(spec, spaces="")
+    tensors = len(spec.own.parameters) + len(spec.own.buffers)
+    raise ConfigError(
+        f"the network {spec.network} has {tensors:,} tensors, and with their names and shapes the "
+        f"run's spec takes {len(spec.to_json()):,} characters of {MAX_SPEC_LENGTH:,}; join some of "
+        "them, or give them shorter names"
+    )
 
 
 def check_size(spec: RunSpec) -> None:
@@ -194,7 +216,7 @@ def check_size(spec: RunSpec) -> None:
             "--unroll-length"
         )
     each = 2 if spec.weights_dtype == "bfloat16" else 4
-    needed = each * spec.num_parameters + 4 * sum(map(prod, spec.statistic_shapes().values()))
+    needed = each * spec.num_parameters + 4 * spec.num_statistics
     if needed > MOST_MESSAGE_BYTES:
         smaller = "make it smaller, or lower" if spec.own else "lower"
         raise ConfigError(

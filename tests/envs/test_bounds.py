@@ -11,10 +11,11 @@ from gymnasium import spaces
 
 from impala_redis.common.blocks.features import features
 from impala_redis.common.encoding.observations import MAX_SCALE_TEXT, Encoder, observation_spec
+from impala_redis.common.encoding.space_text import text_of
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spaces_json import observation_from
-from impala_redis.common.run.spec import MAX_SPEC_LENGTH, make_spec
+from impala_redis.common.run.spec import MAX_SPEC_LENGTH, RunSpec, make_spec
 
 Box = spaces.Box
 Space = spaces.Space[Any]
@@ -138,6 +139,20 @@ def test_a_spec_with_as_many_bounds_as_are_told_can_be_joined() -> None:
     assert {part.scale for part in spec.parts if len(part.scale) == 1} == {(10**9 + 599,)}
     text = make_spec("mine", Config(), spec, discrete(2)).to_json()
     assert len(text) < MAX_SPEC_LENGTH
+
+
+def test_spaces_that_are_too_long_beside_all_else_do_not_travel() -> None:
+    # given names that take six characters for each letter, in the parts and in the spaces
+    space = spaces.Dict({chr(0x4E00 + index) * 240: Box(0, 1, (2,)) for index in range(20)})
+    told = text_of(space, spaces.Discrete(2))
+    assert told
+
+    # when
+    spec = make_spec("mine", Config(), observation_spec("MyEnv-v0", space), discrete(2), told)
+
+    # then the run can be joined all the same
+    assert spec.spaces == ""
+    assert RunSpec.from_json(spec.to_json()) == spec
 
 
 def test_a_run_keeps_its_scales_whatever_the_bounds_are_later() -> None:

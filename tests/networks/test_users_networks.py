@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from own_modules import REMEMBERS
 from torch import Tensor
 
 from impala_redis.common.acting.device_policy import DevicePolicy
@@ -103,23 +104,8 @@ class Echo(nn.Module):
 
     def forward(self, observations):
         return observations.flatten(0, -2)[-len(observations):] * self.gain
-
-
-class Remembers(nn.Module):
-    memory_size, features_dim = 5, 7
-
-    def __init__(self, observation_space):
-        super().__init__()
-        self.cell = nn.GRUCell(observation_space.shape[0], self.memory_size)
-        self.out = nn.Linear(self.memory_size, self.features_dim)
-
-    def forward(self, observations, memory, is_first):
-        rows = []
-        for seen, first in zip(observations, is_first):
-            memory = self.cell(seen, memory.masked_fill(first[:, None], 0.0))
-            rows.append(memory)
-        return self.out(torch.stack(rows)).tanh(), memory
 """
+EXTRACTORS += REMEMBERS
 
 NUMBERS = spaces.Box(-1.0, 1.0, (3,), np.float32)
 PICTURE = spaces.Box(0, 255, (36, 40, 3), np.uint8)
@@ -328,6 +314,22 @@ def test_what_a_run_says_of_it_is_checked_and_enters_the_fingerprint(here: Path)
             RunSpec.from_json(json.dumps(document | change))
 
 
+def test_a_network_of_more_tensors_than_a_spec_has_room_for_is_named(here: Path) -> None:
+    (here / "many.py").write_text(
+        "import torch\n"
+        "class Many(torch.nn.Module):\n"
+        "    features_dim = 3\n"
+        "    def __init__(self, space):\n"
+        "        super().__init__()\n"
+        "        for i in range(3000):\n"
+        "            self.register_buffer(f'a_buffer_with_a_long_name_{i}', torch.zeros(1))\n"
+        "    def forward(self, observations):\n"
+        "        return observations\n"
+    )
+    with pytest.raises(ConfigError, match=r"the network many:Many has 3,000 tensors.*of 65,536"):
+        spec_for(NUMBERS, "many:Many")
+
+
 def test_another_network_of_the_same_name_is_refused(here: Path) -> None:
     spec = spec_for(NUMBERS, "theirs:Plain")
     sys.modules.pop("theirs")
@@ -387,7 +389,9 @@ def test_a_network_that_cannot_be_trained_is_refused_in_words(here: Path, line: 
     ("old", "new", "why"),
     [
         ("memory.masked_fill(first[:, None], 0.0)", "memory", "must empty its memory itself"),
+        ("first[:, None]", "first[:, None] & first.all()", "must empty its memory itself"),
         ("zip(observations, is_first)", "zip(observations.flip(0), is_first)", "in their order"),
+        (".tanh(), memory", ".tanh(), (rows[-2:] or rows)[0]", "give another memory than several"),
         (".tanh(), memory", ".tanh()", "gives no pair of features and memory; return both"),
         (".tanh(), memory", ".tanh(), memory[:1]", r"\[1, 5\], and must be \[B, memory_size\]"),
     ],

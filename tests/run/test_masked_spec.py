@@ -51,7 +51,7 @@ def test_a_spec_whose_mask_cannot_be_one_is_refused(changes: dict[str, Any]) -> 
 
 def test_numbers_as_actions_have_no_mask() -> None:
     spec = make_spec(masked(), action=ActionSpec("continuous", (5,)))
-    with pytest.raises(SpecMismatch, match="action mask of 5 numbers for"):
+    with pytest.raises(SpecMismatch, match="action mask of 5 numbers, and an action is 5 numbers"):
         RunSpec.from_json(spec.to_json())
 
 

@@ -198,6 +198,21 @@ def test_what_is_alike_in_words_is_told_by_what_differs() -> None:
         "the bounds of the observation's numbers are not the same here and there"
     )
 
+    # given categories as many in all, and choices of which only a late one differs
+    first, second = (
+        ObservationSpec((8,), "uint8", parts=(ObservationPart("bag", (2,), "int32", values),))
+        for values in ((3, 5), (4, 4))
+    )
+    many, more = (ActionSpec("multi_discrete", (2,) * 9 + (last,)) for last in (3, 4))
+
+    # then
+    assert dataclasses.replace(SPEC, observation=first).other_spaces(second, SPEC.action) == (
+        "the numbers of values of bag are 4, 4 here and 3, 5 there"
+    )
+    assert dataclasses.replace(SPEC, action=many).other_spaces(SPEC.observation, more) == (
+        "the action's sizes are, from number 10 on, 4 here and 3 there"
+    )
+
 
 @pytest.mark.parametrize("name", FREE)
 def test_the_fingerprint_does_not_change_with_anything_else(name: str) -> None:
