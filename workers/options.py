@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.playing.password import password_in
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.server.address import has_password, holds_secret, with_password
+from impala_redis.common.server.password import password_in
 from impala_redis.workers import credentials, saying
 from impala_redis.workers.command import Amount
 
@@ -195,8 +195,8 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
     "init-from": option(
         "init-from",
         metavar="RUN",
-        help="Begin with the weights of another run, and with its running figures of observations: "
-        "a run directory, a checkpoint, or NAME for runs/NAME. Counters, optimizer and schedules "
+        help="Begin with the weights of another run, and with its running figures: a run "
+        "directory, a checkpoint, or NAME for runs/NAME. Counters, optimizer and schedules "
         "begin anew. A run that --resume continues goes on from its own checkpoint.",
     ),
     "threads": option(
@@ -208,8 +208,9 @@ _SHARED: dict[str, Callable[[Function], Function]] = {
     "env-module": option(
         "env-module",
         multiple=True,
-        help="A module, or its file, that may be imported when a run's environment is made by it, "
-        "as in module:Id; without this only the names of Gymnasium's registry are taken.",
+        help="A module, or its file, that may be imported when it makes a run's environment, as in "
+        "module:Id, or a wrapper of it; or an Id that may have any arguments. Without this only "
+        "the names of Gymnasium's registry are taken, and no argument that may name a file.",
     ),
     "network-module": option(
         "network-module",

@@ -23,14 +23,16 @@ from impala_redis.common.encoding.observations import Encoder
 from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.playing import saved
 from impala_redis.common.playing.own_spaces import spaces_of
-from impala_redis.common.playing.password import password_in
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import has_password, with_password
+from impala_redis.common.server.password import password_in
 from impala_redis.common.user_code.modules import check_trusted
 
 log = logging.getLogger(__name__)
 
 Reading = Callable[[], tuple[RunSpec, VersionedWeights]]
+# Modules by their names or files, one alone or several.
+Modules = str | Path | Sequence[str | Path]
 
 
 def load(
@@ -38,8 +40,8 @@ def load(
     *,
     redis_url: str | None = None,
     redis_password_file: str | Path | None = None,
-    env_modules: Sequence[str] = (),
-    network_modules: Sequence[str] = (),
+    env_modules: Modules = (),
+    network_modules: Modules = (),
     seed: int = 0,
 ) -> "Policy":
     """A run's policy, ready to act.
@@ -282,9 +284,10 @@ def _check_masks(spec: RunSpec, rows: Array) -> None:
         )
 
 
-def _several(modules: Sequence[str]) -> tuple[str, ...]:
-    """Modules as a tuple, also where one alone is given as a text."""
-    return (modules,) if isinstance(modules, str) else tuple(modules)
+def _several(modules: Modules) -> tuple[str, ...]:
+    """Modules as texts, also where one alone is given."""
+    several = [modules] if isinstance(modules, str | Path) else modules
+    return tuple(map(str, several))
 
 
 def _with_password(url: str, file: str | Path | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.run.config_file import decoded
+from impala_redis.common.files import decoded
 
 _LONGEST = 4096
 
