@@ -25,6 +25,8 @@ from impala_redis.common.run.spec import MAX_SPACES_LENGTH
 
 # The types that the numbers of a Box may have.
 _DTYPES = (*OBSERVATION_DTYPES, *KEPT_IN)
+# Those of an index.
+_WHOLE_DTYPES = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
 def text_of(observation: Space, action: Space) -> str:
@@ -70,10 +72,12 @@ def _told(space: Space, each: bool) -> dict[str, Any]:
             "high": high,
         }
     if isinstance(space, spaces.Discrete):
-        return {"kind": "discrete", "n": int(space.n), "start": int(space.start)}
+        numbers = {"n": int(space.n), "start": int(space.start)}
+        return {"kind": "discrete", "dtype": _whole(space), **numbers}
     if isinstance(space, spaces.MultiDiscrete):
         counts = {"nvec": space.nvec.ravel().tolist(), "start": space.start.ravel().tolist()}
-        return {"kind": "multi_discrete", "shape": list(space.nvec.shape), **counts}
+        shape = {"shape": list(space.nvec.shape), "dtype": _whole(space)}
+        return {"kind": "multi_discrete", **shape, **counts}
     if isinstance(space, spaces.MultiBinary):
         return {"kind": "multi_binary", "shape": list(space.shape)}
     if isinstance(space, spaces.Text):
@@ -87,6 +91,13 @@ def _told(space: Space, each: bool) -> dict[str, Any]:
     if isinstance(space, spaces.Tuple):
         return {"kind": "tuple", "spaces": [_told(one, each) for one in space.spaces]}
     raise TypeError(type(space).__name__)
+
+
+def _whole(space: Space) -> str:
+    """The type of a space's whole numbers. Raises TypeError: it cannot be told."""
+    if str(space.dtype) not in _WHOLE_DTYPES:
+        raise TypeError(str(space.dtype))
+    return str(space.dtype)
 
 
 def _sides(box: spaces.Box) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -132,7 +143,7 @@ def _space(told: dict[str, Any]) -> Space:
     if kind == "tuple":
         return spaces.Tuple([_space(one) for one in told["spaces"]])
     if kind == "discrete":
-        return spaces.Discrete(int(told["n"]), start=int(told["start"]))
+        return spaces.Discrete(int(told["n"]), start=int(told["start"]), **_dtype(told))
     if kind == "text":
         most, characters = int(told["most"]), str(told["characters"])
         return spaces.Text(most, min_length=int(told["least"]), charset=characters)
@@ -141,14 +152,24 @@ def _space(told: dict[str, Any]) -> Space:
         return spaces.MultiBinary(shape[0] if len(shape) == 1 else list(shape))
     if kind == "multi_discrete":
         nvec, start = (np.array(told[key], np.int64).reshape(shape) for key in ("nvec", "start"))
-        return spaces.MultiDiscrete(nvec, start=start)
+        return spaces.MultiDiscrete(nvec, start=start, **_dtype(told))
     if kind == "box":
-        if told["dtype"] not in _DTYPES:
-            raise ValueError(f"of numbers in {str(told['dtype'])[:40]}")
-        dtype: Any = np.dtype(told["dtype"])
+        dtype: Any = np.dtype(_known(told["dtype"], _DTYPES))
         low = _bound(told["low"], -np.inf, shape, dtype)
         return spaces.Box(low, _bound(told["high"], np.inf, shape, dtype), shape, dtype)
     raise ValueError(f"of kind {kind!r}")
+
+
+def _dtype(told: dict[str, Any]) -> dict[str, Any]:
+    """The type of whole numbers as an argument, if it is not Gymnasium's usual one."""
+    dtype = _known(told["dtype"], _WHOLE_DTYPES)
+    return {} if dtype == "int64" else {"dtype": np.dtype(dtype).type}
+
+
+def _known(dtype: Any, known: tuple[str, ...]) -> str:
+    if dtype not in known:
+        raise ValueError(f"of numbers in {str(dtype)[:40]}")
+    return str(dtype)
 
 
 def _bound(told: Any, infinite: float, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -28,6 +28,8 @@ KINDS: dict[str, spaces.Space[Any]] = {
     "choice": spaces.Discrete(5, start=-2),
     "choices": spaces.MultiDiscrete([2, 3]),
     "grid-of-choices": spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [2, 3]]),
+    "small-choice": spaces.Discrete(5, dtype=np.int32),
+    "small-choices": spaces.MultiDiscrete([2, 3], dtype=np.uint8),
     "bits": spaces.MultiBinary([2, 3]),
     "row-of-bits": spaces.MultiBinary(4),
     "text": spaces.Text(12, min_length=2, charset="abc d"),
