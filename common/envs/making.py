@@ -157,10 +157,10 @@ def _note_what_is_lost(wanted: Wanted) -> None:
     if wanted.recorder is not None or wanted.one_by_one:
         return
     own = is_atari(wanted.env_id) or has_vector_form(wanted.env_id)
-    if wanted.variant.wrapper and own:
+    if own and (wanted.variant.wrapper or wanted.variant.mask_from == "info"):
         log.warning(
-            "%s is stepped one by one, not in its own vector form: a wrapper takes single ones",
-            wanted.env_id,
+            "%s is stepped one by one, not in its own vector form: %s takes single ones",
+            *(wanted.env_id, _asks_for_single_ones(wanted)),
         )
     _note_one_thread(wanted.env_id, wanted.num_threads)
 

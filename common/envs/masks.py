@@ -42,12 +42,16 @@ class MaskFromInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._choices = sum(action.sizes)
         inner = env.observation_space
         self._is_dict = isinstance(inner, spaces.Dict)
+        parts = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {INNER: inner}
+        if is_wrapped(inner) and MASK_NAME in parts:
+            raise UnsupportedEnvironment(
+                f"{env_id} has the {MASK_NAME} in its observations; leave out --mask-from info"
+            )
         if is_wrapped(inner):
             raise UnsupportedEnvironment(
                 f"{env_id} has observations with {INNER!r} as their only key, which --mask-from "
                 "info gives to those that are no dict; give that part another key"
             )
-        parts = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {INNER: inner}
         parts[MASK_NAME] = spaces.MultiBinary(self._choices)
         self.observation_space = spaces.Dict(parts)
 

@@ -34,6 +34,8 @@ def imported(named: str, what: str) -> Callable[..., Any]:
         raise ConfigError(f"the {what} {shown} cannot be found: {error}") from error
     try:
         found: Any = importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # of the user's own code
         failure = ConfigError(
             f"the {what} {shown} cannot be imported: {failures.what(error)}"

@@ -68,6 +68,14 @@ class InOnePart(InInfo):
     observation_space = spaces.Dict(observation=spaces.Box(-1, 1, (2,), np.float32))
 
 
+class InBoth(InInfo):
+    """Masks in observations, in the form that games of several players have them, and in infos."""
+
+    observation_space = spaces.Dict(
+        observation=spaces.Box(-1, 1, (2,), np.float32), action_mask=spaces.MultiBinary(5)
+    )
+
+
 class Numbers(InInfo):
     action_space = spaces.Box(-1, 1, (5,))
 
@@ -164,6 +172,8 @@ def test_numbers_as_actions_have_no_masks_from_infos(made: Make) -> None:
 def test_a_dict_that_could_be_taken_for_no_dict_has_no_masks_from_infos(made: Make) -> None:
     with pytest.raises(UnsupportedEnvironment, match="'observation' as their only key"):
         made(InOnePart, ALL, variant=FROM_INFO)
+    with pytest.raises(UnsupportedEnvironment, match="has the action_mask in its observations"):
+        made(InBoth, ALL, variant=FROM_INFO)
 
 
 def test_without_masks_a_part_of_that_name_is_like_any_other(made: Make) -> None:
@@ -176,8 +186,11 @@ def test_without_masks_a_part_of_that_name_is_like_any_other(made: Make) -> None
     assert environment.observation.num_features == 7
 
 
-def test_an_environment_with_a_vector_form_is_stepped_one_by_one_for_its_infos() -> None:
+def test_an_environment_with_a_vector_form_is_stepped_one_by_one_for_its_infos(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     environment = VectorEnvironment("CartPole-v1", 2, variant=FROM_INFO)
     with pytest.raises(UnsupportedEnvironment, match="CartPole-v1 gives no info"):
         environment.reset(0)
     environment.close()
+    assert "not in its own vector form: --mask-from info takes single ones" in caplog.text

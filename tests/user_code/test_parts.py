@@ -121,3 +121,9 @@ def test_a_package_offers_what_its_modules_define(folder: Path) -> None:
     assert imported("./parts_package:Net", "network").__name__ == "Net"
     with pytest.raises(ConfigError, match=r"into the module 'parts_package.net'"):
         imported("parts_package:net.Net", "network")
+
+
+def test_a_ctrl_c_while_a_part_is_imported_stays_one(folder: Path) -> None:
+    (folder / "parts_slow.py").write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        imported("parts_slow:Net", "network")
