@@ -15,11 +15,10 @@ from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, Ac
 from impala_redis.common.files import make_folder, open_to_append, open_to_read
 from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
-from impala_redis.common.settings.env_id import module_of, name_of
-from impala_redis.common.settings.json_object import EMPTY
 from impala_redis.workers import credentials, pacing, process, programs, saying, stopping, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.setting_options import as_arguments
+from impala_redis.workers.trust import trusted_by
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +43,8 @@ class Crew:
     ) -> None:
         self._run, self._directory = plan.run, plan.directory
         self._actor_options = list(actor_options)
-        for module in plan.config.environment.modules:
-            self._actor_options += ["--env-module", module]
-        if plan.config.environment.env_kwargs != EMPTY:  # typed here, so they are trusted
-            self._actor_options += ["--env-module", name_of(plan.config.environment.env)]
-        if module := module_of(plan.config.model.network):
-            self._actor_options += ["--network-module", module]
+        for option in trusted_by(plan.config):
+            self._actor_options += option
         # Not as an argument, nor in the environment: an address may hold a password.
         self._redis_url = redis_url
         self._environment = _without_addresses(os.environ) | {

@@ -15,10 +15,7 @@ from click.core import ParameterSource
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.envs import video
 from impala_redis.common.envs.trust import check_environment
-from impala_redis.common.errors import (
-    EXIT_INTERRUPTED,
-    ConfigError,
-)
+from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError
 from impala_redis.common.playing.saved import from_checkpoint, from_live_run
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.spec import RunSpec

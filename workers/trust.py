@@ -1,13 +1,20 @@
-"""The options by which one trusts what a run imports, as other programs are told to type them."""
+"""What one trusts by training with it, as the options of the programs that take it from a run."""
 
 from impala_redis.common.run.config import Config
-from impala_redis.common.settings.env_id import module_of
+from impala_redis.common.settings.env_id import module_of, name_of
+from impala_redis.common.settings.json_object import EMPTY
 from impala_redis.common.user_code.modules import as_typed
 
 
+def trusted_by(config: Config) -> list[tuple[str, str]]:
+    """Options with their values: modules, and an environment whose arguments somebody has typed."""
+    environment, network = config.environment, module_of(config.model.network)
+    options = [("--env-module", module) for module in environment.modules]
+    if environment.env_kwargs != EMPTY:
+        options.append(("--env-module", name_of(environment.env)))
+    return options + ([("--network-module", network)] if network else [])
+
+
 def trust_options(config: Config) -> str:
-    """Such options with a space before each; empty for a run that imports nothing of the user's."""
-    network = module_of(config.model.network)
-    options = [f"--env-module {as_typed(module)}" for module in config.environment.modules]
-    options += [f"--network-module {as_typed(network)}"] if network else []
-    return "".join(f" {option}" for option in options)
+    """The same as one types them in this folder, each with a space before it."""
+    return "".join(f" {option} {as_typed(value)}" for option, value in trusted_by(config))

@@ -48,14 +48,6 @@ def as_typed(module: str) -> str:
     return shlex.quote(str(file) if is_file(str(file)) else f"./{file}")  # a package's folder
 
 
-def check_module(env_id: str, trusted: Collection[str]) -> None:
-    """Refuses an environment of a module that only Redis or a checkpoint has named.
-
-    Raises ConfigError.
-    """
-    check_trusted(env_id, trusted, "environment", "--env-module")
-
-
 def check_network(network: str, trusted: Collection[str]) -> None:
     """Refuses a network of a module that only Redis or a checkpoint has named.
 

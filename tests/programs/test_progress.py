@@ -240,6 +240,10 @@ def test_a_learner_asks_for_actors_by_a_command_that_finds_the_environment(
     command = actor_command("mine", Config().replace(named), url)
     assert command.endswith(" --env-module far --env-module near --network-module nets")
 
+    # and, by its id, the environment whose arguments were typed
+    command = actor_command("mine", Config().replace({"env_kwargs": {"path": "x"}}), url)
+    assert command.endswith(" --env-module CartPole-v1")
+
 
 def test_a_learner_that_refuses_all_says_why_and_asks_for_no_actors(
     waiting: Waiting, caplog: pytest.LogCaptureFixture

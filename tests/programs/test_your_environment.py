@@ -146,12 +146,15 @@ def test_a_vector_form_alone_is_refused_at_the_opening(programs: Programs, optio
     assert f"has a vector form alone, and {option.removesuffix(' 2')} takes single ones" in output
 
 
-def test_train_trusts_a_file_in_typed_arguments_and_an_evaluation_asks(programs: Programs) -> None:
+def test_train_trusts_a_file_in_typed_arguments_and_an_evaluation_is_told_to(
+    programs: Programs,
+) -> None:
     pytest.importorskip("mujoco")
     # given a run whose user has typed a file
     typed = ("--env", "HalfCheetah-v5", "--env-kwargs", "xml_file=half_cheetah.xml")
     code, output = programs.run("impala-train", "--run-dir", "one", *typed, *BRIEF)
     assert code == 0, output
+    assert "impala-eval --checkpoint one --env-module HalfCheetah-v5\n" in output
 
     # when it is evaluated, then a run alone does not choose the file
     evaluate = ("impala-eval", "--checkpoint", "one", "--episodes", "1", "--max-steps", "9")

@@ -15,7 +15,7 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.settings.env_id import travelling
-from impala_redis.common.user_code.modules import absolute, as_typed, check_module
+from impala_redis.common.user_code.modules import absolute, as_typed, check_trusted
 from impala_redis.workers.plan import make_plan
 
 MODULE = """
@@ -177,7 +177,8 @@ def test_what_is_no_file_stays_as_it_is(named: str) -> None:
 @pytest.mark.parametrize("trusted", ["grid_i", "./grid_i.py", "/HERE/grid_i.py"])
 def test_a_module_of_a_run_is_trusted_by_its_name_or_file(here: Path, trusted: str) -> None:
     (here / "grid_i.py").write_text(MODULE)
-    check_module("grid_i:FoundHere-v0", ["other", trusted.replace("/HERE", str(here))])
+    trusting = ["other", trusted.replace("/HERE", str(here))]
+    check_trusted("grid_i:FoundHere-v0", trusting, "environment", "--env-module")
     VectorEnvironment("grid_i:FoundHere-v0", 1).close()
 
 
@@ -195,7 +196,7 @@ def test_what_a_run_names_is_not_imported_unasked(
 ) -> None:
     (here / "other.py").write_text(MODULE)
     with pytest.raises(ConfigError, match=why):
-        check_module(of_run, trusted)
+        check_trusted(of_run, trusted, "environment", "--env-module")
 
 
 @pytest.mark.parametrize(
@@ -280,4 +281,4 @@ def test_a_module_that_is_to_be_typed_is_quoted(here: Path) -> None:
     module = "x; touch pwned #"
     assert as_typed(module) == f"'{module}'"
     with pytest.raises(ConfigError, match=r"add --env-module 'x; touch pwned #'$"):
-        check_module(f"{module}:Foo-v0", [])
+        check_trusted(f"{module}:Foo-v0", [], "environment", "--env-module")
