@@ -39,7 +39,7 @@ class DiscountedReturns:
         for reward, counts, begun, now in zip(rewards, real, begins, after, strict=True):
             returns[begun] = 0.0
             np.multiply(returns, self._discounting, out=now)
-            now += np.nan_to_num(reward, posinf=0.0, neginf=0.0)  # they would stay for good
+            now += reward
             now[~counts] = 0.0  # the episode is over
             returns = now
         start = 0

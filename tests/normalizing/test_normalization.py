@@ -125,21 +125,27 @@ def test_every_policy_acts_by_the_statistics_that_travel(weights_dtype: str) -> 
     np.testing.assert_allclose(outputs[2], outputs[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_update_uses_and_publishes_the_figures_of_its_own_real_fresh_rows(engine: str) -> None:
-    # given a batch whose first column was replayed
-    learner = learner_of(engine)
-    batch = make_data(learner.engine.spec, 0)
+@pytest.mark.parametrize(("engine", "stack"), [*((name, 1) for name in ENGINES), ("torch", 3)])
+def test_an_update_uses_and_publishes_the_figures_of_its_own_real_fresh_rows(
+    engine: str, stack: int
+) -> None:
+    # given a batch whose first column was replayed, and others of which not all rows are real
+    learner = learner_of(engine, frame_stack=stack)
+    batch = make_data(learner.engine.spec, 1)
     rows = batch.rows
+    assert not rows.mask[:, 1:].all()
     batch.replayed = 1
     batch.parts = [batch.parts[0]._replace(columns=slice(1, 3), environments=range(2))]
 
     # when
-    figures_after(learner, batch)
+    figures = figures_after(learner, batch)
     published = learner.versioned_weights().weights
 
     # then
-    real = rows.observations[:-1, 1:][rows.mask[:, 1:]].astype(np.float64)
+    real = rows.observations[stack - 1 : -1, 1:][rows.mask[:, 1:]].astype(np.float64)
+    returns = learner.normalization.tensors()
+    variance = returns["moments.rewards.squares"] / returns["moments.rewards.count"]
+    assert figures["reward_std"] == pytest.approx(np.sqrt(variance).item())
     np.testing.assert_allclose(published["normalizer.mean"], real.mean(0), rtol=1e-5)
     np.testing.assert_allclose(published["normalizer.inverse_std"], 1 / real.std(0), rtol=1e-5)
     assert list(published) == list(learner.engine.spec.weight_shapes())
@@ -184,6 +190,25 @@ def test_a_restored_learner_goes_on_with_the_same_figures(engine: str, tmp_path:
     assert tensors["moments.rewards.count"].tolist() != [0]
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(others[name], tensor, err_msg=name, strict=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_another_runs_figures_are_taken_with_its_weights(engine: str, tmp_path: Path) -> None:
+    # given
+    other, learner = learner_of(engine), learner_of(engine)
+    for seed in range(3):
+        figures_after(other, make_data(other.engine.spec, seed))
+    checkpoint.save(tmp_path, 3, *other.state(), keep=1)
+
+    # when
+    learner.begin_from(checkpoint.load(tmp_path))
+
+    # then
+    (tensors, facts), (others, _) = learner.state(), other.state()
+    for name, tensor in others.items():
+        if name.startswith(("moments.", "model.normalizer.")):
+            np.testing.assert_array_equal(tensors[name], tensor, err_msg=name, strict=True)
+    assert facts["frames"] == 0
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,11 @@ def test_the_averaged_weights_are_taken_and_nothing_else_is(tmp_path: Path, engi
         ({"lstm_size": 8}, {}, "lstm_size is 0 here and 8 there"),
         ({"frame_stack": 2}, {}, "frame_stack is 1 here and 2 there"),
         (
+            {"normalize_observations": True},
+            {},
+            "normalize_observations is False here and True there",
+        ),
+        (
             {"env": "Acrobot-v1"},
             {},
             r"the observation is float32\[4\] here and float32\[6\] there; the action is one of 2 "

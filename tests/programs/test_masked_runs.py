@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from impala_redis.workers.evaluator import from_checkpoint
+from impala_redis.common.playing.saved import from_checkpoint
 from support import ROOT, Programs
 
 pytestmark = pytest.mark.processes

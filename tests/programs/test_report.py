@@ -126,6 +126,13 @@ class Text(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+def test_a_page_says_with_whose_weights_a_run_began(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", [figures(1), figures(2)], RESULT)
+    assert "begun with the weights" not in str(Text(page_of(run)))
+    RunDirectory(run).write_config("mine", "cartpole", Config(), init_from="runs/other")
+    assert "begun with the weights of runs/other" in str(Text(page_of(run)))
+
+
 @pytest.mark.processes
 def test_a_run_becomes_one_page_with_every_chart_and_pngs_beside_it(programs: Programs) -> None:
     # given a run with every figure, and a home in which nothing can be written
