@@ -40,9 +40,11 @@ def settings_tables() -> str:
         lines += [f"**{group}**", "", "| option | default | what |", "|---|---|---|"]
         for setting in members:
             choices = f" ({', '.join(setting.choices)})" if setting.choices else ""
-            off = "; `none` turns it off" if setting.optional else ""
+            is_told = "none:" in setting.help
+            off = "; `none` turns it off" if setting.optional and not is_told else ""
             option = f"`--{setting.key.replace('_', '-')}`"
-            lines.append(f"| {option} | {shown(setting.default)} | {setting.help}{choices}{off} |")
+            default = shown(setting.default) or "empty"
+            lines.append(f"| {option} | {default} | {setting.help}{choices}{off} |")
         lines.append("")
     return "\n".join(lines)
 

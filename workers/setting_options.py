@@ -23,7 +23,8 @@ class SettingType(click.ParamType[Any]):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """What --help shows in place of the value."""
         if self.setting.choices:
-            return f"[{'|'.join(self.setting.choices)}]"
+            own = ("module:Name",) if self.setting.or_named else ()
+            return f"[{'|'.join((*self.setting.choices, *own))}]"
         if self.setting.is_object:
             return "JSON"
         return self.name.upper() + ("|none" if self.setting.optional else "")
@@ -84,7 +85,7 @@ def every_setting(function: Function) -> Function:
         decorated = option(
             setting.key.replace("_", "-"),
             parameter=f"setting_{setting.key}",
-            show_default=shown(setting.default),
+            show_default=shown(setting.default) or "empty",
             help=setting.help,
             **_form(setting),
         )(decorated)

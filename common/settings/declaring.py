@@ -27,7 +27,7 @@ LARGEST = 1e30
 
 
 def is_name(value: object, longest: int = MAX_NAME) -> bool:
-    """Whether this is a text of 1 to 64 printable characters, the first and last no spaces."""
+    """Whether it is a text of 1 to `longest` printable characters, the first and last no spaces."""
     return (
         isinstance(value, str)
         and 1 <= len(value) <= longest

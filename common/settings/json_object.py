@@ -17,8 +17,9 @@ def canonical(value: object) -> str:
     """The one text of an object: JSON with sorted keys.
 
     Args:
-      value: a dict, JSON of an object, or "key=value,key=value", where a value is JSON or else
-        text. An empty text is the object without keys.
+      value: a dict, JSON of an object, or "key=value,key=value", where a value is a number, true,
+        false or null, or else a text. An empty text is the object without keys. Lists, objects and
+        texts with commas need the form of JSON.
 
     Raises ValueError with a sentence: it is none of these, or too long.
     """
