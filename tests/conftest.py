@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,26 @@ def raw(redis_server: OpenServer) -> Iterator[redis.Redis]:
     client = redis.Redis.from_url(redis_server.url)
     yield client
     client.close()
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's working directory; their modules, and what these register, are forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    import gymnasium  # late: most tests do without
+
+    theirs = {
+        name
+        for name, module in sys.modules.items()
+        if (getattr(module, "__file__", None) or "").startswith(f"{tmp_path}/")
+    }
+    for name in theirs:
+        del sys.modules[name]
+    for name, spec in list(gymnasium.registry.items()):
+        if getattr(spec.entry_point, "__module__", "") in theirs:
+            del gymnasium.registry[name]
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 import os
 import resource
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +79,11 @@ gymnasium.register("Whole-v0", None, vector_entry_point=Walk)
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def module(own_folder: Path) -> str:
     """A module of environments in the working directory."""
     name = f"walks_{os.getpid()}"
-    (tmp_path / f"{name}.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    yield name
-    sys.modules.pop(name, None)
+    (own_folder / f"{name}.py").write_text(MODULE)
+    return name
 
 
 def made(module: str, num_processes: int, num_envs: int = 5, fails: str = "") -> VectorEnvironment:

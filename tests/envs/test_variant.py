@@ -1,7 +1,5 @@
 """Environments as they are used: arguments, wrappers, time limits, and what is refused in words."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +45,10 @@ def breaks(env):
 
 
 @pytest.fixture
-def wraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def wraps(own_folder: Path) -> str:
     """A module of wrappers in the working directory."""
-    (tmp_path / "wraps_here.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield "wraps_here"
-    sys.modules.pop("wraps_here", None)
+    (own_folder / "wraps_here.py").write_text(MODULE)
+    return "wraps_here"
 
 
 def made(env_id: str, num_envs: int = 2, **variant: Any) -> VectorEnvironment:

@@ -1,8 +1,6 @@
 """Both engines of torch train a network of the user's own: buffers, frozen parameters, resume."""
 
 import dataclasses
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +88,8 @@ ENGINES: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    (tmp_path / "theirs.py").write_text(MODULE + REMEMBERS)
-    yield
-    sys.modules.pop("theirs", None)
+def _theirs(own_folder: Path) -> None:
+    (own_folder / "theirs.py").write_text(MODULE + REMEMBERS)
 
 
 def run_with(network: str, **changes: Any) -> tuple[RunSpec, Config]:

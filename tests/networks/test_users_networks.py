@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +113,10 @@ DICT = spaces.Dict({"image": spaces.Box(0, 255, (16, 20, 3), np.uint8), "vector"
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(own_folder: Path) -> Path:
     """A working directory with the module `theirs`, which is forgotten."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "theirs.py").write_text(EXTRACTORS)
-    yield tmp_path
-    for name in ("theirs", "broken"):
-        sys.modules.pop(name, None)
+    (own_folder / "theirs.py").write_text(EXTRACTORS)
+    return own_folder
 
 
 def spec_for(

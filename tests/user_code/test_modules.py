@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,16 +34,11 @@ LATE = "import gymnasium; gymnasium.register('Late-v0', 'nowhere_to_be_found:Lat
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(own_folder: Path) -> Iterator[Path]:
     """A working directory; what is imported and registered in it is forgotten."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    for name in ("FoundHere-v0", "Top-v0", "Late-v0"):
+    yield own_folder
+    for name in ("FoundHere-v0", "Late-v0"):  # made by others' modules
         gymnasium.registry.pop(name, None)
-    for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize(
