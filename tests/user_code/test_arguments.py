@@ -38,6 +38,9 @@ def test_values_of_what_is_known_or_trusted_are_taken(env_id: str, kwargs: dict[
     ("env_id", "kwargs", "option"),
     [
         ("HalfCheetah-v5", {"xml_file": "/tmp/x.xml"}, "--env-module HalfCheetah-v5"),
+        ("CartPole-v1", {"asset_path": "/tmp/x"}, "--env-module CartPole-v1"),
+        ("CartPole-v1", {"log_dir": "/tmp/x"}, "--env-module CartPole-v1"),
+        ("CartPole-v1", {"env_id": "evil:X"}, "--env-module CartPole-v1"),
         ("Plugin/Any-v0", {"size": 1}, "--env-module Plugin/Any-v0"),
         ("GymV21Environment-v0", {"env_id": "evil:X"}, "--env-module GymV21Environment-v0"),
         ("somewhere:GymV26Environment-v0", {"env_id": "evil:X"}, "--env-module GymV26Environment"),
@@ -52,3 +55,14 @@ def test_what_may_choose_a_file_or_an_import_is_refused_unless_it_is_named(
         check_environment(spec, ["somewhere"])
     check_environment(spec, ["somewhere", env_id.rpartition(":")[2]])
     check_environment(replace(spec, env_kwargs="{}"), ["somewhere"])
+
+
+def test_each_of_several_wrappers_must_be_of_a_trusted_module() -> None:
+    # given
+    spec = replace(spec_of("CartPole-v1", {}), wrapper=("one:Wraps", "other:Wraps"))
+
+    # then
+    check_environment(spec, ["one", "other"])
+    for trusted, left_out in (("one", "other"), ("other", "one")):
+        with pytest.raises(ConfigError, match=f"{left_out}:Wraps .*add --env-module {left_out}$"):
+            check_environment(spec, [trusted])

@@ -88,9 +88,11 @@ def test_a_part_that_only_a_run_has_named_is_refused_until_its_module_is_trusted
 
 def test_what_a_module_only_imports_is_not_its_own(folder: Path) -> None:
     # given a module that a user trusts, and what it imports from elsewhere
+    (folder / "parts_owner.py").write_text("class Like: pass\n")
     (folder / "parts_else.py").write_text("class Net: pass\ndef make(): pass\n")
     (folder / "parts_own.py").write_text(
         "import functools\nimport parts_else\nfrom parts_else import Net, make\n"
+        "from parts_owner import Like\n"
         "class Own:\n    Inner = Net\n    elsewhere = parts_else\npart = functools.partial(Own)\n"
     )
 
@@ -101,6 +103,7 @@ def test_what_a_module_only_imports_is_not_its_own(folder: Path) -> None:
         "functools.partial": "into the module 'functools'",
         "Net": "not defined in 'parts_own', .* as in parts_else:Net$",
         "make": "as in parts_else:make$",
+        "Like": "not defined in 'parts_own', .* as in parts_owner:Like$",
         "Own.Inner": "as in parts_else:Net$",
         "Own.__class__": "not defined in 'parts_own'",
         "part": "has no class or function 'part'",
