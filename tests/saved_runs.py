@@ -8,6 +8,7 @@ import numpy as np
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import Learner
+from impala_redis.common.networks.own_probe import find_out
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
@@ -23,7 +24,7 @@ def save_run(folder: Path, env: str, updates: int = 0, **settings: Any) -> RunSp
     environment = VectorEnvironment(env, 1, frame_stack=stack, variant=variant)
     environment.close()
     found = (environment.observation, environment.action, environment.spaces)
-    spec = make_spec(folder.name, config, *found)
+    spec = make_spec(folder.name, config, *found, find_out)
     engine = make_engine("auto", "cpu", 1, spec, config)
     learner = Learner(config, engine)
     learner.updates = learner.version = updates

@@ -456,6 +456,36 @@ def test_a_run_with_masks_is_loaded_and_plays_by_the_rules(
     sys.modules.pop("tictactoe", None)
 
 
+def test_a_network_of_ones_own_is_imported_for_who_names_its_module(own_folder: Path) -> None:
+    # given
+    (own_folder / "theirs.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    features_dim = 3\n"
+        "    def __init__(self, observation_space):\n"
+        "        super().__init__(4, 3)\n"
+    )
+    save_run(own_folder / "run", "CartPole-v1", network="theirs:Net")
+    del sys.modules["theirs"]
+
+    # when
+    for others in ((), "other", ["other"]):
+        with pytest.raises(ConfigError, match=r"add to network_modules: theirs$"):
+            load(own_folder / "run", env_modules="theirs", network_modules=others)
+
+    # then
+    assert "theirs" not in sys.modules
+
+    # and by whatever name it is trusted, it plays the same
+    file = own_folder / "theirs.py"
+    named: list[Any] = ["theirs", ["other", "theirs"], file, str(file), [file]]
+    policies = [load(own_folder / "run", network_modules=one) for one in named]
+    seen = np.array([[0.0, 0.1, 0.2, 0.3], [0.3, -0.2, 0.1, 0.0]], np.float32)
+    first, *others_actions = [policy.act_batch(seen).tolist() for policy in policies]
+    assert set(first) <= {0, 1}
+    assert others_actions == [first] * 4
+
+
 def test_a_checkpoint_and_a_name_are_loaded_as_their_run_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
