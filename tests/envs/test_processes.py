@@ -87,12 +87,12 @@ def module(own_folder: Path) -> str:
 
 
 def made(module: str, num_processes: int, num_envs: int = 5, fails: str = "") -> VectorEnvironment:
-    """Walks in so many processes."""
+    """Walks of 3 to 6 steps, cut after 4, in so many processes."""
     return VectorEnvironment(
         f"{module}:Walk-v0",
         num_envs,
         info_keys=("goal.won",),
-        variant=Variant(env_kwargs=f'{{"fails": "{fails}"}}'),
+        variant=Variant(env_kwargs=f'{{"fails": "{fails}"}}', max_episode_steps=4),
         num_processes=num_processes,
     )
 
@@ -105,7 +105,8 @@ def played(environment: VectorEnvironment) -> tuple[list[Any], list[Any], set[fl
     infos, pids = [], set()
     for _ in range(25):
         step = environment.step(random.integers(0, 2, environment.num_envs))
-        arrays += [np.array(step.observations), step.rewards, step.terminated, step.over]
+        arrays += [np.array(step.observations), step.rewards, step.over]
+        arrays += [step.terminated, step.truncated]
         pids |= {info["pid"] for info in step.infos.values()}
         infos.append({i: (info["share"], info["goal.won"]) for i, info in step.infos.items()})
     environment.close()
@@ -117,6 +118,7 @@ def test_the_same_seed_plays_the_same_episodes_in_any_number_of_processes(module
     arrays, infos, pids = played(made(module, 0))
     assert pids == {os.getpid()}
     assert {share for found in infos for share, _ in found.values()} == {0.5}
+    assert any(array.any() for array in arrays[5::5])  # some episodes were cut
 
     # then two of them, and one for each of more than there are, play the same
     for num_processes, used in ((2, 2), (9, 5)):
