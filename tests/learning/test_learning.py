@@ -50,6 +50,23 @@ def assert_same_state(one: Learner, other: Learner) -> None:
         np.testing.assert_array_equal(tensor, other_tensors[name], err_msg=name, strict=True)
 
 
+def test_published_weights_tell_the_share_of_the_training_that_is_done() -> None:
+    # given a run of the frames of four updates, of which some rows are masked
+    config = make_config(total_frames=4 * B * T)
+    learner, spec = make_learner(config), spec_of(config)
+    assert learner.versioned_weights().progress == 0.0
+
+    # when / then
+    train(learner, spec, range(2))
+    assert 0 < learner.frames < 4 * B * T
+    assert learner.versioned_weights().progress == learner.frames / (4 * B * T)
+
+    # and a run that has gone on beyond its frames is done, and no more
+    train(learner, spec, range(2, 8))
+    assert learner.frames > 4 * B * T
+    assert learner.versioned_weights().progress == 1.0
+
+
 OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": "adam", "learning_rate": 1e-2},
     {"optimizer": "rmsprop", "learning_rate": 1e-2},
