@@ -35,6 +35,11 @@ class Plus(gymnasium.RewardWrapper):
         self.shares.append(share)
 
 
+class HandsOn(gymnasium.Wrapper):
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+
 def nothing(env):
     pass
 
@@ -83,6 +88,19 @@ def test_the_first_wrapper_is_the_innermost_and_each_is_told_of_progress(wraps: 
     environment.set_progress(0.25)
     plus = [single.env.env for single in environment._singles]
     assert [one.shares for one in plus] == [[0.25], [0.25]]
+
+
+def test_what_a_wrapper_hands_on_is_not_told_twice(wraps: str) -> None:
+    # given wrappers that have the methods of what they wrap
+    hands_on = f"{wraps}:HandsOn"
+    environment = made("CartPole-v1", 1, wrapper=(f"{wraps}:Plus", hands_on, hands_on))
+    (single,) = environment._singles
+
+    # when
+    environment.set_progress(0.25)
+
+    # then
+    assert single.env.shares == [0.25]
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "MountainCar-v0"])
