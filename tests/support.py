@@ -220,6 +220,12 @@ class Programs:
         program = self.start(*command, cwd=cwd, cold=cold, **variables)
         return program.code(timeout_s), program.output
 
+    def page_of(self, run: str) -> str:
+        """The page that impala-report makes of a run directory."""
+        code, output = self.run("impala-report", run)
+        assert code == 0, output
+        return (self.folder / run / "report.html").read_text()
+
     def end(self) -> None:
         """Kills what still runs."""
         for program in self.started:

@@ -33,7 +33,7 @@ def penalties(observation: ObservationSpec, rows: NDArray[Any]) -> NDArray[np.fl
 
 
 def nothing_left(masks: Flags, sizes: tuple[int, ...]) -> Flags:
-    """Of which of an action's K choices nothing is allowed [..., K], by masks [..., P]."""
+    """Whether nothing of each of an action's K choices is allowed [..., K], by masks [..., P]."""
     return ~np.logical_or.reduceat(masks, offsets(sizes), axis=-1)
 
 

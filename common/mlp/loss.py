@@ -77,7 +77,7 @@ class Weighting(NamedTuple):
 
     scale: float  # 1, or 1 / count for the mean over the rows that count
     entropy_cost: float  # after its schedule
-    # Of the whole batch, where they are normalised; None where a piece is all of it.
+    # Those of the whole batch, where they are normalised; None where a piece is all of it.
     advantages: Advantages | None = None
 
 

@@ -25,7 +25,7 @@ class Moments:
     """Count, mean and sum of squared distances of rows of E numbers."""
 
     def __init__(self, size: int) -> None:
-        """Of E = `size` numbers each, with no row up to now."""
+        """There is no row up to now; each will have E = `size` numbers."""
         self.count = 0
         self.mean: Doubles = np.zeros(size)
         self._squares: Doubles = np.zeros(size)  # summed distances from the mean, squared

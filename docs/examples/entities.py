@@ -19,7 +19,7 @@ class Flock(gymnasium.Env):
     observation_space = spaces.Dict(
         {
             "me": spaces.Box(-1, 1, (2,), np.float32),
-            # Of each: its place, whether it is food, and whether it is there at all.
+            # Each has its place, whether it is food, and whether it is there at all.
             "others": spaces.Box(-1, 1, (MOST, 4), np.float32),
         }
     )
