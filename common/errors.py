@@ -148,6 +148,18 @@ class DeviceFull(ImpalaError):
     exit_code = 20
 
 
+class GroupLost(ImpalaError):
+    """A learner of the group has ended or does not answer; torchrun begins all of them anew."""
+
+    exit_code = 21
+
+
+class GroupApart(ImpalaError):
+    """The learners of a group do not hold the same network any more."""
+
+    exit_code = 22
+
+
 class MessageRefused(ImpalaError):
     """Bytes are no message of this run. `reason` names their counter, such as "malformed"."""
 

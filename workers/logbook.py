@@ -15,7 +15,8 @@ from impala_redis.common.errors import Fenced, RunDirectoryError
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Means, Refusals, Tally
-from impala_redis.common.learning.learner import Learner, Updated
+from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.updates import Updated
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.figures import in_status, shown_return
 from impala_redis.common.records.recorder import Recorder

@@ -13,7 +13,8 @@ from impala_redis.common.feeding.delay import Delay
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Arrivals
-from impala_redis.common.learning.learner import Learner, Updated
+from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.updates import Updated
 from impala_redis.common.records.figures import shown_return
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec

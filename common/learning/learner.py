@@ -5,16 +5,23 @@ What an update computes is an engine's (`common.learning.engine`).
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from impala_redis.common.blocks.weights import ArrivingWeights, VersionedWeights, Weights
 from impala_redis.common.errors import CheckpointError, NotFinite
 from impala_redis.common.feeding.batch import Batch, Part, one_plain_column, only
-from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates, Step
+from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates
+from impala_redis.common.learning.updates import (
+    Agreed,
+    Share,
+    UnderWay,
+    Updated,
+    columns_of,
+    frames_of,
+)
 from impala_redis.common.normalizing.normalization import Normalization
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
 from impala_redis.common.records.lines import number_or_nan
@@ -25,23 +32,6 @@ from impala_redis.common.run.config import Config
 MOST_TRIES = 32
 # Where columns come from that no actor has just sent.
 REPLAYED = ("", -1)
-
-
-class UnderWay(NamedTuple):
-    """An update that was begun; `result` waits for what the step has come to."""
-
-    batch: Batch
-    version: int
-    rates: Rates
-    result: Callable[[], Step]
-
-
-class Updated(NamedTuple):
-    """An update that has ended."""
-
-    batch: Batch  # what it was made of
-    version: int  # of the weights that it made
-    figures: dict[str, float]  # by name; stages in seconds
 
 
 class Learner:
@@ -60,20 +50,26 @@ class Learner:
         self._under_way: deque[UnderWay] = deque()
         self.device_s = 0.0  # in which the device had an update to compute, since the start
 
-    def update(self, batch: Batch) -> list[Updated]:
+    def share_of(self, batch: Batch) -> Share:
+        """What a batch brings beside its gradient; each batch is asked for it once."""
+        return Share(batch.frames, batch.blocks, self.normalization.look_at(batch))
+
+    def update(self, batch: Batch, shares: Sequence[Share] | None = None) -> list[Updated]:
         """Begins an update with a batch; returns those that have ended, the oldest first.
 
         On a CPU that is this one, on a GPU the one before. What the rates are made from, the
-        counters of updates and frames, counts what has begun. Raises DeviceFull.
+        counters of updates and frames, counts what has begun. Where several learners make the
+        update, `shares` are those of all of them, this one's too. Raises DeviceFull.
         """
-        self.normalization.take(batch)
+        shares = [self.share_of(batch)] if shares is None else shares
+        self.normalization.take(share.seen for share in shares)
         self.engine.load_statistics(self.normalization.statistics())
         rates = self._rates()
         result = self.engine.begin(batch.rows, batch.staged, rates)
         self.version += 1
         self.updates += 1
-        self.frames += batch.frames
-        self._under_way.append(UnderWay(batch, self.version, rates, result))
+        self.frames += frames_of(shares)
+        self._under_way.append(UnderWay(batch, shares, self.version, rates, result))
         return self._ended(self.engine.ahead)
 
     def settle(self) -> list[Updated]:
@@ -93,21 +89,29 @@ class Learner:
         If no finite step can be made of all columns, it is made of the blocks that allow one, and
         the batch then knows which it left out.
         """
-        batch, rates, engine = update.batch, update.rates, self.engine
+        batch, shares, rates = update.batch, update.shares, update.rates
         figures, stages_s, taken = update.result()
         if not taken:
-            frames = batch.frames
-            if fit := self._leave_out_unfit(batch, rates):
-                figures, _, taken = engine.step(only(batch.rows, _columns_of(fit)), rates)
-            self.frames += batch.frames - frames
+            fit = self._leave_out_unfit(batch, rates)
+            found = self._agree(Share(batch.frames, batch.blocks), bool(fit))
+            if found.any_fit:
+                rows = only(batch.rows, columns_of(fit))
+                figures, _, taken = self.engine.step(rows, rates)
+            self.frames += frames_of(found.shares) - frames_of(shares)
+            shares = found.shares
         self.device_s += sum(stages_s.values())
         self.skipped += not taken
         self.faults_in_a_row = 0 if taken else self.faults_in_a_row + self._at_fault
-        self.window.add(batch.blocks, time.monotonic())
+        blocks = [block for share in shares for block in share.blocks]
+        self.window.add(blocks, time.monotonic())
         used = {"learning_rate": rates.learning_rate}
         if self._config.loss.normalize_rewards:
             used["reward_std"] = 1.0 / rates.reward_factor
         return Updated(batch, update.version, {**figures, **used, **stages_s})
+
+    def _agree(self, share: Share, any_fit: bool) -> Agreed:
+        """What the learners of an update have left of it, after one that was not finite."""
+        return Agreed([share], any_fit)
 
     def _rates(self) -> Rates:
         """What the schedules and the running figures say now."""
@@ -141,7 +145,7 @@ class Learner:
             if not unknown:
                 break
             some = unknown.pop()
-            if self.engine.allows_step(only(batch.rows, _columns_of(some)), rates):
+            if self.engine.allows_step(only(batch.rows, columns_of(some)), rates):
                 fit += some
             elif len(some) > 1:
                 half = len(some) // 2
@@ -213,13 +217,13 @@ class Learner:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on exactly where the checkpoint was made. Raises CheckpointError if it cannot."""
         shapes = {name: shape for name, _, shape in self.engine.layout}
-        parameters = averaged = _fitting(checkpoint, "model", shapes)
+        parameters = averaged = checkpoint.fitting("model", shapes)
         if checkpoint.has_averaged:
-            averaged = _fitting(checkpoint, "averaged", shapes)
+            averaged = checkpoint.fitting("averaged", shapes)
         slots = {name: array.shape for name, array in self.engine.slots().items()}
-        statistics = _fitting(checkpoint, "model", self.engine.spec.statistic_shapes())
+        statistics = checkpoint.fitting("model", self.engine.spec.statistic_shapes())
         facts = checkpoint.facts
-        optimizer = _fitting(checkpoint, "optimizer", slots)
+        optimizer = checkpoint.fitting("optimizer", slots)
         try:
             self.engine.load(parameters, averaged, optimizer, facts["optimizer_steps"])
             self.engine.load_statistics(statistics)
@@ -243,8 +247,8 @@ class Learner:
         """
         shapes = {name: shape for name, _, shape in self.engine.layout}
         kind = "averaged" if checkpoint.has_averaged else "model"
-        weights = _fitting(checkpoint, kind, shapes)
-        statistics = _fitting(checkpoint, "model", self.engine.spec.statistic_shapes())
+        weights = checkpoint.fitting(kind, shapes)
+        statistics = checkpoint.fitting("model", self.engine.spec.statistic_shapes())
         self.engine.load(weights, weights, self.engine.slots(), 0)
         self.engine.load_statistics(statistics)
         try:
@@ -261,24 +265,3 @@ def scheduled(value: float, schedule: str, frames: int, total_frames: int) -> fl
     if schedule == "constant":
         return value
     return value * max(0.0, 1.0 - frames / total_frames)
-
-
-def _columns_of(parts: list[Part]) -> NDArray[np.int64]:
-    """The numbers of their columns."""
-    return np.concatenate([np.arange(p.columns.start, p.columns.stop) for p in parts])
-
-
-def _fitting(checkpoint: Checkpoint, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
-    """The tensors of one kind by their own names. Raises CheckpointError: one does not fit."""
-    found: dict[str, Floats] = {}
-    for name, shape in shapes.items():
-        saved = checkpoint.tensors.get(f"{kind}.{name}")
-        if saved is None or saved.shape != shape or saved.dtype != np.float32:
-            raise CheckpointError(
-                f"{checkpoint.path} does not fit this network and optimizer: {kind}.{name} is "
-                f"{'missing' if saved is None else f'{saved.dtype}{list(saved.shape)}'}"
-            )
-        if np.isnan(saved).any():  # the next update would make the weights so
-            raise CheckpointError(f"{checkpoint.path} is damaged: {kind}.{name} is not a number")
-        found[name] = np.asarray(saved, np.float32)
-    return found

@@ -5,7 +5,7 @@ They are kept in float64 as Welford does it, in the form for whole batches (Chan
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,14 @@ MOST_MAGNITUDE = 1e30
 KNOWN_ROWS, MOST_DEVIATIONS = 1000, 1000.0
 
 
+class Sample(NamedTuple):
+    """What some rows of E numbers bring to the figures of all."""
+
+    num_rows: int
+    mean: Doubles  # [E]
+    squares: Doubles  # [E] summed distances from that mean, squared
+
+
 class Moments:
     """Count, mean and sum of squared distances of rows of E numbers."""
 
@@ -30,23 +38,29 @@ class Moments:
         self.mean: Doubles = np.zeros(size)
         self._squares: Doubles = np.zeros(size)  # summed distances from the mean, squared
 
-    def update(self, rows: NDArray[Any]) -> None:
-        """Takes in rows [n, E] of any real dtype, but for those that hold what is no number."""
+    def look_at(self, rows: NDArray[Any]) -> Sample:
+        """What rows [n, E] of any real dtype bring, but for those that hold what is no number."""
         exact = rows.astype(np.float64).clip(-MOST_MAGNITUDE, MOST_MAGNITUDE)
         if (unfit := np.isnan(exact).any(axis=1)).any():
             exact = exact[~unfit]
         if not len(exact):
-            return
+            return Sample(0, np.zeros_like(self.mean), np.zeros_like(self.mean))
         if self.count >= KNOWN_ROWS:
             reach = MOST_DEVIATIONS / self.inverse_std
             exact.clip(self.mean - reach, self.mean + reach, out=exact)
         mean = exact.mean(axis=0)
-        distances = mean - self.mean
         exact -= mean
-        before, self.count = self.count, self.count + len(exact)
-        share = len(exact) / self.count
+        return Sample(len(exact), mean, np.square(exact).sum(axis=0))
+
+    def take(self, sample: Sample) -> None:
+        """Takes in what `look_at` has found."""
+        if not sample.num_rows:
+            return
+        distances = sample.mean - self.mean
+        before, self.count = self.count, self.count + sample.num_rows
+        share = sample.num_rows / self.count
         self.mean += distances * share
-        self._squares += np.square(exact).sum(axis=0) + np.square(distances) * (before * share)
+        self._squares += sample.squares + np.square(distances) * (before * share)
 
     @property
     def inverse_std(self) -> Doubles:

@@ -4,14 +4,14 @@ An update's own batch is taken in before it: the update, and the actors that get
 the same figures. Rows of the replay memory were taken in when they were fresh.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.blocks.features import features_of
 from impala_redis.common.feeding.batch import Batch
-from impala_redis.common.normalizing.moments import Moments
+from impala_redis.common.normalizing.moments import Moments, Sample
 from impala_redis.common.normalizing.returns import DiscountedReturns
 from impala_redis.common.run.architecture import normalized_parts
 from impala_redis.common.run.groups import LossSettings
@@ -19,6 +19,8 @@ from impala_redis.common.run.spec import RunSpec
 
 Floats = NDArray[np.float32]
 Tensors = dict[str, NDArray[np.generic]]
+# What a batch brings to each of the running figures that there are, in their order.
+Seen = tuple[Sample, ...]
 
 # Names of a checkpoint's tensors begin so.
 OBSERVATIONS, REWARDS = "moments.observations.", "moments.rewards."
@@ -37,20 +39,32 @@ class Normalization:
         self._rewards = Moments(1) if settings.normalize_rewards else None
         self._returns = DiscountedReturns(settings.discounting)
 
-    def take(self, batch: Batch) -> None:
-        """Takes in the real rows of a batch, but for its replayed columns."""
+    def look_at(self, batch: Batch) -> Seen:
+        """What the real rows of a batch bring, but for its replayed columns.
+
+        A batch is looked at once: the discounted returns go on from one to the next.
+        """
         rows, fresh = batch.rows, slice(batch.replayed, batch.filled)
+        seen = []
         if self._observations is not None:
             history, steps = self._observation.history, len(rows.mask)
-            seen = rows.observations[history : history + steps, fresh][rows.mask[:, fresh]]
+            there = rows.observations[history : history + steps, fresh][rows.mask[:, fresh]]
             numbers = [
-                features_of(self._observation, part, seen)
+                features_of(self._observation, part, there)
                 for part in self._observation.leaves
                 if part.name in self._parts
             ]
-            self._observations.update(np.hstack(numbers))
+            seen.append(self._observations.look_at(np.hstack(numbers)))
         if self._rewards is not None:
-            self._rewards.update(self._returns.follow(rows, batch.parts)[:, None])
+            returns = self._returns.follow(rows, batch.parts)
+            seen.append(self._rewards.look_at(returns[:, None]))
+        return tuple(seen)
+
+    def take(self, seen_by_each: Iterable[Seen]) -> None:
+        """Takes in what the batches of one update bring, of one learner or of several."""
+        for seen in seen_by_each:
+            for (_, moments), sample in zip(self._moments(), seen, strict=True):
+                moments.take(sample)
 
     @property
     def reward_factor(self) -> float:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +67,23 @@ class Checkpoint(NamedTuple):
         """Whether it has the parameters' mean over the last updates, too: since 0.2."""
         return any(name.startswith("averaged.") for name in self.tensors)
 
+    def fitting(
+        self, kind: str, shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """The tensors of one kind by their own names. Raises CheckpointError: one does not fit."""
+        found: dict[str, NDArray[np.float32]] = {}
+        for name, shape in shapes.items():
+            saved = self.tensors.get(f"{kind}.{name}")
+            if saved is None or saved.shape != shape or saved.dtype != np.float32:
+                raise CheckpointError(
+                    f"{self.path} does not fit this network and optimizer: {kind}.{name} is "
+                    f"{'missing' if saved is None else f'{saved.dtype}{list(saved.shape)}'}"
+                )
+            if np.isnan(saved).any():  # the next update would make the weights so
+                raise CheckpointError(f"{self.path} is damaged: {kind}.{name} is not a number")
+            found[name] = np.asarray(saved, np.float32)
+        return found
+
 
 def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any], keep: int) -> Path:
     """Writes a checkpoint whole or not at all, and removes older ones beyond `keep` in all.
@@ -74,7 +92,7 @@ def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any],
     """
     make_folder(directory)
     stem = directory / f"checkpoint-{updates:012d}"
-    data = safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in tensors.items()})
+    data = _as_bytes(tensors)
     document = {
         "format": FORMAT,
         "tensors": stem.name + ".safetensors",
@@ -88,6 +106,27 @@ def save(directory: Path, updates: int, tensors: Tensors, facts: dict[str, Any],
     for old in there[there.index(path) + keep :]:
         _remove(old)
     return path
+
+
+def packed(tensors: Tensors, facts: dict[str, Any]) -> bytes:
+    """A state as bytes, for a learner that takes it over from another; `unpacked` reads it."""
+    head = json.dumps(facts).encode()
+    return len(head).to_bytes(8, "little") + head + _as_bytes(tensors)
+
+
+def unpacked(data: bytes, path: Path) -> Checkpoint:
+    """What `packed` gave; `path` names it in errors. Raises CheckpointError: it is none."""
+    try:
+        end = 8 + int.from_bytes(data[:8], "little")
+        facts, tensors = json.loads(data[8:end]), safetensors.numpy.load(data[end:])
+        _check_counts(facts, str(path))
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no state of a learner: {str(error)[:200]}") from error
+    return Checkpoint(tensors, facts, path)
+
+
+def _as_bytes(tensors: Tensors) -> bytes:
+    return safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in tensors.items()})
 
 
 def discard_after(directory: Path, updates: int) -> None:

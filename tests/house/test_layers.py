@@ -26,6 +26,7 @@ FLOORS = (
     {"feeding"},
     {"normalizing"},
     {"acting", "learning"},
+    {"grouping"},
     {"playing"},
 )
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -9,7 +9,7 @@ from impala_redis.common.normalizing.moments import Moments
 def moments_of(*batches: list[list[float]]) -> Moments:
     moments = Moments(2)
     for rows in batches:
-        moments.update(np.array(rows, np.float32).reshape(-1, 2))
+        moments.take(moments.look_at(np.array(rows, np.float32).reshape(-1, 2)))
     return moments
 
 
@@ -20,7 +20,7 @@ def test_batches_of_any_size_give_what_all_rows_give_at_once() -> None:
 
     # when
     for part in np.split(rows, [1, 2, 2, 300, 999]):
-        moments.update(part)
+        moments.take(moments.look_at(part))
 
     # then
     exact = rows.astype(np.float64)
@@ -56,7 +56,7 @@ def test_restored_moments_go_on_bit_for_bit() -> None:
     # when
     restored.restore(moments.tensors())
     for one in (moments, restored):
-        one.update(np.array([[0.7, 0.9]], np.float32))
+        one.take(one.look_at(np.array([[0.7, 0.9]], np.float32)))
 
     # then
     for name, tensor in moments.tensors().items():
@@ -84,11 +84,11 @@ def test_one_absurd_number_among_many_does_not_make_the_others_equal(absurd: flo
     # given figures of many rows
     rows = np.random.default_rng(0).normal(size=(5000, 2))
     moments = Moments(2)
-    moments.update(rows)
+    moments.take(moments.look_at(rows))
 
     # when
-    moments.update(np.array([[absurd, 0.0]]))
-    moments.update(rows)
+    moments.take(moments.look_at(np.array([[absurd, 0.0]])))
+    moments.take(moments.look_at(rows))
 
     # then a deviation of 1 is still one
     assert 0.05 < moments.inverse_std[0] < 1.1
@@ -97,7 +97,7 @@ def test_one_absurd_number_among_many_does_not_make_the_others_equal(absurd: flo
 
 def test_a_scale_that_grows_in_truth_is_followed() -> None:
     moments = Moments(1)
-    moments.update(np.random.default_rng(0).normal(size=(5000, 1)))
+    moments.take(moments.look_at(np.random.default_rng(0).normal(size=(5000, 1))))
     for _ in range(20):
-        moments.update(1e5 * np.random.default_rng(1).normal(size=(5000, 1)))
+        moments.take(moments.look_at(1e5 * np.random.default_rng(1).normal(size=(5000, 1))))
     assert moments.inverse_std[0] == pytest.approx(1e-5, rel=0.2)

@@ -16,7 +16,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from impala_redis.common.blocks.trajectory import Episode, empty_trajectory
 from impala_redis.common.feeding.batch import Batch
-from impala_redis.common.learning.learner import Updated
+from impala_redis.common.learning.updates import Updated
 from impala_redis.common.records.figures import (
     FIGURES,
     SHARE,

@@ -12,7 +12,7 @@ import pytest
 from impala_redis.common.blocks.trajectory import empty_trajectory
 from impala_redis.common.errors import MessageRefused
 from impala_redis.common.feeding.batch import Batch
-from impala_redis.common.learning.learner import Updated
+from impala_redis.common.learning.updates import Updated
 from impala_redis.common.records.figures import in_status
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.rundir import RunDirectory

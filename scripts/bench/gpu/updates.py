@@ -24,7 +24,8 @@ from bench.gpu.random_rows import fill
 from impala_redis.common.devices.graph import capture_for
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning.gpu_engine import GpuEngine
-from impala_redis.common.learning.learner import Learner, Updated
+from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.updates import Updated
 from impala_redis.common.run.config import Config, find_setting
 from impala_redis.common.run.spec import RunSpec
 

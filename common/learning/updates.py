@@ -1,0 +1,56 @@
+"""What an update is made of, and what it has come to; one learner makes it, or several."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_redis.common.feeding.batch import Batch, Part
+from impala_redis.common.learning.engine import Rates, Step
+from impala_redis.common.normalizing.normalization import Seen
+from impala_redis.common.records.window import Played
+
+
+class Share(NamedTuple):
+    """What a learner's batch brings to an update beside its gradient."""
+
+    frames: int
+    blocks: Sequence[Played]
+    seen: Seen = ()  # by the running figures
+
+
+class UnderWay(NamedTuple):
+    """An update that was begun; `result` waits for what the step has come to."""
+
+    batch: Batch
+    shares: Sequence[Share]
+    version: int
+    rates: Rates
+    result: Callable[[], Step]
+
+
+class Agreed(NamedTuple):
+    """What is left of an update whose loss or gradients were not finite."""
+
+    shares: Sequence[Share]
+    any_fit: bool  # whether any learner has columns that allow a finite step
+
+
+class Updated(NamedTuple):
+    """An update that has ended."""
+
+    batch: Batch  # what it was made of
+    version: int  # of the weights that it made
+    figures: dict[str, float]  # by name; stages in seconds
+
+
+def columns_of(parts: list[Part]) -> NDArray[np.int64]:
+    """The numbers of their columns."""
+    numbers = [np.arange(part.columns.start, part.columns.stop) for part in parts]
+    return np.concatenate([np.zeros(0, np.int64), *numbers])
+
+
+def frames_of(shares: Iterable[Share]) -> int:
+    """The environment steps in all of them."""
+    return sum(share.frames for share in shares)
