@@ -145,7 +145,7 @@ class Group:
         """
         self.rank, self.ranks = seat.rank, seat.ranks
         self._room_nbytes = LEAST_ROOM_NBYTES
-        self._is_lost = False
+        self._lost: GroupLost | None = None  # how the others were lost: it stays so
         self._adding: dist.ProcessGroup | None = None  # the one that all else uses
         timeout = timedelta(seconds=timeout_s)
         with self._in_touch():
@@ -200,7 +200,7 @@ class Group:
     def close(self) -> None:
         """Leaves the group; the others need not be there any more."""
         # What nccl has begun with a dead learner may have no end, and leaving would wait for that.
-        if dist.is_initialized() and not (self._is_lost and self._adding is not None):
+        if dist.is_initialized() and not (self._lost and self._adding):
             dist.destroy_process_group()
 
     def _gathered(self, message: bytes, room_nbytes: int) -> tuple[list[int], NDArray[np.uint8]]:
@@ -240,11 +240,13 @@ class Group:
     @contextmanager
     def _in_touch(self) -> Iterator[None]:
         """Wraps what needs the others. Raises GroupLost where they do not take part."""
+        if self._lost is not None:
+            raise self._lost
         try:
             yield
         except RuntimeError as error:
-            self._is_lost = True
-            raise _lost(self.rank, "the other learners of its group", error) from error
+            self._lost = _lost(self.rank, "the other learners of its group", error)
+            raise self._lost from error
 
 
 def _checked(length: int) -> int:
@@ -262,5 +264,6 @@ def _lost(rank: int, whom: str, error: RuntimeError) -> GroupLost:
 
 
 def _why(error: RuntimeError) -> str:
-    """The first words of torch's message, without the place in torch's source."""
-    return printable(re.sub(r"^\[[^\]]*\]\s*", "", str(error)).partition("\n")[0])
+    """The first sentence of torch's message, without the place in torch's source."""
+    words = re.sub(r"^\[[^\]]*\]\s*", "", str(error))
+    return printable(re.split(r"\n|[.!?] ", words)[0])

@@ -117,7 +117,7 @@ def unpack(message: bytes) -> Words:
     try:
         line, _, rest = message.partition(b"\n")
         return _words(json.loads(line), rest)
-    except (ValueError, TypeError, KeyError, StopIteration, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise GroupApart(
             "what another learner of the group says cannot be read; install the same version of "
             "impala-redis for all of them"
