@@ -40,7 +40,7 @@ ONLY_IN = {
     "safetensors": "common/records/checkpoint.py",
     "tensorboard": "common/records/tensorboard_file.py",
     "torch": "common/vtrace.py common/networks/ common/loss/ common/devices/ common/learning/ "
-    "common/acting/torch_policy.py common/acting/device_policy.py",
+    "common/acting/torch_policy.py common/acting/device_policy.py common/grouping/",
     "click": "workers/",
     "rich": "workers/",
     "matplotlib": "workers/reporting/",
@@ -64,6 +64,7 @@ PURE = (
     "learning/torch_optimizer.py",
     "acting/policy.py",
     "acting/numpy_policy.py",
+    *(f"grouping/{name}.py" for name in ("meeting", "rendezvous", "seat")),
 )
 IMPURE = {
     *("socket", "redis", "click", "os", "subprocess", "threading", "time", "signal"),
@@ -146,6 +147,15 @@ def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
     assert unused == []
 
 
+def test_torch_distributed_is_imported_in_one_place_alone() -> None:
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in sources("common", "workers")
+        if any(name.startswith("torch.distributed") for name in imports(path))
+    ]
+    assert found == ["common/grouping/group.py"]
+
+
 def test_no_files_and_no_rooms_import_each_other_in_a_circle() -> None:
     paths = sources("common", "workers")
     files = {str(path): set(map(str, files_imported_by(path))) for path in paths}
@@ -208,8 +218,15 @@ def test_the_mathematics_reaches_no_network_no_terminal_and_no_system(place: str
             assert "open" not in {node.id for node in names if isinstance(node, ast.Name)}
 
 
-def test_the_engine_in_numpy_starts_without_torch() -> None:
-    for path in reached_from(ROOT / "common" / "learning" / "numpy_engine.py"):
+@pytest.mark.parametrize(
+    "file",
+    [
+        "learning/numpy_engine.py",
+        *(f"grouping/{name}.py" for name in ("meeting", "rendezvous", "seat")),
+    ],
+)
+def test_what_starts_without_torch_reaches_nothing_that_imports_it(file: str) -> None:
+    for path in reached_from(ROOT / "common" / file):
         assert "torch" not in packages(path), path
 
 
