@@ -29,8 +29,8 @@ from impala_redis.common.devices.stages import Stages
 from impala_redis.common.devices.streams import Mark, SideStream
 from impala_redis.common.learning.engine import AVERAGED_UPDATES, Floats, Rates, Step
 from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
-from impala_redis.common.learning.torch_engine import TorchState
-from impala_redis.common.learning.torch_inputs import Tensors, inputs_of, moved
+from impala_redis.common.learning.torch_engine import Outcome, TorchState
+from impala_redis.common.learning.torch_inputs import Inputs, Tensors, inputs_of, moved
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 UPDATES_BEFORE_GRAPH = 3
 # Told the name of each stage of an update, at its end.
 EndStage = Callable[[str], None]
+
+
+def not_timed(stage: str) -> None:
+    """Stands for the end of a stage in a recording, which is done later."""
 
 
 class Place:
@@ -207,8 +211,7 @@ class GpuEngine(TorchState):
             staged.arrived.follow()
             piece = staged.on_device.copy()
             with fastest_methods():
-                compute = capture(lambda: self._compute(piece.tensors, lambda _: None))
-            self._graph = Graph(piece, compute)
+                self._graph = Graph(piece, self._recorded(capture, piece.tensors))
         except RuntimeError as error:
             self._buffers.reinstate()
             log.warning(
@@ -217,33 +220,58 @@ class GpuEngine(TorchState):
                 first_words(error),
             )
 
+    def _recorded(self, capture: Capture, tensors: Tensors) -> Computation:
+        """An update of the batch that lies in these tensors, as a graph."""
+        return capture(lambda: self._compute(tensors, not_timed))
+
     def _compute(self, tensors: Tensors, end_stage: EndStage) -> None:
         """An update, from a batch's tensors to its figures; no result is looked at."""
-        inputs = inputs_of(tensors, branch_free=True)
-        end_stage("transfer_s")
-        learning_rate, entropy_cost, reward_factor = self._rates
         before = self._buffers.copies()
-        total, scalars = self._loss(inputs, entropy_cost, reward_factor)
-        end_stage("forward_s")
-        gradients = self._gradients(total)
-        self._buffers.settle()
-        end_stage("backward_s")
-        optimizer = self._optimizer
-        norm = optimizer.step(gradients, learning_rate)
-        self.network.confine()
-        self._buffers.put_back(before, unless=norm.isfinite())
-        rate = optimizer.steps_on_device.clamp(1, AVERAGED_UPDATES).reciprocal() * norm.isfinite()
-        self._averaged.lerp_(optimizer.flat, rate.float())
-        scalars["grad_norm"] = norm
+        gradients, scalars = self._find(tensors, end_stage)
+        scalars["grad_norm"] = self._take(self._optimizer.joined(gradients), before)
         if not self._names:
             self._names = list(scalars)
             self._figures = torch.empty(len(scalars), device=self.device)
         torch.stack(list(scalars.values()), out=self._figures)
         end_stage("optimizer_s")
 
+    def _find(
+        self, tensors: Tensors, end_stage: EndStage
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """A gradient for each parameter, and what is told of the batch."""
+        inputs = inputs_of(tensors, branch_free=True)
+        end_stage("transfer_s")
+        total, scalars = self._loss_of_update(inputs)
+        end_stage("forward_s")
+        gradients = self._gradients(total)
+        self._buffers.settle()
+        end_stage("backward_s")
+        return gradients, scalars
+
+    def _loss_of_update(self, inputs: Inputs) -> Outcome:
+        _, entropy_cost, reward_factor = self._rates
+        return self._loss(inputs, entropy_cost, reward_factor)
+
+    def _take(self, gradient: Tensor, before: list[Tensor]) -> Tensor:
+        """Takes a step along a vector of all parameters; its norm before the clip.
+
+        `before` is what the buffers held: where no step is taken, they hold it again.
+        """
+        optimizer, (learning_rate, *_) = self._optimizer, self._rates
+        norm = optimizer.step(gradient, learning_rate)
+        self.network.confine()
+        self._buffers.put_back(before, unless=norm.isfinite())
+        rate = optimizer.steps_on_device.clamp(1, AVERAGED_UPDATES).reciprocal() * norm.isfinite()
+        self._averaged.lerp_(optimizer.flat, rate.float())
+        return norm
+
+    def _told(self, numbers: list[float]) -> dict[str, float]:
+        """The figures of an update by name."""
+        return dict(zip(self._names, numbers, strict=True))
+
     @enough_memory()
     def _result(self, update: Pending) -> Step:
-        figures = dict(zip(self._names, update.figures(), strict=True))
+        figures = self._told(update.figures())
         seconds = update.stages.seconds()
         self._spare.append(update)
         return Step(figures, seconds, math.isfinite(figures["grad_norm"]))

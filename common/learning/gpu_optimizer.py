@@ -5,7 +5,7 @@ step to step, the learning rate and the number of steps too, is a tensor, so tha
 recorded once (`common.devices.graph`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -38,13 +38,12 @@ class BranchFreeOptimizer(FlatState):
         """The same as a float64 scalar on the device."""
         return self._steps
 
-    def step(self, gradients: Sequence[Tensor], learning_rate: Tensor) -> Tensor:
-        """Clips the gradients, one for each parameter, and steps; the norm before the clip.
+    def step(self, gradient: Tensor, learning_rate: Tensor) -> Tensor:
+        """Clips the gradient, a vector like `flat`, and steps; the norm before the clip.
 
         `learning_rate` is a float32 scalar on the device. A norm that is not finite leaves
-        everything as it was.
+        everything as it was, but for the vector.
         """
-        gradient = self.joined(gradients)
         norm: Tensor = torch.linalg.vector_norm(gradient)
         bound = self._settings.grad_norm_clipping
         if bound is not None:

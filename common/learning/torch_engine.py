@@ -31,11 +31,13 @@ from impala_redis.common.learning.engine import (
 from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
 from impala_redis.common.learning.torch_inputs import Inputs, inputs_of, moved
 from impala_redis.common.learning.torch_optimizer import Optimizer
-from impala_redis.common.loss.impala import Figures, Losses, impala_loss
+from impala_redis.common.loss.impala import Figures, Losses, Normalize, impala_loss, normalized
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.networks.own_buffers import OwnBuffers
 from impala_redis.common.run.architecture import NORMALIZER
 from impala_redis.common.run.config import Config
+from impala_redis.common.run.groups import LossSettings
+from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -162,15 +164,26 @@ class TorchState(Engine):
         return failing(self.spec.network, "its backward pass")
 
     def _loss(
-        self, inputs: Inputs, entropy_cost: float | Tensor, reward_factor: float | Tensor
+        self,
+        inputs: Inputs,
+        entropy_cost: float | Tensor,
+        reward_factor: float | Tensor,
+        settings: LossSettings | None = None,
+        normalize: Normalize = normalized,
     ) -> Outcome:
+        """The loss of a batch, by the run's settings or by others."""
         network_input, loss_input = inputs
         with self._precision():
             output: NetworkOutput = self.network(network_input)  # [T+1, B, ...]
-        settings = self._config.loss
-        policy, baseline = output.policy[:-1], output.baseline
         losses, figures = impala_loss(
-            self.spec.action, policy, baseline, loss_input, settings, entropy_cost, reward_factor
+            self.spec.action,
+            output.policy[:-1],
+            output.baseline,
+            loss_input,
+            settings or self._config.loss,
+            entropy_cost,
+            reward_factor,
+            normalize,
         )
         total = losses.total + self._buffers.zero_if_finite()
         return Outcome(total, _scalars(losses, figures))
@@ -230,6 +243,17 @@ def one_if_finite(total: Tensor) -> Tensor:
     An action whose density is 0 has an infinite loss, and may have finite gradients.
     """
     return total.detach() * 0 + 1
+
+
+def names_of_scalars(action: ActionSpec) -> list[str]:
+    """The names of an outcome's scalars, in their order, for such actions."""
+    names = ["total_loss", "policy_loss", "baseline_loss", "entropy", *Figures._fields]
+    names.remove("pi_mean")
+    if action.kind != "continuous":
+        names.remove("policy_std")
+    if action.kind == "discrete" and action.num_outputs <= MOST_ACTIONS:
+        names += [f"pi_mean_{a}" for a in range(action.num_outputs)]
+    return names
 
 
 def _scalars(losses: Losses, figures: Figures) -> dict[str, Tensor]:

@@ -63,9 +63,9 @@ class FlatState:
         """A vector like `flat`, cut into the shapes of the parameters, by name."""
         return {name: self._view(flat[part], name) for name, part in self.parts.items()}
 
-    def joined(self, tensors: Iterable[Tensor]) -> Tensor:
-        """One tensor for each parameter, as a vector like `flat`."""
-        return torch.cat(self._pieces(map(self._as_it_lies, self._parameters, tensors)))
+    def joined(self, tensors: Iterable[Tensor], out: Tensor | None = None) -> Tensor:
+        """One tensor for each parameter, as a vector like `flat`: in `out`, if that is given."""
+        return torch.cat(self._pieces(map(self._as_it_lies, self._parameters, tensors)), out=out)
 
     def travelling(self, flat: Tensor, out: Tensor) -> None:
         """Writes a vector like `flat` to `out`, each parameter in the order of its own shape."""

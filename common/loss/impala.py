@@ -3,6 +3,7 @@
 The real rows count; with Monte Carlo returns, only those whose episode ends in the unroll.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,10 @@ MAX_LOG_RHO = 20.0
 LEAST_DEVIATION = 1e-8
 # The least sum of ratios that is divided by: no row may count.
 LEAST_WEIGHT = 1e-8
+
+
+# Gives advantages `[T, B]`, which come multiplied by their ratios `[T, B]`, a common measure.
+Normalize = Callable[[Tensor, Tensor], Tensor]
 
 
 class LossInput(NamedTuple):
@@ -63,6 +68,31 @@ class Figures(NamedTuple):
     policy_std: Tensor | None  # mean standard deviation, if an action is numbers
 
 
+def rows_that_count(inputs: LossInput, settings: LossSettings) -> Tensor:
+    """Rows `[T, B]` (bool) that the loss is taken over."""
+    if settings.returns == "monte_carlo":
+        return whole_returns(inputs.discounts, inputs.mask)
+    return inputs.mask
+
+
+def normalized(advantages: Tensor, rhos: Tensor) -> Tensor:
+    """Advantages `[T, B]` that get a mean of 0 and a deviation of 1, times their ratios.
+
+    They come multiplied by the ratios `[T, B]`, and a row weighs as much in both figures as its
+    ratio: else rows that the ratio takes out of the policy gradient would come back into it. Rows
+    that do not count have a ratio of 0, and stay exactly 0.
+    """
+    weight = rhos.sum().clamp(min=LEAST_WEIGHT)
+    distances = advantages - rhos * (advantages.sum() / weight)
+    squares = squared_by_weight(distances, rhos)
+    return distances / ((squares.sum() / weight).sqrt() + LEAST_DEVIATION)
+
+
+def squared_by_weight(distances: Tensor, rhos: Tensor) -> Tensor:
+    """What rows `[T, B]` add to the variance, where distances come multiplied by their ratios."""
+    return torch.where(rhos > 0, distances / rhos, 0.0) * distances
+
+
 def impala_loss(
     action: ActionSpec,
     outputs: Tensor,
@@ -71,6 +101,7 @@ def impala_loss(
     settings: LossSettings,
     entropy_cost: float | Tensor,
     reward_factor: float | Tensor = 1.0,
+    normalize: Normalize = normalized,
 ) -> tuple[Losses, Figures]:
     """The weighted sum of the three losses, and the figures of the batch.
 
@@ -82,10 +113,9 @@ def impala_loss(
       settings: costs, clips, discount and reductions.
       entropy_cost: the current weight of the entropy, after its schedule; may be a scalar tensor.
       reward_factor: what normalises the rewards, if they are to be; may be a scalar tensor.
+      normalize: normalises the advantages, if they are to be.
     """
-    mask = inputs.mask  # [T, B]
-    if settings.returns == "monte_carlo":
-        mask = whole_returns(inputs.discounts, inputs.mask)
+    mask = rows_that_count(inputs, settings)  # [T, B]
     weights = mask.to(values.dtype)
     target = evaluate_actions(action, outputs, inputs.actions)
     log_rhos = (target.log_probs.detach() - inputs.behaviour_log_probs).clamp_(max=MAX_LOG_RHO)
@@ -100,7 +130,7 @@ def impala_loss(
     count = weights.sum().clamp(min=1.0)
     advantages = returns.pg_advantages
     if settings.normalize_advantages:
-        advantages = _normalized(advantages, policy_gradient_rhos(log_rhos, settings))
+        advantages = normalize(advantages, policy_gradient_rhos(log_rhos, settings))
     scale = count.reciprocal() if settings.reduction == "mean" else 1.0
     entropies = target.entropies * weights  # [T, B]
     # On rows that do not count the advantage and the target's distance are exactly zero.
@@ -112,19 +142,6 @@ def impala_loss(
         total, policy_loss.detach(), baseline.detach(), entropies.detach().sum() / count
     )
     return losses, _figures(target, log_rhos, mask, inputs.mask, settings)
-
-
-def _normalized(advantages: Tensor, rhos: Tensor) -> Tensor:
-    """Advantages `[T, B]` that get a mean of 0 and a deviation of 1, times their ratios.
-
-    They come multiplied by the ratios `[T, B]`, and a row weighs as much in both figures as its
-    ratio: else rows that the ratio takes out of the policy gradient would come back into it. Rows
-    that do not count have a ratio of 0, and stay exactly 0.
-    """
-    weight = rhos.sum().clamp(min=LEAST_WEIGHT)
-    distances = advantages - rhos * (advantages.sum() / weight)
-    squares = torch.where(rhos > 0, distances / rhos, 0.0) * distances
-    return distances / ((squares.sum() / weight).sqrt() + LEAST_DEVIATION)
 
 
 def shape_rewards(rewards: Tensor, settings: LossSettings, factor: float | Tensor = 1.0) -> Tensor:

@@ -45,6 +45,24 @@ class OwnBuffers:
             owner._buffers[key] = tensor
             tensor.copy_(old if unless is None else torch.where(unless, tensor, old))
 
+    @torch.no_grad()
+    def write_changes(self, before: list[Tensor], out: Tensor) -> None:
+        """Writes by how much each number differs from that in these copies, to a float32 vector."""
+        pairs = zip(self._tensors.values(), before, strict=True)
+        changes = [(now.float() - old.float()).view(-1) for now, old in pairs]
+        if changes:
+            torch.cat(changes, out=out)
+
+    @torch.no_grad()
+    def change(self, before: list[Tensor], changes: Tensor) -> None:
+        """Makes the buffers what these copies are, plus such changes; whole numbers stay whole."""
+        start = 0
+        for tensor, old in zip(self._tensors.values(), before, strict=True):
+            stop = start + tensor.numel()
+            change = changes[start:stop].view(tensor.shape)
+            tensor.copy_(old + (change if tensor.is_floating_point() else change.round().long()))
+            start = stop
+
     def zero_if_finite(self) -> Tensor | float:
         """A scalar 0; not a number where a pass has brought an infinity into a buffer."""
         found = [one.detach() for one in self._found() if one.is_floating_point()]
