@@ -67,10 +67,10 @@ def spec_of_kind(kind: Kind, config: Config) -> RunSpec:
     return make_spec("test", config, seen, kind.action)
 
 
-def make_data(spec: RunSpec, seed: int, version: int = 0) -> Batch:
+def make_data(spec: RunSpec, seed: int, version: int = 0, size: int = B) -> Batch:
     """A full batch of random but valid rows, with sixty ended episodes of one environment."""
     rng = np.random.default_rng(seed)
-    batch = Batch(empty_trajectory(spec, B))
+    batch = Batch(empty_trajectory(spec, size))
     rows = batch.rows
     rows.observations[:] = rng.normal(size=rows.observations.shape)
     rows.is_first[:] = False
@@ -80,8 +80,8 @@ def make_data(spec: RunSpec, seed: int, version: int = 0) -> Batch:
     rows.behaviour_log_probs[:] = np.log(rng.uniform(0.1, 0.9, rows.discounts.shape))
     rows.mask[:] = rng.random(rows.mask.shape) < 0.8
     rows.memory[:] = 0.0
-    batch.filled, batch.frames = B, rows.frames
-    batch.versions, batch.parts = [version] * B, [Part(("a", 1), slice(0, B), range(B))]
+    batch.filled, batch.frames = size, rows.frames
+    batch.versions, batch.parts = [version] * size, [Part(("a", 1), slice(0, size), range(size))]
     # So many that the mean return is known from the second batch on.
     batch.episodes = [Episode(float(np.float32(r)), 5, 0) for r in rng.normal(size=60)]
     batch.blocks = [Played(("a", 1), 1, True, tuple(batch.episodes))]

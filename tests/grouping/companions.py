@@ -1,0 +1,142 @@
+"""Learners of a group as threads of one process, and the batches that they and one learner get."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from updates import make_data
+
+from impala_redis.common.devices.graph import Capture
+from impala_redis.common.feeding.batch import Batch, Part, only
+from impala_redis.common.grouping.group_engine import GroupEngine
+from impala_redis.common.grouping.group_learner import GroupLearner
+from impala_redis.common.learning.learner import Learner
+from impala_redis.common.learning.torch_engine import TorchEngine
+from impala_redis.common.learning.updates import Share, Updated
+from impala_redis.common.records.window import Played
+from impala_redis.common.run.config import Config
+from impala_redis.common.run.spec import RunSpec
+from small_networks import some_actions, some_observations
+
+CPU = torch.device("cpu")
+TIMEOUT_S = 20.0
+Found = TypeVar("Found")
+
+
+class Table:
+    """Where threads meet: each brings something, and gets what all have brought."""
+
+    def __init__(self, ranks: int) -> None:
+        self.barrier = threading.Barrier(ranks, timeout=TIMEOUT_S)
+        self._brought: list[Any] = [None] * ranks
+
+    def exchange(self, rank: int, brought: Found) -> list[Found]:
+        self._brought[rank] = brought
+        self.barrier.wait()
+        found = list(self._brought)
+        self.barrier.wait()
+        return found
+
+
+class Companion(NamedTuple):
+    """One learner's place in a group of threads, as `grouping.group.Group` is of processes."""
+
+    table: Table
+    rank: int
+    ranks: int
+
+    def exchange(self, message: bytes) -> list[bytes]:
+        return self.table.exchange(self.rank, message)
+
+    def add_up(self, vector: Tensor) -> None:
+        vector.copy_(sum(self.table.exchange(self.rank, vector.clone())))
+
+
+class Companions:
+    """The learners of one run, each on a thread of its own."""
+
+    def __init__(
+        self, spec: RunSpec, config: Config, ranks: int = 2, capture: Capture | None = None
+    ) -> None:
+        self._table, self.ranks = Table(ranks), ranks
+        self.learners: list[GroupLearner] = []
+        for rank in range(ranks):
+            place = Companion(self._table, rank, ranks)
+            engine = GroupEngine(spec, config, CPU, ranks, rank, place.add_up, capture)
+            self.learners.append(GroupLearner(config, engine, place))
+
+    def all_do(self, job: Callable[[int, GroupLearner], Found]) -> list[Found]:
+        """What each learner's call of the job returns; raises what one of them raised."""
+
+        def guarded(rank: int) -> Found:
+            try:
+                return job(rank, self.learners[rank])
+            except BaseException:
+                self._table.barrier.abort()
+                raise
+
+        with ThreadPoolExecutor(self.ranks) as threads:
+            return list(threads.map(guarded, range(self.ranks)))
+
+    def update(self, batches: Sequence[Batch]) -> list[list[Updated]]:
+        """An update of a batch for each learner, as a round makes it."""
+
+        def one(rank: int, learner: GroupLearner) -> list[Updated]:
+            shares = self._table.exchange(rank, learner.share_of(batches[rank]))
+            return [*learner.update(batches[rank], shares), *learner.settle()]
+
+        return self.all_do(one)
+
+
+def some_batch(spec: RunSpec, seed: int, columns: int) -> Batch:
+    """A full batch of random rows, each column a block of its own actor.
+
+    The columns differ in how many of their rows are real: what a mean of means gets wrong.
+    """
+    rng = np.random.default_rng(seed)
+    batch = make_data(spec, seed, size=columns)
+    rows = batch.rows
+    rows.observations[:] = some_observations(
+        spec.observation, *rows.observations.shape[:2], seed=seed
+    )
+    rows.actions[:] = some_actions(spec.action, *rows.actions.shape[:2], seed=seed)
+    rows.is_first[2, 1] = True
+    rows.mask[:] = rng.random(rows.mask.shape) < np.linspace(0.4, 1.0, columns)
+    rows.mask[0] = True
+    batch.frames = rows.frames
+    batch.parts = [Part((f"a{c}", 1), slice(c, c + 1), range(1)) for c in range(columns)]
+    batch.blocks = [
+        Played((f"a{c}", 1), 1, True, tuple(batch.episodes[c::columns])) for c in range(columns)
+    ]
+    return batch
+
+
+def cut(batch: Batch, ranks: int) -> list[Batch]:
+    """The batch in as many parts of as many columns, one for each learner."""
+    size = batch.size // ranks
+    cuts = []
+    for rank in range(ranks):
+        columns = np.arange(rank * size, (rank + 1) * size)
+        blocks = [batch.blocks[column] for column in columns]
+        part = Batch(only(batch.rows, columns), filled=size, versions=[0] * size, blocks=blocks)
+        part.frames = part.rows.frames
+        part.episodes = [episode for block in blocks for episode in block.episodes]
+        part.parts = [
+            batch.parts[column]._replace(columns=slice(place, place + 1))
+            for place, column in enumerate(columns)
+        ]
+        cuts.append(part)
+    return cuts
+
+
+def one_learner(spec: RunSpec, config: Config) -> Learner:
+    """What a group is compared with."""
+    return Learner(config, TorchEngine(spec, config))
+
+
+def shares_of(learners: Sequence[Learner], batches: Sequence[Batch]) -> list[Share]:
+    return [learner.share_of(batch) for learner, batch in zip(learners, batches, strict=True)]
