@@ -2,11 +2,13 @@
 
 An update has two halves, and between them one sum over all learners of one vector:
 
-    the gradient of the summed loss | what a pass has changed in buffers | a row of each learner's
+    the gradient of the summed loss | what a pass has changed in a user's own buffers, times the
+    columns | a row of figures of each learner
 
 Each learner then divides by the rows that count in all batches, if the run wants means: a mean of
-the learners' means would be wrong, since their batches have different numbers of such rows. On a
-GPU each half is a CUDA graph, and the host looks at no number.
+the learners' means would be wrong, since their batches have different numbers of such rows. Buffers
+become the mean over the columns. On a GPU each half is a CUDA graph, and the host looks at no
+number.
 """
 
 import dataclasses
@@ -22,10 +24,10 @@ from impala_redis.common.blocks.trajectory import Trajectory
 from impala_redis.common.devices.device import enough_memory
 from impala_redis.common.devices.graph import Capture, Computation, capture_for
 from impala_redis.common.grouping.joint_figures import (
+    COLUMNS,
     COUNT,
     COUNTS,
     REAL,
-    TOOK_PART,
     joint_figures,
 )
 from impala_redis.common.learning.engine import Rates, Step
@@ -128,7 +130,8 @@ class GroupEngine(GpuEngine):
         """Writes this learner's part to the vector; without a column that is zeros."""
         for kept, now in zip(self._before, self._buffers.copies(), strict=True):
             kept.copy_(now)
-        if not tensors["mask"].shape[1]:
+        columns = tensors["mask"].shape[1]
+        if not columns:
             self._vector.zero_()
             if self._config.loss.normalize_advantages:
                 self._sums_of_all(torch.zeros(3, dtype=torch.float64, device=self.device))
@@ -136,6 +139,7 @@ class GroupEngine(GpuEngine):
         gradients, scalars = self._find(tensors, end_stage)
         self._optimizer.joined(gradients, out=self._gradient)
         self._buffers.write_changes(self._before, self._changes)
+        self._changes.mul_(columns)
         self._table.zero_()
         torch.stack([scalars[name].float() for name in self._names], out=self._table[self._rank])
 
@@ -143,7 +147,7 @@ class GroupEngine(GpuEngine):
         """Takes the step that the sum of all vectors says, and tells the figures."""
         if self._config.loss.reduction == "mean":
             self._gradient.div_(self._sum_of(COUNT))
-        changes = self._changes / self._sum_of(TOOK_PART)
+        changes = self._changes / self._sum_of(COLUMNS)
         self._buffers.change(self._before, changes)
         norm = self._take(self._gradient, self._before)
         torch.cat([self._table.view(-1), norm.view(1)], out=self._figures)
@@ -161,7 +165,7 @@ class GroupEngine(GpuEngine):
         counts = {
             COUNT: rows_that_count(rows, settings).sum(),
             REAL: rows.mask.sum(),
-            TOOK_PART: torch.ones((), device=self.device),
+            COLUMNS: torch.full((), rows.mask.shape[1], device=self.device),
         }
         return outcome._replace(scalars={**outcome.scalars, **counts})
 

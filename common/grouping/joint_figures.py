@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What stands in each row beside a batch's figures: the rows that count, the real rows, and whether
-# the learner had a column at all, as 1 or 0.
-COUNT, REAL, TOOK_PART = "count", "real", "took_part"
-COUNTS = (COUNT, REAL, TOOK_PART)
+# What stands in each row beside a batch's figures: its rows that count, its real rows, its columns.
+COUNT, REAL, COLUMNS = "count", "real", "columns"
+COUNTS = (COUNT, REAL, COLUMNS)
 LOSSES = ("total_loss", "policy_loss", "baseline_loss")
 
 

@@ -16,7 +16,7 @@ from impala_redis.common.grouping.group_engine import GroupEngine
 from impala_redis.common.grouping.group_learner import GroupLearner
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.torch_engine import TorchEngine
-from impala_redis.common.learning.updates import Share, Updated
+from impala_redis.common.learning.updates import Updated
 from impala_redis.common.records.window import Played
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
@@ -86,8 +86,13 @@ class Companions:
         """An update of a batch for each learner, as a round makes it."""
 
         def one(rank: int, learner: GroupLearner) -> list[Updated]:
-            shares = self._table.exchange(rank, learner.share_of(batches[rank]))
-            return [*learner.update(batches[rank], shares), *learner.settle()]
+            batch = batches[rank]
+            rows = learner.engine.empty_rows(batch.size)
+            for mine, theirs in zip(rows, batch.rows, strict=True):
+                mine[:] = theirs
+            batch.rows, batch.staged = rows, learner.engine.stage(rows)
+            shares = self._table.exchange(rank, learner.share_of(batch))
+            return [*learner.update(batch, shares), *learner.settle()]
 
         return self.all_do(one)
 
@@ -104,6 +109,11 @@ def some_batch(spec: RunSpec, seed: int, columns: int) -> Batch:
         spec.observation, *rows.observations.shape[:2], seed=seed
     )
     rows.actions[:] = some_actions(spec.action, *rows.actions.shape[:2], seed=seed)
+    if (part := spec.observation.mask_part) is not None:  # only what is allowed is done
+        allowed = rows.observations[..., part.start : part.start + part.num_bytes]
+        allowed[:] = rng.integers(0, 2, allowed.shape)
+        allowed[..., 0] = 1
+        rows.actions[:] = allowed[:-1].cumsum(-1, dtype=np.int64).argmax(-1)
     rows.is_first[2, 1] = True
     rows.mask[:] = rng.random(rows.mask.shape) < np.linspace(0.4, 1.0, columns)
     rows.mask[0] = True
@@ -136,7 +146,3 @@ def cut(batch: Batch, ranks: int) -> list[Batch]:
 def one_learner(spec: RunSpec, config: Config) -> Learner:
     """What a group is compared with."""
     return Learner(config, TorchEngine(spec, config))
-
-
-def shares_of(learners: Sequence[Learner], batches: Sequence[Batch]) -> list[Share]:
-    return [learner.share_of(batch) for learner, batch in zip(learners, batches, strict=True)]

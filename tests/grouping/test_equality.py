@@ -1,18 +1,49 @@
 """Learners of a group that train on the parts of a batch learn what one learner does on it all."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from companions import Companions, cut, one_learner, some_batch
-from updates import figures_after
+from gymnasium import spaces
+from recorded import recorded
+from updates import REMEMBERING, figures_after
 
+from impala_redis.common.encoding.space_text import text_of
+from impala_redis.common.feeding.batch import Batch
+from impala_redis.common.grouping.group_learner import GroupLearner
+from impala_redis.common.learning.gpu_engine import UPDATES_BEFORE_GRAPH
+from impala_redis.common.networks.own_probe import find_out
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
+from masked import ONE_CHOICE, masked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+# Its buffers say what it has seen, in a new tensor, and how often, in place.
+WATCHING = """
+import torch
+from torch import nn
+
+
+class Watching(nn.Module):
+    features_dim = 8
+
+    def __init__(self, observation_space):
+        super().__init__()
+        self.layer = nn.Linear(4, 8)
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, observations):
+        features = self.layer(observations - self.mean).tanh()
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * observations.mean(0)
+            self.passes += 1
+        return features
+"""
 NUMBERS, TWO = ObservationSpec((4,), "float32"), discrete(2)
 
 
@@ -22,7 +53,10 @@ def run_of(
     """A run with the network of the preset for CartPole."""
     fixed = {"hidden_sizes": [64, 64], "unroll_length": 5, "total_frames": 100_000}
     config = Config().replace(fixed | changes)
-    return make_spec("test", config, observation, action), config
+    if "network" not in changes:
+        return make_spec("test", config, observation, action), config
+    text = text_of(spaces.Box(-9, 9, (4,), np.float32), spaces.Discrete(2))
+    return make_spec("test", config, observation, action, text, find_out), config
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
@@ -35,10 +69,185 @@ def test_two_learners_are_one_with_the_whole_batch(reduction: str, optimizer: st
     # when
     for seed in range(200):
         batch = some_batch(spec, seed, columns=6)
-        group.update(cut(batch, 2))
-        figures_after(one, batch)
+        (ended,), _ = group.update(cut(batch, 2))
+        expected = figures_after(one, batch)
 
     # then
+    assert timeless(ended.figures) == pytest.approx(timeless(expected), rel=1e-4, abs=1e-5)
     first, second = (learner.engine.flat() for learner in group.learners)
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first, one.engine.flat(), rtol=0, atol=1e-6)
+
+
+class Kind(NamedTuple):
+    changes: dict[str, Any]
+    observation: ObservationSpec = NUMBERS
+    action: ActionSpec = TWO
+
+
+KINDS = {
+    "normalised observations and rewards": Kind(
+        {"normalize_observations": True, "normalize_rewards": True, "reward_clipping": "none"}
+    ),
+    "normalised advantages": Kind({"normalize_advantages": True}),
+    "whole returns": Kind({"returns": "monte_carlo", "correction": "none"}),
+    "a memory": Kind(REMEMBERING),
+    "numbers for actions": Kind({}, action=ActionSpec("continuous", (2,), bounded=True)),
+    "action masks": Kind({}, masked(), ONE_CHOICE),
+    "a network of the user's own": Kind({"network": "watching:Watching"}),
+}
+RECORDED = {name: kind for name, kind in KINDS.items() if name != "normalised advantages"}
+
+
+@pytest.fixture(autouse=True)
+def _their_network(own_folder: Path) -> None:
+    (own_folder / "watching.py").write_text(WATCHING)
+
+
+def run_of_kind(kind: Kind, **changes: Any) -> tuple[RunSpec, Config]:
+    return run_of(kind.observation, kind.action, **{"optimizer": "adam", **kind.changes, **changes})
+
+
+def timeless(figures: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if not name.endswith("_s")}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_group_of_three_learns_and_tells_what_one_learner_does(name: str) -> None:
+    # given
+    spec, config = run_of_kind(KINDS[name], reduction="mean")
+    one, group = one_learner(spec, config), Companions(spec, config, ranks=3)
+
+    # when
+    for seed in range(6):
+        batch = some_batch(spec, seed, columns=6)
+        each = group.update(cut(batch, 3))
+        expected = timeless(figures_after(one, batch))
+
+        # then
+        first, *others = (timeless(ended[0].figures) for ended in each)
+        assert all(figures == first for figures in others)
+        assert first == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert_alike(group.learners, one)
+
+
+def assert_alike(learners: list[GroupLearner], one: Any) -> None:
+    """All learners have the same bits, and what one has within 1e-6."""
+    tensors, facts = one.state()
+    (firsts, first_facts), *others = (learner.state() for learner in learners)
+    assert first_facts == facts
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(firsts[name], tensor, rtol=1e-5, atol=1e-6, err_msg=name)
+    for others_tensors, others_facts in others:
+        assert others_facts == facts
+        for name, tensor in firsts.items():
+            np.testing.assert_array_equal(others_tensors[name], tensor, err_msg=name)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_two_graphs_compute_what_their_operations_compute_one_by_one(name: str) -> None:
+    # given an update that is refused, among the recorded ones
+    spec, config = run_of_kind(RECORDED[name])
+    graphs, one_by_one = Companions(spec, config, capture=recorded), Companions(spec, config)
+
+    # when
+    for seed in range(UPDATES_BEFORE_GRAPH + 3):
+        bad = seed == UPDATES_BEFORE_GRAPH + 1
+        found, expected = (
+            group.update(cut(refused(some_batch(spec, seed, columns=6), bad), 2))[0][0].figures
+            for group in (graphs, one_by_one)
+        )
+
+        # then
+        assert ("graph_s" in found) == (seed >= UPDATES_BEFORE_GRAPH)
+        np.testing.assert_equal(timeless(found), timeless(expected))
+    for graph, other in zip(graphs.learners, one_by_one.learners, strict=True):
+        assert graph.skipped == other.skipped == 1
+        for key, tensor in other.state()[0].items():
+            np.testing.assert_array_equal(graph.state()[0][key], tensor, err_msg=key)
+
+
+def refused(batch: Batch, bad: bool) -> Batch:
+    """The batch; a bad one allows no step."""
+    if bad:
+        batch.rows.rewards[0] = np.nan
+    return batch
+
+
+def test_advantages_that_are_normalised_over_all_are_not_recorded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spec, config = run_of_kind(KINDS["normalised advantages"])
+    group = Companions(spec, config, capture=recorded)
+    for seed in range(UPDATES_BEFORE_GRAPH + 1):
+        ((ended,), _) = group.update(cut(some_batch(spec, seed, columns=4), 2))
+    assert "graph_s" not in ended.figures
+    assert caplog.messages[0].startswith("updates are computed one operation after the other")
+
+
+@pytest.mark.parametrize("unfit", [[4], [3, 4, 5], [0, 4]], ids=str)
+@pytest.mark.parametrize("name", ["normalised advantages", "a network of the user's own"])
+def test_blocks_that_allow_no_step_are_left_out_as_one_learner_does(
+    name: str, unfit: list[int]
+) -> None:
+    # given a batch whose bad columns lie with one learner, or are all that it has
+    spec, config = run_of_kind(KINDS[name], reward_clipping="none")
+    one, group = one_learner(spec, config), Companions(spec, config)
+    for seed in range(3):
+        batch = some_batch(spec, seed, columns=6)
+        if seed == 1:
+            batch.rows.rewards[0, unfit] = np.inf
+        halves = cut(batch, 2)
+
+        # when
+        each = group.update(halves)
+        expected = timeless(figures_after(one, batch))
+
+        # then
+        for (ended,) in each:
+            assert timeless(ended.figures) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        left_out = [part.actor for half in halves for part in half.unfit]
+        assert left_out == [(f"a{column}", 1) for column in unfit if seed == 1]
+    assert_alike(group.learners, one)
+    assert [learner.skipped for learner in group.learners] == [0, 0]
+
+
+def test_a_network_at_fault_is_counted_alike_by_all() -> None:
+    # given a network that has grown too large, alike for both
+    spec, config = run_of(reward_clipping="none")
+    group = Companions(spec, config)
+    for learner in group.learners:
+        for parameter in learner.engine.network.parameters():
+            parameter.data.fill_(1e38)
+
+    # when
+    group.update(cut(some_batch(spec, 0, columns=4), 2))
+
+    # then
+    assert [(one.skipped, one.faults_in_a_row) for one in group.learners] == [(1, 1), (1, 1)]
+
+
+def test_a_learner_takes_over_all_but_the_random_numbers_and_a_changed_one_is_seen() -> None:
+    # given a group whose second learner begins late
+    spec, config = run_of(normalize_observations=True)
+    group, fresh = Companions(spec, config), Companions(spec, config)
+    group.update(cut(some_batch(spec, 0, columns=4), 2))
+    first, second = group.learners[0], fresh.learners[1]
+    assert second.crc() != first.crc()
+
+    # when
+    state, random_state = first.as_bytes(), first.engine.random_state
+    second.take_over(state)
+
+    # then
+    assert second.crc() == first.crc()
+    assert (second.updates, second.frames) == (first.updates, first.frames) != (0, 0)
+    assert (second.engine.random_state != random_state).any()
+    first.take_over(state)  # in the same process, whose random numbers both have
+    np.testing.assert_array_equal(first.engine.random_state, random_state)
+
+    # when one bit changes by hand
+    second.engine.network.policy.bias.data[0] += 1e-6
+
+    # then
+    assert second.crc() != first.crc()
