@@ -59,12 +59,17 @@ def may_use_gpu(device: str, spec: RunSpec) -> bool:
     return device == "cuda" or (device == "auto" and big and any(map(Path.exists, GPU_FILES)))
 
 
-def check_engine(wanted: str, device: str, spec: RunSpec, config: Config) -> None:
+def check_engine(
+    wanted: str, device: str, spec: RunSpec, config: Config, ranks: int = 1
+) -> None:
     """Raises ConfigError where what is wanted cannot compute such a run, and DeviceFull.
 
-    A GPU that is asked for is looked for, which imports torch.
+    `ranks` is the number of learners that make each update together. A GPU that is asked for is
+    looked for, which imports torch.
     """
     objection = _objection_to_numpy(device, spec, config)
+    if ranks > 1:
+        objection = f"it is for one learner alone, and this group has {ranks}"
     if wanted == "numpy" and objection:
         raise ConfigError(f"--engine numpy cannot be used: {objection}; use --engine auto or torch")
     if device == "cuda":

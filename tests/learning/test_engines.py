@@ -14,7 +14,7 @@ from impala_redis.common.errors import ConfigError
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning import engines
 from impala_redis.common.learning.engine import AVERAGED_UPDATES
-from impala_redis.common.learning.engines import make_engine
+from impala_redis.common.learning.engines import check_engine, make_engine
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.numpy_engine import NumpyEngine
 from impala_redis.common.learning.torch_engine import TorchEngine, TorchState
@@ -82,6 +82,14 @@ def test_a_run_begins_with_the_deviation_that_is_asked_for(engine: str, initial_
 
     # then
     np.testing.assert_allclose(np.exp(weights["log_std"]), initial_std, rtol=1e-6)
+
+
+def test_numpy_is_refused_for_a_group_of_learners() -> None:
+    config = config_of()
+    for wanted in ("auto", "torch"):
+        check_engine(wanted, "cpu", spec_of(config), config, ranks=2)
+    with pytest.raises(ConfigError, match=r"for one learner alone, and this group has 2; use --en"):
+        check_engine("numpy", "cpu", spec_of(config), config, ranks=2)
 
 
 def test_numpy_is_refused_for_a_gpu() -> None:
