@@ -88,6 +88,7 @@ class GroupEngine(GpuEngine):
             capture = None
         super().__init__(spec, config, device, capture)
         self.ahead = 1 if device.type == "cuda" else 0
+        self._branch_free = device.type != "cpu" or capture is not None
         self._ranks, self._rank, self._add_up = ranks, rank, add_up
         self._summed = dataclasses.replace(config.loss, reduction="sum")
         self._names = [*names_of_scalars(spec.action), *COUNTS]

@@ -116,6 +116,7 @@ class GpuEngine(TorchState):
         self._copy, self._copied = torch.empty_like(self._optimizer.flat), Mark(device)
         self._left = Mark(device)
         self._capture, self._until_graph = capture, UPDATES_BEFORE_GRAPH
+        self._branch_free = True
         self._graph: Graph | None = None
 
     def memory_bytes(self) -> int | None:
@@ -239,7 +240,7 @@ class GpuEngine(TorchState):
         self, tensors: Tensors, end_stage: EndStage
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """A gradient for each parameter, and what is told of the batch."""
-        inputs = inputs_of(tensors, branch_free=True)
+        inputs = inputs_of(tensors, self._branch_free)
         end_stage("transfer_s")
         total, scalars = self._loss_of_update(inputs)
         end_stage("forward_s")
