@@ -7,24 +7,41 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 from updates import make_data
 
 from impala_redis.common.devices.graph import Capture
+from impala_redis.common.encoding.space_text import text_of
 from impala_redis.common.feeding.batch import Batch, Part, only
 from impala_redis.common.grouping.group_engine import GroupEngine
 from impala_redis.common.grouping.group_learner import GroupLearner
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.learning.updates import Updated
+from impala_redis.common.networks.own_probe import find_out
 from impala_redis.common.records.window import Played
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
+from impala_redis.common.run.spec import RunSpec, make_spec
 from small_networks import some_actions, some_observations
 
 CPU = torch.device("cpu")
+NUMBERS, TWO = ObservationSpec((4,), "float32"), discrete(2)
 TIMEOUT_S = 20.0
 Found = TypeVar("Found")
+
+
+def run_of(
+    observation: ObservationSpec = NUMBERS, action: ActionSpec = TWO, **changes: Any
+) -> tuple[RunSpec, Config]:
+    """A run with the network of the preset for CartPole."""
+    fixed = {"hidden_sizes": [64, 64], "unroll_length": 5, "total_frames": 100_000}
+    config = Config().replace(fixed | changes)
+    if "network" not in changes:
+        return make_spec("test", config, observation, action), config
+    text = text_of(spaces.Box(-9, 9, (4,), np.float32), spaces.Discrete(2))
+    return make_spec("test", config, observation, action, text, find_out), config
 
 
 class Table:

@@ -1,26 +1,29 @@
 """Learners of a group that train on the parts of a batch learn what one learner does on it all."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from companions import Companions, cut, one_learner, some_batch
-from gymnasium import spaces
+from adding import COLUMNS, UPDATES
+from companions import NUMBERS, TWO, Companions, cut, one_learner, run_of, some_batch
 from recorded import recorded
 from updates import REMEMBERING, figures_after
 
-from impala_redis.common.encoding.space_text import text_of
+from chaos.servers import free_port
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.grouping.group_learner import GroupLearner
 from impala_redis.common.learning.gpu_engine import UPDATES_BEFORE_GRAPH
-from impala_redis.common.networks.own_probe import find_out
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
-from impala_redis.common.run.spec import RunSpec, make_spec
+from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
+from impala_redis.common.run.spec import RunSpec
 from masked import ONE_CHOICE, masked
+from support import ROOT, Programs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+ADDING = Path(__file__).with_name("adding.py")
 
 # Its buffers say what it has seen, in a new tensor, and how often, in place.
 WATCHING = """
@@ -44,19 +47,6 @@ class Watching(nn.Module):
             self.passes += 1
         return features
 """
-NUMBERS, TWO = ObservationSpec((4,), "float32"), discrete(2)
-
-
-def run_of(
-    observation: ObservationSpec = NUMBERS, action: ActionSpec = TWO, **changes: Any
-) -> tuple[RunSpec, Config]:
-    """A run with the network of the preset for CartPole."""
-    fixed = {"hidden_sizes": [64, 64], "unroll_length": 5, "total_frames": 100_000}
-    config = Config().replace(fixed | changes)
-    if "network" not in changes:
-        return make_spec("test", config, observation, action), config
-    text = text_of(spaces.Box(-9, 9, (4,), np.float32), spaces.Discrete(2))
-    return make_spec("test", config, observation, action, text, find_out), config
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
@@ -75,6 +65,26 @@ def test_two_learners_are_one_with_the_whole_batch(reduction: str, optimizer: st
     # then
     assert timeless(ended.figures) == pytest.approx(timeless(expected), rel=1e-4, abs=1e-5)
     first, second = (learner.engine.flat() for learner in group.learners)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, one.engine.flat(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.processes
+def test_two_processes_learn_by_gloo_what_one_learner_does(
+    programs: Programs, tmp_path: Path
+) -> None:
+    # when
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    where = [str(tmp_path), str(free_port())]
+    code, output = programs.run("python", str(ADDING), *where, timeout_s=100, PYTHONPATH=path)
+
+    # then
+    assert code == 0, output
+    spec, config = run_of(reduction="mean", optimizer="adam")
+    one = one_learner(spec, config)
+    for seed in range(UPDATES):
+        figures_after(one, some_batch(spec, seed, COLUMNS))
+    first, second = (np.load(tmp_path / f"{rank}.npy") for rank in range(2))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first, one.engine.flat(), rtol=0, atol=1e-6)
 
