@@ -59,9 +59,7 @@ def may_use_gpu(device: str, spec: RunSpec) -> bool:
     return device == "cuda" or (device == "auto" and big and any(map(Path.exists, GPU_FILES)))
 
 
-def check_engine(
-    wanted: str, device: str, spec: RunSpec, config: Config, ranks: int = 1
-) -> None:
+def check_engine(wanted: str, device: str, spec: RunSpec, config: Config, ranks: int = 1) -> None:
     """Raises ConfigError where what is wanted cannot compute such a run, and DeviceFull.
 
     `ranks` is the number of learners that make each update together. A GPU that is asked for is
