@@ -66,6 +66,37 @@ class Eviction(NamedTuple):
         return self.policy.startswith("volatile-")
 
 
+class EvictionWatch:
+    """What a server evicts after the first look at it."""
+
+    def __init__(self, first: Eviction | None) -> None:
+        self._first = first or Eviction("noeviction", 0)
+        self._said = ""
+
+    def words(self, now: Eviction | None) -> str:
+        """What has become of it, without a full stop; empty for nothing, or if it is not known."""
+        if now is None:
+            return ""
+        # A server that has started again counts from 0.
+        started_again = now.evicted_keys < self._first.evicted_keys
+        more = now.evicted_keys - (0 if started_again else self._first.evicted_keys)
+        policy = f"(maxmemory-policy {now.policy or 'not told'})"
+        if more > 0:
+            return f"the server has evicted {more:,} keys since this learner began {policy}"
+        if now.endangers_runs and now.policy != self._first.policy:
+            return f"the server may evict the run's keys now {policy}"
+        return ""
+
+    def news(self, now: Eviction | None) -> str:
+        """The same, unless it only counts more keys than the last time."""
+        words = self.words(now)
+        kind = re.sub(r"[\d,]+ keys", "keys", words)
+        if now is None or kind == self._said:
+            return ""
+        self._said = kind
+        return words
+
+
 def check_server(client: Client, url: str, allow_eviction: bool = False) -> ServerLimits:
     """The server's limits; logs a warning for each thing that should not stay as it is.
 

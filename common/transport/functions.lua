@@ -1,4 +1,4 @@
-#!lua name=impala4
+#!lua name=impala5
 
 -- The atomic steps of the transport, run inside the server. Each leaves the books balanced:
 --   produced = consumed + dropped_oldest + dead_lettered + stale_rejected + abandoned
@@ -22,6 +22,9 @@ local ENDS = {
 
 -- The largest number that Lua, and so a counter here, holds exactly.
 local MOST = 2 ^ 53
+
+-- So many learners can share one run: its group.
+local MOST_RANKS = 1024
 
 -- A producer that has been silent for this long is forgotten.
 local SILENT_S = 86400
@@ -95,16 +98,60 @@ local function ended(stats)
   return sum
 end
 
--- open: takes the run over for a learner. In-flight blocks of the one before are abandoned. What is
--- of another type than it must be is deleted, and counters that are no numbers begin anew; then
--- `produced` is what the other counters and the list explain.
+-- The learners of a group share the list and the token. Each is a rank of the group, 0 and up, and has
+-- two cursors of its own in the epoch: how many blocks it has taken since it joined, and how many of
+-- them it has committed. `in_flight` beside them is what all have in flight, a mark for each.
+-- `claimed` is rank 0's; the others' keys have their rank at the end.
+local function claimed_of(claimed, rank)
+  return rank == 0 and claimed or claimed .. ':' .. rank
+end
+
+-- Notes how far a rank has come, and how many blocks are in flight in all.
+local function set_cursors(epoch, rank, taken, committed, in_flight)
+  redis.call('HSET', epoch, 'taken:' .. rank, taken, 'committed:' .. rank, committed,
+    'in_flight', in_flight)
+end
+
+-- What a rank has taken and committed, and what all have in flight; nil and an error when one of these
+-- is gone or is none, or does not fit the marks: then only `open` can tell what is in flight.
+local function cursors_of(epoch, inflight, rank)
+  local found = redis.call('HMGET', epoch, 'ranks', 'in_flight', 'taken:' .. rank, 'committed:' .. rank)
+  for i = 1, 4 do found[i] = whole(found[i] or '') or -1 end
+  local ranks, in_flight, taken, committed = unpack(found)
+  if math.min(in_flight, committed) < 0 or taken < committed
+    or tonumber(rank) >= ranks or ranks > MOST_RANKS then
+    return nil, redis.error_reply('BROKEN a cursor of rank ' .. rank .. ' is gone or is none')
+  end
+  local marks = redis.call('LLEN', inflight)
+  if marks ~= in_flight or marks < taken - committed then
+    return nil, redis.error_reply('CURSOR ' .. in_flight .. ' in flight, ' .. taken - committed
+      .. ' of them of rank ' .. rank .. ', but ' .. marks .. ' are marked')
+  end
+  return taken, committed, in_flight
+end
+
+-- Whether the cursors of all ranks together explain what is in flight.
+local function do_cursors_fit(epoch, inflight, ranks)
+  local all, in_flight = 0, nil
+  for rank = 0, ranks - 1 do
+    local taken, committed, marked = cursors_of(epoch, inflight, rank)
+    if not taken then return false end
+    all, in_flight = all + taken - committed, marked
+  end
+  return all == in_flight
+end
+
+-- open: takes the run over for a learner, or for all of a group. In-flight blocks of those before are
+-- abandoned. What is of another type than it must be is deleted, and counters that are no numbers
+-- begin anew; then `produced` is what the other counters and the list explain.
 -- KEYS lock epoch inflight claimed stats trajectories pushing dead seq weights spec joins
--- ARGV holder lease_ms take_over least_epoch generation [further counter]...
+-- ARGV holder lease_ms take_over least_epoch generation ranks [further counter]...
 -- Returns {epoch, abandoned, by how much produced was lowered, [what was mended]...}.
 -- HELD when another learner's lease is alive.
 local function open(keys, args)
   local lock, epoch, inflight, claimed, stats, trajectories = unpack(keys)
   local holder, lease_ms, take_over, least_epoch, generation = unpack(args)
+  local ranks = tonumber(args[6])
   local mended = {}
   mend_key(mended, lock, 'GET', lock)
   local held = redis.call('GET', lock)
@@ -114,20 +161,30 @@ local function open(keys, args)
   for _, i in ipairs { 3, 4, 6, 7, 8 } do mend_key(mended, keys[i], 'LLEN', keys[i]) end
   for _, i in ipairs { 2, 5, 9, 10, 11, 12 } do mend_key(mended, keys[i], 'HEXISTS', keys[i], '') end
   mend_counters(mended, stats, COUNTERS)
-  mend_counters(mended, stats, { unpack(args, 6) })
+  mend_counters(mended, stats, { unpack(args, 7) })
   local last = whole(redis.call('HGET', epoch, 'number') or '0')
   if not last or last > MOST / 2 then -- so high that it could not be counted on
     last = 0
     table.insert(mended, epoch .. ' number')
   end
   local number = math.max(last, tonumber(least_epoch)) + 1
-  redis.call('HSET', epoch, 'number', number, 'holder', holder, 'committed', 0,
+  local before = whole(redis.call('HGET', epoch, 'ranks') or '1')
+  if not before or before > MOST_RANKS then
+    before = MOST_RANKS
+    table.insert(mended, epoch .. ' ranks')
+  end
+  redis.call('HSET', epoch, 'number', number, 'holder', holder, 'ranks', ranks,
     'token', string.format('%.0f:%s', number, holder))
+  for rank = 0, math.max(before, ranks) - 1 do
+    redis.call('DEL', claimed_of(claimed, rank))
+    redis.call('HDEL', epoch, 'taken:' .. rank, 'committed:' .. rank)
+    if rank < ranks then set_cursors(epoch, rank, 0, 0, 0) end
+  end
   redis.call('SET', lock, holder, 'PX', lease_ms)
   redis.call('HSETNX', stats, 'generation', generation)
   local abandoned = redis.call('LLEN', inflight)
   count(stats, 'abandoned', abandoned)
-  redis.call('DEL', inflight, claimed)
+  redis.call('DEL', inflight)
   local unexplained = 0
   if #mended > 0 then
     local produced = ended(stats) + redis.call('LLEN', trajectories)
@@ -135,6 +192,30 @@ local function open(keys, args)
     redis.call('HSET', stats, 'produced', string.format('%.0f', produced))
   end
   return { number, abandoned, unexplained, unpack(mended) }
+end
+
+-- join: lets a further rank of the group that holds the run begin: its cursors start at 0, and what it
+-- had in flight is abandoned. `broken` is a token under which that rank has found a key broken. Such a
+-- token is taken away from the whole group, as where the cursors do not fit: then rank 0, whose next
+-- command is refused, opens the run again and mends it.
+-- KEYS epoch inflight claimed stats   ARGV holder rank ranks broken
+-- Returns the group's token.
+local function join(keys, args)
+  local epoch, inflight, claimed, stats = unpack(keys)
+  local holder, rank, ranks, broken = unpack(args)
+  local token, current, size = unpack(redis.call('HMGET', epoch, 'token', 'holder', 'ranks'))
+  if not token or current ~= holder then return norun() end
+  local fine, fit = pcall(do_cursors_fit, epoch, inflight, tonumber(ranks))
+  if token == broken or size ~= ranks or not (fine and fit) or not has_books(stats) then
+    redis.call('HDEL', epoch, 'token')
+    return norun()
+  end
+  local taken, committed, in_flight = cursors_of(epoch, inflight, rank)
+  count(stats, 'abandoned', taken - committed)
+  redis.call('LTRIM', inflight, taken - committed, -1)
+  set_cursors(epoch, rank, 0, 0, in_flight - taken + committed)
+  redis.call('DEL', claimed)
+  return token
 end
 
 -- renew: keeps the lease, and leaves the learner's figures beside its epoch. Actors, who may not
@@ -263,11 +344,11 @@ end
 -- A claim is claim, LRANGE claimed, confirm: no transaction, which a full server would refuse.
 
 -- claim: takes the next blocks off the list, into `claimed`, and leaves a mark for each in flight.
--- `received` is how many this learner has received since it opened the run: later ones, of a claim
--- whose reply was lost, are given again.
+-- `received` is how many this learner has received since it opened or joined the run: later ones, of
+-- a claim whose reply was lost, are given again.
 -- With `most_bytes` above 0 no more are taken than have so many bytes together, but one at least.
 -- KEYS trajectories inflight claimed epoch stats pushing seq
--- ARGV token received most most_bytes
+-- ARGV token rank received most most_bytes
 -- Returns how many there are for the caller, from the head of `claimed`.
 local function claim(keys, args)
   local trajectories, inflight, claimed, epoch, stats = unpack(keys)
@@ -277,9 +358,9 @@ local function claim(keys, args)
   -- Actors need these two and cannot mend them: whether they are sound is noticed here.
   redis.call('LLEN', keys[6])
   redis.call('HEXISTS', keys[7], '')
-  local received, most, most_bytes = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
-  local committed = whole(redis.call('HGET', epoch, 'committed'))
-  local taken = committed + redis.call('LLEN', inflight)
+  local received, most, most_bytes = tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
+  local taken, committed, in_flight = cursors_of(epoch, inflight, args[2])
+  if not taken then return committed end
   local lost = taken - received
   if received < committed or lost < 0 or lost > redis.call('LLEN', claimed) then
     return redis.error_reply('CURSOR received ' .. received .. ' is not in ' .. committed
@@ -303,6 +384,7 @@ local function claim(keys, args)
     redis.call('RENAME', trajectories, claimed)
   end
   leave_marks(inflight, taken + 1, taken + blocks)
+  if blocks > 0 then set_cursors(epoch, args[2], taken + blocks, committed, in_flight + blocks) end
   return blocks
 end
 
@@ -313,32 +395,34 @@ local function confirm(keys, args)
   return fenced(keys[2], args[1]) or redis.call('LLEN', keys[1])
 end
 
--- commit: settles the oldest in-flight blocks, each in one counter. `before` is how many were
+-- commit: settles a rank's oldest in-flight blocks, each in one counter. `before` is how many were
 -- committed before: a commit sent again is ignored. Dead ones come as counts by reason, `kinds` in
 -- all, and the last of them leave a record each, oldest first; the last 100 are kept.
--- KEYS inflight stats epoch dead   ARGV token before consumed stale kinds [reason count]... [record]...
+-- KEYS inflight stats epoch dead   ARGV token rank before consumed stale kinds [reason count]...
+-- [record]...
 -- Returns how many are committed now.
 local function commit(keys, args)
   local inflight, stats, epoch, dead = unpack(keys)
   local over = fenced(epoch, args[1])
   if over then return over end
   if not has_books(stats) then return norun() end
-  local before, consumed, stale = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
-  local records, buried = 6 + 2 * tonumber(args[5]), 0
-  for i = 7, records, 2 do buried = buried + tonumber(args[i]) end
+  local before, consumed, stale = tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
+  local records, buried = 7 + 2 * tonumber(args[6]), 0
+  for i = 8, records, 2 do buried = buried + tonumber(args[i]) end
   local settled = consumed + stale + buried
-  local committed = whole(redis.call('HGET', epoch, 'committed'))
+  local taken, committed, in_flight = cursors_of(epoch, inflight, args[2])
+  if not taken then return committed end
   if committed == before + settled then return committed end
-  if committed ~= before or settled > redis.call('LLEN', inflight) then
+  if committed ~= before or settled > taken - committed then
     return redis.error_reply('CURSOR ' .. before .. ' + ' .. settled .. ' does not follow '
       .. committed)
   end
   redis.call('LTRIM', inflight, settled, -1)
-  redis.call('HSET', epoch, 'committed', committed + settled)
+  set_cursors(epoch, args[2], taken, committed + settled, in_flight - settled)
   count(stats, 'consumed', consumed)
   count(stats, 'stale_rejected', stale)
   count(stats, 'dead_lettered', buried)
-  for i = 6, records - 1, 2 do count(stats, 'dead_lettered:' .. args[i], tonumber(args[i + 1])) end
+  for i = 7, records - 1, 2 do count(stats, 'dead_lettered:' .. args[i], tonumber(args[i + 1])) end
   for i = records, #args do redis.call('LPUSH', dead, args[i]) end
   if #args >= records then redis.call('LTRIM', dead, 0, 99) end
   return committed + settled
@@ -474,18 +558,19 @@ local function register(name, callback, ...)
   }
 end
 
-register('impala4_push_begin', push_begin)
-register('impala4_push_end', push_end)
-register('impala4_read_books', read_books, 'no-writes')
-register('impala4_read_learner', read_learner, 'no-writes')
-register('impala4_read_fields', read_fields, 'no-writes')
-register('impala4_read_names', read_names, 'no-writes')
+register('impala5_push_begin', push_begin)
+register('impala5_push_end', push_end)
+register('impala5_read_books', read_books, 'no-writes')
+register('impala5_read_learner', read_learner, 'no-writes')
+register('impala5_read_fields', read_fields, 'no-writes')
+register('impala5_read_names', read_names, 'no-writes')
 -- allow-oom: what drains the queue and what the learner needs must work on a full server.
-register('impala4_open', open, 'allow-oom')
-register('impala4_renew', renew, 'allow-oom')
-register('impala4_release', release, 'allow-oom')
-register('impala4_announce', announce, 'allow-oom')
-register('impala4_claim', claim, 'allow-oom')
-register('impala4_confirm', confirm, 'allow-oom')
-register('impala4_commit', commit, 'allow-oom')
-register('impala4_publish', publish, 'allow-oom')
+register('impala5_open', open, 'allow-oom')
+register('impala5_join', join, 'allow-oom')
+register('impala5_renew', renew, 'allow-oom')
+register('impala5_release', release, 'allow-oom')
+register('impala5_announce', announce, 'allow-oom')
+register('impala5_claim', claim, 'allow-oom')
+register('impala5_confirm', confirm, 'allow-oom')
+register('impala5_commit', commit, 'allow-oom')
+register('impala5_publish', publish, 'allow-oom')

@@ -23,7 +23,7 @@ from impala_redis.common.server.resp import round_trip
 from impala_redis.common.server.suitability import check_kind, version_in
 from impala_redis.common.transport.keys import Keys
 
-LIBRARY = "impala4"
+LIBRARY = "impala5"
 FILE = importlib.resources.files("impala_redis.common.transport").joinpath("functions.lua")
 
 
@@ -44,7 +44,7 @@ NEEDS = {
             *("INFO", "FCALL pushing", "GET lock", "HGET weights", "HMGET stats", "LRANGE claimed"),
             "UNLINK joins",
         ),
-        ("open", "renew", "release", "announce", "claim", "confirm", "commit", "publish"),
+        ("open", "join", "renew", "release", "announce", "claim", "confirm", "commit", "publish"),
         "pushing",
     ),
     "impala-actor": Needs(

@@ -7,7 +7,8 @@ run's keys share a slot.
     trajectories  list           blocks waiting for the learner, oldest first, bounded
     pushing       list           the name of `trajectories` within a push, where nobody sees it
     inflight      list           a mark for each block taken by the learner, not yet committed
-    claimed       list           the last of these blocks, until the next claim says they arrived
+    claimed       list           the last of these blocks, until the next claim says they arrived;
+                                 of a group's further learners `claimed:<rank>`
     weights       hash           version, payload, digest, published_at
     spec          hash           json, digest, fingerprint, state: all an actor needs to join;
                                  renewed_at: when a learner has last renewed its lease, by the
@@ -19,8 +20,10 @@ run's keys share a slot.
                                  after a space, the time of that push in seconds; one that has been
                                  silent for a day is forgotten when another joins
     joins         hash           how often an actor of each name has joined since the learner began
-    epoch         hash           number, holder, token: fencing; committed: the learner's cursor;
-                                 learner:<figure>: the learner's latest figures of its own
+    epoch         hash           number, holder, token: fencing; ranks: how many learners share the
+                                 run; taken:<rank>, committed:<rank>: the cursors of each;
+                                 in_flight: what all have in flight; learner:<figure>: the
+                                 learner's latest figures of its own
     lock          string, TTL    the holder of the learner's lease
     dead          list           at most 100 records of refused blocks, newest first
     actor:<id>    hash, TTL      a live actor's heartbeat and figures
@@ -48,6 +51,10 @@ class Keys:
         self.lock = prefix + "lock"
         self.dead = prefix + "dead"
         self._actor = prefix + "actor:"
+
+    def claimed_by(self, rank: int) -> str:
+        """The blocks of the last claim of one learner, by its rank in its group."""
+        return f"{self.claimed}:{rank}" if rank else self.claimed
 
     def actor(self, actor: str) -> str:
         """The heartbeat of one actor."""

@@ -1,21 +1,21 @@
-"""The learner's link: it takes a run, claims blocks and commits how they ended, and publishes.
+"""A learner's link: it takes a run, claims blocks and commits how they ended, and publishes.
 
 It has two connections, because several threads use it: with one, either kind of work could starve
 the other.
 
-    client             what comes before a run is taken, open, settle_and_claim: the program at its
-                       start, then its feeder's thread
-    _publisher_client  announce, publish, renew, read_flow, release: the publisher's thread, at both
-                       ends the program, and the feeder's thread when it has opened the run again
+    client             what comes before a run is taken, open, join, reopen, settle_and_claim: the
+                       program at its start, then its feeder's thread
+    _publisher_client  announce, publish, renew, read_flow, release, reopen_since: the publisher's
+                       thread, at both ends the program, and the feeder's thread when it has opened
+                       the run again
 """
 
 import contextlib
 import hashlib
 import logging
-import re
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from impala_redis.common.errors import Fenced, ImpalaError, OutOfStep, RunMissing, printable
@@ -23,6 +23,7 @@ from impala_redis.common.server.connection import connect
 from impala_redis.common.server.resp import round_trip
 from impala_redis.common.server.suitability import (
     Eviction,
+    EvictionWatch,
     ServerLimits,
     check_server,
     eviction_in,
@@ -32,7 +33,6 @@ from impala_redis.common.transport.functions import fcall
 from impala_redis.common.transport.ledger import REASONS, Settled
 from impala_redis.common.transport.link import Link
 from impala_redis.common.transport.replies import (
-    MOST_VERSION,
     RunState,
     of_kinds,
     what_was_mended,
@@ -44,55 +44,30 @@ log = logging.getLogger(__name__)
 
 
 class Cursor(NamedTuple):
-    """How far a learner has come since it opened the run, in blocks; the server has one, too.
+    """How far a learner has come since it opened or joined the run, in blocks.
 
-    It moves when a reply arrives: a repeated request with the same cursor gets the same reply.
+    The server has one, too. It moves when a reply arrives: a repeated request with the same cursor
+    gets the same reply.
     """
 
     received: int = 0
     committed: int = 0
 
 
-class EvictionWatch:
-    """What a server evicts after the first look at it."""
-
-    def __init__(self, first: Eviction | None) -> None:
-        self._first = first or Eviction("noeviction", 0)
-        self._said = ""
-
-    def words(self, now: Eviction | None) -> str:
-        """What has become of it, without a full stop; empty for nothing, or if it is not known."""
-        if now is None:
-            return ""
-        # A server that has started again counts from 0.
-        started_again = now.evicted_keys < self._first.evicted_keys
-        more = now.evicted_keys - (0 if started_again else self._first.evicted_keys)
-        policy = f"(maxmemory-policy {now.policy or 'not told'})"
-        if more > 0:
-            return f"the server has evicted {more:,} keys since this learner began {policy}"
-        if now.endangers_runs and now.policy != self._first.policy:
-            return f"the server may evict the run's keys now {policy}"
-        return ""
-
-    def news(self, now: Eviction | None) -> str:
-        """The same, unless it only counts more keys than the last time."""
-        words = self.words(now)
-        kind = re.sub(r"[\d,]+ keys", "keys", words)
-        if now is None or kind == self._said:
-            return ""
-        self._said = kind
-        return words
-
-
 class LearnerLink(Link):
-    """What the one learner of a run may do, between `open` and `release`.
+    """What a learner of a run may do, between `open` and `release`.
 
-    Its methods raise Fenced once another learner has taken the run over, and RunMissing or
-    OutOfStep when the server has lost the run or a part of it: then `open` again.
+    Several can share a run: they are the ranks of a group, 0 and up, of one `holder`. Rank 0 opens
+    the run, keeps the lease, and publishes. The others `join`, settle and claim, and do no more.
+    The methods raise Fenced once another learner, or group, has taken the run over, and RunMissing
+    or OutOfStep when the server has lost the run or a part of it: then `reopen`, or `join` again.
     """
 
-    def __init__(self, url: str, run: str, holder: str, lease_s: float) -> None:
+    def __init__(
+        self, url: str, run: str, holder: str, lease_s: float, rank: int = 0, ranks: int = 1
+    ) -> None:
         super().__init__(url, run, "learner")
+        self.rank, self.ranks = rank, ranks
         self._publisher_client: Any = connect(url, "impala-publisher")
         self.holder = holder
         self.epoch = 0
@@ -101,7 +76,10 @@ class LearnerLink(Link):
         # waits: with the token before it, it would be fenced by its own learner.
         self._token = ""
         self._opening = threading.Lock()
+        # What is claimed belongs to the opening of this token; the cursor counts from there.
+        self._claims_under = ""
         self._cursor = Cursor()
+        self._broken = ""  # the last token under which the server lacked the run or a part of it
         self._newest = -1  # the newest version of the weights that was sent
         self._evictions = EvictionWatch(None)
         self._books = (self.keys.stats, self.keys.trajectories, self.keys.inflight)
@@ -134,19 +112,6 @@ class LearnerLink(Link):
             return eviction_in(client.info())
         return None
 
-    def current_holder(self) -> str | None:
-        """The holder of the run's lease now; None if there is none."""
-        with contextlib.suppress(RunMissing), self._asking():  # it is no lease: `open` mends it
-            holder = self.client.get(self.keys.lock)
-            return None if holder is None else holder.decode(errors="replace")
-        return None
-
-    def weights_version(self) -> int:
-        """The version that is published now; -1 for none, and for one that no learner gets to."""
-        with self._asking():
-            version = whole_number(self.client.hget(self.keys.weights, "version"), -1)
-        return version if version <= MOST_VERSION else -1
-
     def forget_joins(self) -> None:
         """Lets the next join of each actor's name count as its first."""
         with self._asking():
@@ -158,32 +123,75 @@ class LearnerLink(Link):
         What somebody has broken is mended, and said in an error of the log.
         Returns how many blocks of an earlier learner were abandoned. Raises RunHeld.
         """
+        with self._opening:
+            abandoned = self._open(self.client, take_over)
+            self._begin_claims()
+        return abandoned
+
+    def reopen(self) -> None:
+        """Opens the run again, on the thread that claims; what it had in flight is lost.
+
+        Where the publisher's thread has opened it since, that opening is the one to go on with.
+        Raises RunHeld.
+        """
+        with self._opening:
+            if not self.opened_elsewhere:
+                self._open(self.client)
+            self._begin_claims()
+
+    def reopen_since(self, epoch: int) -> None:
+        """Opens the run again, on the publisher's thread, if nobody has since that epoch.
+
+        The next claim raises OutOfStep then. Raises RunHeld.
+        """
+        with self._opening:
+            if self.epoch == epoch:
+                self._open(self._publisher_client)
+
+    @property
+    def opened_elsewhere(self) -> bool:
+        """Whether the publisher's thread has opened the run since the thread that claims has."""
+        return self._claims_under != self._token
+
+    def join(self) -> None:
+        """Takes part in the run as a further rank of the group; what it had in flight is abandoned.
+
+        Raises RunMissing until rank 0 has opened the run.
+        """
+        keys = self.keys
+        lists = [keys.epoch, keys.inflight, keys.claimed_by(self.rank), keys.stats]
+        with self._opening:
+            with self._asking():
+                group = (self.holder, self.rank, self.ranks, self._broken)
+                (token,) = of_kinds([self._call_on(self.client, "join", lists, *group)], bytes)
+            self._token = token.decode(errors="replace")
+            self.epoch = whole_number(token.partition(b":")[0], 0)
+            self._begin_claims()
+
+    def _open(self, client: Any, take_over: bool = False) -> int:
+        """Opens the run on that connection; returns how many blocks were abandoned."""
         keys = self.keys
         first = [keys.lock, keys.epoch, keys.inflight, keys.claimed, keys.stats]
         others = [keys.trajectories, keys.pushing, keys.dead, keys.seq, keys.weights, keys.spec]
-        with self._opening:
-            self.current_holder()  # leads to the node that needs the functions
-            with self._asking():
-                functions.provide(self.client, self.url, *self._books)
-                opened = self._call(
-                    self.client,
-                    "open",
-                    [*first, *others, keys.joins],
-                    self.holder,
-                    self._lease_ms,
-                    int(take_over),
-                    self.epoch,
-                    secrets.token_hex(8),
-                    *(f"dead_lettered:{reason}" for reason in REASONS),
-                )
-                epoch, abandoned, unexplained, *mended = of_kinds(opened, int, int, int, rest=bytes)
-            # It is one server: an answer on one connection says as much about the other.
-            self._publisher_client.has_answered = True
-            self.epoch, self._cursor = epoch, Cursor()
-            self._token = f"{self.epoch}:{self.holder}"
+        group = (self.holder, self._lease_ms, int(take_over), self.epoch)
+        counters = [f"dead_lettered:{reason}" for reason in REASONS]
+        self._holder(client)  # leads to the node that needs the functions
+        with self._asking(client):
+            functions.provide(client, self.url, *self._books)
+            opened = self._call_on(
+                *(client, "open", [*first, *others, keys.joins]),
+                *(*group, secrets.token_hex(8), self.ranks, *counters),
+            )
+            epoch, abandoned, unexplained, *mended = of_kinds(opened, int, int, int, rest=bytes)
+        # It is one server: an answer on one connection says as much about the other.
+        self.client.has_answered = self._publisher_client.has_answered = True
+        self.epoch, self._token = epoch, f"{epoch}:{self.holder}"
         if mended:
             log.error("%s", what_was_mended(mended, unexplained))
         return int(abandoned)
+
+    def _begin_claims(self) -> None:
+        self._claims_under, self._cursor = self._token, Cursor()
 
     def settle_and_claim(
         self, settled: Settled, most: int, most_bytes: int = 0
@@ -195,12 +203,18 @@ class LearnerLink(Link):
         Returns the blocks' messages and how many blocks are left in the list. One round trip, and
         exact however often it must be repeated: the server and this learner each hold a cursor.
         """
+        if self.opened_elsewhere:
+            raise OutOfStep("the publisher's thread has opened the run again")
         commands = self._claim_commands(most, most_bytes)
         if len(settled):
             commands.insert(0, self._commit_command(settled))
-        with self._fenced_by_another(), self._asking():
-            *_, claimed, messages, queued = without_errors(round_trip(self.client, commands))
-            of_kinds([claimed, queued], int, int)
+        try:
+            with self._fenced_by_another(), self._asking():
+                *_, claimed, messages, queued = without_errors(round_trip(self.client, commands))
+                of_kinds([claimed, queued], int, int)
+        except RunMissing:
+            self._broken = self._claims_under
+            raise
         if len(messages) != claimed:
             raise OutOfStep(f"of {claimed} claimed blocks {len(messages)} were there")
         received, committed = self._cursor
@@ -245,50 +259,41 @@ class LearnerLink(Link):
         self._call_fenced("release", [self.keys.lock])
 
     def _commit_command(self, settled: Settled) -> tuple[Any, ...]:
-        keys = self.keys
-        refused = settled.refused()
-        return fcall(
-            "commit",
-            [keys.inflight, keys.stats, keys.epoch, keys.dead],
-            self._token,
-            self._cursor.committed,
-            settled.consumed,
-            settled.stale,
-            len(refused),
-            *(part for pair in refused.items() for part in pair),
-            *(dead.record() for dead in settled.dead),
-        )
+        keys = [self.keys.inflight, self.keys.stats, self.keys.epoch, self.keys.dead]
+        who = (self._claims_under, self.rank, self._cursor.committed)
+        return fcall("commit", keys, *who, *settled.as_arguments())
 
     def _claim_commands(self, most: int, most_bytes: int) -> list[tuple[Any, ...]]:
         """The commands of a claim; their last three replies: claimed blocks, messages, queued."""
         keys = self.keys
-        lists = [keys.trajectories, keys.inflight, keys.claimed, keys.epoch, keys.stats]
-        sound = [keys.pushing, keys.seq]
+        token, claimed = self._claims_under, keys.claimed_by(self.rank)
+        lists = [keys.trajectories, keys.inflight, claimed, keys.epoch, keys.stats]
+        who = (token, self.rank, self._cursor.received)
         return [
-            fcall("claim", [*lists, *sound], self._token, self._cursor.received, most, most_bytes),
-            ("LRANGE", keys.claimed, *((0, most - 1) if most else (1, 0))),
-            fcall("confirm", [keys.trajectories, keys.epoch], self._token),
+            fcall("claim", [*lists, keys.pushing, keys.seq], *who, most, most_bytes),
+            ("LRANGE", claimed, *((0, most - 1) if most else (1, 0))),
+            fcall("confirm", [keys.trajectories, keys.epoch], token),
         ]
-
-    def _call(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
-        return client.execute_command(*fcall(function, keys, *arguments))
 
     def _call_fenced(self, function: str, keys: list[str], *arguments: Any) -> Any:
         """Calls a function that refuses every token but the present one."""
         client = self._publisher_client
         with self._opening, self._fenced_by_another(), self._asking(client):
             keys = [*keys, self.keys.epoch]
-            return self._call(client, function, keys, self._token, *arguments)
+            return self._call_on(client, function, keys, self._token, *arguments)
 
     @contextlib.contextmanager
     def _fenced_by_another(self) -> Iterator[None]:
         """Lets Fenced pass if another learner is the reason.
 
-        Raises OutOfStep for it when the reply to an opening of this learner's own was lost.
+        Raises OutOfStep for it when the run was opened again by this group's rank 0, or by this
+        learner, and the reply was lost.
         """
         try:
             yield
         except Fenced as error:
             if error.token.partition(":")[2] == self.holder:
-                raise OutOfStep("the reply to an opening of the run was lost") from error
+                by = "rank 0 has opened the run again"
+                lost = "the reply to an opening of the run was lost"
+                raise OutOfStep(by if self.rank else lost) from error
             raise

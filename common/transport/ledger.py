@@ -53,6 +53,13 @@ class Settled(NamedTuple):
         """How many blocks were refused, by reason."""
         return Counter(self.refused_before) + Counter(dead.reason for dead in self.dead)
 
+    def as_arguments(self) -> tuple[int | str | bytes, ...]:
+        """The same as the server's function `commit` takes it."""
+        refused = self.refused()
+        by_reason = (part for pair in refused.items() for part in pair)
+        records = (dead.record() for dead in self.dead)
+        return (self.consumed, self.stale, len(refused), *by_reason, *records)
+
 
 @dataclass
 class Claimed:

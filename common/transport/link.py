@@ -6,14 +6,27 @@ the others are named.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from impala_redis.common.errors import RedisDenied, ServerDemoted, UnsuitableServer
+from impala_redis.common.errors import (
+    RedisDenied,
+    RunMissing,
+    ServerDemoted,
+    UnsuitableServer,
+)
 from impala_redis.common.server.connection import connect, translated
 from impala_redis.common.transport import functions
+from impala_redis.common.transport.functions import fcall
 from impala_redis.common.transport.keys import Keys
-from impala_redis.common.transport.replies import WEIGHTS, SpecReply, WeightsReply, weights_from
+from impala_redis.common.transport.replies import (
+    MOST_VERSION,
+    WEIGHTS,
+    SpecReply,
+    WeightsReply,
+    weights_from,
+    whole_number,
+)
 
 
 class Link:
@@ -55,6 +68,22 @@ class Link:
         with self._asking():
             return weights_from(self.client.hmget(self.keys.weights, WEIGHTS))
 
+    def current_holder(self) -> str | None:
+        """The holder of the run's lease now; None if there is none."""
+        return self._holder(self.client)
+
+    def _holder(self, client: Any) -> str | None:
+        with contextlib.suppress(RunMissing), self._asking(client):  # no lease: `open` mends it
+            holder = client.get(self.keys.lock)
+            return None if holder is None else holder.decode(errors="replace")
+        return None
+
+    def weights_version(self) -> int:
+        """The version that is published now; -1 for none, and for one that no learner gets to."""
+        with self._asking():
+            version = whole_number(self.client.hget(self.keys.weights, "version"), -1)
+        return version if version <= MOST_VERSION else -1
+
     def _find_node(self) -> None:
         """Goes to the node of a cluster that has the run: a read with a key leads there."""
         with contextlib.suppress(RedisDenied, UnsuitableServer):  # whoever asks next tells all
@@ -73,3 +102,6 @@ class Link:
         except ServerDemoted:
             client.connection_pool.disconnect(inuse_connections=False)
             raise
+
+    def _call_on(self, client: Any, function: str, keys: Sequence[str], *arguments: Any) -> Any:
+        return client.execute_command(*fcall(function, keys, *arguments))

@@ -235,7 +235,7 @@ def test_a_push_whose_reply_was_lost_is_stored_and_trained_on_once(
 def executed_pushes(noted: list[dict[str, Any]]) -> Counter[tuple[bytes, bytes]]:
     """How often each (producer, sequence) was executed, from the server's own record."""
     commands = [entry["command"].split(b" ") for entry in noted]
-    pushes = (words[7:12] for words in commands if words[:2] == [b"FCALL", b"impala4_push_begin"])
+    pushes = (words[7:12] for words in commands if words[:2] == [b"FCALL", b"impala5_push_begin"])
     return Counter(
         (producer, int(last) - earlier)
         for producer, last, _, _, number in pushes

@@ -32,13 +32,14 @@ from support import ROOT, Program, Programs, eventually, usable_servers
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 RUN = "mine"
 # A function of ours that does something else.
-OTHER_PUSH = "redis.register_function('impala4_push_begin', function() return 1 end)"
+OTHER_PUSH = "redis.register_function('impala5_push_begin', function() return 1 end)"
 K = f"impala:{{{RUN}}}:"
 OTHER = "impala:{other}:"
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
 PUSH_KEYS = f"4 {K}trajectories {K}pushing {K}stats {K}seq"
 CLAIM_KEYS = f"7 {K}trajectories {K}inflight {K}claimed {K}epoch {K}stats {K}pushing {K}seq"
+JOIN_KEYS = f"4 {K}epoch {K}inflight {K}claimed:2 {K}stats"
 OPEN_KEYS = "12 " + " ".join(
     K + name
     for name in (
@@ -70,9 +71,9 @@ ALLOWED: dict[str, list[str]] = {
         "PING",
         "CLIENT SETNAME impala-actor",
         "MULTI",
-        f"FCALL impala4_push_begin {PUSH_KEYS} a#1 1 4 block 1",
+        f"FCALL impala5_push_begin {PUSH_KEYS} a#1 1 4 block 1",
         f"RPUSHX {K}pushing block",
-        f"FCALL impala4_push_end {PUSH_KEYS} a#1 1 4 block 1",
+        f"FCALL impala5_push_end {PUSH_KEYS} a#1 1 4 block 1",
         "EXEC",
         f"HMGET {K}spec json digest state",
         f"HMGET {K}spec digest state renewed_at",
@@ -91,29 +92,31 @@ ALLOWED: dict[str, list[str]] = {
         "CLIENT SETNAME impala-learner",
         "INFO",
         "CONFIG GET proto-max-bulk-len",
-        "FUNCTION LIST LIBRARYNAME impala4 WITHCODE",
+        "FUNCTION LIST LIBRARYNAME impala5 WITHCODE",
         f"GET {K}lock",
         f"HGET {K}weights version",
         f"UNLINK {K}joins",
         f"LLEN {K}trajectories",
-        f"FCALL impala4_open {OPEN_KEYS} me 10000 1 0 new",
-        f"FCALL impala4_claim {CLAIM_KEYS} 1:me 0 1 0",
+        f"FCALL impala5_open {OPEN_KEYS} me 10000 1 0 new 3",
+        f"FCALL impala5_join {JOIN_KEYS} me 2 3 x",
+        f"FCALL impala5_claim {CLAIM_KEYS} 1:me 0 0 1 0",
         f"LRANGE {K}claimed 0 0",
-        f"FCALL impala4_confirm 2 {K}trajectories {K}epoch 1:me",
-        f"FCALL impala4_commit 4 {K}inflight {K}stats {K}epoch {K}dead 1:me 0 0 0 1 r 0 x",
-        f"FCALL impala4_publish 2 {K}weights {K}epoch 1:me 1 payload digest 1",
-        f"FCALL impala4_announce 2 {K}spec {K}epoch 1:me json digest fingerprint running",
-        f"FCALL impala4_renew 3 {K}lock {K}spec {K}epoch 1:me me 10000 frames 5",
-        f"FCALL impala4_read_books 3 {K}stats {K}trajectories {K}inflight 0",
-        f"FCALL impala4_release 2 {K}lock {K}epoch 1:me",
+        f"LRANGE {K}claimed:2 0 0",
+        f"FCALL impala5_confirm 2 {K}trajectories {K}epoch 1:me",
+        f"FCALL impala5_commit 4 {K}inflight {K}stats {K}epoch {K}dead 1:me 0 0 0 0 1 r 0 x",
+        f"FCALL impala5_publish 2 {K}weights {K}epoch 1:me 1 payload digest 1",
+        f"FCALL impala5_announce 2 {K}spec {K}epoch 1:me json digest fingerprint running",
+        f"FCALL impala5_renew 3 {K}lock {K}spec {K}epoch 1:me me 10000 frames 5",
+        f"FCALL impala5_read_books 3 {K}stats {K}trajectories {K}inflight 0",
+        f"FCALL impala5_release 2 {K}lock {K}epoch 1:me",
     ],
     "monitor": [
         "PING",
         "CLIENT SETNAME impala-status",
-        f"FCALL_RO impala4_read_books 3 {K}stats {K}trajectories {K}inflight 40 produced",
-        f"FCALL_RO impala4_read_learner 2 {K}lock {K}epoch 200 512",
-        f"FCALL_RO impala4_read_fields 3 {K}actor:a {K}weights {K}spec 200 host version state",
-        f"FCALL_RO impala4_read_names 1 {K}stats 200 0 {K}actor:* 1000",
+        f"FCALL_RO impala5_read_books 3 {K}stats {K}trajectories {K}inflight 40 produced",
+        f"FCALL_RO impala5_read_learner 2 {K}lock {K}epoch 200 512",
+        f"FCALL_RO impala5_read_fields 3 {K}actor:a {K}weights {K}spec 200 host version state",
+        f"FCALL_RO impala5_read_names 1 {K}stats 200 0 {K}actor:* 1000",
         f"GET {K}lock",
         f"PTTL {K}lock",
         "TIME",
@@ -146,7 +149,7 @@ NOBODY = [
     "EVALSHA 0000 0",
     "SCRIPT LOAD return(1)",
     "FUNCTION LOAD code",
-    "FUNCTION DELETE impala4",
+    "FUNCTION DELETE impala5",
     "FUNCTION FLUSH",
     "CONFIG SET maxmemory 1",
     "CONFIG SET requirepass x",
@@ -176,8 +179,8 @@ NOBODY = [
     f"HGETALL {OTHER}weights",
     f"HGET {OTHER}weights version",
     f"RPUSH {OTHER}trajectories x",
-    f"FCALL impala4_push_begin 4 {OTHER}trajectories {OTHER}pushing {OTHER}stats {OTHER}seq a#1 1",
-    f"FCALL impala4_release 2 {OTHER}lock {OTHER}epoch 1:me",
+    f"FCALL impala5_push_begin 4 {OTHER}trajectories {OTHER}pushing {OTHER}stats {OTHER}seq a#1 1",
+    f"FCALL impala5_release 2 {OTHER}lock {OTHER}epoch 1:me",
 ]
 
 # What no actor may, of either kind.
@@ -210,20 +213,21 @@ NO_ACTOR = [
     f"HGETALL {K}actor:other",
     f"HGET {K}actor:other host",
     f"HGETALL {K}joins",
-    f"FCALL impala4_claim {CLAIM_KEYS} 1:me 0 1 0",
-    f"FCALL impala4_open {OPEN_KEYS} me 10000 1 0 g",
-    f"FCALL impala4_publish 2 {K}weights {K}epoch 1:me 2 x y 2",
-    f"FCALL impala4_push_begin 4 {K}weights {K}pushing {K}stats {K}seq a#1 1",
-    f"FCALL_RO impala4_read_books 3 {K}stats {K}trajectories {K}inflight 40 produced",
-    f"FCALL_RO impala4_read_fields 1 {K}actor:other 200 host",
-    f"FCALL_RO impala4_read_names 1 {K}weights 200 0 * 1000",
+    f"FCALL impala5_claim {CLAIM_KEYS} 1:me 0 0 1 0",
+    f"FCALL impala5_open {OPEN_KEYS} me 10000 1 0 g 1",
+    f"FCALL impala5_join {JOIN_KEYS} me 2 3 x",
+    f"FCALL impala5_publish 2 {K}weights {K}epoch 1:me 2 x y 2",
+    f"FCALL impala5_push_begin 4 {K}weights {K}pushing {K}stats {K}seq a#1 1",
+    f"FCALL_RO impala5_read_books 3 {K}stats {K}trajectories {K}inflight 40 produced",
+    f"FCALL_RO impala5_read_fields 1 {K}actor:other 200 host",
+    f"FCALL_RO impala5_read_names 1 {K}weights 200 0 * 1000",
 ]
 
 DENIED: dict[str, list[str]] = {
     "strict-actor": [
         *NOBODY,
         *NO_ACTOR,
-        f"FCALL impala4_push_begin {PUSH_KEYS} a#1 1 4 block 1",
+        f"FCALL impala5_push_begin {PUSH_KEYS} a#1 1 4 block 1",
         "MULTI",
         f"RPUSHX {K}pushing block",
         f"RENAME {K}trajectories {K}pushing",
@@ -236,16 +240,16 @@ DENIED: dict[str, list[str]] = {
         *NOBODY,
         *NO_ACTOR,
         # A learner's function under the actor's own keys: refused inside.
-        f"FCALL impala4_open 5 {K}seq {K}stats {K}trajectories {K}pushing {K}stats me 10000 1 0 g",
+        f"FCALL impala5_open 5 {K}seq {K}stats {K}trajectories {K}pushing {K}stats me 9 1 0 g 1",
     ],
     "learner": [*NOBODY, "SCAN 0", "CLIENT NO-EVICT on", f"LPOP {K}trajectories"],
     "monitor": [
         *NOBODY,
         "CONFIG GET *",
-        f"FCALL impala4_push_begin {PUSH_KEYS} a#1 1 4 block 1",
-        f"FCALL_RO impala4_read_books 3 {OTHER}stats {OTHER}trajectories {OTHER}inflight 40 x",
-        f"FCALL_RO impala4_read_fields 1 {OTHER}weights 200 version",
-        f"FCALL_RO impala4_read_fields 1 {K}joins 200 a",
+        f"FCALL impala5_push_begin {PUSH_KEYS} a#1 1 4 block 1",
+        f"FCALL_RO impala5_read_books 3 {OTHER}stats {OTHER}trajectories {OTHER}inflight 40 x",
+        f"FCALL_RO impala5_read_fields 1 {OTHER}weights 200 version",
+        f"FCALL_RO impala5_read_fields 1 {K}joins 200 a",
         f"RPUSH {K}trajectories x",
         f"LPOP {K}trajectories",
         f"LRANGE {K}trajectories 0 -1",
@@ -276,7 +280,7 @@ def hardened(
         running.load_functions()
         with running.client("learner") as learner:
             keys = OPEN_KEYS.split()[1:]
-            learner.fcall("impala4_open", len(keys), *keys, "me", 10_000, 0, 0, "generation")
+            learner.fcall("impala5_open", len(keys), *keys, "me", 10_000, 0, 0, "generation", 1)
         yield running
 
 
@@ -732,7 +736,7 @@ def test_a_learner_that_misses_the_functions_says_who_loads_them_and_how(
         admin.function_flush()
         code, output = programs.run(*learner, **guarded.login("learner"))
         assert code == 5, output
-        admin.function_load("#!lua name=impala4\n" + OTHER_PUSH)
+        admin.function_load("#!lua name=impala5\n" + OTHER_PUSH)
         code, output = programs.run(*learner, **guarded.login("learner"))
         assert code == 5, output
 
@@ -1167,7 +1171,7 @@ def test_the_steps_of_security_md_work_as_they_stand(programs: Programs) -> None
     running.says("Ready to accept connections")
     loading = typed(functions)
     assert loading.code() == 0
-    assert loading.output.split() == ["impala4", "OK"]
+    assert loading.output.split() == ["impala5", "OK"]
     learner, actor = typed(learn), typed(act)
 
     # then the run is learned, and seen

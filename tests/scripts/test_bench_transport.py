@@ -117,7 +117,7 @@ def test_the_swarm_sends_what_a_real_actor_sends(scripts: Any, own_server: OwnSe
     # then both have said the same
     half = commands.index("ECHO half")
     said, repeated = commands[1:half], commands[half + 1 : -1]
-    assert any(command.startswith("FCALL impala4_push_begin") for command in said)
+    assert any(command.startswith("FCALL impala5_push_begin") for command in said)
     assert [re.sub(r" a#1 1\b", " a#1 2", command) for command in said] == repeated
 
 

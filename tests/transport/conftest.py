@@ -41,8 +41,14 @@ def learners(any_server: EmbeddedServer, run_name: str) -> Iterator[Learners]:
     """Makes learners of the test's run, not yet opened."""
     made: list[LearnerLink] = []
 
-    def make(holder: str, lease_s: float = LEASE_S, run: str = run_name) -> LearnerLink:
-        made.append(LearnerLink(any_server.url, run, holder, lease_s))
+    def make(
+        holder: str,
+        lease_s: float = LEASE_S,
+        run: str = run_name,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> LearnerLink:
+        made.append(LearnerLink(any_server.url, run, holder, lease_s, rank, ranks))
         return made[-1]
 
     yield make

@@ -222,7 +222,7 @@ def test_a_counter_that_was_deleted_is_mended_and_told(
 
 
 @pytest.mark.parametrize("text", ["x", "", "1e99", "1" + "0" * 29, "-5", "2.5", "nan", "inf"])
-@pytest.mark.parametrize("field", ["number", "committed"])
+@pytest.mark.parametrize("field", ["number", "ranks", "in_flight", "taken:0", "committed:0"])
 def test_an_epoch_that_is_no_number_begins_anew(
     learner: LearnerLink,
     learners: Learners,

@@ -79,7 +79,7 @@ def test_open_replaces_functions_that_are_not_ours(parties: Parties) -> None:
     # given a library of our name with another content
     learner, actor, _, operator = parties
     operator.function_load(
-        "#!lua name=impala4\nredis.register_function('impala4_push', function() return 9 end)",
+        "#!lua name=impala5\nredis.register_function('impala5_push', function() return 9 end)",
         replace=True,
     )
 
@@ -161,7 +161,7 @@ def test_a_full_server_still_says_how_the_run_is(parties: Parties) -> None:
 
 
 # What asks nothing, or gives no news when there is no answer.
-SILENT = {"close", "url", "evictions", "news_of_evictions", "most_together"}
+SILENT = {"close", "url", "evictions", "news_of_evictions", "most_together", "opened_elsewhere"}
 
 
 def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any]]]]:
@@ -170,6 +170,8 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
         "require": lambda link: link.require("impala-actor", "impala-status"),
         "read_spec": lambda link: link.read_spec(),
         "read_weights": lambda link: link.read_weights(),
+        "current_holder": lambda link: link.current_holder(),
+        "weights_version": lambda link: link.weights_version(),
     }
     return {
         ActorLink: (
@@ -191,13 +193,14 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
             every
             | {
                 "check_server": lambda link: link.check_server(),
-                "current_holder": lambda link: link.current_holder(),
                 "open": lambda link: link.open(),
+                "join": lambda link: link.join(),
+                "reopen": lambda link: link.reopen(),
+                "reopen_since": lambda link: link.reopen_since(0),
                 "renew": lambda link: link.renew({}),
                 "read_flow": lambda link: link.read_flow(),
                 "release": lambda link: link.release(),
                 "announce": lambda link: link.announce("{}", "f", "running"),
-                "weights_version": lambda link: link.weights_version(),
                 "forget_joins": lambda link: link.forget_joins(),
                 "publish": lambda link: link.publish(1, b"w"),
                 "settle_and_claim": lambda link: link.settle_and_claim(Settled(1), 1),

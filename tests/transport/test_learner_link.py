@@ -14,9 +14,9 @@ from parties import COUNTERS, LEASE_S, Learners, claim, push, settle
 
 from impala_redis.common.errors import Fenced, OutOfStep, RunHeld, RunMissing
 from impala_redis.common.local.embedded import EmbeddedServer
-from impala_redis.common.server.suitability import Eviction
+from impala_redis.common.server.suitability import Eviction, EvictionWatch
 from impala_redis.common.transport.actor_link import ActorLink
-from impala_redis.common.transport.learner_link import EvictionWatch, LearnerLink
+from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from impala_redis.workers import process
@@ -105,7 +105,7 @@ def test_an_opening_whose_reply_was_lost_does_not_fence_its_own_learner(
     # given a learner that opened the run again and never heard so
     before = learner._token
     learner.open()
-    learner._token = before
+    learner._token = learner._claims_under = before
 
     # when it goes on, then it is told to open once more, not that another took over
     for attempt in (lambda: learner.renew({}), lambda: learner.settle_and_claim(Settled(), 1)):
@@ -169,7 +169,7 @@ def test_a_learner_is_not_fenced_by_its_own_opening(
     learner: LearnerLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a learner that opens its run again, and waits for the reply
-    call, opened, go_on = learner._call, threading.Event(), threading.Event()
+    call, opened, go_on = learner._call_on, threading.Event(), threading.Event()
 
     def slow(client: Any, function: str, *arguments: Any) -> Any:
         reply = call(client, function, *arguments)
@@ -178,7 +178,7 @@ def test_a_learner_is_not_fenced_by_its_own_opening(
             assert go_on.wait(20)
         return reply
 
-    monkeypatch.setattr(learner, "_call", slow)
+    monkeypatch.setattr(learner, "_call_on", slow)
     opening = threading.Thread(target=learner.open)
     opening.start()
     assert opened.wait(20)
