@@ -13,6 +13,7 @@ from typing import NamedTuple
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin
 from impala_redis.common.errors import (
+    ImpalaError,
     MessageRefused,
     OutOfStep,
     RedisUnreachable,
@@ -57,8 +58,9 @@ class Intake:
     ) -> None:
         """Blocks more than `max_policy_lag` versions behind `learner_version` count as stale.
 
-        `reopen` opens the run again after the server has lost it. `refusals` counts what is not
-        trained on.
+        `reopen` opens the run again after the server has lost it; that of a group's further
+        learners joins it, and raises RunMissing until rank 0 has opened it. `refusals` counts what
+        is not trained on.
         """
         self._link, self._spec, self._reopen = link, spec, reopen
         self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
@@ -241,9 +243,8 @@ class Intake:
                     return []
                 self._backoff.pause()
             except (RunMissing, OutOfStep) as error:
-                cause = "; ".join(filter(None, [str(error), self._link.evictions()]))
-                log.error("OPENING THE RUN AGAIN, what was in flight is lost: %s", cause)
-                self._reopened += 1
+                if not (lost and self._link.rank):  # else it waits for rank 0, as it has said
+                    self._note_loss(error)
                 self._forget()
                 lost = True
                 if self._closing.is_set():
@@ -254,6 +255,16 @@ class Intake:
                 self._reopening.succeeded()
                 self._settled, self._queued = Settled(), left + len(messages)
                 return messages
+
+    def _note_loss(self, error: ImpalaError) -> None:
+        """Counts that the server has lost the run, or a part of it, and says what is done now."""
+        self._reopened += 1
+        if self._link.opened_elsewhere:  # which has told why
+            log.warning("what was in flight is lost: %s", error)
+            return
+        cause = "; ".join(filter(None, [str(error), self._link.evictions()]))
+        doing = "JOINING" if self._link.rank else "OPENING"
+        log.error("%s THE RUN AGAIN, what was in flight is lost: %s", doing, cause)
 
     def _forget(self) -> None:
         """Drops what was claimed: the server does not know of it any more."""

@@ -1,4 +1,8 @@
-"""Publishes weights and keeps the lease on its own thread: the learner waits for neither."""
+"""Publishes weights and keeps the lease on its own thread: the learner waits for neither.
+
+In a group of learners this thread also opens a run again that the server has lost. There rank 0's
+feeder may sleep, with full batches, while the other ranks wait for the run, and rank 0 for them.
+"""
 
 import logging
 import threading
@@ -6,7 +10,7 @@ import time
 
 from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.weights import VersionedWeights
-from impala_redis.common.errors import OutOfStep, RedisUnreachable, RunMissing
+from impala_redis.common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.learner_link import LearnerLink
@@ -50,6 +54,8 @@ class Publisher:
         self._busy_s = 0.0  # from packing new weights until they are in Redis
         self._cpu_s = 0.0  # processor time of this thread, whatever it does
         self._evictions_due = self._others_due = 0.0
+        # In a group: the epoch that the server has lost, or a part of it.
+        self._lost_epoch: int | None = None
         self._flow: dict[str, float] = {}  # figures of the books, as last read by `_keep_lease`
         # The learner leaves these in Redis; the time tells how old they are.
         self._status_figures: tuple[dict[str, float], float] = ({}, time.monotonic())
@@ -136,7 +142,10 @@ class Publisher:
         try:
             while not self._closing or self._offered is not None:
                 self._wait_until(renew_at)
+                epoch = self._link.epoch
                 try:
+                    if self._lost_epoch is not None:
+                        self._open_again(self._lost_epoch)
                     if self._offered is not None:
                         self._publish_offered(self._offered)
                     if time.monotonic() >= renew_at:
@@ -149,9 +158,24 @@ class Publisher:
                     if self._closing and time.monotonic() > self._give_up_at:
                         break
                     log.debug("not published, trying again: %s", error)
+                    self._note_loss(epoch, error)
                     backoff.pause()
         except Exception as error:
             self.failure = error
+
+    def _note_loss(self, epoch: int, error: ImpalaError) -> None:
+        """In a group, lets the run be opened again if the server has lost it or a part of it."""
+        if self._link.ranks == 1 or isinstance(error, RedisUnreachable):
+            return
+        if self._lost_epoch is None:
+            log.error("OPENING THE RUN AGAIN, what was in flight is lost: %s", error)
+        self._lost_epoch = epoch
+
+    def _open_again(self, epoch: int) -> None:
+        """Opens the run, unless the feeder's thread has since that epoch, and lets actors go on."""
+        self._link.reopen_since(epoch)
+        self.reintroduce()
+        self._lost_epoch = None
 
     def _publish_offered(self, offered: VersionedWeights) -> None:
         started = time.perf_counter()
