@@ -15,6 +15,17 @@ SABOTAGE = {
     "dedupe": [("if tonumber(sequence) - number < last then", "if false then")],
     # A learner whose epoch is over goes on as if it were not.
     "fencing": [("if current ~= mine then", "if false then")],
+    # What one rank of a group has taken is not told from what another has (chaos/ranks.py).
+    "cursor": [
+        (
+            "'in_flight', 'taken:' .. rank, 'committed:' .. rank)",
+            "'in_flight', 'taken:0', 'committed:0')",
+        ),
+        (
+            "redis.call('HSET', epoch, 'taken:' .. rank, taken, 'committed:' .. rank, committed,",
+            "redis.call('HSET', epoch, 'taken:0', taken, 'committed:0', committed,",
+        ),
+    ],
     # A commit that is sent again settles other blocks and counts twice.
     "commit": [
         ("if committed == before + settled then return committed end", ""),

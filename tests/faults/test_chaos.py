@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from chaos import ranks
 from chaos.faults import Faults
 from chaos.oracle import audit
 from chaos.schedule import KINDS, KINDS_WITH_SENTINELS, faults
@@ -74,6 +75,19 @@ def test_each_server_has_a_port_of_its_own_that_the_kernel_gives_to_no_connectio
     ports = [free_port() for _ in range(200)]
     assert len(set(ports)) == 200
     assert max(ports) < first
+
+
+@pytest.mark.fault(52)
+def test_a_storm_over_a_group_of_learners_loses_nothing_unseen(chaos_seed: int) -> None:
+    offences, counts = ranks.storm(500, chaos_seed)
+    assert offences == [], counts
+    assert min(counts[name] for name in (*ranks.WEIGHTS, "replies lost")) > 0, counts
+
+
+@pytest.mark.fault(52)
+def test_the_verdict_on_a_group_is_bad_when_the_cursor_of_a_rank_is_broken() -> None:
+    offences, _ = ranks.storm(500, 3, is_broken=True)
+    assert offences
 
 
 @pytest.mark.processes
