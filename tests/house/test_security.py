@@ -24,6 +24,7 @@ from impala_redis.common.server.connection import connect
 from impala_redis.common.server.suitability import check_server
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
+from impala_redis.common.transport.ledger import Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
 from impala_redis.workers.status import main as status_command
 from impala_redis.workers.train import main as train_command
@@ -572,6 +573,35 @@ def _is_sound(guarded: HardenedServer) -> bool:
     with contextlib.closing(MonitorLink(address, guarded.run, "test")) as link:
         reading = link.read()
     return not reading["broken"] and not reading["residual"]
+
+
+def test_the_learners_of_a_group_need_no_other_rights_than_one(
+    any_guarded: HardenedServer,
+) -> None:
+    # given a group of two under the user of a learner, and four blocks
+    guarded = any_guarded
+    urls = {
+        user: with_password(guarded.url(user), guarded.password(user))
+        for user in ("learner", "actor")
+    }
+    with contextlib.ExitStack() as links:
+        actor = ActorLink(urls["actor"], guarded.run, "actor")
+        ranks = [LearnerLink(urls["learner"], guarded.run, "me", 60.0, rank, 2) for rank in (0, 1)]
+        for link in (actor, *ranks):
+            links.enter_context(contextlib.closing(link))
+        ranks[0].check_server()
+        ranks[0].open()
+        ranks[0].announce("{}", "f", "running")
+        ranks[1].join()
+        for number in range(1, 5):
+            assert actor.push("a#1", number, b"block %d" % number, 4).stored
+
+        # when both claim, some of the list and all that is left of it, then each got its own
+        got = [rank.settle_and_claim(Settled(), 2 - number) for number, rank in enumerate(ranks)]
+        assert got == [([b"block 1", b"block 2"], 2), ([b"block 3"], 1)]
+        assert ranks[1].settle_and_claim(Settled(1), 5) == ([b"block 4"], 0)
+        ranks[1].join()
+    assert guarded.refusals() == []
 
 
 def test_an_actors_password_silences_another_actor_and_the_books_show_it(
