@@ -267,6 +267,7 @@ def _calls() -> dict[str, Callable[[Any], object]]:
         "LearnerLink.settle_and_claim": lambda link: link.settle_and_claim(settled, 2),
         "LearnerLink.announce": lambda link: link.announce("{}", "f", "running"),
         "LearnerLink.publish": lambda link: link.publish(1, b"weights"),
+        "LearnerLink.join": lambda link: link.join(),
         "LearnerLink.renew": lambda link: link.renew({"x": 1.0}),
         "LearnerLink.read_flow": lambda link: link.read_flow(),
         "LearnerLink.release": lambda link: link.release(),
