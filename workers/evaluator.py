@@ -17,7 +17,7 @@ from impala_redis.common.envs import video
 from impala_redis.common.envs.trust import check_environment
 from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError
 from impala_redis.common.playing.saved import from_checkpoint, from_live_run
-from impala_redis.common.records.figures import shown_return
+from impala_redis.common.records.returns import shown_return
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.settings.env_id import travelling
 from impala_redis.common.settings.json_object import EMPTY

@@ -6,7 +6,7 @@ import logging
 import platform
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from impala_redis import __version__
@@ -18,14 +18,17 @@ from impala_redis.common.feeding.tally import Means, Refusals, Tally
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.updates import Updated
 from impala_redis.common.records import checkpoint
-from impala_redis.common.records.figures import in_status, shown_return
+from impala_redis.common.records.figures import in_status
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.refusals import in_words
+from impala_redis.common.records.returns import shown_return
 from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.saved_spec import MADE_BY
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.transport.situation import slow_rank_in
 from impala_redis.workers import pacing, process, voice
 from impala_redis.workers.plan import Plan
+from impala_redis.workers.ranks import RankTimes
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class Logbook:
             self._directory.remove_leftovers()
             checkpoint.discard_after(self._directory.checkpoints, learner.updates)
             self._recorder = Recorder(plan.directory.path, learner.updates)
-        self._means, self._tally = Means(), Tally()
+        self._means, self._tally, self._rank_times = Means(), Tally(), RankTimes()
         self.refusals = Refusals(spec.envs_per_actor)
         self._tally.made(learner.version, time.monotonic())
         self._line_due = pacing.every(LOG_LINE_INTERVAL_S)
@@ -108,6 +111,15 @@ class Logbook:
         """Counts the time from an update until its weights were offered."""
         self._means.add({"weights_s": copied_s})
 
+    def note_ranks(self, waited_s: Sequence[float], stood_by_s: Sequence[float]) -> None:
+        """Counts the waits of a group's learners, of which this one is the first, in the records.
+
+        Args:
+          waited_s: for each rank, how long it was without a batch since the start.
+          stood_by_s: for each rank, how long it has waited for the others since the start.
+        """
+        self._rank_times.note(waited_s, stood_by_s)
+
     @property
     def behind(self) -> bool:
         """Whether there were updates since the last record."""
@@ -134,6 +146,7 @@ class Logbook:
             **publisher.figures(),
             **self._means.take(),
             **self._tally.take(),
+            **self._rank_times.take(rises["elapsed_s"]),
         }
         self._last_record, self._last_updates = now, learner.updates
         self._recorder.record(record)
@@ -199,6 +212,8 @@ class Logbook:
             result["refused"] = refused
         if self._action_repeat > 1:
             result["game_frames"] = learner.frames * self._action_repeat
+        if self._rank_times.ranks > 1:
+            result["ranks"] = self._rank_times.ranks
         if lost := self._recorder.lost:
             result["records_lost"] = lost
         result |= {"error": error} if error else {}
@@ -257,12 +272,12 @@ def _line(record: dict[str, Any], refused_most: str = "") -> str:
         record[name] for name in ("mean_return_100", "frames", "game_frames")
     )
     repeated = f" ({game_frames:,} of the game)" if game_frames != frames else ""
-    refused = in_words(record, refused_most)
+    said = (in_words(record, refused_most), str(slow_rank_in(record) or ""))
     return (
         f"{frames:,} frames{repeated}, {record['frames_per_s']:,.0f}/s, "
         f"return {shown_return(mean)}, "
         f"policy lag {record.get('policy_lag_mean', 0.0):.1f}, queue {record['queue_blocks']}"
-        f"{', ' if refused else ''}{refused}"
+        f"{''.join(f', {words}' for words in said if words)}"
     )
 
 

@@ -1,13 +1,23 @@
 """What impala-status shows of a run, as rows of text: verdict, learner, queue, books, actors."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from impala_redis.common.errors import printable
-from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE, shown_return
-from impala_redis.common.transport.diagnosis import STAGES, eviction_notice
+from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE
+from impala_redis.common.records.returns import shown_return
+from impala_redis.common.server.suitability import Eviction
+from impala_redis.common.transport.diagnosis import STAGES
 from impala_redis.common.transport.monitor import WHEREABOUTS
 from impala_redis.common.transport.replies import finite_number, whole_number
-from impala_redis.common.transport.situation import RunStatus, behind, figures_are_current
+from impala_redis.common.transport.situation import (
+    STANDBY_SHARE,
+    WAIT_SHARE,
+    RunStatus,
+    behind,
+    figures_are_current,
+)
+from impala_redis.workers import ranks
 
 Row = tuple[str, str]  # label and text
 # The rows below word these figures in their own way, or the verdict is made of them, or they say
@@ -19,6 +29,7 @@ WORDED_FIGURES = {
     *("policy_lag_mean", "policy_lag_p95", "policy_lag_max"),
     *("policy_lag_s_mean", "policy_lag_s_p95", "policy_lag_s_max"),
     *("updates_skipped", "runs_lost", "columns_refused", "refused_share", f"{EPISODE_INFO}*"),
+    *("ranks", f"{WAIT_SHARE}*", f"{STANDBY_SHARE}*"),
 }
 MOST_INFOS = 8  # shown
 
@@ -89,7 +100,7 @@ def notices(status: RunStatus) -> list[Row]:
                 "blocks that were there are gone",
             )
         )
-    if eviction := eviction_notice(status["memory"]):
+    if eviction := _eviction_notice(status["memory"]):
         found.append(("notice", eviction))
     if books.get("foreign"):
         found.append(("notice", f"{books['foreign']} blocks came onto the list around the push"))
@@ -106,6 +117,22 @@ def notices(status: RunStatus) -> list[Row]:
     return found
 
 
+def _eviction_notice(memory: Mapping[str, Any] | None) -> str | None:
+    """What the server evicts when it is full, from a reading of its memory; None for nothing."""
+    if memory is None:
+        return None
+    eviction = Eviction(memory.get("policy", ""), memory.get("evicted_keys", 0))
+    what = f"(maxmemory-policy {eviction.policy}; {eviction.evicted_keys:,} keys since its start)"
+    if eviction.endangers_runs:
+        return f"the server may evict the run's keys {what}; set maxmemory-policy noeviction"
+    if eviction.spares_lasting_keys and eviction.evicted_keys:
+        return (
+            f"the server evicts keys that expire {what}: the run's lease and actors may be missing "
+            "here for a second"
+        )
+    return None
+
+
 def _binding(stage: dict[str, Any] | None) -> list[Row]:
     """The stage that binds, by one word and its share, and what goes on meanwhile."""
     if stage is None:
@@ -120,9 +147,11 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
     place = holder.partition("#")[0] if holder else "none: no lease is held"  # host:pid
     if learner.get("is_gone"):
         place += ", which has ended"
+    group = ranks.group_of(figures) if now else ""
+    whose = "rank 0 waits" if group else "waits"
     waits = "".join(
         f"; {words} {100 * figures[name]:.0f} %"
-        for name, words in (("wait_share", "waits"), ("device_busy_share", "its device is busy"))
+        for name, words in (("wait_share", whose), ("device_busy_share", "its device is busy"))
         if now and name in figures
     )
     if now and "device_memory_bytes" in figures:
@@ -131,7 +160,8 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
     updates = f"; {figures['updates']:,.0f} updates" if "updates" in figures else ""
     rate = f", {updates_per_s:.1f}/s" if updates and updates_per_s is not None else ""
     found = [
-        ("learner", f"{place}, epoch {learner['epoch']}{waits}"),
+        ("learner", f"{group}{place}, epoch {learner['epoch']}{waits}"),
+        *([("ranks", said)] if now and (said := ranks.in_words(figures)) else []),
         ("weights", f"version {learner['weights_version']}{age}{updates}{rate}"),
     ]
     if figures:

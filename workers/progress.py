@@ -22,8 +22,8 @@ from rich.text import Text
 
 from impala_redis.common.errors import EXIT_INTERRUPTED
 from impala_redis.common.files import open_to_read
-from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.refusals import in_words
+from impala_redis.common.records.returns import shown_return
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.server.address import cli_command, without_password

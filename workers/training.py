@@ -15,7 +15,7 @@ from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Arrivals
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.updates import Updated
-from impala_redis.common.records.figures import shown_return
+from impala_redis.common.records.returns import shown_return
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password

@@ -5,7 +5,6 @@ in the report, in docs/metrics.md (`scripts/write_docs.py`), and, `in_status`, i
 """
 
 import itertools
-import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -218,6 +217,16 @@ _GROUPS: dict[str, list[Figure]] = {
             "how fast one actor plays",
         ),
     ],
+    "A group of learners": [
+        Figure("ranks", "", "learners in the group; one learner alone has none", in_status=True),
+        *_alike(
+            {"wait_share:*": "mean", "standby_share:*": "mean"},
+            SHARE,
+            "for each learner, by its rank in the group: share of its time without a batch of its "
+            "own, and share in which it waited for the others",
+            in_status=True,
+        ),
+    ],
     "The queue": [
         Figure("queue_blocks", "blocks", "length of the list when the learner last looked"),
         Figure("queue_wait_s", "s", "a block's mean time in the list, by Little's law"),
@@ -260,17 +269,6 @@ FIGURES: dict[str, Figure] = {
     for group, figures in _GROUPS.items()
     for figure in figures
 }
-
-
-def shown_return(value: float | None) -> str:
-    """A return as every screen, log and page shows it; "-" for None and for NaN.
-
-    One decimal place from 10 on, else two, and two significant digits of what is closer to 0.
-    """
-    if value is None or math.isnan(value):
-        return "-"
-    size = abs(value)
-    return format(value, ",.1f" if size >= 10 else ".2f" if size >= 0.1 or not size else ".2g")
 
 
 def find(name: str) -> Figure | None:

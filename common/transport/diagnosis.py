@@ -5,9 +5,8 @@ them lies the server. Which side waits, and where blocks pile up, shows which on
 it is the learner, the longest of its stages says why.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from impala_redis.common.server.suitability import Eviction
 
@@ -109,6 +108,7 @@ class Situation:
     memory_share: float | None = None  # used, of the server's maxmemory
     eviction: Eviction | None = None  # the server's policy, and the keys that it evicted
     work: Work | None = None
+    slow_rank: str | None = None  # the learner of a group that holds it up most, and the remedy
 
 
 def bottleneck(situation: Situation) -> str:
@@ -116,6 +116,7 @@ def bottleneck(situation: Situation) -> str:
     return (
         _what_stops_it(situation)
         or _short_memory(situation, MEMORY_IS_SHORT)
+        or (situation.slow_rank and f"rank-bound: {situation.slow_rank}")
         or _slower_side(situation)
         or NOT_ENOUGH_FIGURES
     )
@@ -125,10 +126,11 @@ def binding_stage(situation: Situation) -> Stage | None:
     """The stage that a faster run would have to shorten first; None if the figures do not show it.
 
     While the learner waits for batches it is one before the learner, else the longest of the
-    learner's own: an update is no sooner ready than all of them have ended.
+    learner's own: an update is no sooner ready than all of them have ended. A group whose learners
+    wait for a slow one has none.
     """
     wait, work = situation.wait_share, situation.work
-    if wait is None or situation.dropped_share is None:
+    if wait is None or situation.dropped_share is None or situation.slow_rank:
         return None
     if before := _stage_before(situation):
         return Stage(before, wait)
@@ -142,22 +144,6 @@ def binding_stage(situation: Situation) -> Stage | None:
     name = max(shares, key=lambda stage: shares[stage])
     is_publisher = name == "host" and work.publish_share >= PUBLISHER_IS_BUSY
     return Stage("publisher" if is_publisher else name, shares[name])
-
-
-def eviction_notice(memory: Mapping[str, Any] | None) -> str | None:
-    """What the server evicts when it is full, from a reading of its memory; None for nothing."""
-    if memory is None:
-        return None
-    eviction = Eviction(memory.get("policy", ""), memory.get("evicted_keys", 0))
-    what = f"(maxmemory-policy {eviction.policy}; {eviction.evicted_keys:,} keys since its start)"
-    if eviction.endangers_runs:
-        return f"the server may evict the run's keys {what}; set maxmemory-policy noeviction"
-    if eviction.spares_lasting_keys and eviction.evicted_keys:
-        return (
-            f"the server evicts keys that expire {what}: the run's lease and actors may be missing "
-            "here for a second"
-        )
-    return None
 
 
 def _what_stops_it(situation: Situation) -> str | None:

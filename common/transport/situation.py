@@ -1,12 +1,14 @@
 """What readings of a run come to: rates, shares, and what limits the run."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.diagnosis import (
+    LEARNER_WAITS,
     Situation,
     Work,
     binding_stage,
@@ -22,7 +24,38 @@ NO_RECORD_S = 90.0
 # A list that is longer by fewer blocks has not grown: it goes up and down.
 LEAST_GROWTH_BLOCKS = 8
 
+# Names of figures that begin so end with the rank of a learner in its group.
+WAIT_SHARE, STANDBY_SHARE = "wait_share:", "standby_share:"
+# Of the ranks from this one on no shares are recorded or read.
+MOST_RANKS = 128
+# A rank is slow when another one waits for its group longer than it does, by this share.
+SLOW_RANK_COSTS = 0.1
+
 RunStatus = dict[str, Any]  # a reading and what it comes to
+
+
+class SlowRank(NamedTuple):
+    """The learner of a group that the others wait for; shares are 0 to 1."""
+
+    rank: int
+    cost_share: float  # of the others' time, in which they wait for their group, in the mean
+    wait_share: float  # of its own time, without a batch
+    others: int  # how many wait for it
+
+    def __str__(self) -> str:
+        who = "the others stand" if self.others > 1 else "the other stands"
+        share = f"{100 * self.cost_share:.0f} %"
+        return f"rank {self.rank} is slow: {who} by for it {share} of the time"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        if self.wait_share >= LEARNER_WAITS:
+            return (
+                f"it has no batch {100 * self.wait_share:.0f} % of the time, so look at its way to "
+                "Redis and at what else its processors do"
+            )
+        return "look at what else its processors or its GPU do, and give all ranks equal ones"
 
 
 def summary(readings: Sequence[Reading]) -> RunStatus:
@@ -40,6 +73,9 @@ def summary(readings: Sequence[Reading]) -> RunStatus:
     found = situation(readings if are_comparable(first, last) else [last])
     status["bottleneck"], stage = bottleneck(found), binding_stage(found)
     status["binds"] = stage and stage._asdict()
+    learner = last["learner"]
+    slow = slow_rank_in(learner["figures"]) if figures_are_current(learner) else None
+    status["slow_rank"] = slow and slow._asdict()
     return status
 
 
@@ -87,7 +123,56 @@ def situation(readings: Sequence[Reading]) -> Situation:
         blocked_share=_blocked_share(first, last),
         claim_share=_mean_figure(readings, "claim_share"),
         work=work_of(partial(_mean_figure, readings)),
+        slow_rank=_slow_rank(learner) if has_figures else None,
     )
+
+
+def costs_more_than_waiting(slow: SlowRank | None, wait_share: float | None) -> str | None:
+    """The slow rank with its remedy; None if the group's first learner waits longer for blocks."""
+    if slow is None or slow.cost_share < (wait_share or 0.0):
+        return None
+    return f"{slow}; {slow.remedy}"
+
+
+def slow_rank_in(figures: Mapping[str, float]) -> SlowRank | None:
+    """The learner of a group that the others wait for, by the figures that a record has."""
+    standby = shares_by_rank(figures, STANDBY_SHARE)
+    rank = slow_rank(standby)
+    if rank is None:
+        return None
+    others = [share for other, share in standby.items() if other != rank]
+    wait = shares_by_rank(figures, WAIT_SHARE).get(rank, 0.0)
+    return SlowRank(rank, sum(others) / len(others), wait, len(others))
+
+
+def slow_rank(standby: Mapping[int, float]) -> int | None:
+    """The rank that stands by least while another does so longer by SLOW_RANK_COSTS or more.
+
+    Args:
+      standby: for each rank the share of its time in which it waited for the others, 0 to 1.
+    """
+    if not standby:
+        return None
+    rank = min(standby, key=lambda one: (standby[one], one))
+    return rank if max(standby.values()) - standby[rank] >= SLOW_RANK_COSTS else None
+
+
+def shares_by_rank(figures: Mapping[str, float], family: str) -> dict[int, float]:
+    """The shares whose names are the family's and a rank, in order; each is held to 0 to 1.
+
+    Anybody may have written them: a name that does not end in a rank below MOST_RANKS is left out.
+    """
+    found = {}
+    for name, value in figures.items():
+        rank = name.removeprefix(family)
+        if rank != name and re.fullmatch("0|[1-9][0-9]{0,2}", rank) and int(rank) < MOST_RANKS:
+            found[int(rank)] = min(max(value, 0.0), 1.0)
+    return dict(sorted(found.items()))
+
+
+def _slow_rank(learner: Mapping[str, Any]) -> str | None:
+    figures = learner["figures"]
+    return costs_more_than_waiting(slow_rank_in(figures), figures.get("wait_share"))
 
 
 def work_of(figure: Callable[[str], float | None]) -> Work | None:

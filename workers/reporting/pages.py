@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from impala_redis import __version__
 from impala_redis.common.errors import printable
 from impala_redis.common.records import history
-from impala_redis.common.records.figures import shown_return
 from impala_redis.common.records.history import Group, Run
 from impala_redis.common.records.lines import number_or_nan
+from impala_redis.common.records.returns import shown_return
 from impala_redis.workers.reporting import findings
 from impala_redis.workers.reporting.tables import Table, figures_table, settings_table
 from impala_redis.workers.reporting.words import run_labels, setting
