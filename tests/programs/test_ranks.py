@@ -1,4 +1,4 @@
-"""What records, log and status tell of a group of learners, and of a slow one in it."""
+"""What records, log, status and report tell of a group of learners, and of a slow one in it."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from impala_redis.common.records.figures import find
+from impala_redis.common.records.history import grouped, read_run
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
@@ -24,6 +25,7 @@ from impala_redis.workers import logbook as logbook_module
 from impala_redis.workers.logbook import Logbook
 from impala_redis.workers.overview import as_text
 from impala_redis.workers.plan import Plan
+from impala_redis.workers.reporting import charts, pages
 
 # A learner that has nothing to do but to be one of a group.
 TOTALS = "claim_s batch_s feeder_cpu_s asked queued claimed bytes_received bytes_opened "
@@ -202,3 +204,50 @@ def test_a_large_group_and_a_made_up_one_take_no_more_room() -> None:
     text = as_text("pong", status_of(made_up))
     assert "\nranks" not in text
     assert "group" not in text
+
+
+# The report.
+
+
+def written(path: Path, figures: dict[str, float]) -> None:
+    """A run's directory with four records of these figures."""
+    directory = RunDirectory(path)
+    directory.write_config("pong", None, Config())
+    records = [
+        {"time_s": 5.0 * n, "frames": 100 * n, "updates": n, "unix_s": 1e9, **figures}
+        for n in range(1, 5)
+    ]
+    directory.metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+
+def test_a_report_draws_the_ranks_and_names_the_slow_one_with_a_remedy(tmp_path: Path) -> None:
+    # given
+    figures = figures_of([0.02] * 3, [0.3, 0.0, 0.4], wait_share=0.02, dropped_share=0.0)
+    written(tmp_path, figures)
+
+    # when
+    groups = grouped([read_run(tmp_path)])
+    drawn = {drawing.slug: drawing.label for drawing in charts.draw_all(groups)}
+    page = pages.page(groups, [])
+
+    # then
+    assert "rank 1: from 0 to 0, at the end 0" in drawn["ranks-stand-by"]
+    assert "rank 2: from 40 to 40, at the end 40" in drawn["ranks-stand-by"]
+    assert "rank 2: from 2 to 2, at the end 2" in drawn["ranks-wait"]
+    held_up = page["findings"][0]["sentences"]
+    assert held_up[0].startswith("Rank-bound: rank 1 is slow: the others stand by for it 35 %")
+    assert held_up[0].endswith(
+        "; look at what else its processors or its GPU do, and give all ranks equal ones."
+    )
+    assert held_up[1] == "Rank 0 of the group was without a batch for 2.0 % of its time."
+    assert ("learners", "3") in page["keys"]
+    assert any("policy lag, actors, refused columns" in note for note in page["notes"])
+
+
+def test_a_report_of_one_learner_says_nothing_of_ranks(tmp_path: Path) -> None:
+    written(tmp_path, {"wait_share": 0.02, "dropped_share": 0.0})
+    groups = grouped([read_run(tmp_path)])
+    slugs = [drawing.slug for drawing in charts.draw_all(groups)]
+    assert slugs
+    assert not [slug for slug in slugs if "rank" in slug]
+    assert "ank" not in str(pages.page(groups, []))

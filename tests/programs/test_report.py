@@ -56,6 +56,7 @@ def figures(number: int) -> dict[str, Any]:
         "episode_returns": [10.0 * number, 30.0 * number],
         "pi_mean_0": 0.4,
         "pi_mean_1": 0.6,
+        **{f"{name}_share:{rank}": 0.25 for name in ("wait", "standby") for rank in (0, 1)},
     }
     wanted = {line.name for chart in CHARTS for line in chart.all_lines if "*" not in line.name}
     wanted |= {name for chart in CHARTS for name in chart.band or ()}
@@ -821,7 +822,7 @@ def test_actions_are_in_the_order_of_their_numbers(draw: Draw, tmp_path: Path) -
     # when / then
     (figure,) = draw(write(tmp_path / "run", [record])).values()
     labels = [line.get_label() for line in figure.axes[0].lines]
-    assert labels == [f"action {number}" for number in range(charts.ACTIONS)]
+    assert labels == [f"action {number}" for number in range(charts.NUMBERED)]
 
 
 def test_the_stages_of_an_update_are_stacked(draw: Draw, tmp_path: Path) -> None:

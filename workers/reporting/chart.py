@@ -14,7 +14,7 @@ class Line(NamedTuple):
     """A figure in a chart; a star at the end of its name stands for a number."""
 
     name: str
-    label: str = ""
+    label: str = ""  # before the number, where a star stands for one
     compared: bool = True  # has a chart of its own where several settings are compared
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WIDTH_IN, HEIGHT_IN, LEAST_PLOT_IN = 3.8, 2.6, 1.5
 TITLE_IN, LEGEND_ROW_IN, AXIS_IN, LEFT_IN, RIGHT_IN = 0.32, 0.17, 0.42, 0.5, 0.14
 DOTS = 500  # single episodes shown
-ACTIONS = 12  # of which the mean probability is drawn
+NUMBERED = 12  # actions, or ranks of a group, that have a line each
 LOG_BEYOND = 30.0  # greatest over least, from which a logarithmic scale shows more
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow and black.
@@ -75,8 +75,8 @@ def _expanded(lines: Sequence[Line], there: Sequence[str]) -> Iterator[Line]:
             begin = line.name.removesuffix("*")
             numbers = [name.removeprefix(begin) for name in there if name.startswith(begin)]
             numbers = [number for number in numbers if re.fullmatch("[0-9]{1,4}", number)]
-            for number in sorted(numbers, key=lambda number: (len(number), number))[:ACTIONS]:
-                yield Line(begin + number, f"action {number}")
+            for number in sorted(numbers, key=lambda number: (len(number), number))[:NUMBERED]:
+                yield line._replace(name=begin + number, label=f"{line.label} {number}")
         elif line.name in there:
             yield line
 

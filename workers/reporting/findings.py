@@ -20,7 +20,8 @@ from impala_redis.common.transport.diagnosis import (
     binding_stage,
     bottleneck,
 )
-from impala_redis.common.transport.situation import work_of
+from impala_redis.common.transport.situation import costs_more_than_waiting, work_of
+from impala_redis.workers.reporting.ranks import learners, slow_rank_of
 
 # On the learner's main thread, in this order; those of a GPU go on beside the thread's others.
 WAIT, TRANSFER = "waiting for a batch", "moving the batch to the device"
@@ -82,8 +83,11 @@ def what_held_it_up(run: Run) -> list[str]:
             f"The stage that binds: {stage.name}, {100 * stage.share:.1f} % of the learner's time "
             f"({STAGES[stage.name].meaning})."
         )
+    if (slow := slow_rank_of(run)) and not situation.slow_rank:
+        said.append(_sentence(f"{slow}; {slow.remedy}"))
     if (wait := situation.wait_share) is not None:
-        said.append(f"The learner was without a batch for {100 * wait:.1f} % of its time.")
+        who = "The learner" if math.isnan(learners(run)) else "Rank 0 of the group"
+        said.append(f"{who} was without a batch for {100 * wait:.1f} % of its time.")
     if (dropped := situation.dropped_share) is not None:
         said.append(
             f"Of the blocks pushed, {100 * dropped:.1f} % were dropped because the list was full."
@@ -102,6 +106,7 @@ def what_held_it_up(run: Run) -> list[str]:
 def situation_of(run: Run) -> Situation:
     """What the records show of the run, in the mean over all of it."""
     records, actors = run.records, run.records.last("actors")
+    slow = slow_rank_of(run)
 
     def figure(name: str) -> float | None:
         return history.mean(records, name, "updates" if name == "transfer_s" else "time_s")
@@ -114,6 +119,7 @@ def situation_of(run: Run) -> Situation:
         claim_share=figure("claim_share"),
         refused_share=figure("refused_share"),
         work=work_of(figure),
+        slow_rank=costs_more_than_waiting(slow, figure("wait_share")),
     )
 
 

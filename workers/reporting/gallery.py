@@ -65,7 +65,7 @@ LEARNING = (
         "actions",
         "Action probabilities",
         "Mean probability of each action under the target policy.",
-        (Line("pi_mean_*"),),
+        (Line("pi_mean_*", "action"),),
     ),
     Chart(
         "policy-std",
@@ -199,6 +199,28 @@ SPEED = (
         unit="% of its time",
     ),
 )
+GROUP = (
+    Chart(
+        "ranks-stand-by",
+        "Ranks that stand by",
+        "How long each learner of the group waited for the others: a slow one stands by least. The "
+        "first twelve are drawn, without the first record.",
+        (Line("standby_share:*", "rank", compared=False),),
+        over="time_s",
+        from_start=False,
+        unit="% of their time",
+    ),
+    Chart(
+        "ranks-wait",
+        "Ranks without a batch",
+        "How long each learner of the group had no batch of its own: it waited for actors, or for "
+        "its own intake. The first twelve are drawn, without the first record.",
+        (Line("wait_share:*", "rank", compared=False),),
+        over="time_s",
+        from_start=False,
+        unit="% of their time",
+    ),
+)
 TRANSPORT = (
     Chart(
         "queue-depth",
@@ -244,5 +266,6 @@ SECTIONS = {
     "Learning": LEARNING,
     "Off-policy correction": CORRECTION,
     "The learner's time": SPEED,
+    "The group of learners": GROUP,
     "Actors and the queue": TRANSPORT,
 }

@@ -12,7 +12,7 @@ from impala_redis.common.records import history
 from impala_redis.common.records.history import Group, Run
 from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.returns import shown_return
-from impala_redis.workers.reporting import findings
+from impala_redis.workers.reporting import findings, ranks
 from impala_redis.workers.reporting.tables import Table, figures_table, settings_table
 from impala_redis.workers.reporting.words import run_labels, setting
 
@@ -166,6 +166,7 @@ def _keys(run: Run) -> Iterator[tuple[str, str]]:
         ("frames/s", _outcome(run, "frames_per_s"), "{:,.0f}"),
         ("updates", _outcome(run, "updates"), "{:,.0f}"),
         ("episodes", _outcome(run, "episodes"), "{:,.0f}"),
+        ("learners", ranks.learners(run), "{:,.0f}"),
         ("policy lag", _mean(run, "policy_lag_mean", "updates"), "{:.1f} versions"),
         ("steps clipped", 100 * _clipped(run), "{:.1f} %"),
         ("learner waits", 100 * _mean(run, "wait_share", "time_s"), "{:.1f} %"),
@@ -276,6 +277,7 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
             f"There are too many records to hold them all: only one of {thinned} was read, so a "
             "peak between two of them may be missing."
         )
+    yield from ranks.notes(runs)
     records = sum(run.records.count for run in runs)
     yield (
         f"Made by impala-report {__version__} from {records:,} "
