@@ -143,17 +143,6 @@ def _medians(log: Path) -> Figures:
     return {name: of["median"] for name, of in figures.items()}
 
 
-def ratios_of(runs: dict[str, list[Figures]]) -> dict[str, Spread]:
-    """The ratio of each variant's frames/s to those of the first, repeat by repeat."""
-    first, *_ = runs.values()
-    found = {}
-    for name, of in runs.items():
-        pairs = zip(of, first, strict=True)
-        ratios = [{"ratio": mine["frames_per_s"] / base["frames_per_s"]} for mine, base in pairs]
-        found[name] = measuring.spreads(ratios)["ratio"]
-    return found
-
-
 def speeds(figures: dict[str, Spreads], ratios: dict[str, Spread]) -> Table:
     """A table of how fast each variant is."""
     limited = all("share" in of for of in figures.values())
@@ -280,7 +269,7 @@ def main(
                 speed = f"{trained['frames_per_s']:,.0f} frames/s"
                 click.echo(f"{number + 1} of {repeat}, {variant.name}: {speed}", err=True)
     figures = {name: measuring.spreads(of) for name, of in runs.items()}
-    ratios, rows = ratios_of(runs), against_targets(runs)
+    ratios, rows = measuring.ratios_of(runs), against_targets(runs)
     about = {"preset": preset, "options": shlex.join(options), "seconds": seconds}
     about |= {"warm_up_s": warm_up_s, "repeat": repeat}
     document = measuring.as_document(

@@ -66,6 +66,17 @@ def spreads(repeats: Sequence[Figures]) -> Spreads:
     return found
 
 
+def ratios_of(runs: dict[str, list[Figures]]) -> dict[str, Spread]:
+    """The ratio of each variant's frames/s to those of the first, repeat by repeat."""
+    first, *_ = runs.values()
+    found = {}
+    for name, of in runs.items():
+        pairs = zip(of, first, strict=True)
+        ratios = [{"ratio": mine["frames_per_s"] / base["frames_per_s"]} for mine, base in pairs]
+        found[name] = spreads(ratios)["ratio"]
+    return found
+
+
 def side_by_side(calls: Mapping[str, Callable[[], object]], seconds: float) -> Figures:
     """The mean seconds that a call of each takes; each is called for about `seconds`."""
     return {name: statistics.fmean(of) for name, of in timed(calls, seconds).items()}

@@ -150,10 +150,12 @@ PAGES = {path.name: path.read_text() for path in PATHS}
 FOLDERS = {path.name: path.parent for path in PATHS}
 MAPPING = "settings-of-other-projects.md"
 SOURCES = [path for folder in ("common", "workers") for path in (ROOT / folder).rglob("*.py")]
-# Options of Redis, Docker, pip and OpenSSL, and names in examples.
+# Options of Redis, Docker, pip, OpenSSL and torchrun, and names in examples.
 NOT_OURS = {"--scan", "--pattern", "my_package", "my_networks", "impala-redis", "value_mean"} | {
     *("--cluster", "--cluster-only-masters", "decode_responses", "max_connections"),
     *("--maxmemory-policy", "--tls", "--cacert", "--user", "--scale", "--index-url"),
+    *("--standalone", "--nproc-per-node", "--nnodes", "--max-restarts", "--no-python"),
+    *("--rdzv-id", "--rdzv-backend", "--rdzv-endpoint"),
     *("ec_paramgen_curve", "usr_cert", "sutton_barto_reward", "xml_file"),
 }
 
