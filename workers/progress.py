@@ -29,7 +29,7 @@ from impala_redis.common.run.config import Config
 from impala_redis.common.server.address import cli_command, without_password
 from impala_redis.common.transport.diagnosis import Situation, binding_stage
 from impala_redis.common.transport.keys import Keys
-from impala_redis.common.transport.situation import work_of
+from impala_redis.common.transport.situation import slow_rank_in, work_of
 from impala_redis.workers import saying
 from impala_redis.workers.trust import trust_options
 
@@ -230,9 +230,14 @@ def _held(record: dict[str, Any]) -> str:
 
 
 def _binding(record: dict[str, Any]) -> str:
-    """The stage that binds and its share, as far as a record shows it; impala-status knows more."""
+    """The stage that binds and its share, or the slow rank, as far as a record shows it.
+
+    impala-status knows more.
+    """
     names = ("wait_share", "dropped_share", "claim_share", "refused_share")
     shares = {name: record.get(name) for name in names}
+    if slow := slow_rank_in(record):
+        return f"rank {slow.rank} {slow.cost_share:.0%}"
     stage = binding_stage(Situation(**shares, work=work_of(record.get)))
     return f"{stage.name} {stage.share:.0%}" if stage else ""
 

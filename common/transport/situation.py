@@ -134,7 +134,7 @@ def costs_more_than_waiting(slow: SlowRank | None, wait_share: float | None) -> 
     return f"{slow}; {slow.remedy}"
 
 
-def slow_rank_in(figures: Mapping[str, float]) -> SlowRank | None:
+def slow_rank_in(figures: Mapping[str, Any]) -> SlowRank | None:
     """The learner of a group that the others wait for, by the figures that a record has."""
     standby = shares_by_rank(figures, STANDBY_SHARE)
     rank = slow_rank(standby)
@@ -157,16 +157,18 @@ def slow_rank(standby: Mapping[int, float]) -> int | None:
     return rank if max(standby.values()) - standby[rank] >= SLOW_RANK_COSTS else None
 
 
-def shares_by_rank(figures: Mapping[str, float], family: str) -> dict[int, float]:
+def shares_by_rank(figures: Mapping[str, Any], family: str) -> dict[int, float]:
     """The shares whose names are the family's and a rank, in order; each is held to 0 to 1.
 
-    Anybody may have written them: a name that does not end in a rank below MOST_RANKS is left out.
+    Anybody may have written them: what is no number, and a name that does not end in a rank below
+    MOST_RANKS, is left out.
     """
     found = {}
     for name, value in figures.items():
         rank = name.removeprefix(family)
-        if rank != name and re.fullmatch("0|[1-9][0-9]{0,2}", rank) and int(rank) < MOST_RANKS:
-            found[int(rank)] = min(max(value, 0.0), 1.0)
+        is_rank = rank != name and re.fullmatch("0|[1-9][0-9]{0,2}", rank)
+        if is_rank and int(rank) < MOST_RANKS and isinstance(value, int | float) and value == value:
+            found[int(rank)] = float(min(max(value, 0), 1))
     return dict(sorted(found.items()))
 
 

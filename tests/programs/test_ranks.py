@@ -22,6 +22,7 @@ from impala_redis.common.transport.situation import (
     summary,
 )
 from impala_redis.workers import logbook as logbook_module
+from impala_redis.workers import progress
 from impala_redis.workers.logbook import Logbook
 from impala_redis.workers.overview import as_text
 from impala_redis.workers.plan import Plan
@@ -54,6 +55,8 @@ def test_the_slow_rank_is_the_one_that_stands_by_least() -> None:
 def test_shares_that_anybody_may_have_written_are_bounded() -> None:
     names = ("1", "0", "128", "01", "-1", "1.0", "\u0663", "x" * 200, "", "*")
     written = {f"{WAIT_SHARE}{name}": 1e308 for name in names} | {f"{WAIT_SHARE}2": -5.0}
+    written |= {f"{WAIT_SHARE}3": float("nan")}
+    written |= {f"{WAIT_SHARE}4": cast(Any, "0.5")}
     assert shares_by_rank(written | {"wait_share": 0.5}, WAIT_SHARE) == {0: 1.0, 1: 1.0, 2: 0.0}
 
 
@@ -193,6 +196,11 @@ def test_a_slow_rank_that_lacks_batches_is_told_apart_and_too_few_actors_come_fi
     few = status_of(figures_of([0.7, 0.5], [0.0, 0.2], wait_share=0.7))
     assert few["bottleneck"].startswith("actor-bound")
     assert "rank 0 is slow" in as_text("pong", few)
+
+
+def test_the_panel_of_a_training_names_the_slow_rank_in_place_of_a_stage() -> None:
+    figures = figures_of([0.0, 0.0], [0.0, 0.4], wait_share=0.0, dropped_share=0.0)
+    assert progress._binding(figures) == "rank 0 40%"
 
 
 def test_a_large_group_and_a_made_up_one_take_no_more_room() -> None:
