@@ -94,6 +94,7 @@ class HostileLink(MonitorLink):
             holder = draw.choice([*self.holders, odd, self.text() or b""])[:MOST_BYTES]
             lease = None if draw.random() < 0.05 else [holder, draw.choice((-2, -1, 0, 900, 2**62))]
             names = [*FIGURES, "epoch", "lease_s", "lease_epoch", "figures_age_s", "infos_x"]
+            names += [f"{of}_share:{rank}" for of in ("wait", "standby") for rank in (0, 1, "\x1b")]
             pairs: list[Text] = []
             for name in draw.sample(names, 12):
                 pairs += [b"learner:" + name.encode(), self.text()]
