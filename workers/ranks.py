@@ -1,5 +1,6 @@
 """What a group of learners shows of its ranks: shares of their time, and a row of impala-status."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from impala_redis.common.transport.situation import (
@@ -10,6 +11,8 @@ from impala_redis.common.transport.situation import (
     slow_rank_in,
 )
 
+# The shares in a record are of that time, or of the time since the last record if it is longer.
+MEAN_OVER_S = 5.0
 # A row names the wait of this many ranks one by one.
 MOST_SHOWN = 8
 # A greater number was not written by a learner.
@@ -17,12 +20,14 @@ MOST_LEARNERS = 1_000_000
 
 
 class RankTimes:
-    """For each rank of a group, how long it has waited since the start."""
+    """For each rank of a group, how long it has waited."""
 
     def __init__(self) -> None:
         self.ranks = 1
-        self._sums: dict[str, float] = {}  # by the names of their shares
-        self._taken: dict[str, float] = {}  # as of the last record
+        self._sums: dict[str, float] = {}  # since the start, by the names of their shares
+        self._now_s = 0.0  # since the start, as of the last record
+        # As of some records: the time, and the sums then. Only the first is older than the mean.
+        self._taken: deque[tuple[float, dict[str, float]]] = deque([(0.0, {})])
 
     def note(self, waited_s: Sequence[float], stood_by_s: Sequence[float]) -> None:
         """Sets the newest sums, one of each for every rank, in seconds since the start."""
@@ -34,15 +39,21 @@ class RankTimes:
         }
 
     def take(self, elapsed_s: float) -> dict[str, float]:
-        """The figures of the time since the last record, which is `elapsed_s`; one learner: none.
+        """The figures for a record, `elapsed_s` after the one before; none for one learner alone.
 
-        A wait counts when it has ended, so that a share could be a little above 1: it is held to 1.
+        They are of the time since the last record that is MEAN_OVER_S old: two learners that do
+        the same wait for each other in turns. A wait counts when it has ended, so that a share
+        could be a little above 1: it is held to 1.
         """
+        self._now_s += elapsed_s
         if self.ranks < 2:
             return {}
-        before, self._taken = self._taken, self._sums
+        while len(self._taken) > 1 and self._taken[1][0] <= self._now_s - MEAN_OVER_S:
+            self._taken.popleft()
+        since_s, before = self._taken[0]
+        self._taken.append((self._now_s, self._sums))
         shares = {
-            name: min(max(sum_s - before.get(name, 0.0), 0.0) / elapsed_s, 1.0)
+            name: min(max(sum_s - before.get(name, 0.0), 0.0) / (self._now_s - since_s), 1.0)
             for name, sum_s in self._sums.items()
         }
         return {"ranks": self.ranks, **shares}

@@ -223,7 +223,7 @@ _GROUPS: dict[str, list[Figure]] = {
             {"wait_share:*": "mean", "standby_share:*": "mean"},
             SHARE,
             "for each learner, by its rank in the group: share of its time without a batch of its "
-            "own, and share in which it waited for the others",
+            "own, and share in which it waited for the others; of the last 5 s or more",
             in_status=True,
         ),
     ],

@@ -103,26 +103,29 @@ def record_of(logbook: Logbook, path: Path) -> tuple[dict[str, Any], dict[str, f
     return json.loads((path / "metrics.jsonl").read_bytes().splitlines()[-1]), left
 
 
-def test_a_record_tells_the_shares_of_the_time_since_the_last_one(
+def test_a_record_tells_the_shares_of_the_last_seconds(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given two ranks, whose waits are told as sums since the start
     logbook = logbook_in(tmp_path)
     caplog.set_level("INFO", "impala_redis")
 
-    # when 10 s pass, and 4 more, in which rank 1 was without a batch for somewhat longer than that
+    # when 10 s pass, and two times 4 more, in which rank 1 was without a batch for all of the time
     clock.now += 10.0
     logbook.note_ranks([1.0, 5.0], [4.0, 0.0])
     first, left = record_of(logbook, tmp_path)
     clock.now += 4.0
-    logbook.note_ranks([1.0, 9.1], [7.0, 0.0])
-    second, _ = record_of(logbook, tmp_path)
+    logbook.note_ranks([1.0, 9.1], [8.0, 0.0])
+    record_of(logbook, tmp_path)
+    clock.now += 4.0
+    logbook.note_ranks([1.0, 13.1], [10.0, 0.0])
+    last, _ = record_of(logbook, tmp_path)
 
-    # then each record tells of its own time, in figures that are shown in status
+    # then a record tells of its own time, or of 5 s and more, in figures that are shown in status
     told = {name: value for name, value in first.items() if "rank" in name or ":" in name}
     assert told == pytest.approx(figures_of([0.1, 0.5], [0.4, 0.0]))
     assert told.items() <= left.items()
-    told = {name: value for name, value in second.items() if "rank" in name or ":" in name}
+    told = {name: value for name, value in last.items() if "rank" in name or ":" in name}
     assert told == pytest.approx(figures_of([0.0, 1.0], [0.75, 0.0]))
     assert all(find(name) for name in told)
 
