@@ -55,6 +55,11 @@ class SlowRank(NamedTuple):
                 f"it has no batch {100 * self.wait_share:.0f} % of the time, so look at its way to "
                 "Redis and at what else its processors do"
             )
+        if self.rank == 0:  # which the group's further learners do not do
+            return (
+                "it also publishes and saves, so give its processors nothing else to do, or give "
+                "--publish-interval-s"
+            )
         return "look at what else its processors or its GPU do, and give all ranks equal ones"
 
 

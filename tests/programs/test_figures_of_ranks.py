@@ -193,9 +193,14 @@ def test_status_names_the_group_each_ranks_wait_and_the_slow_one() -> None:
     assert json.loads(json.dumps(status))["learner"]["figures"]["standby_share:2"] == 0.01
 
 
-def test_a_slow_rank_that_lacks_batches_is_told_apart_and_too_few_actors_come_first() -> None:
+def test_the_remedy_is_that_of_the_slow_rank_and_too_few_actors_come_first() -> None:
     lacks = status_of(figures_of([0.02, 0.6], [0.55, 0.0], wait_share=0.02))
     assert "it has no batch 60 % of the time, so look at its way" in lacks["bottleneck"]
+    first = status_of(figures_of([0.02, 0.02], [0.0, 0.4], wait_share=0.02))
+    assert first["bottleneck"].endswith(
+        "it also publishes and saves, so give its processors "
+        "nothing else to do, or give --publish-interval-s"
+    )
     few = status_of(figures_of([0.7, 0.5], [0.0, 0.2], wait_share=0.7))
     assert few["bottleneck"].startswith("actor-bound")
     assert "rank 0 is slow" in as_text("pong", few)
