@@ -17,15 +17,17 @@ from types import TracebackType
 
 from impala_redis.common.errors import ImpalaError, ServerNotStarted
 from impala_redis.common.local import children
-from impala_redis.common.local.private_folder import PrivateFolder, remove_those_left_behind
+from impala_redis.common.local.private_folder import (
+    PrivateFolder,
+    folder_for_socket,
+    remove_those_left_behind,
+)
 from impala_redis.common.local.server_program import environment, find_server
 from impala_redis.common.server.connection import connect, translated
 
 MAXMEMORY_BYTES = 1_000_000_000
 START_TIMEOUT_S = 10.0
 SOCKET_NAME = "redis.sock"
-# A Unix socket's path must fit in 108 bytes.
-LONGEST_SOCKET_PATH = 100
 
 
 class EmbeddedServer:
@@ -185,19 +187,8 @@ def _objection_to(port: int) -> str:
 
 
 def _private_folder() -> PrivateFolder:
-    """A folder in which a socket has room. Raises ServerNotStarted with the remedy."""
+    """A folder in which the server's socket has room. Raises ServerNotStarted with the remedy."""
     try:
-        folder = PrivateFolder()
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        raise ServerNotStarted(
-            f"the folder for temporary files{where} cannot hold the embedded server's socket "
-            f"({error.strerror}); set TMPDIR to a folder of your own"
-        ) from error
-    if len(os.fsencode(folder.path / SOCKET_NAME)) <= LONGEST_SOCKET_PATH:
-        return folder
-    folder.remove()
-    raise ServerNotStarted(
-        f"the path of the folder for temporary files, {folder.path.parent}, is too long for the "
-        f"embedded server's socket ({LONGEST_SOCKET_PATH} bytes at most); set TMPDIR to a short one"
-    )
+        return folder_for_socket(SOCKET_NAME, "the embedded server's")
+    except ValueError as error:
+        raise ServerNotStarted(str(error)) from error

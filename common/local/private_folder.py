@@ -15,6 +15,8 @@ from pathlib import Path
 PREFIX = "impala-"
 # In it is the name of the machine on which the folder is locked. It is written once it is.
 LOCKED_BY = "locked-by"
+# A Unix socket's path must fit in 108 bytes, and in 104 on some systems.
+LONGEST_SOCKET_PATH = 100
 
 
 class PrivateFolder:
@@ -47,6 +49,29 @@ class PrivateFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def folder_for_socket(name: str, whose: str) -> PrivateFolder:
+    """A private folder in which a Unix socket of that name has room.
+
+    `whose` is the owner of the socket for the error's sentence, as in "the embedded server's".
+    Raises ValueError with a sentence and the remedy.
+    """
+    try:
+        folder = PrivateFolder()
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise ValueError(
+            f"the folder for temporary files{where} cannot hold {whose} socket "
+            f"({error.strerror}); set TMPDIR to a folder of your own"
+        ) from error
+    if len(os.fsencode(folder.path / name)) <= LONGEST_SOCKET_PATH:
+        return folder
+    folder.remove()
+    raise ValueError(
+        f"the path of the folder for temporary files, {folder.path.parent}, is too long for "
+        f"{whose} socket ({LONGEST_SOCKET_PATH} bytes at most); set TMPDIR to a short one"
+    )
 
 
 def remove_those_left_behind() -> None:
