@@ -8,7 +8,7 @@ import click
 from impala_redis import __version__
 from impala_redis.common.run.config import settings
 from impala_redis.common.settings.field_names import our_name
-from impala_redis.workers import saying, stopping
+from impala_redis.workers import saying, stopping, voice
 
 
 class Program(click.Command):
@@ -16,7 +16,7 @@ class Program(click.Command):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Runs the command; `--help` writes before any code of ours runs, and is covered, too."""
-        with stopping.telling_lost_output():
+        with voice.telling_code(), stopping.telling_lost_output():
             return super().main(*args, **options)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

@@ -11,6 +11,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from impala_redis.common.errors import ConfigError
+from impala_redis.workers import handed
+
 # Names the descriptor of that pipe, for the program that is started with it and no other.
 VARIABLE = "IMPALA_REDIS_URL_FD"
 
@@ -31,11 +34,27 @@ def handing_over(url: str) -> Iterator[int]:
                 data = data[os.write(writing, data) :]
 
 
+def pipe_with(url: str) -> int:
+    """The descriptor of a new pipe that holds the address, for a program that is started already.
+
+    Raises ConfigError: it is longer than a pipe.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    data = os.fsencode(url)
+    with os.fdopen(writing, "wb", 0) as pipe:
+        if pipe.write(data) != len(data):
+            os.close(reading)
+            raise ConfigError("the server's address is too long for several learners; shorten it")
+    return reading
+
+
 def handed_over() -> str | None:
     """The address that impala-train hands over, once; None if this program was started otherwise.
 
     Raises ValueError: the variable names no such pipe.
     """
+    handed.take()
     named = os.environ.pop(VARIABLE, None)
     if named is None:
         return None

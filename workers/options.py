@@ -13,7 +13,7 @@ from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.server.address import has_password, holds_secret, with_password
 from impala_redis.common.server.password import password_in
-from impala_redis.workers import credentials, saying
+from impala_redis.workers import credentials, handed, saying
 from impala_redis.workers.command import Amount
 
 Function = Callable[..., Any]
@@ -135,8 +135,9 @@ def _handed_over(context: click.Context) -> str | None:
     try:
         return credentials.handed_over()
     except ValueError as error:
+        named = handed.VARIABLE if handed.VARIABLE in os.environ else credentials.VARIABLE
         raise click.UsageError(
-            f"{credentials.VARIABLE} is for what impala-train starts, and {error}: unset it, and "
+            f"{named} is for what impala-train starts, and {error}: unset it, and "
             "name the server by --redis-url or IMPALA_REDIS_URL",
             context,
         ) from error

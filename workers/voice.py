@@ -6,6 +6,7 @@ it as lines of JSON, beside the log file:
     {"log": ...}     a line of the log that is an error, or that the user should know
     {"error": ...}   the sentence with which the program ends
     {"result": ...}  what a learner has reached: RESULT of result.json
+    {"code": ...}    the exit code with which the program ends
 """
 
 import contextlib
@@ -15,14 +16,17 @@ import logging
 import os
 import select
 import stat
+from collections.abc import Iterator
 from typing import Any
 
 from impala_redis.common.errors import printable
+from impala_redis.workers import handed
 
 # What is told of a result. The whole could be longer than a line, by the names of strangers in it.
 RESULT = ("status", "mean_return_100", "frames", "wall_s")
 # No figure of a result is as large; an int may be.
 LEAST_ABSURD = 1e300
+MOST_CODE = 255
 
 # Names the pipe's descriptor, for the program that is started with it and no other.
 VARIABLE = "IMPALA_VOICE_FD"
@@ -53,6 +57,20 @@ def tell_errors() -> None:
         logging.getLogger().addHandler(_Handler(logging.ERROR))
 
 
+@contextlib.contextmanager
+def telling_code() -> Iterator[None]:
+    """Tells with which exit code the program ends: torchrun, which starts learners, has its own."""
+    code = 1
+    try:
+        yield
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        raise
+    finally:
+        tell(code=code)
+
+
 def begin_again() -> None:
     """Lets a program that was forked find the pipe of its own, not its parent's."""
     _descriptor.cache_clear()
@@ -66,6 +84,8 @@ class _Handler(logging.Handler):
 @functools.cache
 def _descriptor() -> int | None:
     """The pipe that this program was started with."""
+    with contextlib.suppress(ValueError):
+        handed.take()
     named = os.environ.pop(VARIABLE, "")  # the programs that it starts do not have it
     try:
         descriptor = int(named)
@@ -99,7 +119,9 @@ class Listener:
         self._mine = [self._reading, self.writing]
         os.set_blocking(self._reading, False)
         self._partial = b""
+        self._lines: list[str] = []
         self.error: str | None = None  # the sentence with which the program has ended
+        self.code: int | None = None  # and its exit code
         self.result: dict[str, Any] | None = None
         self._has_ended = False
 
@@ -108,19 +130,33 @@ class Listener:
         os.close(self._mine.pop())
 
     def hear(self) -> list[str]:
-        """The lines of the log that came since the last call; keeps error and result.
+        """The lines of the log that came since the last call; keeps error, code and result.
 
         Texts are fit for a terminal, whatever they quote.
         """
-        lines: list[str] = []
+        self.listen()
+        lines, self._lines = self._lines, []
+        return lines
+
+    def listen(self) -> None:
+        """Takes what has come by now, and keeps the lines of the log for the next `hear`."""
         for message in self._messages():
             if isinstance(text := message.get("log"), str):
-                lines.append(printable(text))
+                self._lines.append(printable(text))
             if isinstance(text := message.get("error"), str):
                 self.error = printable(text)
             if isinstance(result := message.get("result"), dict) and _can_be_shown(result):
                 self.result = result
-        return lines
+            if type(code := message.get("code")) is int and 0 <= code <= MOST_CODE:
+                self.code = code
+
+    def forget_the_end(self) -> None:
+        """Forgets code and result of a program, for one that takes its place.
+
+        The error stays until there is another: one that ends for the same reason may not repeat it.
+        """
+        self.listen()
+        self.code = self.result = None
 
     def wait(self, timeout_s: float) -> bool:
         """Waits until there is something to hear; False at once if the pipe has ended."""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,10 +32,13 @@ def test_what_is_told_is_heard_in_order(listener: voice.Listener) -> None:
     voice.tell(result=RESULT)
     voice.tell(log="another")
     voice.tell(error="the disk is full")
+    with contextlib.suppress(SystemExit), voice.telling_code():
+        sys.exit(10)
 
     # then
     assert listener.hear() == ["NO CHECKPOINT was written", "another"]
     assert (listener.error, listener.result) == ("the disk is full", RESULT)
+    assert listener.code == 10
     assert listener.hear() == []
 
 
@@ -110,13 +114,21 @@ def test_a_file_is_never_taken_for_the_pipe(
 
 
 def test_what_is_no_message_is_passed_over(listener: voice.Listener) -> None:
-    for line in (b"text", b"[1]", b"{", b'{"log": 5}', b'{"result": "solved"}', b"\xff"):
+    for line in (
+        b"text",
+        b"[1]",
+        b"{",
+        b'{"log": 5}',
+        b'{"result": "solved"}',
+        b"\xff",
+        b'{"code": true}',
+    ):
         os.write(listener.writing, line + b"\n")
     os.write(listener.writing, json.dumps({"log": "half"}).encode()[:5])
     assert listener.hear() == []
     os.write(listener.writing, json.dumps({"log": "half"}).encode()[5:] + b"\n")
     assert listener.hear() == ["half"]
-    assert (listener.error, listener.result) == (None, None)
+    assert (listener.error, listener.result, listener.code) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +157,7 @@ def test_what_an_environment_forges_is_passed_over(line: bytes, listener: voice.
 
     # then
     assert listener.hear() == []
-    assert (listener.error, listener.result) == (None, None)
+    assert (listener.error, listener.result, listener.code) == (None, None, None)
 
     # and what the program says itself is heard, as before
     voice.tell(result=RESULT | {"mean_return_100": None})
