@@ -5,19 +5,20 @@ import logging
 import os
 import re
 import shlex
-import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost, printable
-from impala_redis.common.files import make_folder, open_to_append, open_to_read
+from impala_redis.common.errors import EXIT_INTERRUPTED, EXIT_LEARNER_KILLED, ActorsLost
+from impala_redis.common.files import make_folder, open_to_append
 from impala_redis.common.local import children
 from impala_redis.common.records.rundir import written_to
 from impala_redis.workers import credentials, pacing, process, programs, saying, stopping, voice
+from impala_redis.workers.log_files import KEPT_LOG_BYTES, cut_log, last_error_in, silent_end
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.setting_options import as_arguments
+from impala_redis.workers.torchrun import GRACE_MORE_S, Learners
 from impala_redis.workers.trust import trusted_by
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,7 @@ log = logging.getLogger(__name__)
 # Time for the learner to commit, save and write its result when it is asked to stop.
 LEARNER_GRACE_S = 20.0
 ACTOR_GRACE_S = 5.0
-# What an actor prints beyond this is cut off at the next look, but for its beginning.
-MOST_LOG_BYTES, KEPT_LOG_BYTES = 64_000_000, 1_000_000
-# A program's last error is looked for in so much of its log's end.
-LOOKED_AT_BYTES = 1_000_000
+LEARNER_LOG = "learner.log"
 LOOK_AT_LOGS_S = 1.0
 # Actors that end by themselves are replaced, at most this often within this time.
 ACTOR_RESTARTS = 5
@@ -39,7 +37,12 @@ class Crew:
     """The learner and the actors of this machine; leaving the `with` ends them in order."""
 
     def __init__(
-        self, plan: Plan, redis_url: str, learner_options: list[str], actor_options: list[str]
+        self,
+        plan: Plan,
+        redis_url: str,
+        learner_options: list[str],
+        actor_options: list[str],
+        learners: int = 1,
     ) -> None:
         self._run, self._directory = plan.run, plan.directory
         self._actor_options = list(actor_options)
@@ -60,9 +63,8 @@ class Crew:
         self._are_actors_dismissed = False
         self._logs_due = pacing.every(LOOK_AT_LOGS_S)
         self._restarts = pacing.Budget(ACTOR_RESTARTS, RESTARTS_WITHIN_S)
-        self._learner = self._start(
-            "learner",
-            "learner",
+        self._learners = learners
+        self._learner = self._start_learner(
             *("--run", plan.run, "--run-dir", str(plan.directory.path.absolute())),
             *learner_options,
             *settings_for_the_learner(plan),
@@ -97,7 +99,8 @@ class Crew:
     def stop_learner(self) -> int:
         """Ends the learner if it runs; returns its exit code."""
         asked = self._learner.poll() is None
-        code = children.end(self._learner, LEARNER_GRACE_S)
+        more_s = GRACE_MORE_S if self._learners > 1 else 0.0
+        code = children.end(self._learner, LEARNER_GRACE_S + more_s)
         if code >= 0:
             return code
         # A Ctrl-C or SIGTERM for all of us may reach it before it has handlers of its own.
@@ -128,7 +131,7 @@ class Crew:
 
         Raises ActorsLost: they keep ending.
         """
-        if self.result is not None:
+        if self._is_reached():
             self._dismiss_actors()
             return
         if self._logs_due():
@@ -150,6 +153,13 @@ class Crew:
             self._listeners.pop(name).close()
             self._actors[successor] = self._start_actor(successor)
 
+    def _is_reached(self) -> bool:
+        """Whether the learner needs no actors any more; several of them may begin anew."""
+        result = self.result
+        return result is not None and (
+            self._learners == 1 or result["status"] in ("solved", "finished")
+        )
+
     def _dismiss_actors(self) -> None:
         """Asks the actors to end, once: what is asked twice may end at once."""
         if not self._are_actors_dismissed:
@@ -162,9 +172,13 @@ class Crew:
         if code in (0, EXIT_INTERRUPTED):
             return None
         if code == EXIT_LEARNER_KILLED:
+            who = "the learner was killed"
+            if self._learners > 1:
+                who = (
+                    f"the learners were killed; torchrun's words are in {self._logs / LEARNER_LOG}"
+                )
             return (
-                "the learner was killed; continue with --resume --run-dir "
-                f"{shlex.quote(str(self._directory.path))}"
+                f"{who}; continue with --resume --run-dir {shlex.quote(str(self._directory.path))}"
             )
         return self._last_error("learner", code)
 
@@ -172,15 +186,35 @@ class Crew:
         options = ("--run", self._run, "--actor-id", name, *self._actor_options)
         return self._start(name, "actor", *options)
 
-    def _start(self, log_name: str, program: str, *options: str) -> children.Process:
-        log_file: Path | None = self._logs / f"{log_name}.log"
+    def _start_learner(self, *options: str) -> children.Process:
+        if self._learners == 1:
+            return self._start("learner", "learner", *options)
+        log_file = self._log_of("learner")
+        listener = self._listeners["learner"] = voice.Listener()
+        return Learners(
+            programs.command("learner", *options),
+            self._learners,
+            redis_url=self._redis_url,
+            listener=listener,
+            log_file=log_file,
+            environment=self._environment,
+            grace_s=LEARNER_GRACE_S,
+        )
+
+    def _log_of(self, log_name: str) -> Path | None:
+        """The log of a program that starts, None if it cannot have one; notes where it begins."""
+        log_file = self._logs / f"{log_name}.log"
         self._log_starts[log_name] = 0
         try:
-            with open_to_append(self._logs / f"{log_name}.log") as file:
+            with open_to_append(log_file) as file:
                 self._log_starts[log_name] = os.fstat(file.fileno()).st_size
         except OSError as error:
             log.warning("%s has no log: %s", log_name, error)
-            log_file = None
+            return None
+        return log_file
+
+    def _start(self, log_name: str, program: str, *options: str) -> children.Process:
+        log_file = self._log_of(log_name)
         listener = self._listeners[log_name] = voice.Listener()
         with credentials.handing_over(self._redis_url) as address:
             process = programs.start(
@@ -212,33 +246,14 @@ class Crew:
         if said := self._heard(log_name).error:
             return said
         path = self._logs / f"{log_name}.log"
-        try:
-            with open_to_read(path) as file:
-                end = os.fstat(file.fileno()).st_size
-                file.seek(max(self._log_starts[log_name], end - LOOKED_AT_BYTES))
-                words = file.read(LOOKED_AT_BYTES).decode(errors="replace")
-        except OSError as error:
-            return f"its log cannot be read ({error.strerror})"
-        for line in reversed(words.splitlines()):
-            if line.startswith("error: ") or "Error" in line:
-                return printable(line.removeprefix("error: "))
-        return f"{silent_end(code)}; see {path}"
+        words = last_error_in(path, self._log_starts[log_name])
+        return words or f"{silent_end(code)}; see {path}"
 
 
 def _without_addresses(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables without those that name another server, or the file of its password."""
     left_out = ("IMPALA_REDIS_URL", "IMPALA_REDIS_PASSWORD_FILE")
     return {name: value for name, value in variables.items() if name not in left_out}
-
-
-def silent_end(code: int) -> str:
-    """How a program came to its end that has said nothing."""
-    if code == -signal.SIGKILL:
-        return "it was killed, perhaps for want of memory"
-    if code < 0:
-        with contextlib.suppress(ValueError):  # a signal without a name
-            return f"it was ended by the signal {signal.Signals(-code).name} without a word"
-    return "it ended without a word, as by os._exit in the environment's code"
 
 
 def settings_for_the_learner(plan: Plan) -> list[str]:
@@ -248,18 +263,3 @@ def settings_for_the_learner(plan: Plan) -> list[str]:
         for argument in as_arguments(plan.config)
         if plan.chose_network or not argument.startswith("--network=")
     ]
-
-
-def cut_log(path: Path) -> bool:
-    """Cuts a log that has grown too large, as by an environment that prints without end.
-
-    Its writer goes on at the new end: it appends. Returns whether it was cut.
-    """
-    with contextlib.suppress(OSError):  # no log, or no room for the note
-        if path.stat().st_size <= MOST_LOG_BYTES:
-            return False
-        with open_to_append(path, buffering=0) as file:
-            file.truncate(KEPT_LOG_BYTES)
-            file.write(f"\n[cut here: the log had more than {MOST_LOG_BYTES:,} bytes]\n".encode())
-        return True
-    return False

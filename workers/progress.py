@@ -39,8 +39,9 @@ PLAIN_LINE_INTERVAL_S = 2.0
 class Progress:
     """The view of one run; `with` shows it, `update` follows the learner's records."""
 
-    def __init__(self, directory: RunDirectory, config: Config) -> None:
+    def __init__(self, directory: RunDirectory, config: Config, learners: int = 1) -> None:
         self._directory, self._config = directory, config
+        self._learners = f"{learners} learners, " if learners > 1 else ""
         self._console = Console(highlight=False, soft_wrap=True)
         self._records = RecordTail(directory.metrics)
         self._latest: dict[str, Any] = {}
@@ -51,7 +52,8 @@ class Progress:
     def introduce(self, run: str, public_url: str, password_file: Path | None = None) -> None:
         """Says what runs and how to look at it, and with a password how to join it."""
         environment = self._config.environment
-        self.say(f"training {environment.env}, run {run!r}, in {self._directory.path}")
+        where = self._directory.path
+        self.say(f"training {environment.env}, run {run!r}, {self._learners}in {where}")
         queue = shlex.quote(Keys(run).trajectories)
         address = shlex.quote(without_password(public_url))
         there = f"--run {run} --redis-url {address}"
@@ -165,7 +167,7 @@ class Progress:
         else:
             bar = ProgressBar(total=training.total_frames, completed=frames, width=40)
         state = "" if record else "  starting"
-        title = f"impala-train  {elapsed_s:.0f} s{state}"
+        title = f"impala-train  {self._learners}{elapsed_s:.0f} s{state}"
         return Panel(Group(table, Text(""), bar), title=title, title_align="left", expand=False)
 
 

@@ -5,7 +5,8 @@ It has one thread and several processes, and leaves none behind:
     impala-train   reads the run directory and shows progress, replaces lost actors,
                    and in the end stops the learner, the actors and the server
       server       Redis, unless --redis-url names one
-      learner      impala-learner; the run is over when it ends
+      learner      impala-learner; the run is over when it ends. With --learners: torchrun,
+                   which runs several
       actor-0 ...  impala-actor; a lost actor-0 is replaced by actor-0.1
       report       impala-report at the end, with --report
 """
@@ -36,6 +37,7 @@ from impala_redis.workers.plan import Plan, make_plan
 from impala_redis.workers.setting_options import GroupedCommand, every_setting
 from impala_redis.workers.stopping import StopFlag
 from impala_redis.workers.terms import Terms, terms_options
+from impala_redis.workers.torchrun import check_learners
 
 if TYPE_CHECKING:
     from impala_redis.workers.progress import Progress
@@ -59,6 +61,13 @@ REPORT_WITHIN_S = 60.0
 @shared("run", "run-dir", "preset", "config", "engine", "device", "threads", "resume")
 @shared("init-from")
 @terms_options
+@option(
+    "learners",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Learners of this machine that share each batch of the run, by torchrun: one for each "
+    "GPU. --batch-size must be a multiple.",
+)
 @option(
     "report",
     off="no-report",
@@ -87,6 +96,7 @@ def main(
     resume: bool,
     init_from: str | None,
     terms: Terms,
+    learners: int,
     report: bool,
     wait_redis_s: float | None,
     log_level: str,
@@ -111,14 +121,15 @@ def main(
             default_preset=DEFAULT_PRESET,
             init_from=init_from,
         )
+        check_learners(learners, engine, plan.config.training.batch_size)
         plan.directory.prepare("train", resume)
         options = [*_given(engine=engine, device=device, threads=threads), *terms.as_arguments()]
         options += [*["--resume"] * resume, *_given(log_level=log_level, wait_redis_s=wait_redis_s)]
         with (
             _server(redis_url, embedded_port, plan, wait_redis_s or 0.0, stop) as server,
-            _crew(plan, server, options, actor_arguments, stop) as crew,
+            _crew(plan, server, options, actor_arguments, learners, stop) as crew,
         ):
-            progress = _introduced(plan, server)
+            progress = _introduced(plan, server, learners)
             code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code), crew.result)
         if report and code == 0 and not stop() and (page := write_report(plan.directory, stop)):
@@ -176,22 +187,27 @@ def _load_the_learner() -> None:
 
 
 def _crew(
-    plan: Plan, server: "Server", options: list[str], actor_options: list[str], stop: StopFlag
+    plan: Plan,
+    server: "Server",
+    options: list[str],
+    actor_options: list[str],
+    learners: int,
+    stop: StopFlag,
 ) -> Crew:
-    """The learner and the actors, which a second Ctrl-C ends from now on."""
+    """The learners and the actors, which a second Ctrl-C ends from now on."""
     options = options + _given(preset=plan.preset, init_from=plan.init_from)
     with stop.without_thread():
-        crew = Crew(plan, server.url, options, actor_options)
+        crew = Crew(plan, server.url, options, actor_options, learners)
     stop.before_end_at_once = lambda: server.kill_with(crew)
     return crew
 
 
-def _introduced(plan: Plan, server: "Server") -> "Progress":
+def _introduced(plan: Plan, server: "Server", learners: int) -> "Progress":
     """The view of the run, which has said what runs and how to look at it."""
     # Late: learner and actors begin while rich is imported.
     from impala_redis.workers.progress import Progress
 
-    progress = Progress(plan.directory, plan.config)
+    progress = Progress(plan.directory, plan.config, learners)
     progress.introduce(plan.run, server.public_url, server.password_file)
     return progress
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from impala_redis.common.local import children
-from impala_redis.workers import crew
+from impala_redis.workers import log_files
 from support import Programs
 
 MINE = "what is mine\n"
@@ -78,10 +78,10 @@ def test_no_file_is_cut_through_a_link(
     tmp_path: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a link to a file that is longer than a log may be
-    monkeypatch.setattr(crew, "MOST_LOG_BYTES", 3)
-    monkeypatch.setattr(crew, "KEPT_LOG_BYTES", 1)
+    monkeypatch.setattr(log_files, "MOST_LOG_BYTES", 3)
+    monkeypatch.setattr(log_files, "KEPT_LOG_BYTES", 1)
     (tmp_path / "actor-0.log").symlink_to(mine)
 
     # when / then
-    assert not crew.cut_log(tmp_path / "actor-0.log")
+    assert not log_files.cut_log(tmp_path / "actor-0.log")
     assert mine.read_text() == MINE

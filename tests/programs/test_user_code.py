@@ -15,7 +15,7 @@ from impala_redis.common.encoding.space_text import spaces_in
 from impala_redis.common.errors import ConfigError, UnsupportedEnvironment
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.settings.variant import Variant
-from impala_redis.workers import crew, probing
+from impala_redis.workers import log_files, probing
 from impala_redis.workers.probing import spaces_of
 from support import BIN, Program, Programs, eventually, is_running
 
@@ -329,16 +329,16 @@ def test_what_is_printed_without_end_does_not_fill_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a log that a program goes on to write
-    monkeypatch.setattr(crew, "MOST_LOG_BYTES", 1000)
-    monkeypatch.setattr(crew, "KEPT_LOG_BYTES", 10)
+    monkeypatch.setattr(log_files, "MOST_LOG_BYTES", 1000)
+    monkeypatch.setattr(log_files, "KEPT_LOG_BYTES", 10)
     log = tmp_path / "actor-0.log"
     with log.open("ab", buffering=0) as writer:
         writer.write(b"beginning " + 990 * b"x")
-        assert not crew.cut_log(log)
+        assert not log_files.cut_log(log)
         writer.write(b"y")
 
         # when
-        assert crew.cut_log(log)
+        assert log_files.cut_log(log)
         writer.write(b"error: the last word\n")
 
     # then its beginning and what comes now are there
@@ -451,4 +451,4 @@ def test_a_signal_for_a_child_that_an_environment_forked_is_not_the_programs(
     ],
 )
 def test_an_actor_that_ends_without_a_word_is_spoken_for(code: int, words: str) -> None:
-    assert crew.silent_end(code).startswith(words)
+    assert log_files.silent_end(code).startswith(words)
