@@ -170,7 +170,8 @@ class Learners:
             if self.attempts > 1:
                 has_failed = self._listener.code not in (None, EXIT_INTERRUPTED)
                 why = self._listener.error if has_failed else None
-                log.warning("torchrun begins the learners anew: %s", why or "one of them was lost")
+                why = why or "one of them was lost"
+                log.warning("the learners begin anew (attempt %d): %s", self.attempts, why)
                 self._listener.forget_the_end()
             given[voice.VARIABLE] = os.dup(self._listener.writing)
         return given
@@ -203,10 +204,11 @@ class Learners:
     def _code(self, torchruns: int) -> int:
         self._listener.listen()
         told = self._listener.code
+        if self._was_asked:
+            # They may have been about to begin anew.
+            return -signal.SIGTERM if told in (None, GroupLost.exit_code) else told
         # torchrun asks all others to end when one is lost, also when it gives up.
         gave_up = told == EXIT_INTERRUPTED and self.attempts > MAX_RESTARTS
-        if told is not None and (self._was_asked or not gave_up):
+        if told is not None and not gave_up:
             return told
-        if self._was_asked:
-            return -signal.SIGTERM
         return torchruns if torchruns == 0 or not self.attempts else -signal.SIGKILL

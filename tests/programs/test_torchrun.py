@@ -125,7 +125,7 @@ def test_after_a_loss_all_begin_anew_and_an_error_of_ours_ends_them_with_its_cod
     first = ranks_of(folder, learners.poll)
     (folder / "kill-1-0").touch()
     ranks = ranks_of(folder, learners.poll, attempt=1)
-    assert "torchrun begins the learners anew: one of them was lost" in caplog.text
+    assert "the learners begin anew (attempt 2): one of them was lost" in caplog.text
 
     # when rank 0 ends with an error that another attempt would meet again
     (folder / "fail-0-1").touch()
