@@ -109,8 +109,7 @@ def main(
     """
     _want_one_server(redis_url, embedded_port)
     stopping.set_up_logging(log_level, "train")
-    stop = StopFlag()
-    with stopping.exit_codes(stop):
+    with stopping.exit_codes(stop := StopFlag()):
         plan = make_plan(
             run=run,
             run_dir=run_dir,
@@ -132,9 +131,13 @@ def main(
             progress = _introduced(plan, server, learners)
             code = _watch(crew, server, progress, stop)
         progress.conclude(code, crew.last_words(code), crew.result)
-        if report and code == 0 and not stop() and (page := write_report(plan.directory, stop)):
-            progress.say(f"report:        {page}")
+        _report(plan, progress, stop, wanted=report and code == 0)
         raise SystemExit(code)
+
+
+def _report(plan: Plan, progress: "Progress", stop: StopFlag, wanted: bool) -> None:
+    if wanted and not stop() and (page := write_report(plan.directory, stop)):
+        progress.say(f"report:        {page}")
 
 
 def _given(**values: Any) -> list[str]:
