@@ -136,7 +136,7 @@ class Group:
         store: SharedStore,
         prefix: str,
         device: torch.device,
-        timeout_s: float = 120.0,
+        timeout_s: float = 600.0,
     ) -> None:
         """Connects those who have met under this prefix; `device` is where this one learns.
 
@@ -148,7 +148,7 @@ class Group:
         self._lost: GroupLost | None = None  # how the others were lost: it stays so
         self._adding: dist.ProcessGroup | None = None  # the one that all else uses
         timeout = timedelta(seconds=timeout_s)
-        with self._in_touch():
+        try:
             dist.init_process_group(
                 "gloo",
                 store=dist.PrefixStore(prefix, store.raw),  # type: ignore[attr-defined]
@@ -156,6 +156,12 @@ class Group:
                 world_size=seat.ranks,
                 timeout=timeout,
             )
+        except RuntimeError as error:
+            raise GroupLost(
+                f"rank {seat.rank} does not reach the other learners of its group ({_why(error)}); "
+                "where machines have several networks, name the one that all share, as in "
+                "GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0"
+            ) from error
         try:
             if self._have_a_card_each(device):
                 with self._in_touch():
@@ -245,6 +251,8 @@ class Group:
         try:
             yield
         except RuntimeError as error:
+            if "CUDA error" in str(error):  # of what was computed before, not of the others
+                raise
             self._lost = _lost(self.rank, "the other learners of its group", error)
             raise self._lost from error
 

@@ -16,9 +16,11 @@ Rank 0 goes by the newest hello of each rank only, and a rank by the newest answ
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
+from impala_redis.common.errors import ConfigError
 from impala_redis.common.grouping.seat import Seat
 
 # The store belongs to torchrun too; our names in it begin so.
@@ -90,8 +92,9 @@ class Rendezvous:
         text = self._read(f"{OURS}end")
         if text is None:
             return None
-        code, sentence = json.loads(text)
-        return code, sentence
+        with _as_learners_write():
+            code, sentence = json.loads(text)
+            return int(code), str(sentence)
 
     def call_in(self, facts: bytes) -> str | None:
         """Waits, as rank 0, for all others, and tells them these facts; the meeting's prefix.
@@ -129,7 +132,8 @@ class Rendezvous:
             answer = self._read(f"{OURS}answer/{nonce}")
             if answer is not None:
                 head, _, facts = answer.partition(b"\n")
-                self._attempt, newest = json.loads(head)
+                with _as_learners_write():
+                    self._attempt, newest = json.loads(head)
                 if newest != prefix:  # another rank 0 than before, or the first
                     prefix = newest
                     self._store.set(f"{OURS}ack/{prefix}/{nonce}", b"here")
@@ -147,3 +151,15 @@ class Rendezvous:
     def _read(self, key: str) -> bytes | None:
         """A key's value, or None at once if it is not there: the store's `get` would wait."""
         return self._store.get(key) if self._store.check([key]) else None
+
+
+@contextmanager
+def _as_learners_write() -> Iterator[None]:
+    """Wraps the reading of what stands in the store. Raises ConfigError: no learner wrote it."""
+    try:
+        yield
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            "somebody else writes to the store in which the learners of the group meet; let only "
+            "them reach its port"
+        ) from error

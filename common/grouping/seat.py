@@ -6,7 +6,7 @@ from typing import NamedTuple
 from impala_redis.common.errors import ConfigError, printable
 
 # No group has more learners.
-MOST_RANKS = 4096
+MOST_RANKS = 1024
 
 
 class Seat(NamedTuple):

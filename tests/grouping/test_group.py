@@ -1,5 +1,6 @@
 """What learners of a group tell each other, and that none waits for a dead one."""
 
+import contextlib
 import json
 import pickle
 from pathlib import Path
@@ -11,7 +12,7 @@ from trio import RANKS, Bomb
 
 from chaos.servers import free_port
 from impala_redis.common.errors import ConfigError, GroupLost
-from impala_redis.common.grouping.group import connect_store, device_for
+from impala_redis.common.grouping.group import Group, connect_store, device_for
 from impala_redis.common.grouping.seat import Seat
 from support import Programs
 
@@ -73,6 +74,62 @@ def test_a_store_that_rank_0_cannot_serve_is_named() -> None:
     with pytest.raises(ConfigError, match=f"cannot serve .* at localhost:{seat.port} "):
         connect_store(seat, timeout_s=5)
     assert store.add("it is still served", 1) == 1
+
+
+CPU = torch.device("cpu")
+
+
+def alone(kind: type[Group] = Group) -> Group:
+    """A group of one, which serves its store itself."""
+    seat = Seat(0, 1, 0, 0, "localhost", free_port(), serves_store=True)
+    return kind(seat, connect_store(seat, timeout_s=5), "test", CPU, timeout_s=5)
+
+
+@pytest.mark.parametrize(
+    ("version", "card", "place", "says"),
+    [
+        ("impala-redis 0.0", "", 1, "rank 1 of the group has impala-redis 0.0, and rank 0 has "),
+        ("impala-redis 0.0", "", 0, ", and rank 0 has impala-redis 0.0; install the same"),
+        (None, "GPU-1", 1, "rank 0 of the group computes on its CPU, while others have GPUs; "),
+        (None, "GPU-1", 0, "rank 1 of the group computes on its CPU, while others have GPUs; "),
+    ],
+)
+def test_learners_that_are_not_installed_alike_are_refused(
+    version: str | None, card: str, place: int, says: str
+) -> None:
+    # given another learner, before or after this one
+    class Beside(Group):
+        def exchange(self, message: bytes) -> list[bytes]:
+            heard = [*super().exchange(message)]
+            heard.insert(place, json.dumps([version or json.loads(message)[0], card]).encode())
+            return heard
+
+    # when / then
+    with pytest.raises(ConfigError) as refused:
+        alone(Beside)
+    assert says in str(refused.value)
+
+    # and nothing of the group is left
+    assert not torch.distributed.is_initialized()
+
+
+def test_an_error_of_ones_own_gpu_is_not_the_loss_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given
+    group = alone()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch, contextlib.closing(group):
+        patch.setattr(torch.distributed, "all_reduce", fail)
+
+        # when / then
+        with pytest.raises(RuntimeError, match=r"^CUDA error") as failed:
+            group.add_up(torch.zeros(1))
+        assert not isinstance(failed.value, GroupLost)
+        assert group.exchange(b"still met") == [b"still met"]
 
 
 def test_a_learner_without_a_gpu_computes_on_its_cpu() -> None:

@@ -4,9 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 
+from impala_redis.common.errors import ConfigError
 from impala_redis.common.grouping.rendezvous import Rendezvous
 from impala_redis.common.grouping.seat import Seat
 from support import eventually
@@ -46,25 +49,40 @@ class MemoryStore:
 class Learner:
     """A learner of a group of three, which can be made to die in its wait."""
 
+    living: ClassVar[list["Learner"]] = []
+
     def __init__(self, store: MemoryStore, rank: int, restarts: int = 0) -> None:
         self.store, self.rank = store, rank
-        self._dies = threading.Event()
+        self.dies, self._awake, self._sleeps = (threading.Event() for _ in range(3))
+        self._awake.set()
+        self.living.append(self)
         self.polls = 0
         seat = Seat(rank, 3, rank, restarts, "localhost", 1, serves_store=False)
         self.rendezvous = Rendezvous(store, seat, self._stop)
 
     def _stop(self, timeout_s: float) -> bool:
         self.polls += 1
-        return self._dies.wait(min(timeout_s, 0.001))
+        if not self._awake.is_set():
+            self._sleeps.set()
+            self._awake.wait(20)
+        return self.dies.wait(min(timeout_s, 0.001))
 
     def polled(self) -> None:
         """Waits until it has seen all that is in the store now."""
         before = self.polls
         eventually(lambda: self.polls > before + 1)
 
+    @contextmanager
+    def sleeping(self) -> Iterator[None]:
+        """Keeps it from looking into the store."""
+        self._awake.clear()
+        assert self._sleeps.wait(10)
+        yield
+        self._awake.set()
+
     def die(self, waiting: Came | Future[str | None]) -> None:
         """Dies in its wait."""
-        self._dies.set()
+        self.dies.set()
         assert waiting.result(10) is None
 
     def has_acked(self) -> Callable[[], bool]:
@@ -78,6 +96,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
     """Threads for the learners."""
     with ThreadPoolExecutor() as threads:
         yield threads
+        while Learner.living:  # after a failure they would wait for good
+            Learner.living.pop().dies.set()
 
 
 def come_in(pool: ThreadPoolExecutor, learner: Learner) -> Came:
@@ -153,6 +173,52 @@ def test_a_rank_0_that_begins_anew_in_the_handshake_is_followed(pool: ThreadPool
     # then
     assert early.result(10) == late.result(10) == (prefix, b"new")
     assert (first.rendezvous.attempt, second.rendezvous.attempt) == (2, 2)
+
+
+def test_a_go_of_a_dead_rank_0_is_not_one_of_the_next(pool: ThreadPoolExecutor) -> None:
+    # given a learner whom the go of a rank 0 finds asleep
+    store = MemoryStore()
+    asleep, other = Learner(store, 1), Learner(store, 2)
+    calling = pool.submit(Learner(store, 0).rendezvous.call_in, b"old")
+    late = come_in(pool, asleep)
+    eventually(asleep.has_acked())
+    with asleep.sleeping():
+        assert come_in(pool, other).result(10) == (calling.result(10), b"old")
+
+        # when rank 0 and the other one are gone by the time it wakes up
+        zero = Learner(store, 0)
+        calling = pool.submit(zero.rendezvous.call_in, b"new")
+        zero.polled()
+    polls = asleep.polls
+    eventually(lambda: late.done() or asleep.polls > polls + 1)
+
+    # then it waits for all of them
+    assert not late.done()
+    again = come_in(pool, Learner(store, 2))
+    assert late.result(10) == again.result(10) == (calling.result(10), b"new")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *[(name, b) for name in ("answer", "end") for b in (b"\xff", b"7", b"[7]", b"[" * 100_000)],
+        ("end", b'["x", ""]'),
+    ],
+)
+def test_what_no_learner_has_written_is_refused_in_a_sentence(
+    pool: ThreadPoolExecutor, name: str, text: bytes
+) -> None:
+    # given
+    store = MemoryStore()
+    coming = come_in(pool, Learner(store, 1))
+    nonce = store.values["impala/hello/1"].decode()
+
+    # when
+    store.set("impala/end" if name == "end" else f"impala/answer/{nonce}", text)
+
+    # then
+    with pytest.raises(ConfigError, match=r"somebody else writes .* let only them reach its port"):
+        coming.result(10)
 
 
 def test_what_a_dead_attempt_has_left_leads_nobody_to_it(pool: ThreadPoolExecutor) -> None:
