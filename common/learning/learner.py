@@ -19,6 +19,7 @@ from impala_redis.common.learning.updates import (
     Share,
     UnderWay,
     Updated,
+    blocks_of,
     columns_of,
     frames_of,
 )
@@ -102,8 +103,7 @@ class Learner:
         self.device_s += sum(stages_s.values())
         self.skipped += not taken
         self.faults_in_a_row = 0 if taken else self.faults_in_a_row + self._at_fault
-        blocks = [block for share in shares for block in share.blocks]
-        self.window.add(blocks, time.monotonic())
+        self.window.add(blocks_of(shares), time.monotonic())
         used = {"learning_rate": rates.learning_rate}
         if self._config.loss.normalize_rewards:
             used["reward_std"] = 1.0 / rates.reward_factor

@@ -51,6 +51,15 @@ def columns_of(parts: list[Part]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *numbers])
 
 
+def blocks_of(shares: Sequence[Share]) -> list[Played]:
+    """The blocks of all of them, an actor's first one before those that came after it.
+
+    Of several learners each has some of an actor's blocks.
+    """
+    blocks = [block for share in shares for block in share.blocks]
+    return blocks if len(shares) == 1 else sorted(blocks, key=lambda block: not block.first)
+
+
 def frames_of(shares: Iterable[Share]) -> int:
     """The environment steps in all of them."""
     return sum(share.frames for share in shares)
