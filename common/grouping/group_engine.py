@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impala_redis.common.blocks.trajectory import Trajectory
 from impala_redis.common.devices.device import enough_memory
-from impala_redis.common.devices.graph import Capture, Computation, capture_for
+from impala_redis.common.devices.graph import Capture, capture_for
 from impala_redis.common.grouping.joint_figures import (
     COLUMNS,
     COUNT,
@@ -30,7 +29,6 @@ from impala_redis.common.grouping.joint_figures import (
     REAL,
     joint_figures,
 )
-from impala_redis.common.learning.engine import Rates, Step
 from impala_redis.common.learning.gpu_engine import EndStage, GpuEngine, not_timed
 from impala_redis.common.learning.torch_engine import Outcome, names_of_scalars
 from impala_redis.common.learning.torch_inputs import Inputs, Tensors
@@ -60,7 +58,10 @@ class Adding(Protocol):
 
 
 class GroupEngine(GpuEngine):
-    """Computes in torch one learner's part of each update; all learners call it alike."""
+    """Computes in torch one learner's part of each update; all learners call it alike.
+
+    A step may be asked for with no column: then the learner takes part with zeros.
+    """
 
     @enough_memory()
     def __init__(
@@ -102,21 +103,17 @@ class GroupEngine(GpuEngine):
         self._table = self._vector[parameters + buffers :].view(ranks, -1)
         self._figures = torch.empty(table + 1, device=device)
 
-    def step(self, rows: Trajectory, rates: Rates) -> Step:
-        """Takes part in one step with a batch of any number of columns, none too, and waits.
-
-        Raises DeviceFull.
-        """
-        return super().step(rows, rates)
-
-    def _recorded(self, capture: Capture, tensors: Tensors) -> Computation:
+    def _recorded(self, capture: Capture, tensors: Tensors) -> Callable[[EndStage], None]:
         first = capture(lambda: self._fill(tensors, not_timed))
         second = capture(self._step_together)
 
-        def compute() -> None:
+        def compute(end_stage: EndStage) -> None:
             first()
+            end_stage("graph_s")
             self._add_up(self._vector)
+            end_stage("exchange_s")
             second()
+            end_stage("optimizer_s")
 
         return compute
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
 from impala_redis.common.devices.device import enough_memory, fastest_methods, first_words
-from impala_redis.common.devices.graph import Capture, Computation
+from impala_redis.common.devices.graph import Capture
 from impala_redis.common.devices.pinned import Piece, layout_of, nbytes_of, pinned
 from impala_redis.common.devices.stages import Stages
 from impala_redis.common.devices.streams import Mark, SideStream
@@ -63,7 +63,7 @@ class Graph(NamedTuple):
     """A recorded update: where it reads a batch, and the call that computes it."""
 
     input: Piece
-    compute: Computation
+    compute: Callable[[EndStage], None]
 
 
 class Pending:
@@ -200,8 +200,7 @@ class GpuEngine(TorchState):
             return
         self._graph.input.memory.copy_(piece.memory)
         end_stage("transfer_s")
-        self._graph.compute()
-        end_stage("graph_s")
+        self._graph.compute(end_stage)
 
     def _record_if_due(self, staged: Place) -> None:
         """Records an update of a batch like this one, after the first ones; tries it once."""
@@ -221,9 +220,15 @@ class GpuEngine(TorchState):
                 first_words(error),
             )
 
-    def _recorded(self, capture: Capture, tensors: Tensors) -> Computation:
+    def _recorded(self, capture: Capture, tensors: Tensors) -> Callable[[EndStage], None]:
         """An update of the batch that lies in these tensors, as a graph."""
-        return capture(lambda: self._compute(tensors, not_timed))
+        replay = capture(lambda: self._compute(tensors, not_timed))
+
+        def compute(end_stage: EndStage) -> None:
+            replay()
+            end_stage("graph_s")
+
+        return compute
 
     def _compute(self, tensors: Tensors, end_stage: EndStage) -> None:
         """An update, from a batch's tensors to its figures; no result is looked at."""

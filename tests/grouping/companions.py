@@ -13,6 +13,7 @@ from updates import make_data
 
 from impala_redis.common.devices.graph import Capture
 from impala_redis.common.encoding.space_text import text_of
+from impala_redis.common.errors import GroupLost
 from impala_redis.common.feeding.batch import Batch, Part, only
 from impala_redis.common.grouping.group_engine import GroupEngine
 from impala_redis.common.grouping.group_learner import GroupLearner
@@ -52,10 +53,13 @@ class Table:
         self._brought: list[Any] = [None] * ranks
 
     def exchange(self, rank: int, brought: Found) -> list[Found]:
-        self._brought[rank] = brought
-        self.barrier.wait()
-        found = list(self._brought)
-        self.barrier.wait()
+        try:
+            self._brought[rank] = brought
+            self.barrier.wait()
+            found = list(self._brought)
+            self.barrier.wait()
+        except threading.BrokenBarrierError as error:
+            raise GroupLost("a learner of the group has ended") from error
         return found
 
 
@@ -72,6 +76,9 @@ class Companion(NamedTuple):
     def add_up(self, vector: Tensor) -> None:
         vector.copy_(sum(self.table.exchange(self.rank, vector.clone())))
 
+    def close(self) -> None:
+        self.table.barrier.abort()
+
 
 class Companions:
     """The learners of one run, each on a thread of its own."""
@@ -80,9 +87,11 @@ class Companions:
         self, spec: RunSpec, config: Config, ranks: int = 2, capture: Capture | None = None
     ) -> None:
         self._table, self.ranks = Table(ranks), ranks
+        # The same for all updates: torch takes several times as long on a thread that is new.
+        self._threads = ThreadPoolExecutor(ranks)
         self.learners: list[GroupLearner] = []
-        for rank in range(ranks):
-            place = Companion(self._table, rank, ranks)
+        self.places = [Companion(self._table, rank, ranks) for rank in range(ranks)]
+        for rank, place in enumerate(self.places):
             engine = GroupEngine(spec, config, CPU, ranks, rank, place.add_up, capture)
             self.learners.append(GroupLearner(config, engine, place))
 
@@ -96,8 +105,7 @@ class Companions:
                 self._table.barrier.abort()
                 raise
 
-        with ThreadPoolExecutor(self.ranks) as threads:
-            return list(threads.map(guarded, range(self.ranks)))
+        return list(self._threads.map(guarded, range(self.ranks)))
 
     def update(self, batches: Sequence[Batch]) -> list[list[Updated]]:
         """An update of a batch for each learner, as a round makes it."""

@@ -237,6 +237,41 @@ def test_a_network_at_fault_is_counted_alike_by_all() -> None:
     assert [(one.skipped, one.faults_in_a_row) for one in group.learners] == [(1, 1), (1, 1)]
 
 
+def test_a_network_is_at_fault_for_all_or_for_none() -> None:
+    # given blocks of which one learner believes that they are fit, and the other one does not
+    spec, config = run_of(reward_clipping="none")
+    group = Companions(spec, config)
+    for learner, believes in zip(group.learners, (True, False), strict=True):
+        learner.engine.allows_step = lambda *_, believes=believes: believes
+    batch = some_batch(spec, 0, columns=4)
+    batch.rows.rewards[0] = np.inf
+
+    # when
+    group.update(cut(batch, 2))
+
+    # then it is skipped, and nobody comes nearer to an end by the network's fault than the others
+    assert [(one.skipped, one.faults_in_a_row) for one in group.learners] == [(1, 0), (1, 0)]
+
+
+def test_a_checksum_sees_all_that_travels_to_actors() -> None:
+    # given
+    spec, config = run_of_kind(KINDS["a network of the user's own"])
+    own = Companions(spec, config).learners[0]
+    normalizing = Companions(*run_of(normalize_observations=True)).learners[0]
+    before = own.crc(), normalizing.crc()
+    assert (own.crc(), normalizing.crc()) == before
+
+    # when a user's own buffer changes, and what observations are normalised by
+    (mean,) = (b for name, b in own.engine.network.named_buffers() if name.endswith("mean"))
+    mean[0] += 1e-6
+    seen = normalizing.share_of(some_batch(normalizing.engine.spec, 0, columns=2)).seen
+    normalizing.normalization.take([seen])
+
+    # then
+    assert own.crc() != before[0]
+    assert normalizing.crc() != before[1]
+
+
 def test_a_learner_takes_over_all_but_the_random_numbers_and_a_changed_one_is_seen() -> None:
     # given a group whose second learner begins late
     spec, config = run_of(normalize_observations=True)
