@@ -20,37 +20,35 @@ error that ends a thread is kept in its `failure` and raised by the main thread'
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from impala_redis.common.errors import (
-    EXIT_INTERRUPTED,
-    ImpalaError,
-    NotFinite,
-    OutOfStep,
-    RunMissing,
-)
+from impala_redis.common.errors import EXIT_INTERRUPTED, ImpalaError, OutOfStep, RunMissing
 from impala_redis.common.feeding.delay import Delay, most_behind
-from impala_redis.common.feeding.feeder import Feeder
-from impala_redis.common.feeding.intake import Intake
 from impala_redis.common.feeding.publisher import Publisher
-from impala_redis.common.feeding.replay import make_replay
+from impala_redis.common.grouping.facts import Facts
 from impala_redis.common.learning.engines import check_engine, make_engine, may_use_gpu
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
-from impala_redis.workers import opening, pacing, process, stopping
+from impala_redis.workers import opening, pacing, process, seating, stopping
 from impala_redis.workers.beginning import Beginning
+from impala_redis.workers.feeding import start_feeder
+from impala_redis.workers.job import Job, Means
 from impala_redis.workers.logbook import Logbook, ResultStatus
 from impala_redis.workers.options import CONTEXT, shared
-from impala_redis.workers.plan import Plan, make_plan
+from impala_redis.workers.plan import make_plan
+from impala_redis.workers.seating import Seating
 from impala_redis.workers.setting_options import GroupedCommand, every_setting
 from impala_redis.workers.terms import Terms, terms_options
-from impala_redis.workers.training import Training, actor_command
+from impala_redis.workers.training import Alone, Training, actor_command, goal_reached
+
+if TYPE_CHECKING:
+    from impala_redis.workers.gathering import Gathered
 
 log = logging.getLogger(__name__)
 
@@ -58,23 +56,6 @@ Reply = TypeVar("Reply")
 
 # Without data there is little to record, except that there was none.
 IDLE_RECORD_S = 5.0
-# Updates in a row without finite gradients for which the network is at fault, after which the
-# run stops.
-NOT_FINITE_LIMIT = 20
-
-
-@dataclass(frozen=True)
-class Job:
-    """The plan and options that a learner is started with."""
-
-    plan: Plan
-    redis_url: str
-    engine: str
-    device: str
-    threads: int
-    resume: bool
-    terms: Terms
-    wait_redis_s: float
 
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
@@ -100,24 +81,48 @@ def main(
     overrides: dict[str, Any],
 ) -> None:
     """Learns from the trajectories that actors push to Redis, and publishes the weights."""
-    stopping.set_up_logging(log_level, "learner")
+    stopping.set_up_logging(log_level, seating.name_here())
     process.share_the_interpreter()
     process.keep_memory()
     stop = stopping.StopFlag()
     # Where several threads are wanted, an engine starts them itself.
-    with stopping.exit_codes(stop), process.one_computing_thread():
-        plan = make_plan(
-            run=run,
-            run_dir=run_dir,
-            preset_name=preset,
-            config_file=config_file,
-            resume=resume,
-            overrides=overrides,
-            init_from=init_from,
-        )
-        job = Job(plan, redis_url, engine, device, threads, resume, terms, wait_redis_s)
-        if LearnerProgram(job, stop).run() == "interrupted":
-            raise SystemExit(EXIT_INTERRUPTED)
+    with (
+        stopping.exit_codes(stop),
+        process.one_computing_thread(),
+        seating.seated(stop) as seat,
+    ):
+        asked = {
+            "run": run,
+            "run_dir": run_dir,
+            "preset_name": preset,
+            "config_file": config_file,
+            "resume": resume,
+            "overrides": overrides,
+            "init_from": init_from,
+        }
+        means = Means(redis_url, wait_redis_s, engine, device, threads)
+        code = EXIT_INTERRUPTED if _trained(asked, terms, means, seat, stop) else 0
+        if seat.rank == 0:
+            seat.end(code)
+        if code:
+            raise SystemExit(code)
+
+
+def _trained(
+    asked: Mapping[str, Any], terms: Terms, means: Means, seat: Seating, stop: stopping.StopFlag
+) -> bool:
+    """Trains what is `asked` of a plan, as the run's learner or a further one; whether stopped."""
+    if seat.place is None or seat.rank == 0:
+        if directory := seat.directory_begun():
+            log.warning("torchrun has begun the learners anew; going on in %s", directory)
+            asked = {**asked, "resume": True, "run_dir": directory}
+        job = Job(make_plan(**asked), asked["resume"], terms, means, seat)
+        return LearnerProgram(job, stop).run() == "interrupted"
+    from impala_redis.workers.member import Member
+
+    Member(asked, means, seat.place, stop).run()
+    # With a code of its own torchrun would end the first learner, which may still save.
+    return False
 
 
 class LearnerProgram:
@@ -126,19 +131,23 @@ class LearnerProgram:
     def __init__(self, job: Job, stop: stopping.StopFlag) -> None:
         self._job, self._stop = job, stop
         self._config = job.plan.config
-        lease_s = self._config.transport.lease_s
-        self._link = LearnerLink(job.redis_url, job.plan.run, process.holder_name(), lease_s)
+        names = (job.means.redis_url, job.plan.run, process.holder_name())
+        self._link = LearnerLink(*names, self._config.transport.lease_s, ranks=job.ranks)
 
     def run(self) -> ResultStatus:
         """Trains until solved, finished or stopped; the run directory then holds the result."""
         # After an error, `begun` ends what was begun, the last first.
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
-            beginning = opening.prepare(self._job.plan, self._job.resume, self._stop)
+            job, means = self._job, self._job.means
+            batch_size = job.part.training.batch_size
+            beginning = opening.prepare(job.plan, job.resume, self._stop)
             spec = beginning.spec
-            check_engine(self._job.engine, self._job.device, spec, self._config)
-            batches = 3 if may_use_gpu(self._job.device, spec) else 2
-            take = (self._link, spec, self._config, batches, self._job.terms, self._with_retries)
-            opening.take(*take, self._stop)
+            check_engine(means.engine, means.device, spec, self._config, job.ranks)
+            batches = 3 if may_use_gpu(means.device, spec) else 2
+            in_flight = job.ranks * opening.most_in_flight(spec, batch_size, batches)
+            take = (self._link, spec, in_flight, job.terms, self._with_retries, self._stop)
+            opening.take(*take, job.seating.noted("holder"))
+            job.seating.note("holder", self._link.holder)
             begun.callback(self._release)
             training = self._start_learning(beginning, begun)
             # Inside of it: the result is written before a thread is waited for.
@@ -160,40 +169,36 @@ class LearnerProgram:
         record_due = pacing.every(settings.log_interval_s)
         idle_record_due = pacing.every(IDLE_RECORD_S)
         checkpoint_due = pacing.every(settings.checkpoint_interval_s)
-        while not self._stop():
-            batch = training.next_batch()
-            ended = learner.update(batch) if batch else learner.settle()
-            training.note(ended)
-            _stop_if_not_finite(learner)
+        saved = learner.updates
+        while True:
+            saving = learner.updates > saved and checkpoint_due()
+            batch = training.next_batch(self._stop(), saving)
+            ended = training.update(batch)
             training.offer_weights()
             if record_due() if batch else idle_record_due():
                 training.record()
-            if batch and checkpoint_due():
-                training.note(learner.settle())
+            if saving:
                 logbook.save_checkpoint(self._link.epoch)
-            if ended and (status := self._goal_reached(learner)):
+                saved = learner.updates
+            if training.company.leaving:
+                return "interrupted"
+            if ended and (status := goal_reached(settings, learner)):
+                training.company.leave(status)
                 return status
-        return "interrupted"
-
-    def _goal_reached(self, learner: Learner) -> ResultStatus | None:
-        settings, mean_return = self._config.training, learner.window.mean_return
-        goal = settings.stop_at_return
-        if goal is not None and mean_return is not None and mean_return >= goal:
-            return "solved"
-        return "finished" if learner.frames >= settings.total_frames else None
 
     # Before the loop.
 
     def _start_learning(self, beginning: Beginning, begun: contextlib.ExitStack) -> Training:
         """Builds or restores the state of training, announces the run, starts the threads."""
-        job, transport, spec = self._job, self._config.transport, beginning.spec
+        job, spec = self._job, beginning.spec
         publisher = self._start_publishing(spec, begun)
 
         # Late: torch, if it is needed, takes a second to import. All but a GPU that is missing was
         # refused before.
         with process.keeping_all():
-            engine = make_engine(job.engine, job.device, job.threads, spec, self._config)
-        learner = Learner(self._config, engine)
+            learner, gathered = self._make_learner(spec)
+        if gathered is not None:
+            begun.callback(gathered.group.close)
         beginning.begin(learner)
         learner.version = max(learner.version, self._with_retries(self._link.weights_version)) + 1
         spec = dataclasses.replace(spec, start_frames=learner.frames, resumes=beginning.resumes)
@@ -201,28 +206,28 @@ class LearnerProgram:
         logbook = Logbook(job.plan, spec, learner)
         with logbook.noting_failure():
             logbook.save_checkpoint(self._link.epoch)
-            intake = Intake(
-                self._link,
-                spec,
-                transport.max_policy_lag,
-                learner_version=lambda: learner.version,
-                reopen=lambda: self._reopen(publisher),
-                refusals=logbook.refusals,
-            )
-            batch_size = self._config.training.batch_size
-            feeder = Feeder(
-                intake,
-                lambda: engine.empty_rows(batch_size),
-                engine.stage,
-                make_replay(spec, self._config),
-                batches=2 + engine.ahead,
-            )
-            feeder.start()
+            job.seating.note("directory", str(job.plan.directory.path.absolute()))
+            company = Alone() if gathered is None else gathered.begin()
+            reopen = partial(self._reopen, publisher)
+            feeder = start_feeder(self._link, spec, job.part, learner, reopen, logbook.refusals)
         begun.callback(feeder.close)  # or the interpreter might end while it copies to a GPU
-        log.info("ready on %s; waiting for the first batch", engine.where)
-        delay = Delay(transport.force_lag)
+        log.info("ready on %s; waiting for the first batch", learner.engine.where)
+        delay = Delay(self._config.transport.force_lag)
         to_join = actor_command(spec.run, self._config, self._link.url)
-        return Training(spec, to_join, learner, feeder, publisher, logbook, delay)
+        return Training(spec, to_join, learner, feeder, publisher, logbook, delay, company)
+
+    def _make_learner(self, spec: RunSpec) -> "tuple[Learner, Gathered | None]":
+        """A fresh state of training, and the others that make its updates, if there are any."""
+        means, place = self._job.means, self._job.seating.place
+        if place is None:
+            how = (means.engine, means.device, means.threads)
+            engine = make_engine(*how, spec, self._config)
+            return Learner(self._config, engine), None
+        from impala_redis.workers import gathering
+
+        facts = Facts(self._config, spec, self._link.holder)
+        gathered = gathering.lead(place, facts, means)
+        return gathered.learner, gathered
 
     def _start_publishing(self, spec: RunSpec, begun: contextlib.ExitStack) -> Publisher:
         """Keeps the lease from here on."""
@@ -245,20 +250,21 @@ class LearnerProgram:
 
     def _reopen(self, publisher: Publisher) -> None:
         """Opens the run again after the server lost it (on the feeder's thread)."""
-        self._link.open()
+        self._link.reopen()
         publisher.reintroduce()
 
     def _with_retries(self, ask: Callable[[], Reply]) -> Reply:
         """Asks until the server answers, for as long as the user said. Raises RedisUnreachable."""
-        job = self._job
-        return pacing.wait_for_redis(ask, job.redis_url, job.wait_redis_s, self._stop)
+        url, wait_s, *_ = self._job.means
+        return pacing.wait_for_redis(ask, url, wait_s, self._stop)
 
     # After the loop.
 
     def _close(self, training: Training, status: ResultStatus) -> None:
         """Leaves the result on disk and the last weights in Redis, and ends the threads."""
         logbook, publisher, link = training.logbook, training.publisher, self._link
-        training.note(training.learner.settle())
+        training.update(None)
+        training.company.close()
         logbook.save_checkpoint(link.epoch)
         logbook.write_result(status)
         # Both threads at once: with a server that does not answer, each takes its time-out.
@@ -283,14 +289,6 @@ class LearnerProgram:
         """Gives the lease back, if the server lets us."""
         with contextlib.suppress(ImpalaError):
             self._link.release()
-
-
-def _stop_if_not_finite(learner: Learner) -> None:
-    if learner.faults_in_a_row >= NOT_FINITE_LIMIT:
-        raise NotFinite(
-            f"{NOT_FINITE_LIMIT} updates in a row had no finite gradients; lower "
-            "--learning-rate or look at the environment's rewards, then --resume"
-        )
 
 
 if __name__ == "__main__":

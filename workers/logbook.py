@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from impala_redis import __version__
 from impala_redis.common.envs.atari_rules import action_repeat
-from impala_redis.common.errors import Fenced, RunDirectoryError
+from impala_redis.common.errors import Fenced, GroupLost, RunDirectoryError
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Means, Refusals, Tally
@@ -239,7 +239,7 @@ class Logbook:
         """Writes the result of a run that ends by an error, unless the run is another's now."""
         try:
             yield
-        except Fenced:
+        except (Fenced, GroupLost):  # the group begins anew
             raise
         except Exception as error:
             self.write_result("failed", str(error))

@@ -73,23 +73,30 @@ def _tried(config: Config, spec: RunSpec) -> OwnNetwork:
     return find_out(spec)
 
 
+def most_in_flight(spec: RunSpec, batch_size: int, batches: int) -> int:
+    """The blocks that a learner has claimed and not committed, at most.
+
+    Those of the last claim, and of the next while they are copied, are no more than fill the
+    `batches` that go round in the learner, and a block across two of them.
+    """
+    return batches * -(-batch_size // spec.envs_per_actor) + 1
+
+
 def take(
     link: LearnerLink,
     spec: RunSpec,
-    config: Config,
-    batches: int,
+    in_flight: int,
     terms: Terms,
     with_retries: Callable[[Callable[[], Any]], Any],
     stop: StopFlag,
+    predecessor: str | None = None,
 ) -> None:
     """Checks the server and opens the run, each request with retries.
 
-    `batches` go round in the learner. Raises UnsuitableServer, RunHeld, RedisUnreachable or
-    RedisDenied, and SystemExit if stopped.
+    `in_flight` blocks are claimed and not committed at most. A `predecessor` that holds the lease
+    is known to be gone. Raises UnsuitableServer, RunHeld, RedisUnreachable or RedisDenied, and
+    SystemExit if stopped.
     """
-    # The blocks of the last claim, and those of the next while they are copied: no more than are
-    # claimed and not committed, which is these batches and a block across two of them.
-    in_flight = batches * -(-config.training.batch_size // spec.envs_per_actor) + 1
     block_bytes = wire.block_nbytes(spec, spec.envs_per_actor)
     log.info(
         "a block of %d x %d steps takes %s bytes at most, %s a step%s",
@@ -105,7 +112,7 @@ def take(
         blocks=spec.queue_blocks + in_flight,
     )
     holder = with_retries(link.current_holder)
-    gone = holder is not None and process.is_dead_here(holder)
+    gone = holder is not None and (holder == predecessor or process.is_dead_here(holder))
     if gone:
         log.warning("taking the run over from %s, which is gone", holder)
     terms = terms._replace(take_over=terms.take_over or gone)

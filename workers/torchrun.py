@@ -34,7 +34,7 @@ MAY_GO_ON = (0, GroupLost.exit_code, EXIT_INTERRUPTED)
 
 def check_learners(learners: int, engine: str, batch_size: int) -> None:
     """Raises ConfigError: so many learners cannot share a run of this kind; or torchrun runs us."""
-    if "WORLD_SIZE" in os.environ:
+    if os.environ.get("WORLD_SIZE", "") not in ("", "1"):
         raise ConfigError(
             "impala-train runs under torchrun, by the variable WORLD_SIZE, and starts torchrun "
             "itself: use impala-train --learners K without torchrun, or unset WORLD_SIZE"

@@ -4,29 +4,64 @@ import logging
 import operator
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from impala_redis.common.errors import printable
+from impala_redis.common.errors import NotFinite, printable
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.feeding.delay import Delay
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Arrivals
 from impala_redis.common.learning.learner import Learner
-from impala_redis.common.learning.updates import Updated
+from impala_redis.common.learning.updates import Share, Updated
 from impala_redis.common.records.returns import shown_return
 from impala_redis.common.run.config import Config
+from impala_redis.common.run.groups import TrainingSettings
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
 from impala_redis.workers import pacing
-from impala_redis.workers.logbook import Logbook
+from impala_redis.workers.logbook import Logbook, ResultStatus
 from impala_redis.workers.trust import trust_options
+
+if TYPE_CHECKING:
+    from impala_redis.common.grouping.company import Company
 
 log = logging.getLogger(__name__)
 
 BATCH_TIMEOUT_S = 0.2
 NO_DATA_NOTICE_S = 10.0
+# Updates in a row without finite gradients for which the network is at fault, after which the
+# run stops.
+NOT_FINITE_LIMIT = 20
+
+
+class Alone:
+    """The company of a learner that makes its updates by itself."""
+
+    leaving = ""  # why it ends, once it does
+    shares: Sequence[Share] | None = None
+
+    def next_batch(
+        self, ask: Callable[[], Batch | None], leaving: str, saving: bool
+    ) -> Batch | None:
+        """What `ask` gives, unless the learner ends now, or saves its state."""
+        self.leaving = leaving
+        return None if leaving or saving else ask()
+
+    def note(self, ended: Sequence[Updated]) -> None:
+        """It has stood by for nobody in these updates."""
+
+    def leave(self, why: str) -> None:
+        """There is nobody to tell."""
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+    def waits(self) -> tuple[list[float], list[float]]:
+        """It stands by for nobody."""
+        return [], []
 
 
 @dataclass
@@ -40,32 +75,48 @@ class Training:
     publisher: Publisher
     logbook: Logbook
     delay: Delay
+    company: "Alone | Company" = field(default_factory=Alone)
     _last_batch_at: float = field(default_factory=time.monotonic)
     _arrivals: Arrivals = field(default_factory=Arrivals)  # when the last batch came
     _notice_due: Callable[[], bool] = field(default_factory=lambda: pacing.every(NO_DATA_NOTICE_S))
 
-    def next_batch(self) -> Batch | None:
-        """A batch, or None after a short wait; says so when none comes for long.
+    def next_batch(self, stop: bool, saving: bool) -> Batch | None:
+        """A batch to make an update of; None after a short wait, and where training ends or saves.
 
-        Raises what ended the feeder or the publisher.
+        With others it is a round of the group's. Says so when none comes for long. Raises what
+        ended the feeder or the publisher.
         """
-        before = time.monotonic()
-        batch = self.feeder.next_batch(BATCH_TIMEOUT_S)
-        now = time.monotonic()
-        self.logbook.note_wait(now - before, batch is not None)
-        if self.publisher.failure:
-            raise self.publisher.failure
+        if failure := self.publisher.failure or self.feeder.failure:
+            raise failure
+        leaving = "interrupted" if stop else ""
+        batch, now = self.company.next_batch(self._ask, leaving, saving), time.monotonic()
         if batch is not None:
             self._last_batch_at, self._arrivals = now, self.logbook.refusals.arrivals
         elif not self.feeder.away:  # else the intake has said so
             self._say_that_none_comes(now - self._last_batch_at)
         return batch
 
-    def note(self, ended: list[Updated]) -> None:
-        """Writes down what updates have come to; the memory of their batches is free again."""
+    def update(self, batch: Batch | None) -> bool:
+        """Makes an update, or ends those under way; returns whether any has ended."""
+        learner = self.learner
+        ended = learner.update(batch, self.company.shares) if batch else learner.settle()
+        self.company.note(ended)
         for update in ended:
             self.logbook.note_update(update)
-            self.feeder.trained(update.batch)
+            self.feeder.trained(update.batch)  # its memory is free again
+        if learner.faults_in_a_row >= NOT_FINITE_LIMIT:
+            raise NotFinite(
+                f"{NOT_FINITE_LIMIT} updates in a row had no finite gradients; lower "
+                "--learning-rate or look at the environment's rewards, then --resume"
+            )
+        return bool(ended)
+
+    def _ask(self) -> Batch | None:
+        """A batch of this learner's own, or None after a short wait."""
+        before = time.monotonic()
+        batch = self.feeder.next_batch(BATCH_TIMEOUT_S)
+        self.logbook.note_wait(time.monotonic() - before, batch is not None)
+        return batch
 
     def offer_weights(self) -> None:
         """Gives the publisher newer weights if it wants some; under --force-lag, older ones.
@@ -87,6 +138,7 @@ class Training:
 
     def record(self) -> None:
         """Writes a record; the publisher leaves its figures in Redis for impala-status."""
+        self.logbook.note_ranks(*self.company.waits())
         self.publisher.status_figures = self.logbook.record(self.feeder, self.publisher)
 
     def summary(self) -> str:
@@ -109,6 +161,14 @@ class Training:
                 return
             command = self.actor_command
             log.info("no trajectories for %.0f s; start actors with: %s", silent_s, command)
+
+
+def goal_reached(settings: TrainingSettings, learner: Learner) -> ResultStatus | None:
+    """Whether the run has come to an end of its own, and to which."""
+    goal, mean_return = settings.stop_at_return, learner.window.mean_return
+    if goal is not None and mean_return is not None and mean_return >= goal:
+        return "solved"
+    return "finished" if learner.frames >= settings.total_frames else None
 
 
 def actor_command(run: str, config: Config, redis_url: str) -> str:

@@ -55,15 +55,17 @@ class Intake:
         learner_version: Callable[[], int],
         reopen: Callable[[], None],
         refusals: Refusals | None = None,
+        ahead: int = 0,
     ) -> None:
         """Blocks more than `max_policy_lag` versions behind `learner_version` count as stale.
 
         `reopen` opens the run again after the server has lost it; that of a group's further
         learners joins it, and raises RunMissing until rank 0 has opened it. `refusals` counts what
-        is not trained on.
+        is not trained on. So many versions `ahead` of this learner's the one that publishes may be.
         """
         self._link, self._spec, self._reopen = link, spec, reopen
         self._max_policy_lag, self._learner_version = max_policy_lag, learner_version
+        self._ahead = ahead
         self._ledger = Ledger()
         self._settled = Settled()  # taken from the ledger, not known to be committed
         self._messages: deque[bytes] = deque()  # claimed, not looked at yet
@@ -156,7 +158,7 @@ class Intake:
 
         Or one has, whose last versions both its checkpoints and the server have lost.
         """
-        newest = self._learner_version()
+        newest = self._learner_version() + self._ahead
         if origin.weights_version > newest:
             said = f"version {origin.weights_version} of the weights, but {newest} is the newest"
             error = MessageRefused("range", f"it is said to be played with {said}", "weights")
@@ -262,9 +264,11 @@ class Intake:
         if self._link.opened_elsewhere:  # which has told why
             log.warning("what was in flight is lost: %s", error)
             return
+        if self._link.rank:
+            log.error("JOINING THE RUN AGAIN, what was in flight is lost: %s", error)
+            return
         cause = "; ".join(filter(None, [str(error), self._link.evictions()]))
-        doing = "JOINING" if self._link.rank else "OPENING"
-        log.error("%s THE RUN AGAIN, what was in flight is lost: %s", doing, cause)
+        log.error("OPENING THE RUN AGAIN, what was in flight is lost: %s", cause)
 
     def _forget(self) -> None:
         """Drops what was claimed: the server does not know of it any more."""

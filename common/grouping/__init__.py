@@ -1,4 +1,4 @@
 """Several learners of one run: what each has to do with the others, which torchrun has started.
 
-Nothing here is imported by a learner that is alone.
+A learner that is alone imports from here what says so, and nothing that imports torch.
 """

@@ -1,6 +1,7 @@
 """A run's settings as a TOML file, written and read."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -77,6 +78,11 @@ def _parsed(file: BinaryIO, path: Path) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings in a TOML file that the user has named. Raises ConfigError."""
     return settings_in(read_document(path))
+
+
+def config_in(text: bytes) -> Config:
+    """The config that `to_toml` has written. Raises ConfigError: another version has."""
+    return Config().replace(settings_in(_parsed(io.BytesIO(text), Path("of the run"))))
 
 
 def settings_in(document: dict[str, Any]) -> dict[str, Any]:

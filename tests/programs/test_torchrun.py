@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from impala_redis.common.errors import EXIT_INTERRUPTED, NotFinite
+from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, NotFinite
 from impala_redis.common.local import children
-from impala_redis.workers import voice
+from impala_redis.workers import seating, torchrun, voice
 from impala_redis.workers.torchrun import Learners
 from support import Programs, eventually, is_running
 
@@ -140,6 +140,45 @@ def test_after_a_loss_all_begin_anew_and_an_error_of_ours_ends_them_with_its_cod
     assert "OMP_NUM_THREADS" not in (folder / "learner.log").read_text()
 
 
+@pytest.fixture
+def one_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchrun, "MAX_RESTARTS", 1)
+
+
+@pytest.mark.usefixtures("one_restart")
+def test_learners_of_which_one_is_lost_too_often_were_not_interrupted(
+    folder: Path, learners: Learners
+) -> None:
+    # given learners of which one was lost twice
+    for attempt in (0, 1):
+        ranks_of(folder, learners.poll, attempt)
+        (folder / f"kill-1-{attempt}").touch()
+
+    # when torchrun gives up, and asks rank 0 to end
+    code = learners.wait(60)
+
+    # then that is not for the reason that somebody has asked for the end
+    assert (learners._listener.code, learners.attempts) == (EXIT_INTERRUPTED, 2)
+    assert code == -signal.SIGKILL
+
+
+def test_a_learner_ends_no_other_process_than_the_torchrun_that_has_started_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *call: killed.append(call))
+    monkeypatch.setattr(os, "getppid", lambda: 7)
+
+    # when the one that was its parent at the start has ended, or has not
+    seating._end_torchrun(8)
+    assert killed == []
+    seating._end_torchrun(7)
+
+    # then
+    assert killed == [(7, signal.SIGTERM)]
+
+
 def test_learners_that_are_asked_to_end_save_and_tell_their_code(
     folder: Path, temporary: Path, learners: Learners
 ) -> None:
@@ -199,6 +238,19 @@ def test_learners_that_cannot_share_a_run_are_refused_before_anything_is_made(
     assert words in output
     assert "Traceback" not in output
     assert not (programs.folder / "runs").exists()
+
+
+def test_a_cluster_that_calls_each_job_a_group_of_one_is_no_torchrun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = []
+    for size in ("", "1", "2"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        try:
+            torchrun.check_learners(2, "torch", 128)
+        except ConfigError as error:
+            refused.append((size, "or unset WORLD_SIZE" in str(error)))
+    assert refused == [("2", True)]
 
 
 def test_impala_train_is_not_for_torchrun_which_it_starts_itself(programs: Programs) -> None:

@@ -135,6 +135,57 @@ def test_a_rank_cannot_join_before_rank_0_has_opened_the_run_nor_that_of_others(
     assert claim(first, 1) == []
 
 
+@pytest.mark.parametrize("broken", ["the number of ranks", "the books"])
+def test_a_rank_that_does_not_fit_the_run_has_rank_0_open_it_again(
+    group: Make, learners: Learners, operator: redis.Redis, broken: str
+) -> None:
+    # given a group of three, none of which has blocks, so that all cursors fit
+    links = group(3)
+    rank = links[1] if broken == "the books" else learners("group", rank=1, ranks=2)
+    if broken == "the books":
+        operator.delete(rank.keys.stats)
+
+    # when
+    with pytest.raises(RunMissing):
+        rank.join()
+
+    # then
+    with pytest.raises(RunMissing):
+        links[0].renew({})
+
+
+def test_a_rank_that_joins_again_leaves_no_claimed_block_behind(
+    group: Make, learners: Learners, actor: ActorLink, operator: redis.Redis
+) -> None:
+    # given
+    second = group(2)[1]
+    push(actor, 2)
+    claim(second, 2)
+    claimed = second.keys.claimed_by(1)
+    assert operator.llen(claimed) == 2
+
+    # when
+    learners("group", rank=1, ranks=2).join()
+
+    # then
+    assert not operator.exists(claimed)
+
+
+def test_a_block_that_has_been_committed_is_not_given_again(group: Make, actor: ActorLink) -> None:
+    # given a rank of whose request the server has got the commit only
+    second = group(2)[1]
+    push(actor, 3)
+    claim(second, 3)
+    learner_link.round_trip(second.client, [second._commit_command(Settled(2))])
+
+    # when it believes that it has received one block
+    second._cursor = Cursor(1, 2)
+
+    # then
+    with pytest.raises(OutOfStep, match=r"received 1 is not in 2 \.\. 3"):
+        claim(second, 3)
+
+
 def test_another_group_that_takes_over_fences_every_rank(
     group: Make, actor: ActorLink, monitor: MonitorLink
 ) -> None:
