@@ -1,11 +1,12 @@
 """Measures everything that a GPU is for, in parts, each a program with a limit of its own.
 
-    scripts/gpu_kit.sh [--out DIR] [--parts tests,a,c,d,b] [--minutes 9]
+    scripts/gpu_kit.sh [--out DIR] [--parts tests,a,c,d,e,b] [--minutes 9]
 
     tests  the project's tests that need a GPU
     a      Learner.update from memory: networks, precisions, sizes, with and without a CUDA graph
     c      frames/s of the preset cartpole-throughput, without the GPU and with it
     d      the deep network acting on 512 games on the GPU, alone and beside a learner
+    e      several learners that make each update together, and one alone; two share a GPU
     b      Pong (preset atari-fast) to a mean return of 18, for as long as is left
 
 Start it by the shell's script, which finds the packages. A part that fails, or takes too long, is
@@ -47,6 +48,7 @@ PARTS = {
     "a": Part("updates", 140, 200, 40, 80),
     "c": Part("throughput", 70, 80, 40, 80),
     "d": Part("acting", 125, 160, 50, 80),
+    "e": Part("group", 45, 90, 20, 60),
     "b": Part("pong", 175, 300, 30, 60),
 }
 
@@ -140,7 +142,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the results")
     for option, known, words in (
         ("parts", tuple(PARTS), ""),
-        ("networks", NETWORKS, "of part a, "),
+        ("networks", NETWORKS, "of parts a and e, "),
     ):
         parser.add_argument(
             f"--{option}",

@@ -111,7 +111,7 @@ def learning_table(learning: Document) -> str:
 def stages_table(training: Document) -> str:
     """Where an update's time goes, in the system and from memory, ms."""
     (of,) = training["figures"].values()
-    names = (*STAGES, "other_s")
+    names = [name for name in (*STAGES, "other_s") if name in of]
     rows = [
         (words, *(f"{1e3 * of[n]['median']:.1f}" if n in of else "" for n in columns))
         for words, columns in (

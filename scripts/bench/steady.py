@@ -33,7 +33,9 @@ RECORDS, LONGEST_INTERVAL_S = 10, 0.25
 ENDLESS = ("--stop-at-return", "none", "--total-frames", "1e12")
 COMPUTING = ("forward_s", "backward_s", "optimizer_s")
 AS_GRAPH = ("graph_s",)  # in place of them, where an update is one CUDA graph
-STAGES = ("wait_s", "transfer_s", *COMPUTING, "weights_s")
+# Only several learners that make an update together have it; a graph's time includes it.
+TOGETHER = ("exchange_s",)
+STAGES = ("wait_s", "transfer_s", *COMPUTING, *TOGETHER, "weights_s")
 BESIDE = ("feeder_cpu_s", "publisher_cpu_s")
 
 
@@ -178,7 +180,9 @@ def figures_of(window: RunRecords, run: Run) -> Figures:
     real_share = rise("frames") / (updates * rows_of_update)
     is_graph = mean(window, *AS_GRAPH, "updates") is not None
     computing = AS_GRAPH if is_graph else COMPUTING
-    stages = {n: per_update(n) for n in ("wait_s", "transfer_s", *computing, "weights_s")}
+    together = [name for name in TOGETHER if mean(window, name, "updates") is not None]
+    names = ("wait_s", "transfer_s", *computing, *together, "weights_s")
+    stages = {name: per_update(name) for name in names}
     computing_s = sum(stages[name] for name in computing)
     return {
         "frames_per_s": rise("frames") / seconds,

@@ -304,8 +304,8 @@ def test_the_steady_part_is_after_the_warm_up(scripts: Any) -> None:
     assert window.column("time_s").tolist() == [5.0, 6.0, 7.0, 8.0]
 
 
-def test_a_training_of_cuda_graphs_has_its_figures_without_a_hole(scripts: Any) -> None:
-    # given records of updates of 10 ms, of which a graph on a GPU takes 3
+def some_run(stages: dict[str, float]) -> Any:
+    """A run with updates of 10 ms, of which these stages are a part."""
     numpy, history = (
         importlib.import_module("numpy"),
         importlib.import_module("impala_redis.common.records.history"),
@@ -313,13 +313,18 @@ def test_a_training_of_cuda_graphs_has_its_figures_without_a_hole(scripts: Any) 
     rising = numpy.arange(1.0, 5.0)  # [4]
     numbers = {"time_s": 0.1 * rising, "updates": 10 * rising, "frames": 6400 * rising}
     numbers |= {"blocks_produced": 10 * rising, "blocks_dropped": 0 * rising}
-    constant = {"wait_s": 0.001, "transfer_s": 0.001, "graph_s": 0.003, "weights_s": 0.0005}
+    constant = {"wait_s": 0.001, "transfer_s": 0.001, "weights_s": 0.0005} | stages
     constant |= dict.fromkeys(("policy_lag_mean", "policy_lag_p95", "published_per_s"), 1.0)
     constant |= dict.fromkeys(("actor_frames_per_s_mean", "feeder_cpu_s", "publisher_cpu_s"), 1.0)
     numbers |= {name: numpy.full(4, value) for name, value in constant.items()}
     settings = {"batch_size": 32, "unroll_length": 20, "envs_per_actor": 32, "env": "CartPole-v1"}
     records = history.RunRecords(4, numbers, {})
-    run = history.Run(Path("run"), "run", None, settings, {}, records, 0)
+    return history.Run(Path("run"), "run", None, settings, {}, records, 0)
+
+
+def test_a_training_of_cuda_graphs_has_its_figures_without_a_hole(scripts: Any) -> None:
+    # given records of updates of 10 ms, of which a graph on a GPU takes 3
+    run = some_run({"graph_s": 0.003})
 
     # when
     figures = scripts("bench.steady").figures_of(run.records, run)
@@ -333,6 +338,22 @@ def test_a_training_of_cuda_graphs_has_its_figures_without_a_hole(scripts: Any) 
     assert figures["other_s"] == pytest.approx(0.0045)
     assert "forward_s" not in figures
     assert heads[1:7] == ["update", "wait", "transfer", "weights", "graph", "other"]
+
+
+def test_a_training_by_several_learners_tells_what_adding_up_takes(scripts: Any) -> None:
+    # given records of updates of 10 ms, in which learners add up their gradients for 1
+    computing = {"forward_s": 0.001, "backward_s": 0.002, "optimizer_s": 0.001}
+    run = some_run({"transfer_s": 0.0, **computing, "exchange_s": 0.001})
+
+    # when
+    figures = scripts("bench.steady").figures_of(run.records, run)
+
+    # then it is a stage of its own, and no computing
+    assert figures["exchange_s"] == pytest.approx(0.001)
+    assert figures["computing_s"] == pytest.approx(0.004)
+    assert figures["other_s"] == pytest.approx(0.010 - 0.001 - 0.004 - 0.001 - 0.0005)
+    document = {"figures": {"a": {name: {"median": value} for name, value in figures.items()}}}
+    assert "| optimizer | exchange | weights |" in scripts("bench.pages").stages_table(document)
 
 
 @pytest.mark.processes

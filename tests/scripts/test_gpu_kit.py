@@ -54,13 +54,13 @@ def test_the_short_form_has_rows_and_tables_of_every_part_that_measures(tmp_path
     pytest.importorskip("ale_py")
     pytest.importorskip("zstandard")
     # when
-    done = kit(tmp_path, "--parts", "a,c,d,b", "--networks", "mlp", "--minutes", "4")
+    done = kit(tmp_path, "--parts", "a,c,d,e,b", "--networks", "mlp", "--minutes", "4")
 
     # then every part has its rows, and nothing failed
     assert done.returncode == 0, done.stdout
     document = json.loads((tmp_path / "kit.json").read_text())
     parts = document["parts"]
-    assert list(parts) == ["a", "c", "d", "b"]
+    assert list(parts) == ["a", "c", "d", "e", "b"]
     assert {name: of["failed"] for name, of in parts.items()} == dict.fromkeys(parts, ""), done
     assert document["device"] == "cpu"
     assert document["machine"].keys() >= {"card", "cores", "python", "torch", "numpy", "date"}
@@ -72,6 +72,10 @@ def test_the_short_form_has_rows_and_tables_of_every_part_that_measures(tmp_path
     started = max(1, min(8, len(os.sched_getaffinity(0)) - 2))  # not those that joined in time
     assert [row["num_actors"] for row in parts["c"]["rows"]] == [started] * 2
     assert [row["what"] for row in parts["d"]["rows"]] == ["alone", "beside a learner"]
+    compared, *others = parts["e"]["rows"]
+    assert compared["alike"] and compared["apart"] <= 1e-5
+    timed = [(row["what"], row["ranks"]) for row in others if row["what"] != "compare"]
+    assert timed == [("exchange", 2)] * 4 + [("add_up", 2)] * 2 + [("update", 1), ("update", 2)]
     (pong,) = parts["b"]["rows"]
     assert pong["curve"][-1]["frames"] == pong["frames"] > 0
     rates = ("frames_per_s", "policy_frames_per_s")  # the other one of what acts alone
@@ -82,10 +86,16 @@ def test_the_short_form_has_rows_and_tables_of_every_part_that_measures(tmp_path
     page = (tmp_path / "kit.md").read_text()
     assert done.stdout.endswith(page + "\n")
     assert page.startswith("# cpu: a short form of the kit, which says nothing about a GPU\n")
-    for words in ("Updates from memory", "Pong to a return", "CartPole's large", "The deep net"):
+    for words in (
+        "Updates from memory",
+        "Pong to a return",
+        "CartPole's large",
+        "The deep net",
+        "Several",
+    ):
         (line,) = (line for line in page.splitlines() if line.startswith(f"## {words}"))
         assert line.endswith("(cpu)")
-    assert page.count("|---|") >= 4 + 2 + 3 + 1
+    assert page.count("|---|") >= 4 + 2 + 3 + 1 + 4
 
 
 def test_a_part_that_fails_or_takes_too_long_is_noted_and_keeps_its_rows(
@@ -132,14 +142,14 @@ def test_parts_share_the_time_that_is_left(bench: Any, tmp_path: Path) -> None:
     # given a kit that has as long as all parts take on a GPU, and one with half of that
     gpu_kit = bench("gpu_kit")
     names, machine = list(gpu_kit.PARTS), {"card": "H100"}
-    minutes = (time.monotonic() - gpu_kit.BEGAN) / 60 + 550 / 60
-    whole, half = (gpu_kit.Kit(tmp_path, machine, minutes - less / 60, ()) for less in (0, 275))
+    minutes = (time.monotonic() - gpu_kit.BEGAN) / 60 + 595 / 60
+    whole, half = (gpu_kit.Kit(tmp_path, machine, minutes - less / 60, ()) for less in (0, 297.5))
 
     # then each part has its own time, or half of it, and Pong what the others have left
     assert whole._limit_s(names) == pytest.approx(40, abs=1)
     assert half._limit_s(names) == pytest.approx(20, abs=1)
     assert whole._limit_s(["b"]) == 300
-    assert half._limit_s(["b"]) == pytest.approx(275, abs=1)
+    assert half._limit_s(["b"]) == pytest.approx(297.5, abs=1)
 
 
 def test_random_rows_are_rows_that_the_learner_would_take(bench: Any) -> None:
@@ -211,6 +221,20 @@ def test_a_case_that_fails_is_told_and_the_others_are_measured(
     assert measured["batch_size"] == 1 and measured["updates"] >= 2
 
 
+@pytest.mark.processes
+def test_a_learner_of_a_group_that_ends_badly_is_told(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a second learner that ends before it has met the first one
+    group = bench("bench.gpu.group")
+    monkeypatch.setattr(group, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(group, "MEMBER", ["-c", "raise SystemExit('no luck')"])
+
+    # then
+    with pytest.raises(group.GroupFailed, match=r"; rank 1 ended with 1: no luck$"):
+        group.group(plan_for(bench, tmp_path, "e"))
+
+
 def test_the_tests_that_need_a_gpu_are_found_and_counted(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,4 +267,6 @@ def test_the_tests_that_need_a_gpu_are_found_and_counted(
 def test_a_part_that_there_is_not_is_refused(tmp_path: Path) -> None:
     done = kit(tmp_path, "--parts", "a,z")
     assert done.returncode == 2
-    assert done.stdout.splitlines()[-1].endswith("argument --parts: z is none of tests, a, c, d, b")
+    assert done.stdout.splitlines()[-1].endswith(
+        "argument --parts: z is none of tests, a, c, d, e, b"
+    )

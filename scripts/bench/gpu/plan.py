@@ -24,7 +24,7 @@ class Plan:
     ends_at: float  # of time.monotonic(), by when the part has ended
     folder: str  # where it may leave files, which are lost afterwards
     rows: str  # the file that its rows are added to
-    networks: tuple[str, ...]  # of part a
+    networks: tuple[str, ...]  # of parts a and e
 
     @property
     def left_s(self) -> float:

@@ -1,6 +1,6 @@
 """The kit's figures as tables in Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bench.gpu.plan import Row
@@ -14,6 +14,7 @@ PARTS = {
     "b": "Pong to a return of 18",
     "c": "CartPole's large batches",
     "d": "The deep network acting",
+    "e": "Several learners of one run",
 }
 # What is told of a training, with heads.
 TRAINING = {
@@ -55,13 +56,14 @@ def update_tables(rows: Sequence[Row]) -> Iterable[str]:
     """Tables of networks and sizes by precision and way: rates, times, kernels, and agreement."""
     cases = [row for row in rows if "network" in row]
     watched = [row for row in cases if "kernels" in row]
-    yield _grid("frames/s", cases, lambda row: rounded(row["frames_per_s"]))
+    yield _grid("frames/s", cases, lambda row: rounded(row["frames_per_s"]), _column)
     yield _grid(
         "ms: host, from update to update / device",
         cases,
         lambda row: " / ".join(
             rounded(1e3 * row[name]["median"]) for name in ("period_s", "device_s")
         ),
+        _column,
     )
     yield _grid(
         "device busy / kernels / waits of the host, and those that nobody asked for",
@@ -70,29 +72,45 @@ def update_tables(rows: Sequence[Row]) -> Iterable[str]:
             f"{row['kernels_share']:.2f} / {row['kernels']:.0f} / "
             f"{sum(row['waits'].values()):.1f}, {row['implicit_waits']:.1f}"
         ),
+        _column,
     )
     graphs = [row for row in cases if row["apart"] is not None]
-    yield _grid("a graph's step from the eager one", graphs, lambda row: f"{row['apart']:.1e}")
+    yield _grid(
+        "a graph's step from the eager one", graphs, lambda row: f"{row['apart']:.1e}", _column
+    )
     yield from (f"Failed: {row['failed_case']}: {row['why']}" for row in rows if "why" in row)
+    yield from _left_out(rows)
+
+
+def _left_out(rows: Sequence[Row]) -> Iterable[str]:
     for row in rows:
         if "left_out" in row:
             yield f"Left out for want of time: {len(row['left_out'])} cases."
 
 
-def _grid(title: str, rows: Sequence[Row], written: Any) -> str:
-    columns = list(dict.fromkeys(map(_column, rows)))
+def _grid(
+    title: str,
+    rows: Sequence[Row],
+    written: Callable[[Row], str],
+    column_of: Callable[[Row], str],
+) -> str:
+    columns = list(dict.fromkeys(map(column_of, rows)))
     cells: dict[str, dict[str, str]] = {}
     for row in rows:
         line = f"{row['network']}, {row['batch_size']} x {row['unroll_length']}"
-        cells.setdefault(line, {})[_column(row)] = written(row)
+        cells.setdefault(line, {})[column_of(row)] = written(row)
     lines = [[line, *(of.get(column, "") for column in columns)] for line, of in cells.items()]
     return table((title, *columns), lines)
 
 
 def _column(row: Row) -> str:
     """How a case was computed; a GPU that could not record a graph went on without one."""
+    return f"{row['precision']}, {_mode(row)}"
+
+
+def _mode(row: Row) -> str:
     not_recorded = row["mode"] == "graph" and not row["is_graph"]
-    return f"{row['precision']}, {row['mode']}{', not recorded' if not_recorded else ''}"
+    return f"{row['mode']}{', not recorded' if not_recorded else ''}"
 
 
 def pong_tables(rows: Sequence[Row]) -> Iterable[str]:
@@ -130,6 +148,56 @@ def acting_tables(rows: Sequence[Row]) -> Iterable[str]:
         yield table(["", *heads], [about + [cell(row.get(name)) for name in named]])
 
 
+def group_tables(rows: Sequence[Row]) -> Iterable[str]:
+    """How like one learner a group is, its updates beside those of one, and what its talk costs."""
+    compared, measured = (
+        [row for row in rows if row.get("what") == what] for what in ("compare", "update")
+    )
+    calls = [row for row in rows if row.get("what") in ("exchange", "add_up")]
+    yield table(
+        ("weights", "updates", "furthest from one learner's", "the ranks' bits"),
+        [
+            [
+                f"{row['network']}, {_group(row)}, {_mode(row)}",
+                cell(row["updates"]),
+                f"{row['apart']:.1e}",
+                "alike" if row["alike"] else "**differ**",
+            ]
+            for row in compared
+        ],
+    )
+    yield _grid("frames/s", measured, lambda row: rounded(row["frames_per_s"]), _learners)
+    yield _grid(
+        "ms: from update to update / words before it / device",
+        measured,
+        lambda row: " / ".join(
+            rounded(1e3 * row[name]["median"]) for name in ("period_s", "words_s", "device_s")
+        ),
+        _learners,
+    )
+    heads = ("a call by each rank", "bytes", "us, median", "a tenth below", "a tenth above")
+    yield table(
+        heads,
+        [
+            [f"{row['what']}, {_group(row)}", f"{row['nbytes']:,}"]
+            + [rounded(1e6 * row["call_s"][name]) for name in ("median", "p10", "p90")]
+            for row in calls
+        ],
+    )
+    yield from _left_out(rows)
+
+
+def _group(row: Row) -> str:
+    """How many learners, on how many devices, and by what they add up."""
+    if row["ranks"] == 1:
+        return "1 learner"
+    return f"{row['ranks']} on {row['cards']} by {row['by']}"
+
+
+def _learners(row: Row) -> str:
+    return f"{_group(row)}, {_mode(row)}"
+
+
 def cells(row: Row) -> list[str]:
     """What is told of a training."""
     return [cell(row.get(name)) for name in TRAINING]
@@ -148,4 +216,5 @@ TABLES = {
     "b": pong_tables,
     "c": throughput_tables,
     "d": acting_tables,
+    "e": group_tables,
 }

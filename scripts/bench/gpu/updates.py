@@ -10,7 +10,7 @@ import gc
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ from impala_redis.common.run.spec import RunSpec
 BATCH_SIZES = (32, 256, 8)
 MODES = ("eager", "graph")
 PRECISIONS = find_setting("precision").choices
-STAGES = ("transfer_s", "forward_s", "backward_s", "optimizer_s", "graph_s")
+STAGES = ("transfer_s", "forward_s", "backward_s", "exchange_s", "optimizer_s", "graph_s")
 BATCHES = 3  # that go round
 MOST_UPDATES = 2000
 MEASURED_SHARE = 0.4  # of the time that is left for a case; the rest is for beginning it
@@ -167,7 +167,7 @@ class Loop:
             moments.append(time.perf_counter())
         elapsed_s = self._settle() - moments[0]
         updates = len(moments) - 1
-        stages = list(self._stages())
+        stages = [stages_of(one) for one in self._ended]
         rows = self._case.batch_size * self._spec.unroll_length
         return self._case._asdict() | {
             "unroll_length": self._spec.unroll_length,
@@ -218,9 +218,10 @@ class Loop:
         self._ended += ended
         self._free.extend(one.batch for one in ended)
 
-    def _stages(self) -> Iterator[dict[str, float]]:
-        for one in self._ended:
-            yield {name: one.figures[name] for name in STAGES if name in one.figures}
+
+def stages_of(update: Updated) -> dict[str, float]:
+    """The seconds of an update's stages by the device's clock, so far as it has them."""
+    return {name: update.figures[name] for name in STAGES if name in update.figures}
 
 
 def spread(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
