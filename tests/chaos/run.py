@@ -18,6 +18,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from chaos import ranks
 from chaos.faults import Faults
 from chaos.oracle import BooksWatch, Growth, MemoryWatch, audit
 from chaos.schedule import KINDS, KINDS_WITH_SENTINELS, faults
@@ -32,6 +33,8 @@ RECOVERY_S, GIVEN_UP_S = 15.0, 90.0
 GROWTH_MB, MORE_FILES = 12.0, 8
 # What may have been trained on between the last reading of the books and their wipe.
 LOST_SIGHT_BLOCKS = 500
+# Steps of the storm for a group of learners, which takes some seconds.
+RANK_STEPS = 1000
 
 
 class ChaosRun:
@@ -254,6 +257,8 @@ def main(
             run.storm(seed, minutes, chosen)
             run.finish()
             offences, figures = run.verdict(), run.figures()
+            if not chosen:
+                offences += [f"group: {one}" for one in ranks.storm(RANK_STEPS, seed)[0]]
         finally:
             run.system.end()
     table = Table("what", "figure")
