@@ -54,7 +54,7 @@ def columns_of(parts: list[Part]) -> NDArray[np.int64]:
 def blocks_of(shares: Sequence[Share]) -> list[Played]:
     """The blocks of all of them, an actor's first one before those that came after it.
 
-    Of several learners each has some of an actor's blocks.
+    Each of several learners has some of an actor's blocks.
     """
     blocks = [block for share in shares for block in share.blocks]
     return blocks if len(shares) == 1 else sorted(blocks, key=lambda block: not block.first)

@@ -26,7 +26,7 @@ LEAST_GROWTH_BLOCKS = 8
 
 # Names of figures that begin so end with the rank of a learner in its group.
 WAIT_SHARE, STANDBY_SHARE = "wait_share:", "standby_share:"
-# Of the ranks from this one on no shares are recorded or read.
+# No shares of the ranks from this one on are recorded or read.
 MOST_RANKS = 128
 # A rank is slow when another one waits for its group longer than it does, by this share.
 SLOW_RANK_COSTS = 0.1
