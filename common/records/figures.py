@@ -179,7 +179,8 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure("forward_s", "s", "network and loss, for an update"),
         Figure("backward_s", "s", "gradients, for an update"),
         Figure("optimizer_s", "s", "the optimizer's step, for an update"),
-        Figure("graph_s", "s", "these three at once, as one CUDA graph, for an update"),
+        Figure("exchange_s", "s", "waiting for other learners' gradients, and adding them up"),
+        Figure("graph_s", "s", "the stages that have no figure of their own, as a CUDA graph"),
         Figure("device_memory_bytes", "bytes", "GPU memory held by torch", "max", in_status=True),
         Figure("weights_s", "s", "copying the weights out, for an update"),
         Figure(

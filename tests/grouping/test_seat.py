@@ -41,7 +41,7 @@ def test_a_group_of_one_needs_no_other_variable() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("WORLD_SIZE", "two", "WORLD_SIZE is 'two', and not a number from 1 to 4096"),
+        ("WORLD_SIZE", "two", "WORLD_SIZE is 'two', and not a number from 1 to 1024"),
         ("WORLD_SIZE", "0", "WORLD_SIZE is '0'"),
         ("RANK", "2", "RANK is '2', and not a number from 0 to 1"),
         ("RANK", "-1", "RANK is '-1'"),

@@ -63,7 +63,8 @@ def step(optimizer: AnyOptimizer, learning_rate: float) -> float:
         return optimizer.step(learning_rate)
     gradients = [parameter.grad for parameter in optimizer._parameters.values()]
     assert not any(gradient is None for gradient in gradients)
-    return float(optimizer.step(gradients, torch.tensor(learning_rate)).item())  # type: ignore[arg-type]
+    gradient = optimizer.joined(gradients)  # type: ignore[arg-type]
+    return float(optimizer.step(gradient, torch.tensor(learning_rate)).item())
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

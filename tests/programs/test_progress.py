@@ -203,7 +203,9 @@ class Waiting:
             spec=cast(Any, None),
             actor_command=actor_command("mine", Config(), "redis://here/0"),
             learner=cast(Any, None),
-            feeder=cast(Any, SimpleNamespace(next_batch=lambda _: self.batch, away=False)),
+            feeder=cast(
+                Any, SimpleNamespace(next_batch=lambda _: self.batch, away=False, failure=None)
+            ),
             publisher=cast(Any, SimpleNamespace(failure=None)),
             logbook=cast(Any, SimpleNamespace(note_wait=lambda *_: None, refusals=self.refusals)),
             delay=cast(Any, None),
@@ -213,7 +215,7 @@ class Waiting:
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
-        self.training.next_batch()
+        self.training.next_batch(stop=False, saving=False)
 
 
 @pytest.fixture
