@@ -31,6 +31,9 @@ COMMANDS = {
     "pixels": "bench_training.py --preset atari-fast --seconds 15 --json -- --num-actors 2 "
     "--envs-per-actor 8 --batch-size 16 --replay-share 0 --queue-blocks 4 --publish-interval-s 0",
     "transport": "bench_transport.py --only moved --seconds 2 --repeat 3",
+    # One learner in torch, too, which a group needs.
+    "group": "bench_group.py --preset cartpole --ranks 1,2 --seconds 6 --warm-up-s 3 --json -- "
+    "--engine torch --stop-at-return none --total-frames 100000000",
     "peers-fps": "bench_peers.py --what fps",
     # Without RLlib, each run of which may take the limit of three minutes.
     "peers-solve": "bench_peers.py --what solve --only impala-redis,pufferlib,sample-factory,"
@@ -48,6 +51,7 @@ TABLES = {
     "pixels": (pages.pixels_table, ("pixels",)),
     "actors": (pages.actors_table, ("actors",)),
     "transport": (pages.transport_table, ("transport",)),
+    "group": (pages.group_table, ("group",)),
 }
 
 

@@ -138,6 +138,21 @@ def acting_table(acting: Document) -> str:
     return table(("environments", "frames/s", "unroll, ms", "environment", "policy", "rest"), rows)
 
 
+def group_table(group: Document) -> str:
+    """Learners that share each batch, beside one."""
+    rows = [
+        (
+            name,
+            spread(of["frames_per_s"]),
+            f"{group['ratios'][name]['median']:.2f}",
+            rounded(1e3 * of["update_s"]["median"]),
+            f"{of['standby_share']['median']:.2f}",
+        )
+        for name, of in group["figures"].items()
+    ]
+    return table(("", "frames/s", "to one", "an update, ms", "standing by"), rows)
+
+
 def feeding_table(feeding: Document) -> str:
     """What the feeder does with a step, on its thread, and its parts from memory."""
     parts = ("unzip_us", "unpack_us", "copy_us", "replay_us")
