@@ -246,6 +246,7 @@ def executed_pushes(noted: list[dict[str, Any]]) -> Counter[tuple[bytes, bytes]]
 # Rows 19 and 20: partitions.
 
 
+@pytest.mark.timed
 @pytest.mark.fault(19)
 @pytest.mark.processes
 @pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.full)])
