@@ -113,8 +113,9 @@ def _trained(
 ) -> bool:
     """Trains what is `asked` of a plan, as the run's learner or a further one; whether stopped."""
     if seat.place is None or seat.rank == 0:
-        if directory := seat.directory_begun():
-            log.warning("torchrun has begun the learners anew; going on in %s", directory)
+        if seat.place and (directory := seat.directory_begun()):
+            attempt = seat.place.rendezvous.attempt
+            log.warning("torchrun has begun anew, attempt %d; going on in %s", attempt, directory)
             asked = {**asked, "resume": True, "run_dir": directory}
         job = Job(make_plan(**asked), asked["resume"], terms, means, seat)
         return LearnerProgram(job, stop).run() == "interrupted"
