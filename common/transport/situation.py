@@ -140,13 +140,19 @@ def costs_more_than_waiting(slow: SlowRank | None, wait_share: float | None) -> 
 
 
 def slow_rank_in(figures: Mapping[str, Any]) -> SlowRank | None:
-    """The learner of a group that the others wait for, by the figures that a record has."""
+    """The learner of a group that the others wait for, by the figures that a record has.
+
+    There is none where others lack batches as well: then all of them wait for actors.
+    """
     standby = shares_by_rank(figures, STANDBY_SHARE)
     rank = slow_rank(standby)
     if rank is None:
         return None
     others = [share for other, share in standby.items() if other != rank]
-    wait = shares_by_rank(figures, WAIT_SHARE).get(rank, 0.0)
+    waits = shares_by_rank(figures, WAIT_SHARE)
+    wait = waits.pop(rank, 0.0)
+    if min(wait, max(waits.values(), default=0.0)) >= LEARNER_WAITS:
+        return None
     return SlowRank(rank, sum(others) / len(others), wait, len(others))
 
 

@@ -19,6 +19,7 @@ from impala_redis.common.transport.situation import (
     WAIT_SHARE,
     shares_by_rank,
     slow_rank,
+    slow_rank_in,
     summary,
 )
 from impala_redis.workers import logbook as logbook_module
@@ -50,6 +51,15 @@ def test_the_slow_rank_is_the_one_that_stands_by_least() -> None:
     assert slow_rank({0: 0.31, 1: 0.35}) is None
     assert slow_rank({0: 0.0, 1: 0.09}) is None
     assert slow_rank({0: 0.0}) is slow_rank({}) is None
+
+
+@pytest.mark.parametrize(("others_wait", "named"), [(0.05, 1), (0.3, None)])
+def test_no_rank_is_slow_where_others_lack_batches_as_well(
+    others_wait: float, named: int | None
+) -> None:
+    waits = {f"{WAIT_SHARE}0": others_wait, f"{WAIT_SHARE}1": 0.45}
+    slow = slow_rank_in({f"{STANDBY_SHARE}0": 0.5, f"{STANDBY_SHARE}1": 0.1} | waits)
+    assert (slow and slow.rank) == named
 
 
 def test_shares_that_anybody_may_have_written_are_bounded() -> None:
@@ -203,7 +213,7 @@ def test_the_remedy_is_that_of_the_slow_rank_and_too_few_actors_come_first() -> 
     )
     few = status_of(figures_of([0.7, 0.5], [0.0, 0.2], wait_share=0.7))
     assert few["bottleneck"].startswith("actor-bound")
-    assert "rank 0 is slow" in as_text("pong", few)
+    assert "is slow" not in as_text("pong", few)
 
 
 def test_the_panel_of_a_training_names_the_slow_rank_in_place_of_a_stage() -> None:
