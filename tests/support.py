@@ -19,10 +19,14 @@ Value = TypeVar("Value")
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
+# How long a test waits for what must come: machines may be slow and have much else to do. Where a
+# shorter time is given instead, it is a claim about the pace.
+PATIENCE_S = 120.0
+
 tie_to_us = children.tie_to_parent(signal.SIGKILL)
 
 
-def eventually(look: Callable[[], Value], timeout_s: float = 45.0, what: str = "") -> Value:
+def eventually(look: Callable[[], Value], timeout_s: float = PATIENCE_S, what: str = "") -> Value:
     """The first true value of `look`; fails when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (value := look()):
@@ -139,7 +143,7 @@ class Program:
         """All it has printed."""
         return self.log.read_text(errors="replace")
 
-    def says(self, text: str, timeout_s: float = 60.0) -> str:
+    def says(self, text: str, timeout_s: float = PATIENCE_S) -> str:
         """Waits until it has printed `text`; returns all it has printed."""
 
         def said() -> bool:
@@ -154,7 +158,7 @@ class Program:
         """Sends it a signal."""
         self.process.send_signal(number)
 
-    def code(self, timeout_s: float = 30.0) -> int:
+    def code(self, timeout_s: float = PATIENCE_S) -> int:
         """Waits for its end; the exit code."""
         try:
             return self.process.wait(timeout_s)
@@ -211,7 +215,7 @@ class Programs:
     def run(
         self,
         *command: str,
-        timeout_s: float = 60.0,
+        timeout_s: float = PATIENCE_S,
         cwd: Path | None = None,
         cold: bool = False,
         **variables: str,

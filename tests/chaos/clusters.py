@@ -70,7 +70,7 @@ class OwnCluster(_Group):
             self._ask(number, "ADDSLOTS", SLOTS - number)
             self._ask(number, "MEET", "127.0.0.1", self.nodes[0].port, buses[0])
         for number in range(nodes):
-            eventually(lambda n=number: self._is_whole(n), 20.0, "the cluster to be whole")
+            eventually(lambda n=number: self._is_whole(n), what="the cluster to be whole")
 
     def move(self, key: str, source: int, target: int) -> None:
         """Moves the slot of a key, with all of its keys, from one node to another."""
@@ -83,7 +83,7 @@ class OwnCluster(_Group):
         """Makes a node the replica of another; its own slot goes to the node before it."""
         for number in (replica, replica - 1):
             self._ask(number, "SETSLOT", SLOTS - replica, "NODE", self._names[replica - 1])
-        eventually(lambda: self._follows(source, replica), 20.0, "the replica to be in step")
+        eventually(lambda: self._follows(source, replica), what="the replica to be in step")
 
     def begin(self, key: str, source: int, target: int) -> int:
         """Begins to move the slot of a key; its number."""
@@ -135,7 +135,7 @@ class OwnSentinels(_Group):
         self.servers = [first, self._server("second", *at_once, *options, *follow)]
         self.ports = [free_port() for _ in range(3)]
         self.sentinels = [self._sentinel(port, first.port) for port in self.ports]
-        eventually(self._are_ready, 30.0, "the sentinels to know each other")
+        eventually(self._are_ready, what="the sentinels to know each other")
 
     @property
     def url(self) -> str:

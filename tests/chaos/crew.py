@@ -70,7 +70,7 @@ class Crew:
         """A learner with these options and so many actors, all of them at work."""
         learner = self.learner(*options)
         joined = [self.actor() for _ in range(actors)]
-        learner.says("first batch is here", 40)
+        learner.says("first batch is here")
         for actor in joined:
             actor.says("joined")
         return learner, joined
@@ -149,7 +149,7 @@ class Crew:
             if program.process.poll() is None:
                 program.send(signal.SIGTERM)
                 expected = 130 if program in self._learners else 0
-                assert program.code(60) == expected, program.output
+                assert program.code() == expected, program.output
         self.unharmed()
         return self.balanced()
 

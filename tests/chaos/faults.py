@@ -93,7 +93,7 @@ class Faults:
         sentinels = self._system.sentinels
         assert sentinels is not None
         # The master killed last is a replica again only after some 10 s.
-        eventually(sentinels.in_step, 60.0, "the replica to be in step")
+        eventually(sentinels.in_step, what="the replica to be in step")
         self.wipes += 1  # what the replica had not yet got is lost
         master = sentinels.master()
         master.stop()

@@ -84,7 +84,7 @@ class HardenedServer:
             log_file=self.directory / "hardened-server.log",
             death_signal=signal.SIGKILL,
         )
-        eventually(self._answers, 20.0, "the server with docker/redis.conf to answer")
+        eventually(self._answers, what="the server with docker/redis.conf to answer")
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:

@@ -61,7 +61,7 @@ class OwnServer:
             log_file=self.log,
             death_signal=signal.SIGKILL,
         )
-        eventually(self._answers, 20.0, f"the server to answer; its words are in {self.log}")
+        eventually(self._answers, what=f"the server to answer; its words are in {self.log}")
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Ends it: at once by default, in order with SIGTERM."""

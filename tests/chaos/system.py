@@ -105,7 +105,7 @@ class System:
         fenced, self.run_dir = self.learner, copy
         self.expect(fenced, 8)
         self.learner = self.start_learner("--take-over")
-        fenced.code(30)
+        fenced.code()
 
     def start_second_learner(self) -> None:
         """Another learner is started by mistake; it must be refused."""
@@ -114,7 +114,7 @@ class System:
         second = self.start_learner("--wait-lease-s", "0")
         self.run_dir = at_work
         self.expect(second, 7)
-        second.code(30)
+        second.code()
 
     def _begin_training(self) -> None:
         self.run_dir = next(self._run_dirs)
@@ -147,7 +147,7 @@ class System:
         """Ends the learner, and returns when it has."""
         self.expect(self.learner, -signal.SIGKILL if number == signal.SIGKILL else 130)
         self.learner.send(number)
-        self.learner.code(60)
+        self.learner.code()
 
     def supervise(self) -> None:
         """Starts again what has ended, and notes an end that nobody meant."""
@@ -188,7 +188,7 @@ class System:
             self.expect(actor, 0)
             actor.send(signal.SIGTERM)
         for actor in self.actors.values():
-            actor.code(30)
+            actor.code()
             self._has_ended(actor)
 
     def end(self) -> None:

@@ -33,7 +33,7 @@ def all_wait(crew: Crew, actors: int) -> dict[str, dict[str, str]]:
         waiting = [r for r in still if float(r["waited_s"]) > 0.5]
         return records if len(waiting) == actors else {}
 
-    return eventually(look, 20, f"{actors} actors to wait")
+    return eventually(look, what=f"{actors} actors to wait")
 
 
 def stopped(learner: Program) -> None:
@@ -49,7 +49,7 @@ def test_without_a_learner_actors_stand_still_and_nothing_is_lost(
     # given two actors that wait for room, and their learner
     learner = crew.learner(*BLOCKING)
     actors = [crew.actor(*options) for _ in range(2)]
-    learner.says("first batch is here", 40)
+    learner.says("first batch is here")
     for actor in actors:
         actor.says("joined")
 
@@ -82,7 +82,7 @@ def test_an_actor_that_waits_may_die_or_be_asked_to_stop(
     learner = crew.learner(*BLOCKING)
     dies = crew.actor("--actor-id", "dies")
     lives = crew.actor("--actor-id", "lives")
-    learner.says("first batch is here", 40)
+    learner.says("first batch is here")
     lives.says("joined")
     dies.says("joined")
     stopped(learner)
@@ -113,7 +113,7 @@ def test_actors_that_wait_outlive_a_restart_of_the_server(
     crew = Crew(programs, own_server.url, run_name)
     learner = crew.learner(*BLOCKING)
     actors = [crew.actor(*options) for _ in range(2)]
-    learner.says("first batch is here", 40)
+    learner.says("first batch is here")
     for actor in actors:
         actor.says("joined")
     stopped(learner)

@@ -29,7 +29,6 @@ ENDLESS = (
     *("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none"),
     *("--batch-size", "32", "--queue-blocks", "4"),
 )
-START_S = 60.0  # of a program, on a machine with much else to do
 PROGRESS_S = 15.0
 
 # Killed at any instant. The saver is forked by this file run as a program, for each kill anew.
@@ -209,11 +208,11 @@ def trained(
         learner = programs.start("impala-learner", *ENDLESS, *often, *momentum, **variables)
         programs.start("impala-actor", **variables)
     try:
-        learner.says("first batch is here", START_S)
+        learner.says("first batch is here")
         checkpoints = programs.folder / "run" / "checkpoints"
-        eventually(lambda: _newest(checkpoints) > 50, START_S, "some checkpoints")
+        eventually(lambda: _newest(checkpoints) > 50, what="some checkpoints")
         learner.send(signal.SIGTERM)
-        assert learner.code(START_S) == 130, learner.output
+        assert learner.code() == 130, learner.output
         yield Trained(programs.folder / "run")
     finally:
         programs.end()
@@ -243,7 +242,7 @@ def resume(programs: Programs, url: str, name: str, *options: str) -> Program:
 def stopped(learner: Program) -> None:
     """Stops it in order, and looks at its words."""
     learner.send(signal.SIGTERM)
-    assert learner.code(START_S) == 130, learner.output
+    assert learner.code() == 130, learner.output
     assert "Traceback" not in learner.output
 
 
@@ -258,7 +257,7 @@ def test_a_resumed_run_goes_on_from_exactly_what_was_saved(
 
     # when a learner resumes it, and has had no batch yet
     learner = resume(programs, redis_url, run_name)
-    learner.says("ready", START_S)
+    learner.says("ready")
     after = checkpoint.load(run)
 
     # then what it begins with is, bit for bit, what was saved: network, optimizer, randomness
@@ -339,7 +338,7 @@ def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before(
 
     # when it is resumed
     learner = resume(programs, redis_url, run_name)
-    output = learner.says("ready", START_S)
+    output = learner.says("ready")
 
     # then each of them is named, and it goes on from the newest that is whole
     assert output.count("PASSED OVER a damaged checkpoint") == len(damages)
@@ -369,7 +368,7 @@ def test_a_run_without_one_good_checkpoint_is_refused_and_left_as_it_is(
         learner = resume(programs, redis_url, run_name)
 
         # then it is refused: nothing is begun, in Redis or on disk
-        assert learner.code(START_S) == 11, learner.output
+        assert learner.code() == 11, learner.output
         assert "none of the 3 checkpoints" in learner.output
         assert "Traceback" not in learner.output
         assert contents(run / "checkpoints") == before
@@ -389,7 +388,7 @@ def test_a_checkpoint_of_another_network_is_refused_and_left_as_it_is(
     learner = resume(programs, redis_url, run_name, "--hidden-sizes", "32,32")
 
     # then it is refused, with what differs: the one before would be of another network, too
-    assert learner.code(START_S) == 9, learner.output
+    assert learner.code() == 9, learner.output
     assert "hidden_sizes is (32, 32) here and (64, 64) there" in learner.output
     assert contents(run / "checkpoints") == before
     assert "Traceback" not in learner.output
@@ -412,7 +411,7 @@ def test_tensors_that_do_not_fit_what_their_checkpoint_says_are_refused(
     learner = resume(programs, redis_url, run_name)
 
     # then it is refused by the name of what does not fit, and nothing was begun
-    assert learner.code(START_S) == 11, learner.output
+    assert learner.code() == 11, learner.output
     assert "model.policy.weight" in learner.output
     assert contents(run / "checkpoints") == before
     assert "Traceback" not in learner.output
@@ -459,8 +458,8 @@ class Training:
         self.actor = programs.start("impala-actor", **variables)
         self.checkpoints = directory / "checkpoints"
         self._monitor = MonitorLink(url, name, "test")
-        self.learner.says("first batch is here", START_S)
-        eventually(lambda: self.newest() > 0, START_S, "a checkpoint")
+        self.learner.says("first batch is here")
+        eventually(lambda: self.newest() > 0, what="a checkpoint")
 
     def books(self) -> dict[str, Any]:
         return self._monitor.read_books()
@@ -549,7 +548,7 @@ def test_a_disk_that_stays_full_ends_the_tensorboard_events_with_one_line(
     small_disk.fill()
 
     # when it has given up on the events
-    training.learner.says("no more TensorBoard events", START_S)
+    training.learner.says("no more TensorBoard events")
 
     # then it goes on, that was all it said of them, and no record is cut in two
     training.trains_on()
@@ -602,7 +601,7 @@ def test_a_run_on_a_full_disk_is_refused_with_the_reason(
     )
 
     # then it is refused, and the run's lease is free for the next one
-    assert learner.code(START_S) == 10, learner.output
+    assert learner.code() == 10, learner.output
     assert "No space left on device" in learner.output
     assert "Traceback" not in learner.output
     link = MonitorLink(redis_url, run_name, "test")
@@ -635,7 +634,7 @@ def test_what_the_server_would_not_take_is_refused_at_the_start(
         )
 
         # then it says so, with the setting and both sizes, instead of being cut off for ever
-        assert learner.code(START_S) == 6, learner.output
+        assert learner.code() == 6, learner.output
         assert "proto-max-bulk-len" in learner.output
         assert named in learner.output
         assert "and the server takes 1" in learner.output
@@ -662,7 +661,7 @@ def test_results_that_find_no_room_are_told_by_impala_train_with_a_code(
     small_disk.fill()
 
     # when it has come to its end
-    code = train.code(60)
+    code = train.code()
 
     # then the terminal says what was reached, what was lost on the way, and that it is not kept
     assert code == 10, train.output
@@ -724,7 +723,7 @@ def test_files_that_may_not_grow_from_the_start_cost_the_checkpoint_and_a_code(
     )
 
     # then
-    assert train.code(60) == 10, train.output
+    assert train.code() == 10, train.output
     assert "finished: mean return" in train.output
     run_dir = programs.folder / "run"
     assert (

@@ -164,7 +164,7 @@ def crowds(stack: ExitStack, count: int, url: str, run: str) -> list[Crowd]:
     for crowd in made:
         stack.callback(crowd.kill)
     for crowd in made:
-        eventually(lambda crowd=crowd: min(crowd.accepted()) > 0, 60, "everyone's first push")
+        eventually(lambda crowd=crowd: min(crowd.accepted()) > 0, what="everyone's first push")
     return made
 
 

@@ -545,7 +545,7 @@ def follow(replica: OwnServer, primary: OwnServer) -> None:
         def in_step() -> bool:
             return operator.info("replication").get("master_link_status") == "up"
 
-        eventually(in_step, 20.0, "the replica to be in step")
+        eventually(in_step, what="the replica to be in step")
 
 
 def lead(server: OwnServer) -> None:

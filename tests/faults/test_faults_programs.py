@@ -55,7 +55,7 @@ def sequences(raw: redis.Redis, run: str, actor: str) -> dict[str, int]:
 
 def killed(program: Program) -> Program:
     """Waits until the program has killed itself."""
-    assert program.code(40) == -signal.SIGKILL, program.output
+    assert program.code() == -signal.SIGKILL, program.output
     return program
 
 
@@ -81,7 +81,7 @@ def test_an_actor_killed_between_two_steps_loses_its_ring_at_most(
     step = "impala_redis.common.envs.vector:VectorEnvironment.step"
     doomed = crew.doomed_actor("before", step, 1051, "--actor-id", "doomed")
     survivor = crew.actor()
-    survivor.says("joined", 40)
+    survivor.says("joined")
 
     # when it is dead
     killed(doomed)
@@ -103,7 +103,7 @@ def test_an_actor_killed_between_two_steps_loses_its_ring_at_most(
 def test_a_killed_actor_is_no_longer_listed_after_ten_seconds(crew: Crew) -> None:
     crew.learner()
     doomed = crew.actor("--actor-id", "doomed")
-    crew.actor("--actor-id", "other").says("joined", 40)
+    crew.actor("--actor-id", "other").says("joined")
     eventually(lambda: set(crew.actor_records()) == {"doomed", "other"})
     doomed.send(signal.SIGKILL)
     eventually(lambda: set(crew.actor_records()) == {"other"}, BEAT_EXPIRES_S + 5)
@@ -161,7 +161,7 @@ def test_an_actor_of_the_same_name_begins_anew_and_nothing_of_it_is_refused(
     # given an actor that is killed after many blocks
     learner = crew.learner()
     first = crew.actor("--actor-id", "same")
-    eventually(lambda: sum(sequences(raw, crew.run, "same").values()) > 50, 40)
+    eventually(lambda: sum(sequences(raw, crew.run, "same").values()) > 50)
     first.send(signal.SIGKILL)
     first.code()
     (old,) = sequences(raw, crew.run, "same").items()
@@ -219,7 +219,7 @@ def test_what_a_killed_learner_had_claimed_is_abandoned_once_and_never_trained_o
     # when the next one resumes
     seen = {published(raw, crew)}
     again = crew.learner("--resume", *CHECKPOINTS_OFTEN, *NAMED)
-    again.says("resumed from", 40)
+    again.says("resumed from")
     versions = [record["weights_version"]]
 
     def trained_more() -> bool:
@@ -261,7 +261,7 @@ def test_a_learner_killed_before_its_checkpoint_leaves_the_books_ahead_of_the_mo
     again = crew.learner("--resume", *CHECKPOINTS_OFTEN)
 
     # then the model is that of the first checkpoint, and the counters keep what was consumed
-    again.says("resumed from checkpoint-000000000000.json: 0 updates", 40)
+    again.says("resumed from checkpoint-000000000000.json: 0 updates")
     assert crew.balanced()["consumed"] >= before["consumed"]
     crew.goes_on()
     crew.unharmed(actor, again)
@@ -293,7 +293,7 @@ def test_a_learner_killed_with_half_its_weights_sent_leaves_the_old_ones_whole(
     eventually(lambda: crew.books()["produced"] > produced + 20)
     assert crew.actor_records()["player"]["weights_refused"] == "0"
     again = crew.learner("--resume", *CHECKPOINTS_OFTEN)
-    again.says("resumed from", 40)
+    again.says("resumed from")
     eventually(lambda: crew.learner_record()["weights_version"] > version)
     crew.goes_on()
     crew.unharmed(actor, again)
@@ -314,7 +314,7 @@ def test_of_two_learners_started_at_once_exactly_one_gets_the_run(crew: Crew) ->
     pair = [crew.learner(run_dir=name) for name in ("run", "other")]
 
     # when one of them has ended
-    eventually(lambda: any(p.process.poll() is not None for p in pair), 40)
+    eventually(lambda: any(p.process.poll() is not None for p in pair))
     (loser,) = (p for p in pair if p.process.poll() is not None)
     (winner,) = (p for p in pair if p is not loser)
 
@@ -323,13 +323,13 @@ def test_of_two_learners_started_at_once_exactly_one_gets_the_run(crew: Crew) ->
     assert f"another learner holds this run: {socket.gethostname()}:{winner.pid}#" in loser.output
     assert "--take-over" in loser.output
     crew.actor()
-    winner.says("first batch is here", 40)
+    winner.says("first batch is here")
     assert crew.learner_record()["epoch"] == 1
 
     # and only who insists gets it, whereupon the first one ends with its own code
     again = crew.learner("--take-over", run_dir="third")
-    assert winner.code(40) == 8
-    again.says("first batch is here", 40)
+    assert winner.code() == 8
+    again.says("first batch is here")
     assert crew.learner_record()["epoch"] == 2
     crew.goes_on()
     crew.ends_well()
@@ -369,7 +369,7 @@ def test_clocks_that_leap_by_hours_change_nothing(crew: Crew, raw: redis.Redis) 
     # given a learner whose clock leaps back and forth by two hours, and an actor with such a clock
     learner = crew.skewed("learner", "--lease-s", "3", "--max-policy-age-s", "5", *NAMED)
     actor = crew.skewed("actor", "--actor-id", "leaper")
-    learner.says("first batch is here", 40)
+    learner.says("first batch is here")
     holder = crew.learner_record()["holder"]
 
     # when they have worked through many leaps, and for longer than a lease
@@ -406,8 +406,7 @@ def test_an_actor_that_is_asked_to_stop_flushes_its_ring_first(
         actor = Crew(programs, proxy.url, run_name).actor("--actor-id", "slow")
         eventually(
             lambda: int(crew.actor_records().get("slow", {}).get("shed_local", 0)) > 0,
-            40,
-            "a full ring",
+            what="a full ring",
         )
 
         # when it is asked to stop
@@ -468,7 +467,7 @@ def test_a_second_ctrl_c_ends_a_program_at_once(
     assert checkpoint.load(crew.folder).facts["updates"] > 0
     eventually(lambda: crew.learner_record()["holder"] is None, 3 + 2, "the lease to lapse")
     crew.actor()
-    crew.learner("--resume").says("resumed from", 40)
+    crew.learner("--resume").says("resumed from")
     crew.goes_on()
     crew.ends_well()
 
@@ -498,6 +497,6 @@ def test_programs_that_are_asked_to_stop_do_so_while_the_server_is_frozen(
     assert result["status"] == "interrupted"
     crew.unharmed()
     crew.actor()
-    crew.learner("--resume").says(f"{result['updates']} updates", 40)
+    crew.learner("--resume").says(f"{result['updates']} updates")
     crew.goes_on()
     crew.ends_well()

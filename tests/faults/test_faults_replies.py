@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support import Program, Programs
+from support import PATIENCE_S, Program, Programs
 
-START_S = 60.0  # of a program, on a machine with much else to do
 MOST_MB = 700  # of any program; the half-gigabyte that a reply announces comes on top of it
 
 COMMANDS = {
@@ -107,7 +106,7 @@ def test_a_server_that_is_none_ends_a_program_in_one_sentence(
     with hostile(lambda peer: peer.sendall(REPLIES[reply])) as server:
         # when a program is sent there
         started = programs.start(*COMMANDS[program], IMPALA_REDIS_URL=server.url)
-        code = started.code(START_S)
+        code = started.code()
 
     # then it has ended by itself, with a code that the reference names and one sentence; where
     # something may still come, there was no answer in time
@@ -141,7 +140,7 @@ def test_a_program_that_reads_a_reply_without_an_end_ends_when_it_is_asked_to(
 
     with hostile(drip) as server:
         started = programs.start(*COMMANDS[program], IMPALA_REDIS_URL=server.url)
-        assert server.was_asked.wait(START_S)
+        assert server.was_asked.wait(PATIENCE_S)
 
         # when the program that waits for it is asked to end
         time.sleep(0.5)
@@ -159,10 +158,10 @@ def test_a_message_that_is_announced_and_never_comes_takes_no_memory(programs: P
     # given a server that announces half a gigabyte to whoever asks for a run's spec
     with hostile(lambda peer: peer.sendall(b"*3\r\n$536870911\r\n" + bytes(100))) as server:
         started = programs.start(*COMMANDS["status"], IMPALA_REDIS_URL=server.url)
-        assert server.was_asked.wait(START_S)
+        assert server.was_asked.wait(PATIENCE_S)
 
         # then the program that waits for it stays as small as it was
         time.sleep(1.0)
         assert started.process.poll() is None, started.output
         assert peak_mb(started) < 200
-        assert started.code(START_S) == 4, started.output
+        assert started.code() == 4, started.output

@@ -471,7 +471,7 @@ def held_with(crew: Crew, learner: Program, holds: Callable[[], bool]) -> None:
         learner.send(signal.SIGSTOP)
         return holds()
 
-    eventually(stands, 20)
+    eventually(stands)
 
 
 @pytest.mark.fault(50)

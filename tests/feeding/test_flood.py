@@ -118,7 +118,7 @@ def test_a_flood_is_refused_in_bulk_and_an_honest_block_behind_it_is_trained_on(
     flooded.refused(count)
     assert len(flooded.link.claims) < count / FLOOD_BLOCKS + 50
     assert flooded.intake.figures()["blocks_refused"] == count
-    eventually(lambda: flooded.books()["consumed"] == 2, 10.0)
+    eventually(lambda: flooded.books()["consumed"] == 2)
     assert residual(flooded.books()) == 0
     assert len(caplog.records) <= 2 + took_s / 5
     assert flooded.anybody.llen(flooded.link.keys.dead) == DEAD_RECORDS
@@ -143,7 +143,7 @@ def test_a_flood_that_comes_while_a_batch_waits_leaves_nothing_behind(flooded: F
     # given a block that waits to be trained on, for nobody takes the batch
     flooded.append(honest(1), honest(2))
     flooded.feeder.start()
-    eventually(lambda: flooded.books()["in_flight"] == 2, 10.0)
+    eventually(lambda: flooded.books()["in_flight"] == 2)
     batch = flooded.feeder.next_batch(10.0)
 
     # when a flood comes
@@ -192,5 +192,5 @@ def test_blocks_within_a_flood_are_trained_on_in_their_order(flooded: Flooded) -
     # then
     assert trained == list(range(1, 21))
     flooded.refused(6000)
-    eventually(lambda: flooded.books()["consumed"] == 20, 10.0)
+    eventually(lambda: flooded.books()["consumed"] == 20)
     assert residual(flooded.books()) == 0

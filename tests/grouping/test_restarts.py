@@ -15,9 +15,7 @@ from chaos.servers import free_port
 from support import BIN, Program, Programs, eventually
 
 MEMBER = Path(__file__).with_name("member.py")
-# On a busy machine importing torch takes many times as long.
-PATIENCE_S = 90
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
 
 class Launched:
@@ -42,19 +40,19 @@ class Launched:
             assert all(one.process.poll() is None for one in self.launchers), output
             return all(mark.exists() for mark in marks)
 
-        eventually(both, PATIENCE_S, f"attempt {attempt}")
+        eventually(both, what=f"attempt {attempt}")
         pairs = [mark.read_text().split() for mark in marks]
         return [(int(pid), int(restarts)) for pid, restarts in pairs]
 
     def says(self, text: str) -> None:
         """Waits until one of the launchers has said so."""
-        eventually(lambda: any(text in one.output for one in self.launchers), PATIENCE_S, text)
+        eventually(lambda: any(text in one.output for one in self.launchers), what=text)
 
     def end(self) -> None:
         """Lets the learners end, each of them well."""
         (self.folder / "end").touch()
         for launcher in self.launchers:
-            assert launcher.code(40) == 0, launcher.output
+            assert launcher.code() == 0, launcher.output
 
 
 def test_a_group_meets_again_after_the_death_of_rank_0(programs: Programs, tmp_path: Path) -> None:

@@ -466,7 +466,7 @@ def test_the_programs_train_under_their_own_users_without_one_refusal(
     learner.says("first batch is here")
     during = status(programs, guarded)
     learner.send(signal.SIGTERM)
-    assert learner.code(30) == 130, learner.output
+    assert learner.code() == 130, learner.output
 
     # then
     assert f'"{actor.pid}"' in during
@@ -519,7 +519,7 @@ def learned(guarded: HardenedServer) -> int:
 def goes_on(guarded: HardenedServer) -> None:
     """Waits until more was trained on."""
     with_more = learned(guarded) + 5
-    eventually(lambda: learned(guarded) > with_more, 30.0, "training to go on")
+    eventually(lambda: learned(guarded) > with_more, what="training to go on")
 
 
 @pytest.mark.fault(59)
@@ -555,12 +555,12 @@ def test_what_an_actors_password_breaks_the_learner_mends_and_goes_on(
                 return True
         return False
 
-    eventually(broken, 10.0, "a moment at which the key may be broken")
+    eventually(broken, what="a moment at which the key may be broken")
 
     # then both go on by themselves, with books that balance
     if not words[1].endswith("pushing"):  # which the next push writes over
         learner.says("SOMEBODY HAD BROKEN THE RUN'S KEYS")
-    eventually(lambda: _is_sound(guarded), 10.0, "the books to be mended")
+    eventually(lambda: _is_sound(guarded), what="the books to be mended")
     goes_on(guarded)
     assert "Traceback" not in learner.output + actor.output
     assert learner.process.poll() is None
@@ -729,7 +729,7 @@ def test_a_strict_actor_trains_a_run_without_one_refusal(
     )
 
     # then
-    assert learner.code(60) == 0, learner.output + actor.output
+    assert learner.code() == 0, learner.output + actor.output
     assert guarded.refusals() == []
     assert '"residual": 0' in status(programs, guarded)
     actor.send(signal.SIGTERM)
@@ -748,7 +748,7 @@ def test_one_command_trains_on_a_server_with_users(
         *("--redis-password-file", login["IMPALA_REDIS_PASSWORD_FILE"]),
         *("--redis-url", login["IMPALA_REDIS_URL"]),
     )
-    assert train.code(60) == 0, train.output + _logs(programs)
+    assert train.code() == 0, train.output + _logs(programs)
     assert "secret" not in train.output + _logs(programs)
 
 
@@ -824,8 +824,7 @@ def test_functions_saved_once_are_there_after_every_restart(
     with guarded.client("monitor") as monitor:
         eventually(
             lambda: int(monitor.hget(f"impala:{{{guarded.run}}}:stats", "consumed") or 0) > 10,
-            30.0,
-            "training after the restart",
+            what="training after the restart",
         )
     assert (guarded.directory / "dump.rdb").read_bytes() == before
     assert actor.process.poll() is None, actor.output
@@ -1205,7 +1204,7 @@ def test_the_steps_of_security_md_work_as_they_stand(programs: Programs) -> None
     learner, actor = typed(learn), typed(act)
 
     # then the run is learned, and seen
-    assert learner.code(60) == 0, learner.output + actor.output
+    assert learner.code() == 0, learner.output + actor.output
     seen = typed(look)
     assert seen.code() == 0, seen.output
     assert "run      cartpole, finished" in seen.output

@@ -287,7 +287,7 @@ def test_the_server_dies_with_a_starter_that_is_killed(starter: tuple[int, int])
     os.kill(mine, signal.SIGKILL)
 
     # then the server is gone too
-    eventually(lambda: not is_running(servers), 10.0)
+    eventually(lambda: not is_running(servers))
 
 
 def test_a_signal_from_the_terminal_does_not_reach_the_server(any_server: EmbeddedServer) -> None:

@@ -135,7 +135,7 @@ def test_an_actor_of_more_environments_than_the_runs_plays_for_it(
     ]
 
     # when
-    codes = [program.code(60) for program in (learner, *actors)]
+    codes = [program.code() for program in (learner, *actors)]
 
     # then each has played its own number, and every block is in the books
     assert codes == [0, 0, 0], "\n".join(program.output for program in (learner, *actors))

@@ -74,7 +74,7 @@ def login(server: HardenedServer, user: str, how: str) -> dict[str, str]:
 
 
 def ended(program: Program, code: int = 0) -> None:
-    assert program.code(90) == code, program.output
+    assert program.code() == code, program.output
     assert "secret" not in program.output
 
 

@@ -107,7 +107,7 @@ def test_a_run_trains_and_its_policy_can_be_played(
 
     # when it is trained for some updates, and played; without instructions for it, a processor
     # takes seconds for an update in bfloat16
-    frames = 160 if "bfloat16" in kind else 640
+    frames = 64 if "bfloat16" in kind else 640
     code, output = programs.run(
         *("impala-train", *KINDS[kind], *SMALL, "--total-frames", str(frames), "--run-dir", "run"),
         *("--stop-at-return", "none"),

@@ -75,7 +75,7 @@ def test_one_command_solves_cartpole_and_leaves_nothing_running(programs: Progra
     family = children_of(train.pid)
 
     # when it has run to its end
-    code = train.code(timeout_s=90)
+    code = train.code()
 
     # then it is solved, the run directory holds all that is promised, and every process is gone
     assert code == 0, train.output
@@ -119,7 +119,7 @@ def test_a_bound_on_lag_never_stops_the_training(
     programs: Programs, options: tuple[str, ...]
 ) -> None:
     command = ("impala-train", *SHORT, "--run-dir", "run", *options)
-    code, output = programs.run(*command, timeout_s=60)
+    code, output = programs.run(*command)
     assert code == 0, output
     result = json.loads((programs.folder / "run" / "result.json").read_text())
     assert (result["status"], result["frames"] >= 30_000) == ("finished", True)
@@ -154,7 +154,7 @@ def test_a_train_whose_server_dies_says_so_and_ends(programs: Programs) -> None:
     os.kill(server, signal.SIGKILL)
 
     # then it ends, with its own code and the way to go on
-    assert train.code(timeout_s=30) == 13
+    assert train.code() == 13
     assert "the embedded server ended" in train.output
     assert "--resume" in train.output
 
@@ -661,7 +661,7 @@ def test_what_the_readme_writes_of_ones_own_is_trained_with(programs: Programs, 
     train = programs.shell(command.group(1))
 
     # then the task is solved
-    assert train.code(120) == 0, train.output
+    assert train.code() == 0, train.output
     assert "solved: mean return" in train.output
 
 
@@ -734,7 +734,7 @@ BAD_INPUT = {
 @pytest.mark.parametrize("case", BAD_INPUT, ids=[name.replace(" ", "-") for name in BAD_INPUT])
 def test_bad_input_gets_one_sentence_and_its_exit_code(programs: Programs, case: str) -> None:
     command, expected_code, sentence = BAD_INPUT[case]
-    code, output = programs.run(*command, timeout_s=30)
+    code, output = programs.run(*command)
     assert code == expected_code, output
     assert sentence in output
     assert "Traceback" not in output
@@ -776,6 +776,6 @@ def test_no_password_is_ever_printed(programs: Programs, tmp_path: Path) -> None
         eventually(lambda: len(children_of(train.pid)) >= 2)
         for pid in [train.pid, *children_of(train.pid)]:
             assert b"the-secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-        assert train.code(60) == 0, train.output
+        assert train.code() == 0, train.output
         logs = "".join(p.read_text() for p in (programs.folder / "run" / "logs").iterdir())
         assert "the-secret" not in train.output + logs

@@ -575,7 +575,7 @@ class Scene:
             return len(last) == 2 and all(verdict.startswith(beginning) for verdict in last)
 
         try:
-            eventually(twice, 30.0)
+            eventually(twice)
         except AssertionError:
             raise AssertionError(f"{beginning!r} was not said; at last: {said()[-1:]}") from None
         return said()[-1]

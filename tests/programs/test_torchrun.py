@@ -218,7 +218,7 @@ def test_no_learner_outlives_an_impala_train_that_is_killed(folder: Path) -> Non
     train.wait(10)
 
     # then
-    eventually(lambda: not any(map(is_running, ranks)), 30.0, "the end of both learners")
+    eventually(lambda: not any(map(is_running, ranks)), what="the end of both learners")
     assert (folder / "saved-0").exists()
 
 

@@ -413,7 +413,7 @@ def test_a_signal_ends_a_program_whose_environment_has_taken_it(
 ) -> None:
     # given an evaluation without end
     evaluation = evaluate(programs, trained, f"{what}_{when}-v0", folder)
-    eventually((folder / "steps").exists, 30.0, "a step")
+    eventually((folder / "steps").exists, what="a step")
 
     # when
     def ended() -> bool:
@@ -434,9 +434,9 @@ def test_a_signal_for_a_child_that_an_environment_forked_is_not_the_programs(
     programs: Programs, trained: Path, folder: Path
 ) -> None:
     evaluation = evaluate(programs, trained, "Forks-v0", folder)
-    eventually((folder / "ended").exists, 30.0, "a child's end")
+    eventually((folder / "ended").exists, what="a child's end")
     (folder / "ended").unlink()
-    eventually((folder / "ended").exists, 30.0, "another child's end")
+    eventually((folder / "ended").exists, what="another child's end")
     assert evaluation.process.poll() is None
 
 

@@ -16,7 +16,6 @@ QUICK = (
     *("--optimizer", "adam", "--learning-rate", "3e-3", "--reduction", "mean"),
     *("--learning-rate-schedule", "constant", "--hidden-sizes", "32", "--discounting", "0.5"),
 )
-LONG_S = 150.0  # torch is imported by every program
 SMALL = ("--envs-per-actor", "4", "--batch-size", "4", "--unroll-length", "8")
 
 
@@ -35,7 +34,6 @@ def test_the_examples_learn_their_tasks(
     code, output = programs.run(
         *("impala-train", "--env", f"{path}:{env}", "--network", f"{path}:{network}", *QUICK),
         *("--stop-at-return", str(goal), "--total-frames", "60000", "--run-dir", "run"),
-        timeout_s=LONG_S,
     )
 
     # then it is solved, and it is said how to play it
@@ -61,7 +59,7 @@ def test_the_networks_on_the_page_train_play_and_go_on(programs: Programs) -> No
         if name == "impala-train":
             resumed = "--resume" in arguments
             arguments += ["--total-frames", "400" if resumed else "200", *SMALL]
-        code, output = programs.run(name, *arguments, timeout_s=LONG_S)
+        code, output = programs.run(name, *arguments)
         assert code == 0, (line, output)
 
 
@@ -75,11 +73,10 @@ def test_frames_of_atari_reach_an_extractor_written_for_another_library(programs
         *("impala-train", "--preset", "atari", *network, *SMALL, "--hidden-sizes", "16"),
         *("--lstm-size", "8", "--replay-share", "0.5", "--replay-capacity", "10"),
         *("--total-frames", "160", "--stop-at-return", "none", "--run-dir", "run"),
-        timeout_s=LONG_S,
     )
     assert code == 0, output
     evaluate = ("impala-eval", "--checkpoint", "run", "--episodes", "1", "--max-steps", "10")
-    code, output = programs.run(*evaluate, "--network-module", "theirs", timeout_s=LONG_S)
+    code, output = programs.run(*evaluate, "--network-module", "theirs")
 
     # then
     assert code == 0, output
@@ -115,7 +112,6 @@ def test_a_broken_network_is_refused_before_the_run_is_taken(
     code, output = programs.run(
         *("impala-learner", "--redis-url", redis_url, "--run", run_name, "--env", "CartPole-v1"),
         *("--network", "broken:Broken", "--run-dir", "run"),
-        timeout_s=LONG_S,
     )
 
     # then

@@ -50,7 +50,7 @@ def family_of(pid: int) -> list[int]:
 def test_every_part_gives_every_figure(scripts: Any, tmp_path: Path) -> None:
     # when all parts run with tiny loads
     program = bench(tmp_path / "log", "--seconds", "0.2", "--load", "0.01")
-    code = program.code(timeout_s=110)
+    code = program.code()
 
     # then the last line is JSON with the figure of every target, all of them numbers
     assert code == 0, program.output
@@ -133,7 +133,7 @@ def test_without_redis_benchmark_its_share_is_left_out_and_that_is_said(
     program = bench(tmp_path / "log", "--only", "moved", "--seconds", "0.05")
 
     # then its own figures are there, and one sentence says which are not
-    assert program.code(timeout_s=60) == 0, program.output
+    assert program.code() == 0, program.output
     figures = json.loads(program.output.splitlines()[-1])["figures"]["moved"]
     assert figures["64k_tcp_mb_per_s"][0] > 0 and figures["1m_unix_mb_per_s"][0] > 0
     assert not any(name.endswith("share") for name in figures)
@@ -195,13 +195,13 @@ def test_the_end_of_an_answer_is_found_wherever_it_is_cut(scripts: Any) -> None:
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     # given a benchmark at work: a server, a learner and the swarm
     program = bench(tmp_path / "log", "--only", "L2", "--seconds", "60", "--load", "0.01")
-    family = eventually(lambda: [*family_of(program.pid)] if is_up(program.pid) else [], 60.0)
+    family = eventually(lambda: [*family_of(program.pid)] if is_up(program.pid) else [])
 
     # when it is interrupted
     program.send(signal.SIGINT)
 
     # then it says so, and nothing is left running
-    assert program.code(timeout_s=30) == 130, program.output
+    assert program.code() == 130, program.output
     assert "Traceback" not in program.output
     assert json.loads(program.output.splitlines()[-1])["figures"] == {}
     eventually(lambda: not any(is_running(pid) for pid in family))

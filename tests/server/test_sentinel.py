@@ -84,7 +84,7 @@ def test_messages_and_hints_name_the_server_once_it_is_known(sentinels: OwnSenti
 
 def test_a_master_that_is_demoted_alive_is_left(sentinels: OwnSentinels) -> None:
     # given connections to the master
-    eventually(sentinels.in_step, 30.0)
+    eventually(sentinels.in_step)
     master = sentinels.master()
     client = connect(sentinels.url, "test")
     with translated(client):
@@ -114,7 +114,7 @@ def test_a_replica_that_a_sentinel_still_calls_the_master_is_said_to_be_one(
     tmp_path: Path, sentinels: OwnSentinels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given sentinels that are behind
-    eventually(sentinels.in_step, 30.0)
+    eventually(sentinels.in_step)
     late = _Master(9, "127.0.0.1", sentinels.other().port)
     monkeypatch.setattr(Sentinels, "_ask", lambda *_: late)
     client = connect(sentinels.url, "test")
@@ -148,7 +148,7 @@ def test_a_master_that_still_answers_is_left_soon_after_it_was_replaced(
     sentinels: OwnSentinels,
 ) -> None:
     # given a connection to the master
-    eventually(sentinels.in_step, 30.0)
+    eventually(sentinels.in_step)
     master = sentinels.master()
     client = connect(sentinels.url, "test")
     with translated(client):
@@ -345,7 +345,7 @@ def test_a_killed_master_is_left_for_the_promoted_replica(sentinels: OwnSentinel
     learner.announce("{}", "fingerprint", "running")
     assert actor.push("a#1", 1, b"block", 4).stored
     generation = MonitorLink(sentinels.url, "killed", "test").read_books()["generation"]
-    eventually(sentinels.in_step, 30.0)
+    eventually(sentinels.in_step)
     master = sentinels.master()
     with master.client() as operator:
         operator.incr("after all of that")

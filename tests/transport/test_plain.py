@@ -94,7 +94,7 @@ def test_a_run_is_trained_by_actors_that_only_push_plainly(
     for _ in range(2):
         programs.start("impala-actor", "--plain-push", **variables)
     eventually(lambda: raw.exists(f"impala:{{{run_name}}}:lock"))
-    assert learner.code(60) == 0, learner.output
+    assert learner.code() == 0, learner.output
     books = monitor.read_books()
     assert residual(books) == 0
     assert books["consumed"] >= 30_000 // (128 * 20)
