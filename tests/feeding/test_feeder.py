@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import logging
+import os
 import random
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -243,6 +246,29 @@ def test_no_batch_in_time_is_none(run: Run) -> None:
     assert feeder.next_batch(0.05) is None
     run.push(1)
     assert feeder.next_batch(SOON_S) is not None
+
+
+@pytest.mark.timeout(30)
+def test_a_signal_that_outlasts_the_wait_does_not_make_it_endless(run: Run) -> None:
+    # given a signal whose handler begins in the wait and returns after its end
+    feeder = run.feeder(4)
+    handled: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        time.sleep(0.3)
+        handled.append(number)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+
+    # when / then
+    try:
+        assert feeder.next_batch(0.2) is None
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert handled == [signal.SIGUSR1]
 
 
 def test_the_length_of_the_list_is_known(run: Run) -> None:

@@ -362,8 +362,8 @@ def test_three_batches_in_turns_filled_by_another_thread_teach_what_fresh_ones_d
     spec, where = spec_of(config), choose_device(device)
     learner = Learner(config, GpuEngine(spec, config, where, capture_on(where)))
     expected = Learner(config, TorchEngine(spec, config))
-    free: queue.SimpleQueue[Batch] = queue.SimpleQueue()
-    ready: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    free: queue.Queue[Batch] = queue.Queue()
+    ready: queue.Queue[Batch] = queue.Queue()
     for _ in range(3):
         free.put(Batch(learner.engine.empty_rows(B)))
 
