@@ -21,13 +21,13 @@ _numbers = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="run the long rows of the fault matrix")
+    parser.addoption("--full", action="store_true", help="run what is too long for every change")
     parser.addoption("--cold", action="store_true", help="start programs as a user does, slowly")
     parser.addoption("--chaos-seed", type=int, default=0, help="seed of what the faults draw")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves the long rows of the fault matrix to `./scripts/chaos.sh --full`."""
+    """Leaves what is too long for every change to `./scripts/test.sh --full`."""
     for item in items:
         item.user_properties += [("fault", m.args[0]) for m in item.iter_markers("fault")]
     if config.getoption("--full"):

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,11 @@ def imported_by(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def imports(path: Path, *, stripped: bool = True) -> set[str]:
+@cache
+def imports(path: Path, *, stripped: bool = True) -> frozenset[str]:
     """What a file imports, ours without the package's name if `stripped`: "common.run.spec"."""
     names = imported_by(ast.parse(path.read_text(encoding="utf-8")))
-    return {name.removeprefix(PACKAGE) for name in names} if stripped else set(names)
+    return frozenset(name.removeprefix(PACKAGE) for name in names) if stripped else frozenset(names)
 
 
 def packages(path: Path) -> set[str]:
@@ -45,10 +47,11 @@ def packages(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
 
 
-def files_imported_by(path: Path) -> set[Path]:
+@cache
+def files_imported_by(path: Path) -> frozenset[Path]:
     """The files of ours that a file imports itself."""
     files = {ROOT / (name.replace(".", "/") + ".py") for name in imports(path)}
-    return {file for file in files if file.exists()}
+    return frozenset(file for file in files if file.exists())
 
 
 def reached_from(path: Path) -> set[Path]:

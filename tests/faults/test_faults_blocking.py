@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import redis
+from full import in_full
 
 from chaos.crew import Crew
 from chaos.servers import OwnServer
@@ -42,13 +43,11 @@ def stopped(learner: Program) -> None:
 
 
 @pytest.mark.fault(55)
-@pytest.mark.parametrize("options", [(), ("--plain-push",)], ids=["pushed", "plainly"])
-def test_without_a_learner_actors_stand_still_and_nothing_is_lost(
-    crew: Crew, options: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("options", ["--plain-push", *in_full("")])
+def test_without_a_learner_actors_stand_still_and_nothing_is_lost(crew: Crew, options: str) -> None:
     # given two actors that wait for room, and their learner
     learner = crew.learner(*BLOCKING)
-    actors = [crew.actor(*options) for _ in range(2)]
+    actors = [crew.actor(*options.split()) for _ in range(2)]
     learner.says("first batch is here")
     for actor in actors:
         actor.says("joined")
@@ -74,7 +73,7 @@ def test_without_a_learner_actors_stand_still_and_nothing_is_lost(
 
 
 @pytest.mark.fault(56)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "asked"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *in_full(signal.SIGTERM)])
 def test_an_actor_that_waits_may_die_or_be_asked_to_stop(
     crew: Crew, raw: redis.Redis, number: signal.Signals
 ) -> None:
@@ -105,14 +104,14 @@ def test_an_actor_that_waits_may_die_or_be_asked_to_stop(
 
 
 @pytest.mark.fault(57)
-@pytest.mark.parametrize("options", [(), ("--plain-push",)], ids=["pushed", "plainly"])
+@pytest.mark.parametrize("options", ["", *in_full("--plain-push")])
 def test_actors_that_wait_outlive_a_restart_of_the_server(
-    programs: Programs, own_server: OwnServer, run_name: str, options: tuple[str, ...]
+    programs: Programs, own_server: OwnServer, run_name: str, options: str
 ) -> None:
     # given actors that wait for a learner that does nothing
     crew = Crew(programs, own_server.url, run_name)
     learner = crew.learner(*BLOCKING)
-    actors = [crew.actor(*options) for _ in range(2)]
+    actors = [crew.actor(*options.split()) for _ in range(2)]
     learner.says("first batch is here")
     for actor in actors:
         actor.says("joined")

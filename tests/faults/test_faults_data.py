@@ -43,7 +43,7 @@ ENDLESS = (
 LONG_LIST = ("--queue-blocks", "2000")
 OTHER_VERSIONS = (0, WIRE_VERSION - 1, WIRE_VERSION + 1, 65_535)
 # What is promised of one input, and of the fault's end.
-CPU_S, GROWTH_MB, PROGRESS_S = 0.05, 50.0, 15.0
+CPU_S, GROWTH_MB = 0.05, 50.0
 # A call of a server is made once, so its time holds what a busy machine adds to it.
 CALL_CPU_S = 0.25
 NOT_FINITE_LIMIT = 20  # updates in a row
@@ -95,9 +95,7 @@ class Run:
     def trains_on(self, blocks: int = 50) -> None:
         """Waits for progress."""
         consumed = self.books()["consumed"]
-        eventually(
-            lambda: self.books()["consumed"] >= consumed + blocks, PROGRESS_S, "more training"
-        )
+        eventually(lambda: self.books()["consumed"] >= consumed + blocks, what="more training")
 
     def close(self) -> None:
         for link in (self.operator, self._monitor, self._hostile):
@@ -440,7 +438,7 @@ def test_a_stranger_whose_blocks_allow_no_finite_update_ends_no_run(
         return int(books["consumed"] + books["dead_lettered"])
 
     # the last two may be a batch that is not settled yet
-    eventually(lambda: settled() >= 2 * NOT_FINITE_LIMIT - 2, PROGRESS_S, "all are looked at")
+    eventually(lambda: settled() >= 2 * NOT_FINITE_LIMIT - 2, what="all are looked at")
 
     # then they changed no weight
     for parameter, array in run.weights()[1].items():
@@ -486,7 +484,7 @@ def test_no_forged_block_solves_a_run(programs: Programs, run: Run) -> None:
         run.push(message)
 
     # then they are refused, and it goes on
-    eventually(lambda: run.refused() == {"range": len(forged)}, PROGRESS_S)
+    eventually(lambda: run.refused() == {"range": len(forged)})
     programs.start("impala-actor", **run.variables)
     run.trains_on(20)
     assert learner.process.poll() is None
@@ -675,7 +673,7 @@ def test_what_is_too_large_is_stopped_by_the_server_or_buried(
         header, body = opened(wire.pack_block(fuzz.make_block(spec, 32), spec))
         run.push_by_hand(bytes(1_000_000))
         run.push(fuzz.seal(1, msgpack.packb(header), body + bytes(1_000_000)))
-        eventually(lambda: run.refused() == {"malformed": 1, "schema": 1}, PROGRESS_S)
+        eventually(lambda: run.refused() == {"malformed": 1, "schema": 1})
         dead: Any = run.operator.lrange(run.key("dead"), 0, -1)
         assert max(len(record) for record in dead) < 4096 + 500
 
@@ -727,7 +725,7 @@ def test_a_block_that_must_not_be_trained_on_ends_in_the_counter_of_its_reason(
         live.push_by_hand(kind.message)
 
     # then each stands in its counter, and those by hand are known as such
-    eventually(lambda: live.refused() == expected, PROGRESS_S, f"{expected}")
+    eventually(lambda: live.refused() == expected, what=f"{expected}")
     books = live.books()
     assert books["foreign"] == foreign + len(bad)
     assert books["dead_lettered"] == expected.total()
@@ -763,7 +761,7 @@ def test_a_flood_of_garbage_neither_stops_the_training_nor_fills_the_log(live: L
     pipe.execute()
 
     # then they are gone soon, the newest hundred are kept to be looked at, and it trains on
-    eventually(lambda: live.refused()["malformed"] == before + 1000, PROGRESS_S)
+    eventually(lambda: live.refused()["malformed"] == before + 1000)
     live.trains_on()
     assert live.operator.llen(live.key("dead")) == 100
     assert live.learner.output.count("refused a block") - lines <= 3

@@ -55,6 +55,7 @@ class Launched:
             assert launcher.code() == 0, launcher.output
 
 
+@pytest.mark.full  # for each change the two below do it
 def test_a_group_meets_again_after_the_death_of_rank_0(programs: Programs, tmp_path: Path) -> None:
     # given
     group = Launched(programs, tmp_path, ("--standalone", "--nproc-per-node", "2"))

@@ -895,6 +895,7 @@ class Build:
 
 
 @pytest.mark.processes
+@pytest.mark.full  # a minute
 @pytest.mark.timeout(300)
 def test_the_build_steps_of_the_image_make_an_environment_with_working_programs(
     tmp_path: Path,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 from click.testing import CliRunner
+from full import in_full
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -527,11 +528,9 @@ def goes_on(guarded: HardenedServer) -> None:
 @pytest.mark.parametrize(
     "harm",
     [
-        "HSET {}stats consumed nonsense",
         "HSET {}stats produced 99999999999999999999",
-        "HSET {}trajectories f v",
         "LPUSH {}seq x",
-        "HSET {}pushing f v",
+        *in_full("HSET {}stats consumed nonsense", "HSET {}trajectories f v", "HSET {}pushing f v"),
     ],
 )
 def test_what_an_actors_password_breaks_the_learner_mends_and_goes_on(

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from full import in_full
 from gymnasium import spaces
 from numpy.typing import NDArray
 
@@ -319,14 +320,16 @@ LEARNING = {
     ("task", "settings", "updates", "score"),
     [
         ("Catch", {"network": "shallow", "activation": "relu"}, 200, 0.8),
-        ("SmallCatch", {"network": "deep", "activation": "relu"}, 100, 0.7),
-        ("FaintCatch", {"network": "shallow", "activation": "relu"}, 200, 0.8),
-        ("Flags", {}, 300, 0.8),
-        ("Codes", {}, 300, 0.8),
         ("Recall", {"lstm_size": 16}, 300, 0.8),
-        ("Recall", {"frame_stack": 4}, 300, 0.8),
         ("Aim", {"entropy_cost": 0.0}, 400, 0.6),
         ("Both", {}, 300, 0.8),
+        *in_full(
+            ("SmallCatch", {"network": "deep", "activation": "relu"}, 100, 0.7),
+            ("FaintCatch", {"network": "shallow", "activation": "relu"}, 200, 0.8),
+            ("Flags", {}, 300, 0.8),
+            ("Codes", {}, 300, 0.8),
+            ("Recall", {"frame_stack": 4}, 300, 0.8),
+        ),
     ],
     ids=str,
 )

@@ -8,6 +8,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
+from full import in_full
 from test_agents import Catch
 from updates import figures_after
 
@@ -38,7 +39,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ["plain", *in_full("residual", "without pictures, in torch")])
 def test_a_row_is_all_that_a_new_kind_of_network_needs(row: str) -> None:
     # when a program that has one row more plays an unroll and learns from it
     places = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "learning")])

@@ -175,6 +175,7 @@ class Slow(nn.Module):
 """
 
 
+@pytest.mark.timed
 def test_a_slow_learner_is_named_and_a_run_that_the_server_lost_is_opened_again(
     programs: Programs, tmp_path: Path, own_server: OwnServer, run_name: str
 ) -> None:

@@ -35,7 +35,7 @@ def test_a_run_one_update_ahead_is_stopped_resumed_and_finished_with_even_books(
 
     # then no update was left under way: the checkpoint has all that was trained on
     saved, result = checkpoint.load(run), json.loads((run / "result.json").read_text())
-    assert saved.facts["updates"] == result["updates"] == saved.facts["optimizer_steps"] > 3
+    assert saved.facts["updates"] == result["updates"] == saved.facts["optimizer_steps"] > 0
     assert saved.facts["frames"] == result["frames"]
 
     # and it goes on until it has trained on as much as it should

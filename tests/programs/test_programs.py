@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import redis
+from full import in_full
 
 from chaos.servers import OpenServer, OwnServer, free_port
 from impala_redis.common.local.embedded import EmbeddedServer
@@ -587,17 +588,17 @@ def test_eval_and_status_read_a_live_run(programs: Programs, redis_url: str, run
         assert word in output
 
 
-ORDERS = list(itertools.permutations(["redis", "learner", "actor"]))
+ORDERS = ["-".join(order) for order in itertools.permutations(["redis", "learner", "actor"])]
 
 
 @pytest.mark.skipif(
     not (shutil.which("redis-server") and shutil.which("redis-cli")),
     reason="needs redis-server and redis-cli (apt install redis-server)",
 )
-@pytest.mark.parametrize("num_actors", [1, 4])
-@pytest.mark.parametrize("order", ORDERS, ids=["-".join(order) for order in ORDERS])
+@pytest.mark.parametrize("num_actors", [1, *in_full(4)])
+@pytest.mark.parametrize("order", [ORDERS[0], ORDERS[-1], *in_full(*ORDERS[1:-1])])
 def test_the_readmes_terminals_work_in_any_order(
-    programs: Programs, order: tuple[str, ...], num_actors: int, tmp_path: Path
+    programs: Programs, order: str, num_actors: int, tmp_path: Path
 ) -> None:
     # given the commands of the README, on a port of the test's own
     readme = (ROOT / "README.md").read_text()
@@ -616,7 +617,7 @@ def test_the_readmes_terminals_work_in_any_order(
 
     # when they are started in this order, each once the one before is up
     terminals: dict[str, list[Program]] = {}
-    for name in order:
+    for name in order.split("-"):
         if name == "redis":
             server = commands["redis-server"] + f" --port {port} --dir {tmp_path}"
             terminals[name] = [programs.shell(server)]

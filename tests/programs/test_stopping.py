@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from full import in_full
 
 from impala_redis.workers import stopping
 from support import BIN, Programs, eventually
@@ -95,7 +96,7 @@ def test_a_program_ends_in_time_and_not_whoever_runs_it() -> None:
 
 @linux
 @pytest.mark.processes
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", *in_full("1")])
 @pytest.mark.parametrize(
     "command",
     ["impala-status --help", "impala-report {run} --help", "impala-train -h", "impala-actor -h"],

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from full import in_full
 
 from support import ROOT, Programs
 
@@ -23,7 +24,7 @@ SMALL = ("--envs-per-actor", "4", "--batch-size", "4", "--unroll-length", "8")
     ("file", "env", "network", "goal"),
     [
         ("cells.py", "Cells-v0", "CellTransformer", 1.5),
-        ("entities.py", "Flock-v0", "Attention", 1.8),
+        *in_full(("entities.py", "Flock-v0", "Attention", 1.8)),
     ],
 )
 def test_the_examples_learn_their_tasks(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from full import in_full
 
 from chaos.servers import free_port
 from impala_redis.common.errors import RedisDenied, RedisUnreachable
@@ -358,7 +359,7 @@ PROGRAMS = {
 @pytest.mark.fault(41)
 @pytest.mark.parametrize(
     "misfit",
-    [*MISFITS[:3], *(pytest.param(name, marks=pytest.mark.full) for name in MISFITS[3:])],
+    [*MISFITS[:2], *in_full(*MISFITS[2:])],
     indirect=True,
 )
 def test_every_program_ends_with_the_cause_instead_of_waiting(

