@@ -46,8 +46,8 @@ class Feeder:
         self._pending: PendingBlock | None = None
         # By batch: the blocks that end in it.
         self._finished: dict[int, list[tuple[Claimed, Origin]]] = {}
-        self._free: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         # No SimpleQueue: up to Python 3.12 a signal can make its wait with a time-out endless.
+        self._free: queue.Queue[Batch | None] = queue.Queue()
         self._ready: queue.Queue[Batch | None] = queue.Queue()
         for _ in range(batches):
             self._free.put(Batch(empty_rows()))

@@ -156,6 +156,17 @@ def test_torch_distributed_is_imported_in_one_place_alone() -> None:
     assert found == ["common/grouping/group.py"]
 
 
+def test_no_wait_with_a_time_out_is_that_of_a_simple_queue() -> None:
+    # up to Python 3.12 a signal that is handled after the time is over makes it endless
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in sources("common", "workers", "scripts")
+        if re.search(r"SimpleQueue[(\[]", text := path.read_text(encoding="utf-8"))
+        and re.search(r"\.get\([^)]*timeout", text)
+    ]
+    assert found == []
+
+
 def test_no_files_and_no_rooms_import_each_other_in_a_circle() -> None:
     paths = sources("common", "workers")
     files = {str(path): set(map(str, files_imported_by(path))) for path in paths}
