@@ -30,28 +30,17 @@ from impala_redis.common.feeding.intake import Intake
 from impala_redis.common.feeding.replay import Replay
 from impala_redis.common.feeding.tally import Arrivals, Refusals
 from impala_redis.common.records.window import Played
-from impala_redis.common.run.spaces import ObservationSpec, discrete
+from impala_redis.common.run.spaces import discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.ledger import Settled
 from impala_redis.common.transport.monitor import MonitorLink, residual
+from small_networks import make_spec
 from support import eventually
 
 T = 2
-SPEC = RunSpec(
-    run="test",
-    env="Test-v0",
-    observation=ObservationSpec((3,), "float32"),
-    action=discrete(4),
-    hidden_sizes=(4,),
-    activation="tanh",
-    unroll_length=T,
-    envs_per_actor=2,
-    queue_blocks=1000,
-    max_policy_age_s=600.0,
-    seed=0,
-)
+SPEC = make_spec(hidden_sizes=(4,), unroll_length=T, queue_blocks=1000)
 SOON_S = 20.0
 
 

@@ -19,27 +19,15 @@ from impala_redis.common.errors import Fenced, NotFinite, RedisUnreachable, RunH
 from impala_redis.common.feeding import publisher as publisher_module
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.local.embedded import EmbeddedServer
-from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server import connection
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink
+from small_networks import make_spec
 from support import eventually
 
-SPEC = RunSpec(
-    run="test",
-    env="Test-v0",
-    observation=ObservationSpec((3,), "float32"),
-    action=discrete(2),
-    hidden_sizes=(4,),
-    activation="tanh",
-    unroll_length=2,
-    envs_per_actor=2,
-    queue_blocks=4,
-    max_policy_age_s=600.0,
-    seed=0,
-)
+SPEC = make_spec(hidden_sizes=(4,), unroll_length=2)
 LEASE_S = 60.0
 
 

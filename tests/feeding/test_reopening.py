@@ -14,27 +14,14 @@ from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.intake import Intake
 from impala_redis.common.feeding.publisher import Publisher
-from impala_redis.common.run.spaces import ObservationSpec, discrete
-from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.transport.monitor import MonitorLink, residual
+from small_networks import make_spec
 from support import eventually
 
 N = 2
-SPEC = RunSpec(
-    run="test",
-    env="Test-v0",
-    observation=ObservationSpec((3,), "float32"),
-    action=discrete(2),
-    hidden_sizes=(4,),
-    activation="tanh",
-    unroll_length=2,
-    envs_per_actor=N,
-    queue_blocks=100,
-    max_policy_age_s=600.0,
-    seed=0,
-)
+SPEC = make_spec(hidden_sizes=(4,), unroll_length=2, envs_per_actor=N, queue_blocks=100)
 LEASE_S = 0.6  # renewed each 0.2 s
 
 
