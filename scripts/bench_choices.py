@@ -70,7 +70,7 @@ def acting(num_envs: int) -> None:
 
     from impala_redis.common.acting.policies import make_policy
     from impala_redis.common.networks.network import NetworkInput, make_network
-    from impala_redis.common.run.presets import preset
+    from impala_redis.common.presets.table import preset
     from impala_redis.common.run.spaces import ObservationSpec, discrete
     from impala_redis.common.run.spec import make_spec
 
@@ -140,7 +140,7 @@ def moving(resp: str, num_envs: int) -> dict[str, list[float]]:
     from impala_redis.common.blocks import wire
     from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
     from impala_redis.common.local.embedded import EmbeddedServer
-    from impala_redis.common.run.presets import preset
+    from impala_redis.common.presets.table import preset
     from impala_redis.common.run.spaces import ObservationSpec, discrete
     from impala_redis.common.run.spec import make_spec
     from impala_redis.common.transport.actor_link import ActorLink

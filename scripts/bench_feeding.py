@@ -40,8 +40,8 @@ from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.intake import Intake
 from impala_redis.common.feeding.replay import make_replay
+from impala_redis.common.presets.table import preset
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.workers import process

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measuring import taking_turns
-from impala_redis.common.run.presets import preset
+from impala_redis.common.presets.table import preset
 
 BIN = Path(sys.executable).parent
 IMPORTS = 3

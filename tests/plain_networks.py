@@ -10,7 +10,7 @@ from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.learning.torch_inputs import inputs_of, moved
 from impala_redis.common.learning.torch_optimizer import Optimizer
-from impala_redis.common.loss.impala import Figures, Losses, impala_loss
+from impala_redis.common.loss.impala import Figures, Losses, impala_loss, values_of
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
@@ -78,7 +78,7 @@ class TorchUpdates:
         network_input, loss_input = inputs_of(moved(rows, CPU))
         output = self.network(network_input)
         settings = self._config.loss
-        policy, baseline = output.policy[:-1], output.baseline
+        policy, baseline = output.policy[:-1], values_of(output.baseline, loss_input.tasks)
         return impala_loss(
             self._action, policy, baseline, loss_input, settings, settings.entropy_cost
         )

@@ -32,6 +32,7 @@ from impala_redis.common.errors import (
     RedisUnreachable,
 )
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.tasks.listing import told
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers import pacing, process, stopping
@@ -75,6 +76,7 @@ def main(
     envs: int | None,
     env_threads: int | None,
     env_processes: int | None,
+    task: tuple[str, ...],
     wait_redis_s: float,
     log_level: str,
 ) -> None:
@@ -93,7 +95,7 @@ def main(
                 "digits, '.', '_' or '-'"
             )
         trusted = (env_module, network_module)
-        outfit = Outfit(*trusted, device, envs, env_threads, env_processes).checked()
+        outfit = Outfit(*trusted, device, envs, env_threads, env_processes, task).checked()
         link = (PlainActorLink if plain_push else ActorLink)(redis_url, run_to_join(run), "actor")
         watchdog = Watchdog(_step_timeout_s(step_timeout_s, unroll_timeout_s))
         absence = LearnerAbsence(link.run, max_learner_away_s, when_learner_away == "end")
@@ -128,6 +130,7 @@ class ActorProgram:
         self._failures = pacing.Budget(ENVIRONMENT_FAILURES, FAILURES_WITHIN_S)
         self._shown_frames: set[tuple[str, ...]] = set()  # the places in them
         self._started_unix_s = time.time()
+        self._start = 0  # of the places that the actor has in the schedule of the run's tasks
         self._last_beat = (time.monotonic(), 0)  # its time, and the frames until then
 
     def run(self, wait_redis_s: float, wait_learner_s: float, exit_with_run: bool) -> None:
@@ -145,7 +148,8 @@ class ActorProgram:
         has_joined = False
         while not self._stop():
             until_finished = exit_with_run and has_joined
-            run = wait_for_run(self._link, self._name, wait_learner_s, self._stop, until_finished)
+            patience = (wait_learner_s, self._stop, self._outfit.num_envs, until_finished)
+            run = wait_for_run(self._link, self._name, *patience)
             has_joined = True
             if run is None or (self._play(run) and exit_with_run):
                 break
@@ -199,7 +203,9 @@ class ActorProgram:
         spec, incarnation = run.spec, secrets.randbits(62)
         with self._watchdog.watching(making(self._outfit.num_envs(spec))):
             share = run.weights.progress
-            actor = self._outfit.make_actor(spec, self._name, incarnation, run.join, share)
+            who = (self._name, incarnation, run.join, run.start)
+            actor = self._outfit.make_actor(spec, *who, share)
+        self._start = run.start
         self._stop.take_signals()
         courier = Courier(
             self._link,
@@ -213,7 +219,7 @@ class ActorProgram:
         actor.policy.load(run.weights.version, run.weights.weights)
         log.info(
             "joined %s: %d x %s, weights version %d, the environments' seeds begin at %d",
-            *(self._link.run, self._outfit.num_envs(spec), spec.env),
+            *(self._link.run, self._outfit.num_envs(spec), told(spec.env, spec.tasks)),
             *(run.weights.version, actor.seed),
         )
         return actor, courier
@@ -226,7 +232,7 @@ class ActorProgram:
             try:
                 with self._watchdog.watching(making(self._outfit.num_envs(spec))):
                     actor.close()
-                    actor.begin(self._outfit.make_environment(spec))
+                    actor.begin(self._outfit.make_environment(spec, self._start))
             except EnvironmentFailed as again:
                 error = again
             else:

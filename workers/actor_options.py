@@ -114,6 +114,18 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
         ),
         not_for_train="its actors have the run's",
     ),
+    "task": ActorOption(
+        option(
+            "task",
+            multiple=True,
+            # No variable: impala-train's actors would see it, and they play all tasks.
+            allow_from_autoenv=False,
+            metavar="NAME",
+            show_default="all of the run's",
+            help="A task of the run that this actor plays, of several; may be given several times.",
+        ),
+        not_for_train="its actors play all of the run's tasks",
+    ),
     "step-timeout-s": ActorOption(
         option(
             "step-timeout-s",

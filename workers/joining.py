@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from impala_redis.common.acting.weights import unpack_reply
@@ -32,6 +33,7 @@ class OpenRun(NamedTuple):
     digest: str  # of the spec as it stands in Redis
     weights: VersionedWeights
     join: int  # how often an actor of this name has joined before
+    start: int = 0  # of the places in the schedule of tasks that are dealt to this actor
 
 
 def wait_for_run(
@@ -39,11 +41,13 @@ def wait_for_run(
     actor: str,
     give_up_after_s: float,
     stop: StopFlag,
+    num_envs: Callable[[RunSpec], int],
     until_finished: bool = False,
 ) -> OpenRun | None:
     """The run, once a learner has published its spec and weights; None if stopped.
 
-    None also for a finished run if `until_finished`, else it waits for the next one.
+    None also for a finished run if `until_finished`, else it waits for the next one. `num_envs`
+    says how many environments the actor will have: it is dealt as many places of the tasks.
 
     Raises WaitedTooLong, or SpecMismatch: this version cannot join the run.
     """
@@ -55,7 +59,7 @@ def wait_for_run(
     said_so = False
     while not stop():
         try:
-            run, why = _look_for_run(link, actor)
+            run, why = _look_for_run(link, actor, num_envs)
         except RedisUnreachable as error:
             run, why = None, str(error)
         if run is not None:
@@ -72,7 +76,9 @@ def wait_for_run(
     return None
 
 
-def _look_for_run(link: ActorLink, actor: str) -> tuple[OpenRun | None, str]:
+def _look_for_run(
+    link: ActorLink, actor: str, num_envs: Callable[[RunSpec], int]
+) -> tuple[OpenRun | None, str]:
     """The run, or why it cannot be joined yet."""
     reply = link.read_spec()
     if reply is None:
@@ -94,7 +100,10 @@ def _look_for_run(link: ActorLink, actor: str) -> tuple[OpenRun | None, str]:
     join = link.count_join(actor)
     if join is None:  # then only chance keeps its episodes from being played again
         join = secrets.randbits(32) + 1
-    return OpenRun(spec, reply.digest, weights, join), ""
+    start = link.deal(num_envs(spec)) if spec.task_size else 0
+    if start is None:  # then only chance spreads the tasks over the actors
+        start = secrets.randbits(32)
+    return OpenRun(spec, reply.digest, weights, join, start), ""
 
 
 def _finished(run: str) -> str:

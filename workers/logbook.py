@@ -83,7 +83,8 @@ class Logbook:
         self._waited_s = 0.0  # without a batch, since the start
         self._first_batch: float | None = None
         self._totals = learner.totals()  # as of the last record
-        self._action_repeat = action_repeat(spec.env, spec.variant)
+        repeats = {action_repeat(*world) for world in spec.worlds}
+        self._action_repeat = repeats.pop() if len(repeats) == 1 else 1
 
     def note_wait(self, waited_s: float, batch_came: bool) -> None:
         """Counts time without a batch; `learner_s` begins when the first one has come."""

@@ -53,7 +53,9 @@ class Member:
         if not module_of(facts.spec.network):
             return
         # The environment may stand in a run directory that is not here.
-        overrides = {"env": facts.config.environment.env} | self._asked["overrides"]
+        environment = facts.config.environment
+        overrides = {"tasks": environment.tasks} if environment.tasks else {"env": environment.env}
+        overrides |= self._asked["overrides"]
         own = make_plan(**{**self._asked, "overrides": overrides}).config.model.network
         if travelling(own) != facts.spec.network:
             raise ConfigError(

@@ -42,12 +42,8 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> Beginning:
     plan.directory.prepare("learner", resume)
     saved = beginning.saved_in(plan.directory) if resume else None
     wanted = plan.config.environment
-    variant = wanted.variant
-    if saved and not saved.spec.observation.mask:
-        variant = variant._replace(mask_from="")  # it was begun without one, and goes on so
-    found = probing.spaces_of(
-        *(wanted.env, wanted.frame_stack, stop, variant), one_by_one=wanted.env_processes > 0
-    )
+    without_mask = saved is not None and not saved.spec.observation.mask  # and goes on so
+    found = probing.spaces_of_all(wanted, stop, without_mask)
     spec = make_spec(plan.run, plan.config, *found, find_out=partial(_tried, plan.config))
     try:
         RunSpec.from_json(spec.to_json())  # this is how actors read it

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.run.presets import PRESETS
+from impala_redis.common.presets.table import PRESETS
 from impala_redis.common.server.address import has_password, holds_secret, with_password
 from impala_redis.common.server.password import password_in
 from impala_redis.workers import credentials, handed, saying

@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 from impala_redis.common.acting.policies import make_policy
 from impala_redis.common.acting.unroll import Actor
+from impala_redis.common.envs.mixed import MixedEnvironment
 from impala_redis.common.envs.trust import check_environment
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.tasks.dealing import pinned
+from impala_redis.common.tasks.listing import numbers_of
 from impala_redis.common.user_code.modules import check_network
 from impala_redis.workers import process
 
@@ -25,6 +28,7 @@ class Outfit(NamedTuple):
     envs: int | None = None  # None: as many as the run says
     env_threads: int | None = None  # None: as many as a vector form takes, in games of Atari 1
     env_processes: int | None = None  # None: as many as the run says; 0: none of their own
+    tasks: tuple[str, ...] = ()  # of the run, that this actor plays; none: all of them
 
     def checked(self) -> "Outfit":
         """The same, for a GPU with a thread for each core if no number is given.
@@ -43,35 +47,58 @@ class Outfit(NamedTuple):
         """How many environments the actor has in that run."""
         return self.envs or spec.envs_per_actor
 
-    def make_environment(self, spec: RunSpec) -> VectorEnvironment:
-        """The run's environments. Raises UnsupportedEnvironment, or ConfigError: untrusted."""
+    def make_environment(
+        self, spec: RunSpec, start: int = 0
+    ) -> VectorEnvironment | MixedEnvironment:
+        """The run's environments, of several tasks those that are dealt from the place `start` on.
+
+        Raises UnsupportedEnvironment, or ConfigError: untrusted, or no such task.
+        """
         check_environment(spec, self.trusted_modules)
+        num_envs, pinned_to = self.num_envs(spec), numbers_of(spec.tasks, self.tasks)
+        if not spec.task_size:
+            return self._environments(spec, 0, num_envs)
+        shares = [task.share for task in spec.tasks]
+        tasks = pinned(shares, pinned_to or range(len(shares)), start, num_envs)
+        return MixedEnvironment(
+            [partial(self._environments, spec, number) for number in range(len(shares))], tasks
+        )
+
+    def _environments(self, spec: RunSpec, number: int, num_envs: int) -> VectorEnvironment:
+        """Environments of the task of that number, with their part of the actor's processes."""
+        world = spec.worlds[number]
         processes = spec.env_processes if self.env_processes is None else self.env_processes
         environment = VectorEnvironment(
-            spec.env,
-            self.num_envs(spec),
+            world.env,
+            num_envs,
             frame_stack=spec.observation.frame_stack,
             info_keys=spec.info_keys,
             num_threads=self.env_threads,
-            variant=spec.variant,
-            num_processes=processes,
+            variant=world.variant,
+            num_processes=-(-processes * num_envs // self.num_envs(spec)),
         )
         if difference := spec.other_spaces(environment.observation, environment.action):
             environment.close()
             raise UnsupportedEnvironment(
-                f"{spec.env} is another one on this machine: {difference}, in the run; install the "
-                "learner's version of it"
+                f"{world.env} is another one on this machine: {difference}, in the run; install "
+                "the learner's version of it"
             )
         return environment
 
     def make_actor(
-        self, spec: RunSpec, name: str, incarnation: int, join: int, share: float = 0.0
+        self,
+        spec: RunSpec,
+        name: str,
+        incarnation: int,
+        join: int,
+        start: int = 0,
+        share: float = 0.0,
     ) -> Actor:
         """An actor of that run, with new environments. Raises as `make_environment`, or DeviceFull.
 
-        The arguments are as for `Actor`.
+        The arguments are as for `Actor` and `make_environment`.
         """
         check_network(spec.network, self.trusted_networks)
         policy = partial(make_policy, device=self.device)
-        environment = self.make_environment(spec)
+        environment = self.make_environment(spec, start)
         return Actor(spec, environment, name, incarnation, join, policy, share)

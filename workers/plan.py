@@ -4,15 +4,15 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from impala_redis.common.errors import ConfigError, printable
+from impala_redis.common.presets.table import PRESETS, preset
 from impala_redis.common.records.rundir import RUNS, RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_toml
-from impala_redis.common.run.presets import PRESETS, preset
 from impala_redis.common.settings.env_id import travelling
 from impala_redis.common.user_code.modules import absolute
 
@@ -49,8 +49,9 @@ def make_plan(
     Raises ConfigError: a name or value is unknown, or nothing says which environment.
     """
     file = read_toml(config_file) if config_file else {}
-    named = Config().replace(file).replace(overrides).environment.env  # also checks all of them
-    env = named if "env" in file or "env" in overrides else None
+    named = _named(Config().replace(file).replace(overrides))  # also checks all of them
+    is_named = any(key in values for values in (file, overrides) for key in ("env", "tasks"))
+    env = named if is_named else None
     fallback = None if preset_name or env else default_preset
     identity: dict[str, Any] = {}
     saved: dict[str, Any] = {}
@@ -82,12 +83,23 @@ def make_plan(
     return Plan(name, preset_name, config, directory, chose_network, init_from or began)
 
 
+def _named(config: Config) -> str:
+    """The environment's id; of several tasks the first one's, and how many more there are."""
+    env, tasks = config.environment.env, config.environment.tasks
+    return f"{env}-and-{len(tasks) - 1}-more" if len(tasks) > 1 else env
+
+
 def _with_absolute_paths(config: Config) -> Config:
     """The same from any folder: files of the user's own parts by their absolute paths."""
-    files = {"env": config.environment.env, "network": config.model.network}
-    wrappers = tuple(map(absolute, config.environment.wrapper))
-    parts = {key: absolute(named) for key, named in files.items()}
-    return config.replace({**parts, "wrapper": wrappers})
+    environment = config.environment
+    return config.replace(
+        {
+            "env": absolute(environment.env),
+            "tasks": [replace(task, env=absolute(task.env)) for task in environment.tasks] or None,
+            "network": absolute(config.model.network),
+            "wrapper": tuple(map(absolute, environment.wrapper)),
+        }
+    )
 
 
 def _directories(name: str) -> Iterator[RunDirectory]:

@@ -24,9 +24,12 @@ from impala_redis.common.envs.making import is_known
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError, UnsupportedEnvironment
 from impala_redis.common.local import children
+from impala_redis.common.run.differences import differences
+from impala_redis.common.run.groups import EnvironmentSettings
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import action_from, observation_from
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
+from impala_redis.common.tasks.worlds import World
 from impala_redis.workers import stopping
 from impala_redis.workers.pace import LONG_CALL_S, say
 
@@ -83,6 +86,34 @@ def spaces_of(
     finally:
         os.close(answers)
         _end(probe)
+
+
+def spaces_of_all(
+    environment: EnvironmentSettings, stop: stopping.StopFlag, without_mask: bool = False
+) -> Spaces:
+    """The spaces that the environments of all tasks have, or that of a run without tasks.
+
+    Raises UnsupportedEnvironment: two tasks have different ones; and as `spaces_of`.
+    """
+    names = [task.name for task in environment.tasks] or [environment.env]
+    found: dict[World, Spaces] = {}
+    for name, world in zip(names, environment.worlds, strict=True):
+        if without_mask:
+            world = world._replace(variant=world.variant._replace(mask_from=""))
+        if world in found:
+            continue
+        asked = (world.env, environment.frame_stack, stop, world.variant)
+        found[world] = spaces = spaces_of(*asked, one_by_one=environment.env_processes > 0)
+        first = next(iter(found.values()))
+        here, there = (
+            {"observation": one.observation, "action": one.action} for one in (first, spaces)
+        )
+        if difference := differences(here, there):
+            raise UnsupportedEnvironment(
+                f"the tasks {names[0]} (here) and {name} (there) cannot share a network: "
+                f"{difference}; give tasks of the same spaces, or a --wrapper that makes them so"
+            )
+    return next(iter(found.values()))
 
 
 def _answer(

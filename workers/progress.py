@@ -27,6 +27,7 @@ from impala_redis.common.records.returns import shown_return
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.server.address import cli_command, without_password
+from impala_redis.common.tasks.listing import told
 from impala_redis.common.transport.diagnosis import Situation, binding_stage
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.situation import slow_rank_in, work_of
@@ -53,7 +54,8 @@ class Progress:
         """Says what runs and how to look at it, and with a password how to join it."""
         environment = self._config.environment
         where = self._directory.path
-        self.say(f"training {environment.env}, run {run!r}, {self._learners}in {where}")
+        what = told(environment.env, environment.tasks)
+        self.say(f"training {what}, run {run!r}, {self._learners}in {where}")
         queue = shlex.quote(Keys(run).trajectories)
         address = shlex.quote(without_password(public_url))
         there = f"--run {run} --redis-url {address}"

@@ -1,13 +1,17 @@
 """One option for every setting, made from the config's classes, and a --help in their groups."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import click
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.config import Config, settings
+from impala_redis.common.run.config_file import read_value
 from impala_redis.common.settings.declaring import Setting
+from impala_redis.common.tasks.listing import as_text
+from impala_redis.common.tasks.task import Task
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import Function, option
 
@@ -25,7 +29,9 @@ class SettingType(click.ParamType[Any]):
         if self.setting.choices:
             own = ("module:Name",) if self.setting.or_named else ()
             return f"[{'|'.join((*self.setting.choices, *own))}]"
-        if self.setting.is_object:
+        if self.setting.in_file:
+            return "FILE"
+        if self.setting.parse is not None:
             return "JSON"
         return self.name.upper() + ("|none" if self.setting.optional else "")
 
@@ -34,13 +40,17 @@ class SettingType(click.ParamType[Any]):
         try:
             parsed = self._parsed(value)
             checked = self.setting.check(parsed)
-            return checked if self.setting.is_object else parsed
+            return checked if self.setting.parse is not None else parsed
         except (ConfigError, ValueError) as error:
             self.fail(str(error) if isinstance(error, ConfigError) else self._refusal(value), param)
 
     def _parsed(self, text: Any) -> Any:
         if not isinstance(text, str) or (self.setting.optional and text == "none"):
             return text
+        if self.setting.in_file and text.strip() and not text.lstrip().startswith("["):
+            return read_value(Path(text), self.setting.key)
+        if self.setting.parse is not None:
+            return text or self.setting.default
         if self.setting.kind is tuple:
             parts = [part.strip() for part in text.split(",") if part.strip()]
             return parts if self.setting.item_kind is str else [int(part) for part in parts]
@@ -124,4 +134,6 @@ def shown(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, tuple) and value and isinstance(value[0], Task):
+        return as_text(value)
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

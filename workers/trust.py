@@ -3,6 +3,7 @@
 from impala_redis.common.run.config import Config
 from impala_redis.common.settings.env_id import module_of, name_of
 from impala_redis.common.settings.json_object import EMPTY
+from impala_redis.common.tasks.task import Task
 from impala_redis.common.user_code.modules import as_typed
 
 
@@ -10,8 +11,11 @@ def trusted_by(config: Config) -> list[tuple[str, str]]:
     """Options with their values: modules, and an environment whose arguments somebody has typed."""
     environment, network = config.environment, module_of(config.model.network)
     options = [("--env-module", module) for module in environment.modules]
-    if environment.env_kwargs != EMPTY:
-        options.append(("--env-module", name_of(environment.env)))
+    tasks = environment.tasks or (Task("all", environment.env),)
+    with_arguments = [
+        name_of(task.env) for task in tasks if {task.env_kwargs, environment.env_kwargs} != {EMPTY}
+    ]
+    options += [("--env-module", name) for name in dict.fromkeys(with_arguments)]
     return options + ([("--network-module", network)] if network else [])
 
 

@@ -40,14 +40,14 @@ class MlpPolicy(HostPolicy):
         if self._spec.action.kind == "continuous":
             self._log_stds = weights["log_std"].clip(LOG_STD_LEAST, LOG_STD_MOST)  # [D]
 
-    def _values(self, inputs: Observations, is_first: Flags) -> Floats:
-        values: Floats = self._forward(inputs)[-1].copy()
+    def _values(self, inputs: Observations, is_first: Flags, task: int) -> Floats:
+        values: Floats = self._forward(inputs)[task - self._spec.num_tasks].copy()
         return values
 
     # An infinite sum of a hidden layer has a finite tanh.
     @np.errstate(over="ignore", invalid="ignore")
     def _forward(self, inputs: Observations) -> Floats:
-        """What the heads make [P+1, N], overwritten by the next pass."""
+        """What the heads make [P+K, N], overwritten by the next pass."""
         if self._network is None or self._network.num_rows != len(inputs):
             assert self._products is not None  # `load` was called
             self._network = PlainNetwork(self._products, len(inputs), 0)
@@ -57,7 +57,7 @@ class MlpPolicy(HostPolicy):
         return made
 
     def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:
-        outputs = self._forward(inputs)[:-1].T  # without the baseline
+        outputs = self._forward(inputs)[: -self._spec.num_tasks].T  # without the baselines
         if self._spec.observation.mask:
             newest = inputs[:, -1] if self._spec.observation.frame_stack > 1 else inputs
             outputs -= penalties(self._spec.observation, newest)

@@ -119,14 +119,17 @@ class HostPolicy(Policy):
             observations = self._stack.push(observations, is_first)
         return self._outputs(observations, is_first)
 
-    def values(self, observations: Observations, is_first: Flags) -> Floats:
-        """The baselines [N] of the next observations [N, ...], of which nothing is remembered."""
+    def values(self, observations: Observations, is_first: Flags, task: int = 0) -> Floats:
+        """The baselines [N] of the next observations [N, ...], of which nothing is remembered.
+
+        They are those of the task of that number.
+        """
         if self._spec.observation.frame_stack > 1:
             observations = self._stack.with_next(observations, is_first)
-        return self._values(observations, is_first)
+        return self._values(observations, is_first, task)
 
     @abstractmethod
     def _outputs(self, inputs: Observations, is_first: Flags) -> Floats: ...
 
     @abstractmethod
-    def _values(self, inputs: Observations, is_first: Flags) -> Floats: ...
+    def _values(self, inputs: Observations, is_first: Flags, task: int) -> Floats: ...

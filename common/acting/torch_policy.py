@@ -52,8 +52,8 @@ class NetworkPolicy(HostPolicy):
         )
         return output
 
-    def _values(self, inputs: Observations, is_first: Flags) -> Floats:
-        values: Floats = self._forward(inputs, is_first).baseline[0].numpy()
+    def _values(self, inputs: Observations, is_first: Flags, task: int) -> Floats:
+        values: Floats = self._forward(inputs, is_first).baseline[0, :, task].numpy()
         return values
 
     def _outputs(self, inputs: Observations, is_first: Flags) -> Floats:

@@ -19,6 +19,7 @@ from impala_redis.common.blocks.trajectory import (
     Trajectory,
     empty_trajectory,
 )
+from impala_redis.common.envs.mixed import MixedEnvironment
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.run.spec import RunSpec
 
@@ -34,7 +35,7 @@ class Actor:
     def __init__(
         self,
         spec: RunSpec,
-        environment: VectorEnvironment,
+        environment: VectorEnvironment | MixedEnvironment,
         actor: str,
         incarnation: int,
         join: int = 0,
@@ -61,7 +62,7 @@ class Actor:
         self._share = share
         self.begin(environment)
 
-    def begin(self, environment: VectorEnvironment) -> None:
+    def begin(self, environment: VectorEnvironment | MixedEnvironment) -> None:
         """Starts new episodes in these environments, which replace any earlier ones."""
         self._environment = environment
         environment.set_progress(self._share)
@@ -99,6 +100,8 @@ class Actor:
         trajectory = empty_trajectory(spec, self._environment.num_envs)
         history = spec.observation.history
         trajectory.memory[0] = policy.memory
+        if spec.task_size:
+            trajectory.tasks[0, :, 0] = self._environment.tasks
         trajectory.observations[:history] = policy.history
         ended[0] = ended[-1]
         trajectory.is_first[0] = self._is_first

@@ -62,6 +62,8 @@ def _faults(rows: Trajectory, spec: RunSpec) -> Iterator[tuple[str, str, str, Fl
     elif (bad := _outside(rows.actions, spec.action.sizes)) is not None:
         words = f"an action is not in 0 .. {max(spec.action.sizes) - 1}"
         yield "range", "actions", words, bad
+    if (bad := _outside(rows.tasks, (spec.num_tasks,))) is not None:
+        yield "range", "tasks", f"a task's number is not in 0 .. {spec.num_tasks - 1}", bad
     if spec.observation.mask:
         yield from _faults_of_masks(rows, spec)
     yield from _faults_of_numbers("flags", "discounts", rows.discounts, least=0, most=1)

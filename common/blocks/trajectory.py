@@ -22,7 +22,7 @@ NO_INFOS: Mapping[str, float] = MappingProxyType({})
 
 
 class Trajectory(NamedTuple):
-    """The rows of an unroll: T of them; T+1 of `observations` and `is_first`, one of `memory`."""
+    """The rows of an unroll: T of most, T+1 of `observations` and `is_first`, 1 of the last two."""
 
     # [H+T+1, N, ...] in the environment's dtype; H rows of history come first if frames are stacked
     observations: NDArray[np.generic]
@@ -33,6 +33,8 @@ class Trajectory(NamedTuple):
     behaviour_log_probs: NDArray[np.float32]  # [T, N] log mu(a|x) of the action taken
     mask: NDArray[np.bool_]  # [T, N] False on fake rows
     memory: NDArray[np.float32]  # [1, N, M] before row 0; M is `RunSpec.memory_size`
+    # [1, N, K] int16, the number of the environment's task; K is 1, and 0 where there is but one
+    tasks: NDArray[np.generic]
 
     @property
     def frames(self) -> int:
@@ -85,6 +87,8 @@ class Block(NamedTuple):
     unfit: tuple[Unfit, ...] = ()
     episodes_left_out: int = 0
     left_out: tuple[int, ...] = ()  # the columns
+    # Which task each of the actor's environments plays, as it says; empty where there is but one.
+    tasks: tuple[int, ...] = ()
 
     def numbered(self, sequence: int) -> "Block":
         """The same block with that sequence."""
@@ -115,6 +119,7 @@ def layout(spec: RunSpec, num_envs: int) -> list[tuple[str, tuple[int, ...]]]:
         ("float32", (t, n)),
         ("bool", (t, n)),
         ("float32", (1, n, spec.memory_size)),
+        ("int16", (1, n, spec.task_size)),
     ]
 
 

@@ -119,7 +119,8 @@ def _block(header: dict[str, Any], body: memoryview, spec: RunSpec, room: Room |
         arrays = bodies.unpacked(body, header["codec"], parts, place)
     else:
         arrays = bodies.split(body, parts)
-    trajectory, fit, unfit = fit_part(Trajectory(*arrays[: len(rows_layout)]), spec)
+    rows = Trajectory(*arrays[: len(rows_layout)])
+    trajectory, fit, unfit = fit_part(rows, spec)
     ended = episodes.from_arrays(arrays[len(rows_layout) :], names, trajectory, fit)
     return Block(
         origin=Origin(
@@ -134,6 +135,7 @@ def _block(header: dict[str, Any], body: memoryview, spec: RunSpec, room: Room |
         unfit=unfit,
         episodes_left_out=num_episodes - len(ended),
         left_out=tuple(np.flatnonzero(~fit).tolist()) if unfit else (),
+        tasks=tuple(rows.tasks.reshape(-1).tolist()),
     )
 
 

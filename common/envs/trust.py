@@ -23,7 +23,8 @@ def check_environment(
 
     Raises ConfigError.
     """
-    check_trusted(spec.env, trusted, "environment", option)
     for wrapper in spec.wrapper:
         check_trusted(wrapper, trusted, "wrapper", option)
-    check_arguments(spec.env, spec.env_kwargs, is_known(name_of(spec.env)), trusted, option)
+    for env, variant in spec.worlds:
+        check_trusted(env, trusted, "environment", option)
+        check_arguments(env, variant.env_kwargs, is_known(name_of(env)), trusted, option)

@@ -26,6 +26,7 @@ from impala_redis.common.envs.processes import InProcesses
 from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
+from impala_redis.common.tasks.dealing import TaskNumbers
 from impala_redis.common.user_code import failures, modules
 
 log = logging.getLogger(__name__)
@@ -168,6 +169,11 @@ class VectorEnvironment:
         if self.observation.mask:
             check_masks(self.observation, self.action, encoded, over)
         return encoded
+
+    @property
+    def tasks(self) -> TaskNumbers:
+        """The number of each environment's task [N]: all of them play the same."""
+        return np.zeros(self.num_envs, np.int16)
 
     @property
     def listens(self) -> bool:

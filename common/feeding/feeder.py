@@ -157,4 +157,4 @@ def _as_played(block: Block) -> Played:
     origin = block.origin
     actor = (origin.actor, origin.incarnation)
     first = origin.sequence == 1
-    return Played(actor, block.num_envs, first, block.episodes, block.left_out)
+    return Played(actor, block.num_envs, first, block.episodes, block.left_out, block.tasks)

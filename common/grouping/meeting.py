@@ -94,7 +94,10 @@ def pack(words: Words) -> bytes:
         "check": words.check,
         "frames": None if share is None else share.frames,
         "blocks": [
-            [*block.actor, block.num_envs, block.first, len(block.episodes), len(block.left_out)]
+            [
+                *(*block.actor, block.num_envs, block.first),
+                *(len(block.episodes), len(block.left_out), list(block.tasks)),
+            ]
             for block in blocks
         ],
         "seen": [[sample.num_rows, len(sample.mean)] for sample in seen],
@@ -126,8 +129,8 @@ def unpack(message: bytes) -> Words:
 
 def _words(head: dict[str, Any], rest: bytes) -> Words:
     blocks, seen = head["blocks"], head["seen"]
-    num_episodes = sum(ended for *_, ended, _ in blocks)
-    num_whole = 2 * num_episodes + sum(left_out for *_, left_out in blocks)
+    num_episodes = sum(ended for *_, ended, _, _ in blocks)
+    num_whole = 2 * num_episodes + sum(left_out for *_, left_out, _ in blocks)
     whole = np.frombuffer(rest, "<i8", num_whole)
     numbers = np.frombuffer(rest, "<f8", offset=whole.nbytes)
     if len(numbers) != 2 + num_episodes + 2 * sum(size for _, size in seen):
@@ -143,8 +146,9 @@ def _words(head: dict[str, Any], rest: bytes) -> Words:
             first=first,
             episodes=list(islice(episodes, num_ended)),
             left_out=list(islice(left_out, num_left_out)),
+            tasks=tasks,
         )
-        for name, incarnation, num_envs, first, num_ended, num_left_out in blocks
+        for name, incarnation, num_envs, first, num_ended, num_left_out, tasks in blocks
     ]
     samples, start = [], 2 + num_episodes
     for num_rows, size in seen:

@@ -84,6 +84,10 @@ def _objection_to_numpy(device: str, spec: RunSpec, config: Config) -> str:
         return "it computes hidden layers alone, and this network has more than those"
     if spec.observation.frame_stack > 1:
         return "it stacks no frames"
+    if spec.num_tasks > 1:
+        return f"it computes one baseline, and this run has one for each of {spec.num_tasks} tasks"
+    if any(task.reward_scale != 1 for task in spec.tasks):
+        return "it scales the rewards of no single task, and a task has a reward_scale"
     if config.training.precision == "bfloat16":
         return "it computes in float32, and --precision asks for bfloat16"
     return ""

@@ -31,7 +31,14 @@ from impala_redis.common.learning.engine import (
 from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
 from impala_redis.common.learning.torch_inputs import Inputs, inputs_of, moved
 from impala_redis.common.learning.torch_optimizer import Optimizer
-from impala_redis.common.loss.impala import Figures, Losses, Normalize, impala_loss, normalized
+from impala_redis.common.loss.impala import (
+    Figures,
+    Losses,
+    Normalize,
+    impala_loss,
+    normalized,
+    values_of,
+)
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.networks.own_buffers import OwnBuffers
 from impala_redis.common.run.architecture import NORMALIZER
@@ -178,7 +185,7 @@ class TorchState(Engine):
         losses, figures = impala_loss(
             self.spec.action,
             output.policy[:-1],
-            output.baseline,
+            values_of(output.baseline, loss_input.tasks),
             loss_input,
             settings or self._config.loss,
             entropy_cost,

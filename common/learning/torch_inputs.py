@@ -29,6 +29,7 @@ def inputs_of(tensors: Tensors, branch_free: bool = False) -> Inputs:
         discounts=tensors["discounts"],
         behaviour_log_probs=tensors["behaviour_log_probs"],
         mask=tensors["mask"],
+        tasks=_tasks_of(tensors["tasks"]),
     )
     network_input = NetworkInput(
         observations=stacked(tensors["observations"], tensors["is_first"], branch_free),
@@ -38,6 +39,14 @@ def inputs_of(tensors: Tensors, branch_free: bool = False) -> Inputs:
         memory=tensors["memory"][0],
     )
     return network_input, loss_input
+
+
+def _tasks_of(tasks: Tensor) -> Tensor:
+    """The task of each column [B] int64; what travels [1, B, K] is empty where there is one."""
+    columns = tasks[0]
+    if not columns.shape[1]:
+        return columns.new_zeros(len(columns), dtype=torch.int64)
+    return columns[:, 0].long()
 
 
 def stacked(observations: Tensor, is_first: Tensor, branch_free: bool = False) -> Tensor:

@@ -40,6 +40,7 @@ class LossInput(NamedTuple):
     discounts: Tensor  # [T, B] float32, 0 where the environment terminated, else 1
     behaviour_log_probs: Tensor  # [T, B] float32
     mask: Tensor  # [T, B] bool, False on fake rows
+    tasks: Tensor  # [B] int64, which of the run's tasks each column is of
 
 
 class Losses(NamedTuple):
@@ -66,6 +67,14 @@ class Figures(NamedTuple):
     learned_share: Tensor  # share of the real rows that count
     pi_mean: Tensor | None  # [A] mean probability of each action, if an action is one choice
     policy_std: Tensor | None  # mean standard deviation, if an action is numbers
+
+
+def values_of(baseline: Tensor, tasks: Tensor) -> Tensor:
+    """The values `[R, B]` of each column's own task, from those of all tasks `[R, B, K]`."""
+    if baseline.shape[-1] == 1:
+        return baseline[..., 0]
+    own = tasks.view(1, -1, 1).expand(len(baseline), -1, 1)
+    return baseline.gather(-1, own)[..., 0]
 
 
 def rows_that_count(inputs: LossInput, settings: LossSettings) -> Tensor:

@@ -5,8 +5,9 @@ convolutions of its own, if the network has some; everything else is flattened b
 categories one-hot, numbers divided by their scale, in the observation's order. A picture's colours
 are the shorter of its first and last axis, the last axis if both are equal; the frames of a stack
 are further channels. Then come the hidden layers, the last action and reward if the network takes
-them, an LSTM core if there is one, and two linear heads. An action mask is no input: it takes what
-is not allowed from the policy's outputs.
+them, an LSTM core if there is one, and two linear heads: the policy's, which is never told the
+task, and the baseline's, with an output for each task. An action mask is no input: it takes what is
+not allowed from the policy's outputs.
 """
 
 import math
@@ -41,7 +42,7 @@ class NetworkOutput(NamedTuple):
     """What comes out of the network for R rows of B environments."""
 
     policy: Tensor  # [R, B, P] float32, read by `common.loss.distributions`
-    baseline: Tensor  # [R, B] float32
+    baseline: Tensor  # [R, B, K] float32, of each task
     memory: Tensor  # [B, spec.core_memory_size] float32: the core's state after the last row
 
 
@@ -103,7 +104,7 @@ class Network(nn.Module):
             log_std = self.log_std.clamp(LOG_STD_LEAST, LOG_STD_MOST)
             policy = torch.cat([policy, log_std.expand_as(policy)], -1)
         baseline = self.baseline(x).float()
-        return NetworkOutput(policy.view(*leading, -1), baseline.view(leading), memory)
+        return NetworkOutput(policy.view(*leading, -1), baseline.view(*leading, -1), memory)
 
     def travelling(self) -> dict[str, Tensor]:
         """The parameters and statistics by name, the tensors themselves, as they travel."""

@@ -19,8 +19,9 @@ from impala_redis.common.networks.own_input import OwnInput
 from impala_redis.common.networks.own_module import failing, flaw, made, outside_of
 from impala_redis.common.networks.own_module import persistent_buffers as buffers_of
 from impala_redis.common.networks.torsos import Normalizer
+from impala_redis.common.run.limits import check_size
 from impala_redis.common.run.own_network import OwnNetwork
-from impala_redis.common.run.spec import RunSpec, check_size
+from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.user_code import parts
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ REFUSALS = {
     "refused_log_probs": "log-probabilities are not finite or out of range",
     "refused_memory": "memories of the network are not finite or out of range",
     "refused_flags": "discounts or flags are out of range",
+    "refused_tasks": "numbers of tasks are out of range",
     "refused_episodes": "lengths or columns of episodes are out of range",
     "refused_weights": "blocks are of weights that are not made yet",
     "refused_updates": "no finite update can be made of blocks",

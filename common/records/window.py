@@ -56,6 +56,8 @@ class Played(NamedTuple):
     first: bool  # whether it is the actor's first block, in which its environments begin
     episodes: Sequence[Ended]
     left_out: Sequence[int] = ()  # columns that were refused
+    # Which task each of the environments plays; empty where there is but one.
+    tasks: Sequence[int] = ()
 
 
 class _Place:

@@ -122,6 +122,7 @@ class NetworkSpec:
     lstm_size: int = 0
     extra_inputs: str = "none"  # or last_action_reward
     normalize_observations: bool = False
+    num_tasks: int = 1  # K: the baseline has an output for each; the policy knows nothing of them
 
     def parameter_shapes(self) -> Shapes:
         """Name and shape of every parameter of the network, in the order they travel.
@@ -221,7 +222,7 @@ def _parameter_shapes(spec: NetworkSpec) -> Shapes:
         width = spec.lstm_size
     # Logits, or only the means: the deviations are `log_std`, the same in every state.
     shapes |= _linear("policy", sum(spec.action.sizes), width)
-    return shapes | _linear("baseline", 1, width)
+    return shapes | _linear("baseline", spec.num_tasks, width)
 
 
 def _before_hidden_layers(spec: NetworkSpec) -> tuple[Shapes, int]:

@@ -20,8 +20,9 @@ from impala_redis.common.run.groups import (
     TrainingSettings,
     TransportSettings,
 )
-from impala_redis.common.settings.declaring import Setting, declared_in
+from impala_redis.common.settings.declaring import MAX_TEXT, Setting, declared_in
 from impala_redis.common.settings.field_names import our_name
+from impala_redis.common.tasks.listing import spelled_out
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Config:
     def _check_together(self) -> None:
         """Raises ConfigError: two settings contradict each other."""
         loss, training, transport = self.loss, self.training, self.transport
+        if len(self.environment.env) > MAX_TEXT:
+            raise ConfigError(f"env must be text of at most {MAX_TEXT} characters")
         if (loss.clip_rho or float("inf")) < (loss.clip_c or float("inf")):
             raise ConfigError(
                 f"clip_rho ({loss.clip_rho}) must be at least clip_c ({loss.clip_c}), as the "
@@ -82,9 +85,12 @@ class Config:
         return {item.key: getattr(getattr(self, item.group), item.attribute) for item in settings()}
 
     def replace(self, values: Mapping[str, Any]) -> "Config":
-        """This config with some settings changed. Raises ConfigError for an unknown key."""
+        """This config with some settings changed. Raises ConfigError for an unknown key.
+
+        What gives the environment gives the tasks, and the other way round.
+        """
         changed: dict[str, dict[str, Any]] = {}
-        for key, value in values.items():
+        for key, value in spelled_out(values).items():
             item = find_setting(key)
             changed.setdefault(item.group, {})[item.attribute] = item.check(value)
         groups = {

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 from impala_redis.common.errors import ConfigError, printable
 from impala_redis.common.files import decoded, open_to_read
 from impala_redis.common.run.config import Config, find_setting, settings
+from impala_redis.common.tasks.listing import table_of
+from impala_redis.common.tasks.task import Task
 
 # A file with every setting takes 10 KB. The time to parse a line grows with the square of the dots
 # in its key; the longest list of names has fewer.
@@ -80,6 +82,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     return settings_in(read_document(path))
 
 
+def read_value(path: Path, key: str) -> Any:
+    """What a TOML file that the user has named says of one setting alone. Raises ConfigError."""
+    document = read_document(path)
+    if list(document) != [key]:
+        others = ", ".join(sorted(name[:LONGEST_KEY] for name in document if name != key)[:5])
+        has = f"has {others}" if others else f"has no {key}"
+        raise ConfigError(
+            f"the file {printable(path)} {has}, and is to have {key} alone; give other settings in "
+            "a file for --config"
+        )
+    return document[key]
+
+
 def config_in(text: bytes) -> Config:
     """The config that `to_toml` has written. Raises ConfigError: another version has."""
     return Config().replace(settings_in(_parsed(io.BytesIO(text), Path("of the run"))))
@@ -107,4 +122,7 @@ def toml_value(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, Task):
+        pairs = (f"{key} = {toml_value(one)}" for key, one in table_of(value).items())
+        return f"{{{', '.join(pairs)}}}"
     return repr(value)

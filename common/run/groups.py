@@ -9,8 +9,11 @@ from typing import Literal
 from impala_redis.common.run.kinds import NETWORKS, networks_help
 from impala_redis.common.settings.declaring import MAX_ENVS, MAX_FRAME_STACK, MAX_PROCESSES, setting
 from impala_redis.common.settings.env_id import module_of
-from impala_redis.common.settings.json_object import EMPTY
+from impala_redis.common.settings.json_object import EMPTY, FORM, canonical
 from impala_redis.common.settings.variant import Variant
+from impala_redis.common.tasks import listing
+from impala_redis.common.tasks.task import Task
+from impala_redis.common.tasks.worlds import World, worlds_of
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,23 @@ class EnvironmentSettings:
 
     env: str = setting(
         "CartPole-v1",
-        "Gymnasium id, or module:Id or path/to/module.py:Id to import the module first",
+        "Gymnasium id, or module:Id or path/to/module.py:Id to import the module first; several "
+        "with commas are the tasks of one network",
+        longest=listing.MAX_LIST,
+    )
+    tasks: tuple[Task, ...] = setting(
+        (),
+        "TOML file with [[tasks]] tables: several environments that one network learns together, "
+        "with their shares and scores",
+        parse=listing.tasks_in,
+        form=listing.FORM,
+        in_file=True,
     )
     env_kwargs: str = setting(
         EMPTY,
         "arguments of the environment's constructor: a JSON object, or key=value,key=value",
-        is_object=True,
+        parse=canonical,
+        form=FORM,
     )
     wrapper: tuple[str, ...] = setting(
         (),
@@ -71,9 +85,15 @@ class EnvironmentSettings:
         return Variant(self.env_kwargs, self.wrapper, self.max_episode_steps, self.mask_from)
 
     @property
+    def worlds(self) -> tuple[World, ...]:
+        """The environment of each task, and how it is made; one alone where there are no tasks."""
+        return worlds_of(self.env, self.variant, self.tasks)
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """The modules, or their files, that make the environment and its wrappers."""
-        found = dict.fromkeys(module_of(named) for named in (self.env, *self.wrapper))
+        environments = (self.env, *(task.env for task in self.tasks))
+        found = dict.fromkeys(map(module_of, (*environments, *self.wrapper)))
         return tuple(module for module in found if module)
 
 
@@ -85,7 +105,8 @@ class ModelSettings:
     network_config: str = setting(
         EMPTY,
         "arguments of a network of your own: a JSON object, or key=value,key=value",
-        is_object=True,
+        parse=canonical,
+        form=FORM,
     )
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64), "widths of the hidden layers, comma-separated", at_least=1, at_most=65_536

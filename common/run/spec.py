@@ -8,8 +8,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice, zip_longest
 from math import prod
 from typing import Any
 
@@ -18,6 +19,7 @@ from impala_redis.common.run.architecture import NetworkSpec
 from impala_redis.common.run.config import Config, find_setting, settings
 from impala_redis.common.run.differences import differences
 from impala_redis.common.run.kinds import kind_of
+from impala_redis.common.run.limits import check_size
 from impala_redis.common.run.own_network import OwnNetwork, own_network_from
 from impala_redis.common.run.spaces import ITEM_BYTES, ActionSpec, ObservationSpec
 from impala_redis.common.run.spaces_json import (
@@ -27,23 +29,21 @@ from impala_redis.common.run.spaces_json import (
     text_from,
     whole_number_from,
 )
+from impala_redis.common.settings.declaring import MAX_TEXT
 from impala_redis.common.settings.env_id import FORMS, names_one, travelling
 from impala_redis.common.settings.json_object import EMPTY, MAX_OBJECT
 from impala_redis.common.settings.variant import Variant
+from impala_redis.common.tasks.task import MOST_TASKS, Task
+from impala_redis.common.tasks.worlds import World, worlds_of
 
 # Raised by one whenever the form of a message or of the spec changes.
-WIRE_VERSION = 5
+WIRE_VERSION = 6
 
 # A spec takes some hundred characters, and some hundred more for each part of an observation.
 MAX_SPEC_LENGTH = 65_536
 
 # The longest text of an environment's own spaces; those with more are not told.
 MAX_SPACES_LENGTH = 40_000
-
-# The longest message of a block or of weights, whatever a server would take.
-MOST_MESSAGE_BYTES = 512 * 1024 * 1024
-# The most numbers, 4 bytes each, that one layer of an actor's network makes in a step.
-MOST_NUMBERS = 2**28
 
 # Marks a field that data and weights depend on; the others may differ between programs.
 _FITS = {"fits": True}
@@ -58,6 +58,8 @@ class RunSpec(NetworkSpec):
 
     run: str
     env: str = field(metadata=_FITS)
+    # None where one environment was named and no task.
+    tasks: tuple[Task, ...] = ()
     env_kwargs: str = field(default=EMPTY, metadata=_FITS)
     wrapper: tuple[str, ...] = field(default=(), metadata=_FITS)
     max_episode_steps: int | None = field(default=None, metadata=_FITS)
@@ -87,11 +89,17 @@ class RunSpec(NetworkSpec):
         mask_from = self.mask_from if self.observation.mask else ""
         return Variant(self.env_kwargs, self.wrapper, self.max_episode_steps, mask_from)
 
+    @cached_property
+    def worlds(self) -> tuple[World, ...]:
+        """The environment of each task, and how it is made; one alone where there are no tasks."""
+        return worlds_of(self.env, self.variant, self.tasks)
+
     @cached_property  # every message asks for it, and hashing takes longer than packing
     def fingerprint(self) -> str:
         """16 hex digits of everything that data and weights depend on."""
         whole = dataclasses.asdict(self)
         fitting = {name: whole[name] for name in _FITTING}
+        fitting["tasks"] = [task.fitting for task in self.tasks]
         return hashlib.sha256(json.dumps(fitting, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
@@ -118,18 +126,30 @@ class RunSpec(NetworkSpec):
         return _spec_from(document)
 
     @property
+    def task_size(self) -> int:
+        """How many task numbers travel with a column: one, where there are several tasks."""
+        return int(self.num_tasks > 1)
+
+    @property
     def rows_nbytes(self) -> int:
         """What the rows of a block take, without the episodes that end in it, in bytes."""
         steps, observation = self.unroll_length, self.observation
         each = ITEM_BYTES[observation.dtype] * prod(observation.shape)
         numbers = 4 * prod(self.action.shape) + 14  # beside the action 3 numbers and 2 flags
-        memory = 4 * self.memory_size
-        column = (steps + 1 + observation.history) * each + steps * numbers + memory
+        once = 4 * self.memory_size + 2 * self.task_size
+        column = (steps + 1 + observation.history) * each + steps * numbers + once
         return self.envs_per_actor * column
 
     def difference(self, other: "RunSpec") -> str:
         """What does not fit, in words: "lstm_size is 64 here and 32 there"; empty if all fits."""
         mine, theirs = ({name: getattr(one, name) for name in _FITTING} for one in (self, other))
+        pairs = enumerate(zip_longest(self.tasks, other.tasks), start=1)
+        told = (
+            (f"task {number}", *(task.fitting if task else "none" for task in pair))
+            for number, pair in pairs
+        )
+        for name, here, there in islice((one for one in told if one[1] != one[2]), 1):
+            mine[name], theirs[name] = here, there  # the first that differs is enough
         return differences(mine, theirs)
 
     def other_spaces(self, observation: ObservationSpec, action: ActionSpec) -> str:
@@ -167,8 +187,10 @@ def make_spec(
     values = config.values()
     values |= {key: travelling(values[key]) for key in ("env", "network")}
     values["wrapper"] = tuple(map(travelling, values["wrapper"]))
+    values["tasks"] = tuple(replace(task, env=travelling(task.env)) for task in values["tasks"])
     spec = RunSpec(
         run=run,
+        num_tasks=max(1, len(values["tasks"])),
         observation=observation,
         action=action,
         spaces=spaces,
@@ -181,7 +203,7 @@ def make_spec(
             "arguments; leave it out, or give --network module:Name"
         )
     if is_own and find_out is not None:
-        spec = dataclasses.replace(spec, own=find_out(spec))
+        spec = replace(spec, own=find_out(spec))
     check_size(spec)
     return _of_fitting_length(spec)
 
@@ -194,7 +216,7 @@ def _of_fitting_length(spec: RunSpec) -> RunSpec:
     if len(spec.to_json()) <= MAX_SPEC_LENGTH:
         return spec
     if spec.own is None:
-        return dataclasses.replace(spec, spaces="")
+        return replace(spec, spaces="")
     tensors = len(spec.own.parameters) + len(spec.own.buffers)
     raise ConfigError(
         f"the network {spec.network} has {tensors:,} tensors, and with their names and shapes the "
@@ -203,47 +225,26 @@ def _of_fitting_length(spec: RunSpec) -> RunSpec:
     )
 
 
-def check_size(spec: RunSpec) -> None:
-    """Raises ConfigError: blocks, weights or a layer are larger than any machine should bear.
-
-    That is also raised for a network that does not fit the observations.
-    """
-    most = f"{MOST_MESSAGE_BYTES:,} bytes at most"
-    if spec.rows_nbytes > MOST_MESSAGE_BYTES:
-        raise ConfigError(
-            f"a block of {spec.envs_per_actor:,} environments x {spec.unroll_length:,} steps takes "
-            f"{spec.rows_nbytes:,} bytes, and a message has {most}; lower --envs-per-actor or "
-            "--unroll-length"
-        )
-    each = 2 if spec.weights_dtype == "bfloat16" else 4
-    needed = each * spec.num_parameters + 4 * spec.num_statistics
-    if needed > MOST_MESSAGE_BYTES:
-        smaller = "make it smaller, or lower" if spec.own else "lower"
-        raise ConfigError(
-            f"the network's {spec.num_parameters:,} parameters take {needed:,} bytes, and a "
-            f"message has {most}; {smaller} --hidden-sizes or --lstm-size"
-        )
-    if spec.envs_per_actor * spec.widest_layer > MOST_NUMBERS:
-        raise ConfigError(
-            f"{spec.envs_per_actor:,} environments x {spec.widest_layer:,} numbers in one layer of "
-            f"the network are more than {MOST_NUMBERS:,}; lower --envs-per-actor"
-        )
-
-
 def _spec_from(document: dict[str, Any]) -> RunSpec:
     """Builds the spec after checking each field's type and range. Raises SpecMismatch."""
     expected = {item.name for item in dataclasses.fields(RunSpec)}
     if set(document) != expected:
         odd = ", ".join(sorted(str(name)[:40] for name in set(document) ^ expected)[:5])
         raise SpecMismatch(f"the run's spec has missing or unknown fields: {odd}")
-    env = _setting_from("env", document["env"])
-    if not names_one(env):
+    env, tasks = (_setting_from(key, document[key]) for key in ("env", "tasks"))
+    if not names_one(env) or len(env) > MAX_TEXT:
         raise SpecMismatch(f"the run's spec has env {env[:60]!r}, not {FORMS}")
+    num_tasks = whole_number_from("num_tasks", document["num_tasks"], 1, MOST_TASKS)
+    if num_tasks != max(1, len(tasks)) or (tasks and tasks[0].env != env):
+        raise SpecMismatch(
+            f"the run's spec has num_tasks {num_tasks} or env {env}, and other tasks"
+        )
     spec = RunSpec(
         run=text_from("run", document["run"]),
         observation=observation_from(document["observation"]),
         action=action_from(document["action"]),
         own=own_network_from(document["own"]),
+        num_tasks=num_tasks,
         spaces=text_from("spaces", document["spaces"], longest=MAX_SPACES_LENGTH),
         start_frames=whole_number_from("start_frames", document["start_frames"], 0, 2**63),
         resumes=whole_number_from("resumes", document["resumes"], 0, 2**63),
@@ -260,7 +261,7 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
 def _setting_from(key: str, value: Any) -> Any:
     """The value of a setting that travels, checked by the setting's own declaration."""
     setting = find_setting(key)
-    if setting.is_object:  # a text here, in whatever form a user may have written it
+    if setting.parse and setting.kind is str:  # a text, in whatever form a user may have written it
         value = text_from(key, value, longest=MAX_OBJECT)
     try:
         return setting.check(value)

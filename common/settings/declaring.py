@@ -4,12 +4,11 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.settings import json_object
 from impala_redis.common.settings.env_id import names_a_part
 
 # The most environments that one block may hold.
@@ -46,17 +45,22 @@ def setting(
     at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
-    is_object: bool = False,
+    longest: int = MAX_TEXT,
+    parse: Callable[[Any], Any] | None = None,
+    form: str = "",
+    in_file: bool = False,
     repeatable: bool = False,
 ) -> Any:
     """Declares one setting: its default, its help (with the unit), and its range.
 
     `choices` are the texts that are allowed where the annotation is no Literal of them; with
-    `or_named` so is module:Name, a part of the user's own. A text may be an object of arguments
-    (`common.settings.json_object`); a list's option may be repeatable.
+    `or_named` so is module:Name, a part of the user's own. A text has at most so many characters as
+    `longest` says. What is written in a `form` of its own has a function to `parse` it, which
+    returns the value and raises ValueError or ConfigError with a sentence; `in_file` its option may
+    also name a TOML file that holds it. A list's option may be repeatable.
     """
-    declared = {"help": help, "choices": tuple(choices), "is_object": is_object}
-    declared["or_named"] = or_named
+    declared = {"help": help, "choices": tuple(choices), "longest": longest, "in_file": in_file}
+    declared |= {"or_named": or_named, "parse": parse, "form": form}
     bounds = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
     return field(default=default, metadata={**declared, "repeatable": repeatable, **bounds})
 
@@ -75,7 +79,10 @@ class Setting:
     help: str
     choices: tuple[str, ...]  # empty if other texts are allowed, too
     or_named: bool  # beside the choices, module:Name of the user's own is allowed
-    is_object: bool  # of arguments, as one text of JSON
+    longest: int  # of a text, in characters
+    parse: Callable[[Any], Any] | None  # of a value that has a form of its own
+    form: str  # what that form is, in words
+    in_file: bool  # its option may name a TOML file that holds it
     repeatable: bool  # its option may be given several times, an item each
     at_least: float | None
     at_most: float | None
@@ -86,28 +93,28 @@ class Setting:
         """`value` in this setting's type. Raises ConfigError with key, range and what was found."""
         if self.optional and (value is None or value == "none"):
             return None
+        if self.parse is not None:
+            try:
+                return self.parse(value)
+            except ValueError as error:
+                raise ConfigError(f"{self.key} is {repr(value)[:80]}: {error}") from error
         if self.kind is tuple:
             if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
                 raise self._refusal(value)
             check = self._check_name if self.item_kind is str else self._check_count
             return tuple(check(item) for item in value)
-        if self.is_object:
-            try:
-                return json_object.canonical(value)
-            except ValueError as error:
-                raise ConfigError(f"{self.key} is {repr(value)[:80]}: {error}") from error
         if self.kind is bool:
             if not isinstance(value, bool):
                 raise self._refusal(value)
             return value
         if self.kind is str:
-            if not isinstance(value, str) or len(value) > MAX_TEXT or not self._knows(value):
+            if not isinstance(value, str) or len(value) > self.longest or not self._knows(value):
                 raise self._refusal(value)
             return value
         return self._check_number(self.kind, value)
 
     @property
-    def _longest(self) -> int:
+    def _longest_item(self) -> int:
         """The longest item of a list of names: one that is given by itself may be a path."""
         return MAX_TEXT if self.repeatable else MAX_NAME
 
@@ -127,7 +134,7 @@ class Setting:
         return self._check_number(int, value)
 
     def _check_name(self, value: Any) -> Any:
-        if not is_name(value, self._longest) or "," in value:
+        if not is_name(value, self._longest_item) or "," in value:
             raise self._refusal(value)
         return value
 
@@ -157,13 +164,13 @@ class Setting:
         if self.choices:
             own = ("or module:Name of your own",) if self.or_named else ()
             return ", ".join((*self.choices, *own))
-        if self.is_object:
-            return "a JSON object, or key=value,key=value"
+        if self.form:
+            return self.form
         if self.kind is bool:
             return "true or false"
         name = {int: "a whole number", float: "a number", tuple: "whole numbers", str: "text"}
         if self.item_kind is str:
-            return f"names of 1 to {self._longest} printable characters, without commas"
+            return f"names of 1 to {self._longest_item} printable characters, without commas"
         bounds = [
             f"{word} {bound:g}"
             for word, bound in (

@@ -9,6 +9,8 @@ from typing import Any
 
 EMPTY = "{}"
 MAX_OBJECT = 4096  # characters
+# What --help and refusals call it.
+FORM = "a JSON object, or key=value,key=value"
 # What else than JSON is understood in key=value: these words of Python.
 _WORDS = {"True": True, "False": False, "None": None}
 
@@ -33,6 +35,11 @@ def canonical(value: object) -> str:
     if len(text) > MAX_OBJECT:
         raise ValueError(f"it takes {len(text):,} characters of JSON, and {MAX_OBJECT:,} at most")
     return text
+
+
+def joined(text: str, over: str) -> str:
+    """The one text of the arguments of two: those of the second take the place of the first's."""
+    return canonical({**arguments(text), **arguments(over)})
 
 
 def arguments(text: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ MOST_TOGETHER = 4
 
 # With more names than this the counts of their joins begin again.
 MOST_JOINED = 65_536
+# Beside the actors' names, and none that an actor can have: places dealt in the schedule of tasks.
+DEALT = ":places"
 
 
 class ActorLink(Link):
@@ -120,18 +122,32 @@ class ActorLink(Link):
         None for a user of the server who may not count, where a command for it is lacking, and
         where somebody has broken the counts.
         """
+        count = self._count(actor, 1)
+        return None if count is None else count - 1
+
+    def deal(self, places: int) -> int | None:
+        """Takes so many places in the schedule of the run's tasks; the first of them.
+
+        The actors who join one after the other so get places that follow each other. None as for
+        `count_join`.
+        """
+        count = self._count(DEALT, places)
+        return None if count is None else count - places
+
+    def _count(self, name: str, number: int) -> int | None:
+        """What a count of joins comes to with that number more; None where it cannot be had."""
         joins = self.keys.joins
         try:
             with self._asking():
                 pipe = self.client.pipeline(transaction=False)
-                pipe.hincrby(joins, actor, 1)
+                pipe.hincrby(joins, name, number)
                 pipe.hlen(joins)
                 count, names = pipeline_replies(pipe)
                 if names > MOST_JOINED:
                     self.client.unlink(joins)
         except (RedisDenied, UnsuitableServer, RunMissing):
             return None
-        return int(count) - 1
+        return int(count)
 
     def leave(self, actor: str) -> None:
         """Takes the heartbeat away at a clean end."""

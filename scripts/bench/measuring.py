@@ -20,9 +20,9 @@ from rich.table import Table
 from bench.load.crew import CORES, cpu_s
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ImpalaError
+from impala_redis.common.presets.table import preset
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config_file import read_toml
-from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.workers import process
 

@@ -227,6 +227,7 @@ def replay(
         behaviour_log_probs=np.zeros(len(actions), np.float32),
         mask=np.array(mask),
         memory=np.empty((1, 0), np.float32),
+        tasks=np.empty((1, 0), np.int16),
     )
     return rows, episodes
 

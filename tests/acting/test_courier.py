@@ -60,6 +60,7 @@ def numbered(number: int) -> Block:
         behaviour_log_probs=np.zeros((T, N), np.float32),
         mask=np.ones((T, N), np.bool_),
         memory=np.empty((1, N, 0), np.float32),
+        tasks=np.empty((1, N, 0), np.int16),
     )
     return Block(Origin("host-7", 12345, 0, 1), rows, (), 0.01)
 

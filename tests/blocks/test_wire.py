@@ -414,9 +414,9 @@ def test_arrays_of_another_memory_order_are_written_alike() -> None:
 
 
 GOLDEN_BLOCK = bytes.fromhex("""
-    494d5041 0500 0100 86000000 3b00000000000000 16bb8e05
+    494d5041 0600 0100 86000000 3b00000000000000 41653d0e
     8a
-      a473706563 b037353464376339326137356339363431
+      a473706563 b064373963326537333264633865303063
       a56163746f72 a161
       ab696e6361726e6174696f6e 07
       a873657175656e6365 01
@@ -440,9 +440,9 @@ GOLDEN_BLOCK = bytes.fromhex("""
 """)
 
 GOLDEN_WEIGHTS = bytes.fromhex("""
-    494d5041 0500 0200 32000000 1800000000000000 05177ad0
+    494d5041 0600 0200 32000000 1800000000000000 f30e65d8
     83
-      a473706563 b033653333613235643731323435633966
+      a473706563 b030633363326331656261656337333336
       a776657273696f6e 05
       a870726f6772657373 cb0000000000000000
     0000803f 000000c0
@@ -452,9 +452,9 @@ GOLDEN_WEIGHTS = bytes.fromhex("""
 """)
 
 GOLDEN_WEIGHTS_IN_BFLOAT16 = bytes.fromhex("""
-    494d5041 0500 0200 32000000 0c00000000000000 210a2e03
+    494d5041 0600 0200 32000000 0c00000000000000 25d7ed97
     83
-      a473706563 b031303364326530633130323664396432
+      a473706563 b038316266313061363264616632356466
       a776657273696f6e 05
       a870726f6772657373 cb0000000000000000
     803f 00c0
@@ -476,6 +476,7 @@ def test_the_bytes_of_a_block_are_the_golden_ones() -> None:
         behaviour_log_probs=np.array([[-1.0], [-0.25]], np.float32),
         mask=np.array([[True], [True]]),
         memory=np.empty((1, 1, 0), np.float32),
+        tasks=np.empty((1, 1, 0), np.int16),
     )
     block = Block(Origin("a", 7, 1, 3), rows, (Episode(0.5, 2, 0, {"ok": 0.25}),), 0.25)
 

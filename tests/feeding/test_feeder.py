@@ -58,6 +58,7 @@ def random_block(rng: np.random.Generator, columns: int, spec: RunSpec = SPEC) -
         behaviour_log_probs=-rng.exponential(size=(t, n)).astype(np.float32),
         mask=mask,
         memory=np.empty((1, n, 0), np.float32),
+        tasks=np.empty((1, n, 0), np.int16),
     )
 
 

@@ -46,4 +46,4 @@ def test_a_kind_of_network_is_named_in_one_file_of_the_library(kind: str) -> Non
     }
 
     # then
-    assert files - {"common/run/presets.py"} == {"common/run/kinds.py"}
+    assert files - {"common/presets/table.py"} == {"common/run/kinds.py"}

@@ -24,7 +24,7 @@ import yaml
 from click.core import ParameterSource
 
 from impala_redis.common.local.server_program import find_server
-from impala_redis.common.run.presets import PRESETS
+from impala_redis.common.presets.table import PRESETS
 from impala_redis.common.server.backoff import keep_trying
 from impala_redis.common.server.connection import connect
 from impala_redis.common.server.suitability import ServerLimits, check_server

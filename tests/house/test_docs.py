@@ -13,8 +13,8 @@ import click
 import pytest
 
 from impala_redis.common import errors
+from impala_redis.common.presets.table import PRESETS
 from impala_redis.common.run.config import settings
-from impala_redis.common.run.presets import PRESETS
 from impala_redis.common.transport.keys import Keys
 from support import ROOT
 

@@ -20,7 +20,9 @@ from support import ROOT
 FLOORS = (
     {"errors", "files", "vtrace"},
     {"settings"},
+    {"tasks"},
     {"run", "server", "user_code"},
+    {"presets"},
     {"encoding", "local"},
     {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "devices"},
     {"feeding"},

@@ -225,7 +225,7 @@ def test_a_plain_network_is_learned_without_importing_torch() -> None:
         "import sys\n"
         "from impala_redis.common.learning.engines import make_engine\n"
         "from impala_redis.common.learning.learner import Learner\n"
-        "from impala_redis.common.run.presets import preset\n"
+        "from impala_redis.common.presets.table import preset\n"
         "from impala_redis.common.run.spaces import ObservationSpec, discrete\n"
         "from impala_redis.common.run.spec import make_spec\n"
         "config = preset('cartpole')\n"

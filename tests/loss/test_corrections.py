@@ -40,6 +40,7 @@ def make_case(seed: int) -> Case:
         discounts=torch.tensor(discounts),
         behaviour_log_probs=torch.tensor(np.log(rng.uniform(0.1, 0.9, (T, B)))),
         mask=torch.tensor(mask),
+        tasks=torch.zeros(B, dtype=torch.int64),
     )
     logits = torch.tensor(rng.normal(0.0, 1.0, (T, B, A)), requires_grad=True)
     values = torch.tensor(rng.normal(0.0, 1.0, (T + 1, B)), requires_grad=True)

@@ -58,6 +58,7 @@ def make_case(seed: int = 0) -> Case:
         discounts=torch.tensor(discounts),
         behaviour_log_probs=torch.tensor(np.log(rng.uniform(0.1, 0.9, (T, B)))),
         mask=torch.tensor(mask),
+        tasks=torch.zeros(B, dtype=torch.int64),
     )
     logits = torch.tensor(rng.normal(0.0, 1.0, (T, B, A)), requires_grad=True)
     values = torch.tensor(rng.normal(0.0, 1.0, (T + 1, B)), requires_grad=True)
@@ -556,6 +557,7 @@ def test_a_ratio_too_large_for_a_float_leaves_the_loss_finite(changes: dict[str,
         discounts=torch.ones(T, B),
         behaviour_log_probs=torch.full((T, B), -2.0),
         mask=torch.ones(T, B, dtype=torch.bool),
+        tasks=torch.zeros(B, dtype=torch.int64),
     )
     rows.behaviour_log_probs[0, 0] = -80.0
 

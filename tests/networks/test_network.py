@@ -117,7 +117,7 @@ def test_the_network_keeps_the_leading_dimensions(observation: ObservationSpec) 
 
     # then
     assert output.policy.shape == (6, 3, 4)
-    assert output.baseline.shape == (6, 3)
+    assert output.baseline.shape == (6, 3, 1)
     assert output.policy.dtype == output.baseline.dtype == torch.float32
     for t, row in enumerate(row_by_row):
         np.testing.assert_allclose(output.policy[t], row.policy[0], rtol=1e-5, atol=1e-5)

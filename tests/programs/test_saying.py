@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from impala_redis.common.errors import MOST_CHARACTERS, printable
-from impala_redis.common.run.presets import preset
+from impala_redis.common.presets.table import preset
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import make_spec
 from impala_redis.common.transport.learner_link import LearnerLink

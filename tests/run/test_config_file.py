@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impala_redis.common.errors import ConfigError
+from impala_redis.common.presets.table import PRESETS, preset
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.config import settings as all_settings
 from impala_redis.common.run.config_file import read_toml, to_toml
-from impala_redis.common.run.presets import PRESETS, preset
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from impala_redis.common.errors import ConfigError
+from impala_redis.common.presets.table import PRESETS, preset
 from impala_redis.common.run import config
 from impala_redis.common.run.config import Config, find_setting
 from impala_redis.common.run.config_file import read_toml, to_toml
-from impala_redis.common.run.presets import PRESETS, preset
 from impala_redis.common.settings.declaring import Setting
 from impala_redis.workers.setting_options import SettingType
 

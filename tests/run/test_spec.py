@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impala_redis.common.errors import ConfigError, SpecMismatch
+from impala_redis.common.presets.table import PRESETS, preset
 from impala_redis.common.run.config import Config
+from impala_redis.common.run.limits import check_size
 from impala_redis.common.run.own_network import OwnNetwork
-from impala_redis.common.run.presets import PRESETS, preset
 from impala_redis.common.run.spaces import (
     MAX_OBSERVATION_SIZE,
     ActionSpec,
@@ -21,7 +22,8 @@ from impala_redis.common.run.spaces import (
     ObservationSpec,
     discrete,
 )
-from impala_redis.common.run.spec import WIRE_VERSION, RunSpec, check_size, make_spec
+from impala_redis.common.run.spec import WIRE_VERSION, RunSpec, make_spec
+from impala_redis.common.tasks.task import Task
 
 quick = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -125,6 +127,7 @@ FITTING: dict[str, list[Any]] = {
     "lstm_size": [1, 256],
     "extra_inputs": ["last_action_reward"],
     "normalize_observations": [True],
+    "num_tasks": [2],
     "network_config": ['{"width": 8}'],
     "own": [OwnNetwork(features_dim=3), OwnNetwork(features_dim=4, memory_size=2)],
     "hidden_sizes": [(), (64,), (64, 65)],
@@ -133,6 +136,8 @@ FITTING: dict[str, list[Any]] = {
     "weights_dtype": ["bfloat16"],
     "wire_version": [WIRE_VERSION + 1],
 }
+# Of a task some things fit, and others are free.
+TASKS = (Task("near", "Near-v0"), Task("far", "Far-v0", env_kwargs='{"size": 9}'))
 FREE: dict[str, Any] = {
     "run": "another",
     "env_processes": 2,
@@ -150,7 +155,71 @@ FREE: dict[str, Any] = {
 
 
 def test_every_field_is_said_to_fit_or_to_be_free() -> None:
-    assert sorted([*FITTING, *FREE]) == sorted(FIELDS)
+    assert sorted([*FITTING, *FREE, "tasks"]) == sorted(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"name": "nearer"}, "task 1 is near in Near-v0 here and nearer in Near-v0 there"),
+        ({"env": "My-v0"}, "task 1 is near in Near-v0 here and near in My-v0 there"),
+        (
+            {"env_kwargs": '{"size": 8}'},
+            'task 1 is near in Near-v0 here and near in Near-v0 with {"size": 8} there',
+        ),
+    ],
+)
+def test_what_a_task_is_fits_and_is_told_in_words(changed: dict[str, str], words: str) -> None:
+    # given
+    first, second = TASKS
+    mine = dataclasses.replace(SPEC, tasks=TASKS, num_tasks=2)
+
+    # when
+    other = dataclasses.replace(mine, tasks=(dataclasses.replace(first, **changed), second))
+
+    # then
+    assert mine.fingerprint != other.fingerprint
+    assert mine.difference(other) == words
+
+
+def test_the_order_of_tasks_and_their_number_fit() -> None:
+    # given
+    mine = dataclasses.replace(SPEC, tasks=TASKS, num_tasks=2)
+
+    # when
+    turned = dataclasses.replace(mine, tasks=TASKS[::-1])
+    fewer = dataclasses.replace(mine, tasks=TASKS[:1], num_tasks=1)
+
+    # then
+    assert len({one.fingerprint for one in (mine, turned, fewer, SPEC)}) == 4
+    assert mine.difference(fewer) == (
+        'num_tasks is 2 here and 1 there; task 2 is far in Far-v0 with {"size": 9} here and none '
+        "there"
+    )
+
+
+def test_shares_and_scores_of_tasks_may_differ() -> None:
+    # given
+    mine = dataclasses.replace(SPEC, tasks=TASKS, num_tasks=2)
+
+    # when
+    other = Task("near", "Near-v0", share=3, random=-1.0, reference=7.0, reward_scale=0.1)
+    other_spec = dataclasses.replace(mine, tasks=(other, TASKS[1]))
+
+    # then
+    assert other_spec.fingerprint == mine.fingerprint
+    assert mine.difference(other_spec) == ""
+
+
+def test_tasks_that_do_not_fit_the_rest_of_a_spec_are_refused() -> None:
+    # given
+    tasks = [{"name": "a", "env": "CartPole-v1"}, {"name": "b", "env": "B-v0"}]
+    assert RunSpec.from_json(json.dumps(document(tasks=tasks, num_tasks=2))).tasks[1].name == "b"
+
+    # then
+    for wrong in ({"num_tasks": 3}, {"num_tasks": 1}, {"env": "B-v0"}, {"tasks": []}):
+        message = refusal(json.dumps(document(**{"tasks": tasks, "num_tasks": 2} | wrong)))
+        assert message.startswith("the run's spec has num_tasks ")
 
 
 @pytest.mark.parametrize(
@@ -262,9 +331,9 @@ PENDULUM = make_spec(
 @pytest.mark.parametrize(
     ("spec", "fingerprint"),
     [
-        (SPEC, "3b7fe5b822d358f6"),
-        (PICTURES, "7f9ad2aec09b98dd"),
-        (PENDULUM, "eea091b359bcd558"),
+        (SPEC, "1bee6b98cba81da7"),
+        (PICTURES, "a91122d097bb7a1c"),
+        (PENDULUM, "020ef93545f041a3"),
     ],
     ids=["box", "pictures", "numbers"],
 )
@@ -276,20 +345,20 @@ def test_the_fingerprint_of_a_spec_is_the_same_on_every_machine_and_in_every_ver
 
 def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
     assert PICTURES.to_json() == (
-        '{"observation": {"shape": [8648], "dtype": "uint8", "num_values": null, '
-        '"parts": [{"name": "image", "shape": [60, 48, 3], "dtype": "uint8", '
-        '"num_values": [], "start": 0, "scale": [255]}, {"name": "mission", "shape": [2], '
-        '"dtype": "int16", "num_values": [5, 7], "start": 8640, "scale": []}], '
-        '"frame_stack": 4, "scale": [], "mask": ""}, "action": {"kind": "multi_discrete", '
-        '"sizes": [3, 2], "bounded": false}, "hidden_sizes": [256], "activation": "relu", '
-        '"network": "deep", "network_config": "{}", "own": null, "lstm_size": 256, '
-        '"extra_inputs": "last_action_reward", "normalize_observations": false, '
-        '"run": "pictures", "env": "Rooms-v0", "env_kwargs": "{}", "wrapper": [], '
+        '{"observation": {"shape": [8648], "dtype": "uint8", "num_values": null, "parts": '
+        '[{"name": "image", "shape": [60, 48, 3], "dtype": "uint8", "num_values": [], '
+        '"start": 0, "scale": [255]}, {"name": "mission", "shape": [2], "dtype": "int16", '
+        '"num_values": [5, 7], "start": 8640, "scale": []}], "frame_stack": 4, "scale": '
+        '[], "mask": ""}, "action": {"kind": "multi_discrete", "sizes": [3, 2], "bounded": '
+        'false}, "hidden_sizes": [256], "activation": "relu", "network": "deep", '
+        '"network_config": "{}", "own": null, "lstm_size": 256, "extra_inputs": '
+        '"last_action_reward", "normalize_observations": false, "num_tasks": 1, "run": '
+        '"pictures", "env": "Rooms-v0", "tasks": [], "env_kwargs": "{}", "wrapper": [], '
         '"max_episode_steps": null, "mask_from": "observation", "env_processes": 0, '
         '"spaces": "", "unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
-        '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", '
-        '"compression": "zstd", "info_keys": [], "queue_policy": "drop-oldest", '
-        '"start_frames": 0, "resumes": 0, "wire_version": 5}'
+        '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", "compression": '
+        '"zstd", "info_keys": [], "queue_policy": "drop-oldest", "start_frames": 0, '
+        '"resumes": 0, "wire_version": 6}'
     )
 
 
@@ -392,6 +461,8 @@ PART = {
 }
 WRONG: dict[str, list[Any]] = {
     "run": [None, 1, True, [], {}, LONG],
+    "tasks": [None, 1, True, {}, "a", [1], [{}], [{"env": 3}], [{"env": "A-v0", "shares": 1}]],
+    "num_tasks": [None, "1", 1.0, True, [], {}, 0, -1, 129],
     "env": [None, 1, True, [], {}, LONG],
     "env_kwargs": [None, 1, True, [], "[]", "{", "a", LONG],
     "wrapper": [None, "a:b", {}, [1], [None], [""], [["a"]]],

@@ -113,6 +113,7 @@ def test_the_bare_loss_is_the_learners_own(scripts: Any) -> None:
         discounts=(torch.rand(t, b, generator=draw) > 0.2).float(),
         behaviour_log_probs=-3 * torch.rand(t, b, generator=draw),
         mask=torch.ones(t, b, dtype=torch.bool),
+        tasks=torch.zeros(b, dtype=torch.int64),
     )
     settings = Config().replace({"reduction": "mean"}).loss
 

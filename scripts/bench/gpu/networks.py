@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from impala_redis.common.presets.table import preset
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.presets import preset
 from impala_redis.common.run.spaces import ActionSpec, ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
 

@@ -22,7 +22,7 @@ from impala_redis.common.blocks import wire
 from impala_redis.common.blocks.trajectory import Block, Origin, empty_trajectory
 from impala_redis.common.errors import ImpalaError, OutOfStep, RedisUnreachable, RunMissing
 from impala_redis.common.feeding.rhythm import FIRST_PAUSE_S, LAST_PAUSE_S
-from impala_redis.common.run.presets import preset
+from impala_redis.common.presets.table import preset
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.backoff import keep_trying

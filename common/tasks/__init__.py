@@ -1,0 +1,1 @@
+"""The tasks of a run: what several environments have that one network learns together."""
