@@ -533,6 +533,7 @@ def test_a_block_says_where_it_comes_from(acting: Make) -> None:
         (T, 2),
         (T, 2),
         (1, 2),
+        (1, 2),
     ]
 
 

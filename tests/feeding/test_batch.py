@@ -38,6 +38,7 @@ def make_spec(observation: ObservationSpec, unroll_length: int = T) -> RunSpec:
         max_policy_age_s=600.0,
         seed=0,
         lstm_size=1,  # so that there is some memory
+        num_tasks=3,
     )
 
 
@@ -57,6 +58,7 @@ def numbered(first_column: int, columns: int) -> Trajectory:
     rows.behaviour_log_probs[:] = -column - 0.1 * row[:-1]
     rows.mask[:] = (column + row[:-1]) % 4 > 0
     rows.memory[:] = column[:, None] + [0.0, 0.5]
+    rows.tasks[:] = (column % 3)[:, None]
     return rows
 
 
@@ -247,6 +249,7 @@ def test_a_batch_has_the_runs_shapes_and_dtypes(observation: ObservationSpec) ->
         "behaviour_log_probs": ((5, 7), "float32"),
         "mask": ((5, 7), "bool"),
         "memory": ((1, 7, 2), "float32"),
+        "tasks": ((1, 7, 1), "int16"),
     }
 
 
@@ -265,7 +268,9 @@ def test_the_loss_gets_the_rows_in_its_own_dtypes() -> None:
     np.testing.assert_array_equal(seen.memory, expected.memory[0])
     assert rows.actions.dtype == torch.int64
     assert rows.mask.dtype == torch.bool
-    for name, tensor in rows._asdict().items():
+    assert rows.tasks.dtype == torch.int64
+    assert rows.tasks.tolist() == expected.tasks[0, :, 0].tolist()
+    for name, tensor in list(rows._asdict().items())[:-1]:
         np.testing.assert_array_equal(tensor.numpy(), getattr(expected, name))
 
 

@@ -16,8 +16,10 @@ from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import make_spec
 
 T, B = 3, 4
-# With all that a block may carry: the frames before a stack, and a memory of 3.
-CONFIG = Config().replace({"unroll_length": T, "extra_inputs": "last_action_reward"})
+# With all that a block may carry: the frames before a stack, a memory of 3, and a task.
+CONFIG = Config().replace(
+    {"unroll_length": T, "extra_inputs": "last_action_reward", "env": "CartPole-v1,CartPole-v0"}
+)
 SPEC = make_spec("test", CONFIG, ObservationSpec((2,), "float32", frame_stack=3), discrete(2))
 
 

@@ -28,6 +28,7 @@ blocks = st.builds(
     first=st.booleans(),
     episodes=episodes,
     left_out=st.lists(int64, max_size=3),
+    tasks=st.lists(st.integers(0, 127), max_size=3),
 )
 rows = st.lists(st.tuples(st.floats(), st.floats()), max_size=4).map(
     lambda pairs: np.array(pairs, np.float64).reshape(-1, 2).T
@@ -66,7 +67,7 @@ def test_odd_numbers_and_names_arrive() -> None:
     # given what a drawn example may leave out
     odd = [-0.0, math.inf, -math.inf, float(2**52), 5e-324, 0.1]
     ended = [EndedElsewhere(n, number, 2**31) for n, number in enumerate(odd)]
-    block = Played(("a\nb\x00\ud800\U0001f600", 7), 6, True, ended, [3])
+    block = Played(("a\nb\x00\ud800\U0001f600", 7), 6, True, ended, [3], [0, 1])
     seen = (Sample(3, np.array(odd), np.array(odd) ** 2), Sample(0, np.zeros(0), np.zeros(0)))
     words = NOTHING._replace(share=Share(2**53 + 1, [block, Played(("", 0), 1, False, [])], seen))
 

@@ -110,7 +110,7 @@ def test_the_variants_without_traces_heed_lambda(correction: str) -> None:
     # given
     case, lambda_ = make_case(0), 0.6
     values = case.values.detach().numpy()
-    _, rewards, discounts, _, mask = (tensor.numpy() for tensor in case.rows)
+    _, rewards, discounts, _, mask, _ = (tensor.numpy() for tensor in case.rows)
     expected = values.copy()
     for t in reversed(range(T)):
         for b in np.flatnonzero(mask[t]):  # the lambda-return, backwards from the bootstrap

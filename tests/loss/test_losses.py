@@ -73,7 +73,7 @@ def settings(**changes: Any) -> LossSettings:
 def slow_loss(case: Case, s: LossSettings, entropy_cost: float) -> Slow:
     """Section 4.2, row by row, with equation (1) as its sum."""
     logits, values = case.logits.detach().numpy(), case.values.detach().numpy()
-    actions, rewards, discounts, behaviour, mask = (tensor.numpy() for tensor in case.rows)
+    actions, rewards, discounts, behaviour, mask, _ = (tensor.numpy() for tensor in case.rows)
     gammas = discounts * s.discounting
 
     def clip(ratio: float, threshold: float | None) -> float:
