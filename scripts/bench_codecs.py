@@ -25,7 +25,7 @@ from rich.table import Table
 
 from bench import measuring
 from bench.measuring import Figures, Spreads
-from impala_redis.common.envs import atari
+from impala_redis.common.games import atari
 from impala_redis.workers.options import CONTEXT
 
 GAMES = "Pong,Breakout,Seaquest,Qbert,SpaceInvaders"

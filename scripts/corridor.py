@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.trials import train
-from impala_redis.common.envs.corridor import BEST_RIGHT_PROBABILITY
+from impala_redis.common.games.corridor import BEST_RIGHT_PROBABILITY
 from impala_redis.common.records.history import Run, series
 
 PRESETS = ("corridor-reinforce", "corridor-vtrace")

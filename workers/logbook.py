@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from impala_redis import __version__
-from impala_redis.common.envs.atari_rules import action_repeat
 from impala_redis.common.errors import Fenced, GroupLost, RunDirectoryError
 from impala_redis.common.feeding.feeder import Feeder
 from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Means, Refusals, Tally
+from impala_redis.common.games.atari_rules import action_repeat
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.updates import Updated
 from impala_redis.common.records import checkpoint

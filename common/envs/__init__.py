@@ -1,1 +1,1 @@
-"""Gymnasium ids to vector environments and arrays. Only this room imports gymnasium."""
+"""Gymnasium ids to vector environments and arrays."""

@@ -11,11 +11,11 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from impala_redis.common.envs import atari, corridor, gridworld, masked_cartpole
-from impala_redis.common.envs.atari_rules import is_atari, rules_of
 from impala_redis.common.envs.masks import MaskFromInfo
 from impala_redis.common.envs.single import Single
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.games import atari, corridor, gridworld, masked_cartpole
+from impala_redis.common.games.atari_rules import is_atari, rules_of
 from impala_redis.common.settings import json_object
 from impala_redis.common.settings.env_id import module_of, name_of
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant

@@ -18,13 +18,14 @@ from impala_redis.common.encoding.actions import ActionDecoder, action_spec
 from impala_redis.common.encoding.fitting import Array
 from impala_redis.common.encoding.observations import Encoder, observation_spec
 from impala_redis.common.encoding.space_text import text_of
-from impala_redis.common.envs import atari, making
-from impala_redis.common.envs.atari_rules import is_atari
+from impala_redis.common.envs import making
 from impala_redis.common.envs.making import Wanted, Wrapper
 from impala_redis.common.envs.masks import check_masks
 from impala_redis.common.envs.processes import InProcesses
 from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.games import atari
+from impala_redis.common.games.atari_rules import is_atari
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
 from impala_redis.common.tasks.dealing import TaskNumbers
 from impala_redis.common.user_code import failures, modules

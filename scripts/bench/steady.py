@@ -19,8 +19,8 @@ import numpy as np
 
 from bench import measuring
 from bench.measuring import Figures
-from impala_redis.common.envs.atari_rules import action_repeat
 from impala_redis.common.errors import ImpalaError, RunUnreadable
+from impala_redis.common.games.atari_rules import action_repeat
 from impala_redis.common.local import children
 from impala_redis.common.records.history import Run, RunRecords, mean, read_run
 

@@ -155,7 +155,7 @@ def test_new_environments_begin_with_empty_stacks() -> None:
 def test_the_stacks_are_those_that_ale_makes(game: str) -> None:
     # given ALE's own stacks of four, and our single frames, of the same games
     vector_env = pytest.importorskip("ale_py.vector_env")
-    from impala_redis.common.envs.atari import game_seeds
+    from impala_redis.common.games.atari import game_seeds
 
     own = vector_env.AtariVectorEnv(
         game.lower(),

@@ -13,10 +13,10 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from impala_redis.common.envs import corridor
 from impala_redis.common.envs.vector import StepResult, VectorEnvironment
 from impala_redis.common.envs.video import Recording
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.games import corridor
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 
 

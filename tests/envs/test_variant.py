@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
-from impala_redis.common.envs.atari_rules import action_repeat
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import ConfigError, ImpalaError, UnsupportedEnvironment
+from impala_redis.common.games.atari_rules import action_repeat
 from impala_redis.common.settings.json_object import canonical
 from impala_redis.common.settings.variant import Variant
 

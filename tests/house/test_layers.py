@@ -24,8 +24,8 @@ FLOORS = (
     {"run", "server", "user_code"},
     {"presets"},
     {"encoding", "local"},
-    {"transport", "blocks", "envs", "networks", "loss", "mlp", "records", "devices"},
-    {"feeding"},
+    {"transport", "blocks", "games", "networks", "loss", "mlp", "records", "devices"},
+    {"envs", "feeding"},
     {"normalizing"},
     {"acting", "learning"},
     {"grouping"},
@@ -37,8 +37,8 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 ONLY_IN = {
     "redis": "common/server/",
     "msgpack": "common/blocks/wire.py",
-    "gymnasium": "common/envs/ common/encoding/ common/user_code/",
-    "ale_py": "common/envs/atari.py",
+    "gymnasium": "common/envs/ common/games/ common/encoding/ common/user_code/",
+    "ale_py": "common/games/atari.py",
     "safetensors": "common/records/checkpoint.py",
     "tensorboard": "common/records/tensorboard_file.py",
     "torch": "common/vtrace.py common/networks/ common/loss/ common/devices/ common/learning/ "

@@ -15,8 +15,8 @@ import numpy as np
 
 from bench import steady
 from bench.gpu.plan import Row
-from impala_redis.common.envs.atari_rules import action_repeat
 from impala_redis.common.errors import RunUnreadable
+from impala_redis.common.games.atari_rules import action_repeat
 from impala_redis.common.local import children
 from impala_redis.common.records.history import Run, RunRecords, mean, read_run
 from impala_redis.workers import programs

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.utils.env_checker import check_env
 
-from impala_redis.common.envs.masked_cartpole import (
+from impala_redis.common.games.masked_cartpole import (
     ENV_ID,
     MAX_EPISODE_STEPS,
     SEEN,

@@ -10,8 +10,8 @@ import pytest
 from impala_redis.common.blocks.features import features
 from impala_redis.common.encoding.actions import ActionDecoder, action_spec
 from impala_redis.common.encoding.observations import Encoder, encoded_text, observation_spec
-from impala_redis.common.envs import gridworld
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.games import gridworld
 
 NUM_ENVS = 4
 

@@ -13,7 +13,7 @@ The protocol (arXiv:1802.01561, Table G.1; where it is silent, what is usual):
     a lost life    ends an episode while learning, never the game; only the game's end does where
                    whole games are played
 
-Other rules may be given (`common.envs.atari_rules`).
+Other rules may be given (`common.games.atari_rules`).
 
 ale-py is an optional extra under GPL-2.0-only, so it is imported only where a game is made.
 """
@@ -30,8 +30,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from impala_redis.common.envs.atari_rules import GAMES_PREFIX, Rules
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.games.atari_rules import GAMES_PREFIX, Rules
 from impala_redis.common.settings.env_id import name_of
 
 Frames = NDArray[np.uint8]  # [N, height, width]

@@ -78,8 +78,8 @@ def _masked(space: Any) -> spaces.Box:
 
 gymnasium.register(
     ENV_ID,
-    entry_point="impala_redis.common.envs.masked_cartpole:MaskedCartPole",
-    vector_entry_point="impala_redis.common.envs.masked_cartpole:MaskedCartPoleVector",
+    entry_point="impala_redis.common.games.masked_cartpole:MaskedCartPole",
+    vector_entry_point="impala_redis.common.games.masked_cartpole:MaskedCartPoleVector",
     max_episode_steps=MAX_EPISODE_STEPS,
     reward_threshold=REWARD_THRESHOLD,
 )

@@ -130,7 +130,7 @@ class ShortCorridorVector(VectorEnv[CorridorObservation, NDArray[np.int64], NDAr
 
 gymnasium.register(
     ENV_ID,
-    entry_point="impala_redis.common.envs.corridor:ShortCorridor",
-    vector_entry_point="impala_redis.common.envs.corridor:ShortCorridorVector",
+    entry_point="impala_redis.common.games.corridor:ShortCorridor",
+    vector_entry_point="impala_redis.common.games.corridor:ShortCorridorVector",
     max_episode_steps=MAX_EPISODE_STEPS,
 )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from impala_redis.common.envs.corridor import (
+from impala_redis.common.envs.vector import VectorEnvironment
+from impala_redis.common.games.corridor import (
     BEST_RIGHT_PROBABILITY,
     ENV_ID,
     GOAL,
@@ -20,7 +21,6 @@ from impala_redis.common.envs.corridor import (
     ShortCorridorVector,
     value,
 )
-from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.records import checkpoint
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete

@@ -12,9 +12,9 @@ from gymnasium import spaces
 from gymnasium.wrappers import AtariPreprocessing
 from numpy.typing import NDArray
 
-from impala_redis.common.envs import atari, atari_rules
 from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.games import atari, atari_rules
 from impala_redis.common.settings.variant import Variant
 
 ale_vector = pytest.importorskip("ale_py.vector_env")
