@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv at the project's root and installs the project into it. Quick when run again.
 # usage: scripts/setup.sh [EXTRAS]
-# EXTRAS: of atari, box2d, minigrid, mujoco, report, video, zstd, dev (for the tests), with commas
+# EXTRAS: of atari, box2d, envpool, minigrid, mujoco, report, video, zstd, dev (for the tests), with commas
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -6,7 +6,7 @@
 #   scripts/test.sh --full    what is too long for every change, too: before a release
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/setup.sh atari,box2d,dev,minigrid,mujoco,report,video
+scripts/setup.sh atari,box2d,dev,envpool,minigrid,mujoco,report,video
 
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
