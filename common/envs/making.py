@@ -5,17 +5,20 @@ import logging
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from impala_redis.common.envs.masks import MaskFromInfo
+from impala_redis.common.envs.pooling import is_pooled, left_to_others, make_pool
 from impala_redis.common.envs.single import Single
+from impala_redis.common.envs.wanted import Env, Wanted, Wrapper
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.games import atari, corridor, gridworld, masked_cartpole
 from impala_redis.common.games.atari_rules import is_atari, rules_of
+from impala_redis.common.games.envpool_vector import is_named
 from impala_redis.common.settings import json_object
 from impala_redis.common.settings.env_id import module_of, name_of
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
@@ -31,33 +34,13 @@ for _module in (corridor, masked_cartpole):
 
 _KNOWN_MODULES = ("gymnasium.envs.", "impala_redis.")
 
-Env = gymnasium.Env[Any, Any]
-Wrapper = Callable[[Env], Env]
-
-
-class Wanted(NamedTuple):
-    """What is to be made."""
-
-    env_id: str  # without a path
-    num_envs: int  # N
-    variant: Variant = AS_REGISTERED
-    recorder: Wrapper | None = None  # the outermost wrapper of each; draws pictures
-    info_keys: tuple[str, ...] = ()
-    num_threads: int | None = None
-    one_by_one: bool = False  # even if there is a vector form
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
-        return json_object.arguments(self.variant.env_kwargs)
-
 
 def is_known(env_id: str, variant: Variant = AS_REGISTERED) -> bool:
     """Whether it is made by code of ours, Gymnasium's, ALE's or MiniGrid's alone."""
     if variant.wrapper:
         return False
     if is_atari(env_id) or gridworld.is_gridworld(env_id):
-        return module_of(env_id) in ("", "ale_py", "minigrid")
+        return module_of(env_id) in ("", "ale_py", "minigrid", "envpool")
     spec = gymnasium.registry.get(env_id)  # an id with a module is not in it
     made_by = spec.entry_point if spec is not None and not spec.additional_wrappers else None
     return isinstance(made_by, str) and made_by.startswith(_KNOWN_MODULES)
@@ -69,12 +52,15 @@ def make(wanted: Wanted) -> VectorEnv[Any, Any, Any]:
     Raises UnsupportedEnvironment: it is unknown, not installed, or takes no such arguments. Raises
     ConfigError: a wrapper, or an argument of Gymnasium's own.
     """
-    env_id, variant = wanted.env_id, wanted.variant
     refuse_gymnasiums_own(wanted.kwargs)
+    doing = "made" if wanted.recorder is None else "recorded"
+    with failures.refusals(wanted.env_id, doing, _given(wanted.variant)):
+        if is_pooled(wanted):
+            return make_pool(wanted)
+    wanted = left_to_others(wanted)
+    env_id, variant = wanted.env_id, wanted.variant
     wrappers = _wrappers(wanted)
-    with failures.refusals(
-        env_id, "made" if wanted.recorder is None else "recorded", _given(variant)
-    ):
+    with failures.refusals(env_id, doing, _given(variant)):
         if is_atari(env_id):
             rules = rules_of(variant)
             if not wrappers:
@@ -160,7 +146,7 @@ def _note_what_is_lost(wanted: Wanted) -> None:
     if own and (wanted.variant.wrapper or wanted.variant.mask_from == "info"):
         log.warning(
             "%s is stepped one by one, not in its own vector form: %s takes single ones",
-            *(wanted.env_id, _asks_for_single_ones(wanted)),
+            *(wanted.env_id, wanted.takes_single_ones),
         )
     _note_one_thread(wanted.env_id, wanted.num_threads)
 
@@ -173,7 +159,7 @@ def _made_alone(wanted: Wanted, **arguments: Any) -> Env:
     import_module(wanted.env_id)
     if not has_single_form(wanted.env_id):
         raise UnsupportedEnvironment(
-            f"it has a vector form alone, and {_asks_for_single_ones(wanted)} takes single ones: "
+            f"it has a vector form alone, and {wanted.takes_single_ones} takes single ones: "
             "leave that out, or register a single form, too"
         )
     limit = wanted.variant.max_episode_steps
@@ -193,15 +179,6 @@ def _made_alone(wanted: Wanted, **arguments: Any) -> Env:
     return made
 
 
-def _asks_for_single_ones(wanted: Wanted) -> str:
-    """The option by which environments cannot be stepped in their vector form."""
-    if wanted.variant.wrapper:
-        return "--wrapper"
-    if wanted.variant.mask_from == "info":
-        return "--mask-from info"
-    return "--env-processes" if wanted.one_by_one else "a video"
-
-
 def _taken_by(env_id: str) -> str:
     """The arguments that an environment's constructor takes, as the end of a sentence."""
     spec = gymnasium.registry.get(name_of(env_id))
@@ -212,8 +189,8 @@ def _taken_by(env_id: str) -> str:
 
 
 def import_module(env_id: str) -> None:
-    """Imports the module that registers an environment, if its id names one."""
-    if module := module_of(env_id):
+    """Imports the module that registers an environment, if its id names one and not EnvPool."""
+    if (module := module_of(env_id)) and not is_named(env_id):
         importlib.import_module(module)
 
 

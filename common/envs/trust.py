@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from impala_redis.common.envs.making import is_known
+from impala_redis.common.games.envpool_vector import is_named
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.settings.env_id import name_of
 from impala_redis.common.user_code.arguments import check_arguments
@@ -26,5 +27,6 @@ def check_environment(
     for wrapper in spec.wrapper:
         check_trusted(wrapper, trusted, "wrapper", option)
     for env, variant in spec.worlds:
-        check_trusted(env, trusted, "environment", option)
+        if not is_named(env):  # of EnvPool, which imports no module of that name but its own
+            check_trusted(env, trusted, "environment", option)
         check_arguments(env, variant.env_kwargs, is_known(name_of(env)), trusted, option)

@@ -19,16 +19,17 @@ from impala_redis.common.encoding.fitting import Array
 from impala_redis.common.encoding.observations import Encoder, observation_spec
 from impala_redis.common.encoding.space_text import text_of
 from impala_redis.common.envs import making
-from impala_redis.common.envs.making import Wanted, Wrapper
 from impala_redis.common.envs.masks import check_masks
+from impala_redis.common.envs.pooling import findable, is_pooled
 from impala_redis.common.envs.processes import InProcesses
 from impala_redis.common.envs.single import Info, Single, numbers_in_vector, reward_refusal
+from impala_redis.common.envs.wanted import Wanted, Wrapper
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.games import atari
 from impala_redis.common.games.atari_rules import is_atari
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
 from impala_redis.common.tasks.dealing import TaskNumbers
-from impala_redis.common.user_code import failures, modules
+from impala_redis.common.user_code import failures
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class VectorEnvironment:
         Raises UnsupportedEnvironment: unknown, not installed, or with spaces that do not travel.
         Raises ConfigError: a wrapper cannot be imported.
         """
-        env_id = modules.make_findable(env_id)
+        env_id = findable(env_id)
         self._env_id, self._info_keys = env_id, info_keys
         self._resetting = failures.Named(env_id, "reset")
         self._stepping = failures.Named(env_id, "step")
@@ -235,6 +236,12 @@ def _usable_processes(wanted: Wanted, num_processes: int) -> int:
         )
         return 0
     with failures.refusals(wanted.env_id, "made"):
+        if is_pooled(wanted):
+            log.warning(
+                "%s is played in the actor's own process: EnvPool has threads (--env-threads)",
+                wanted.env_id,
+            )
+            return 0
         making.import_module(wanted.env_id)
     num_processes = min(num_processes, wanted.num_envs)
     if making.has_vector_form(wanted.env_id) and making.has_single_form(wanted.env_id):

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 PREFIXES = ("MiniGrid-", "BabyAI-")
 NUM_DIRECTIONS = 4
+# How many objects, colours and states of a door or an agent minigrid knows.
+CELL_SIZES = (11, 6, NUM_DIRECTIONS)
 MAX_MISSION_LENGTH = 1000
 
 GridObservation = dict[str, Any]
@@ -46,28 +48,27 @@ def register(env_id: str) -> None:
         ) from error
 
 
+def with_categories(space: spaces.Dict) -> spaces.Dict:
+    """The space of a level's observations, with a view of categories and a mission of words."""
+    width, height, _ = space["image"].shape or ()
+    view = np.full((width, height, len(CELL_SIZES)), CELL_SIZES)
+    return spaces.Dict(
+        {
+            **space.spaces,
+            "image": spaces.MultiDiscrete(view, dtype=np.uint8),
+            "mission": spaces.Text(MAX_MISSION_LENGTH, min_length=0),
+        }
+    )
+
+
 class CategoryView(gymnasium.ObservationWrapper[GridObservation, Any, GridObservation]):
     """Gives the view a space of categories, and the mission one of texts."""
 
     def __init__(self, env: gymnasium.Env[GridObservation, Any]) -> None:
         """Wraps one environment of MiniGrid or BabyAI."""
         super().__init__(env)
-        known = importlib.import_module("minigrid.core.constants")
-        sizes = [
-            len(known.OBJECT_TO_IDX),
-            len(known.COLOR_TO_IDX),
-            max(len(known.STATE_TO_IDX), NUM_DIRECTIONS),
-        ]
-        space = env.observation_space
-        assert isinstance(space, spaces.Dict), space
-        width, height, _ = space["image"].shape or ()
-        self.observation_space = spaces.Dict(
-            {
-                **space.spaces,
-                "image": spaces.MultiDiscrete(np.full((width, height, 3), sizes), dtype=np.uint8),
-                "mission": spaces.Text(MAX_MISSION_LENGTH, min_length=0),
-            }
-        )
+        assert isinstance(env.observation_space, spaces.Dict), env.observation_space
+        self.observation_space = with_categories(env.observation_space)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -39,6 +39,7 @@ ONLY_IN = {
     "msgpack": "common/blocks/wire.py",
     "gymnasium": "common/envs/ common/games/ common/encoding/ common/user_code/",
     "ale_py": "common/games/atari.py",
+    "envpool": "common/games/envpool_vector.py",
     "safetensors": "common/records/checkpoint.py",
     "tensorboard": "common/records/tensorboard_file.py",
     "torch": "common/vtrace.py common/networks/ common/loss/ common/devices/ common/learning/ "
