@@ -447,3 +447,15 @@ def test_a_user_who_may_not_count_joins_still_joins(
     assert link.count_join("a") is None
     link.close()
     operator.acl_deluser("old")
+
+
+def test_actors_are_dealt_places_that_follow_each_other(
+    learner: LearnerLink, actor: ActorLink
+) -> None:
+    # given actors of 8, 3 and 8 environments
+    assert [actor.deal(number) for number in (8, 3, 8)] == [0, 8, 11]
+
+    # then no actor's name stands in the way, and another learner begins anew
+    assert actor.count_join("places") == 0
+    learner.forget_joins()
+    assert actor.deal(5) == 0
