@@ -30,10 +30,11 @@ class Estimate(NamedTuple):
         return f"{self.mean:.1f} ± {self.half:.1f}"
 
 
-def train(folder: Path, seed: int, options: Sequence[str]) -> Run:
+def train(folder: Path, seed: int, options: Sequence[str], limit_s: float = LIMIT_S) -> Run:
     """The run that was trained into the folder with these options: now, or by an earlier call.
 
-    A run there that did not end, or was trained with other options, is removed.
+    A run there that did not end, or was trained with other options, is removed. It may take up to
+    `limit_s` seconds.
     Raises RuntimeError when impala-train fails.
     """
     asked = folder / "asked.txt"
@@ -46,7 +47,7 @@ def train(folder: Path, seed: int, options: Sequence[str]) -> Run:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=LIMIT_S,
+            timeout=limit_s,
         )
         if done.returncode:
             raise RuntimeError(f"impala-train into {folder} failed: {done.stderr}")

@@ -1,0 +1,78 @@
+"""Several tasks that one network learns together.
+
+In each suite all levels have the same observations and actions. A score of 0 is that of a policy
+that draws its actions evenly, measured over thousands of episodes.
+"""
+
+from typing import Any
+
+from impala_redis.common.presets.small import SMALL_TASK
+from impala_redis.common.tasks.task import Task
+
+# A score of 1 is that of the shortest ways, the mean over worlds.
+_MINIGRID_5 = (
+    Task("DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0", reference=0.96),
+    Task("DoorKey-6x6", "MiniGrid-DoorKey-6x6-v0", reference=0.96),
+    Task("DoorKey-8x8", "MiniGrid-DoorKey-8x8-v0", reference=0.96),
+    Task("MultiRoom-N2-S4", "MiniGrid-MultiRoom-N2-S4-v0", reference=0.8),
+    Task("SimpleCrossingS9N1", "MiniGrid-SimpleCrossingS9N1-v0", reference=0.9),
+)
+# A score of 1 is that of BabyAI's own bot, which does every mission.
+_BABYAI_12 = tuple(
+    Task(name, f"BabyAI-{name}-v0", random=random, reference=reference)
+    for name, random, reference in (
+        ("GoToRedBallGrey", 0.159, 0.915),
+        ("GoToRedBall", 0.168, 0.922),
+        ("GoToObj", 0.143, 0.928),
+        ("GoToLocalS5N2", 0.182, 0.894),
+        ("GoToLocal", 0.194, 0.927),
+        ("GoToSeqS5R2", 0.144, 0.916),
+        ("PickupDist", 0.102, 0.903),
+        ("PickupLoc", 0.085, 0.913),
+        ("OneRoomS8", 0.084, 0.920),
+        ("PutNextLocalS5N3", 0.012, 0.874),
+        ("UnlockLocal", 0.017, 0.978),
+        ("UnlockPickup", 0.000, 0.755),
+    )
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "minigrid-5": SMALL_TASK
+    | {
+        "tasks": _MINIGRID_5,
+        "hidden_sizes": (128, 128),
+        "activation": "relu",
+        "envs_per_actor": 160,  # 32 of each level, in every batch
+        "batch_size": 160,
+        "queue_blocks": 1,
+        "queue_policy": "block",  # no step is dropped
+        "reward_scale": 1.0,
+        "lambda": 0.95,
+        "entropy_cost": 0.01,
+        "entropy_schedule": "linear",
+        "learning_rate": 1e-3,
+        "grad_norm_clipping": 1.0,
+        "total_frames": 3_500_000,
+        "log_interval_s": 1.0,
+    },
+    "babyai-12": SMALL_TASK
+    | {
+        "tasks": _BABYAI_12,
+        "hidden_sizes": (128,),
+        "activation": "relu",
+        "lstm_size": 128,
+        "envs_per_actor": 192,  # 16 of each level, in every batch
+        "batch_size": 192,
+        "queue_blocks": 1,
+        "queue_policy": "block",
+        "reward_scale": 1.0,
+        "lambda": 0.95,
+        "entropy_cost": 0.01,
+        "entropy_schedule": "linear",
+        "learning_rate": 1e-3,
+        "grad_norm_clipping": 1.0,
+        "total_frames": 24_000_000,
+        "log_interval_s": 5.0,
+        "checkpoint_interval_s": 60.0,
+    },
+}
