@@ -18,6 +18,7 @@ from impala_redis.common.loss.corrections import (
 from impala_redis.common.loss.distributions import ActionStatistics, evaluate_actions
 from impala_redis.common.run.groups import LossSettings
 from impala_redis.common.run.spaces import MOST_NORMALIZED, ActionSpec
+from impala_redis.common.vtrace import VTraceReturns
 
 # A ratio pi/mu of densities may be larger than any float; e^20 is far beyond every sensible clip,
 # and still finite when it is squared or summed.
@@ -30,6 +31,8 @@ LEAST_WEIGHT = 1e-8
 
 # Gives advantages `[T, B]`, which come multiplied by their ratios `[T, B]`, a common measure.
 Normalize = Callable[[Tensor, Tensor], Tensor]
+# Is told the targets of the values `[T, B]`, without gradient, and which rows count.
+Watch = Callable[[Tensor, Tensor], None]
 
 
 class LossInput(NamedTuple):
@@ -41,6 +44,16 @@ class LossInput(NamedTuple):
     behaviour_log_probs: Tensor  # [T, B] float32
     mask: Tensor  # [T, B] bool, False on fake rows
     tasks: Tensor  # [B] int64, which of the run's tasks each column is of
+
+
+class Scales(NamedTuple):
+    """What numbers of each column are measured in; None where they are as they are."""
+
+    rewards: Tensor | None = None  # [B] rewards are multiplied by it, beside `reward_scale`
+    values: Tensor | None = None  # [B] advantages and distances from targets are divided by it
+
+
+AS_THEY_ARE = Scales()
 
 
 class Losses(NamedTuple):
@@ -111,6 +124,8 @@ def impala_loss(
     entropy_cost: float | Tensor,
     reward_factor: float | Tensor = 1.0,
     normalize: Normalize = normalized,
+    scales: Scales = AS_THEY_ARE,
+    watch: Watch | None = None,
 ) -> tuple[Losses, Figures]:
     """The weighted sum of the three losses, and the figures of the batch.
 
@@ -123,21 +138,21 @@ def impala_loss(
       entropy_cost: the current weight of the entropy, after its schedule; may be a scalar tensor.
       reward_factor: what normalises the rewards, if they are to be; may be a scalar tensor.
       normalize: normalises the advantages, if they are to be.
+      scales: what the columns' numbers are measured in, if they differ.
+      watch: is told the targets, if they are of use beside the loss.
     """
     mask = rows_that_count(inputs, settings)  # [T, B]
     weights = mask.to(values.dtype)
     target = evaluate_actions(action, outputs, inputs.actions)
     log_rhos = (target.log_probs.detach() - inputs.behaviour_log_probs).clamp_(max=MAX_LOG_RHO)
     log_rhos = log_rhos.masked_fill_(~mask, float("-inf"))  # [T, B]
-    returns = corrected_returns(
-        log_rhos,
-        inputs.discounts * settings.discounting,
-        shape_rewards(inputs.rewards, settings, reward_factor),
-        _baselines(values.detach(), settings),
-        settings,
-    )
+    rewards = shape_rewards(inputs.rewards, settings, reward_factor, scales.rewards)
+    returns = _returns(log_rhos, rewards, values.detach(), inputs, settings)
+    if watch is not None:
+        watch(returns.vs, mask)
+    advantages = _divided(returns.pg_advantages, scales.values)
+    distances = _divided(returns.vs - values[:-1], scales.values)
     count = weights.sum().clamp(min=1.0)
-    advantages = returns.pg_advantages
     if settings.normalize_advantages:
         advantages = normalize(advantages, policy_gradient_rhos(log_rhos, settings))
     scale = count.reciprocal() if settings.reduction == "mean" else 1.0
@@ -145,22 +160,42 @@ def impala_loss(
     # On rows that do not count the advantage and the target's distance are exactly zero.
     learned = log_probs_to_learn(target.log_probs, settings)
     policy_loss = -(learned * advantages).sum() * scale
-    baseline = 0.5 * (returns.vs - values[:-1]).mul(weights).square().sum() * scale
+    baseline = 0.5 * distances.mul(weights).square().sum() * scale
     total = policy_loss + settings.baseline_cost * baseline - entropy_cost * entropies.sum() * scale
-    losses = Losses(
-        total, policy_loss.detach(), baseline.detach(), entropies.detach().sum() / count
-    )
+    entropy = entropies.detach().sum() / count
+    losses = Losses(total, policy_loss.detach(), baseline.detach(), entropy)
     return losses, _figures(target, log_rhos, mask, inputs.mask, settings)
 
 
-def shape_rewards(rewards: Tensor, settings: LossSettings, factor: float | Tensor = 1.0) -> Tensor:
-    """Rewards, scaled and then clipped as the settings say (paper, Tables D.1 and G.1).
+def _returns(
+    log_rhos: Tensor, rewards: Tensor, values: Tensor, inputs: LossInput, settings: LossSettings
+) -> VTraceReturns:
+    """Targets and advantages `[T, B]`, from values `[T+1, B]` without gradient."""
+    discounts, values = inputs.discounts * settings.discounting, _baselines(values, settings)
+    return corrected_returns(log_rhos, discounts, rewards, values, settings)
 
-    Before that, `factor` normalises them if they are to be.
+
+def _divided(numbers: Tensor, scales: Tensor | None) -> Tensor:
+    """Numbers `[T, B]`, divided by the scales of their columns `[B]`, if there are some."""
+    return numbers if scales is None else numbers / scales
+
+
+def shape_rewards(
+    rewards: Tensor,
+    settings: LossSettings,
+    factor: float | Tensor = 1.0,
+    scales: Tensor | None = None,
+) -> Tensor:
+    """Rewards `[T, B]`, scaled and then clipped as the settings say (paper, Tables D.1 and G.1).
+
+    Before that, `factor` normalises them if they are to be. Tasks may have `scales` `[B]` of their
+    own.
     """
     if settings.normalize_rewards:
         rewards = (rewards * factor).clamp(-MOST_NORMALIZED, MOST_NORMALIZED)
     rewards = rewards * settings.reward_scale
+    if scales is not None:
+        rewards = rewards * scales
     if settings.reward_clipping == "abs_one":
         return rewards.clamp(-1.0, 1.0)
     if settings.reward_clipping == "soft_asymmetric":

@@ -13,6 +13,7 @@ from impala_redis.common.loss.impala import (
     MAX_LOG_RHO,
     Losses,
     LossInput,
+    Scales,
     impala_loss,
     shape_rewards,
 )
@@ -588,3 +589,35 @@ def test_of_numbers_the_mean_deviation_is_told_and_of_choices_neither_figure() -
     assert of_numbers.pi_mean is None and of_numbers.policy_std is not None
     assert of_numbers.policy_std.item() == pytest.approx(1.0)
     assert of_choices.pi_mean is None and of_choices.policy_std is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"normalize_advantages": True}, {"reduction": "mean"}])
+def test_a_task_whose_rewards_are_a_thousand_times_larger_pushes_as_hard(
+    changes: dict[str, Any],
+) -> None:
+    # given columns of which one has larger rewards, and values in units of their deviation
+    case, s = make_case(), settings(**changes)
+    sizes = torch.tensor([1.0, 1000.0, 1.0], dtype=torch.float64)
+    told: list[Tensor] = []
+
+    # when
+    gradients, targets = [], []
+    for scales in (torch.ones_like(sizes), sizes):
+        losses, _ = impala_loss(
+            ACTION,
+            case.logits,
+            case.values * scales,
+            case.rows,
+            s,
+            0.01,
+            scales=Scales(rewards=scales, values=scales),
+            watch=lambda *found: told.extend(found),
+        )
+        gradients.append(torch.autograd.grad(losses.total, [case.logits, case.values]))
+        targets.append(told[-2] / scales)
+
+    # then
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(*targets, rtol=1e-9, atol=1e-12)
+    assert not told[0].requires_grad and torch.equal(told[1], case.rows.mask)
