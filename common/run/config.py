@@ -67,11 +67,34 @@ class Config:
                 f"replay_capacity ({training.replay_capacity}) is less than the "
                 f"{self.replayed_columns} trajectories that a batch draws; raise it"
             )
+        self._check_sizes_of_rewards()
         bound, forced = transport.max_policy_lag, transport.force_lag
         if bound is not None and 0 < forced >= bound:
             raise ConfigError(
                 f"max_policy_lag ({bound}) would reject all that is played with a force_lag of "
                 f"{forced}; set it above {forced}, or to none"
+            )
+
+    def _check_sizes_of_rewards(self) -> None:
+        """Raises ConfigError: rewards are brought to a common size in two ways, or in none."""
+        loss, tasks = self.loss, self.environment.tasks
+        if loss.normalize_rewards and len(tasks) > 1:
+            raise ConfigError(
+                "normalize_rewards divides the rewards of all tasks by one number; turn it off, "
+                "and give --popart --reward-clipping none where their rewards differ in size"
+            )
+        if loss.popart and (loss.reward_clipping != "none" or loss.normalize_rewards):
+            found = "on" if loss.normalize_rewards else "off"
+            raise ConfigError(
+                "popart learns from rewards as they are, but reward_clipping is "
+                f"{loss.reward_clipping} and normalize_rewards is {found}; give --reward-clipping "
+                "none --no-normalize-rewards"
+            )
+        scales = [loss.reward_scale, *(task.reward_scale for task in tasks)]
+        if loss.popart and 0 in scales:
+            raise ConfigError(
+                "popart divides by the size of rewards, and a reward_scale of 0 leaves none; give "
+                "another one, or turn popart off"
             )
 
     @property

@@ -208,6 +208,19 @@ class LossSettings:
     normalize_advantages: bool = setting(
         False, "bring the advantages of a batch to a mean of 0 and a deviation of 1"
     )
+    popart: bool = setting(
+        False, "learn each task's values in units of their deviation; needs reward_clipping none"
+    )
+    popart_beta: float = setting(
+        3e-4, "how far PopArt's mean and deviation move at least in an update", above=0, at_most=1
+    )
+    popart_least: float = setting(
+        0.01,
+        "PopArt's least deviation, as a share of what lies between a task's random and reference "
+        "return (1 without tasks), times reward_scale",
+        above=0,
+        at_most=1,
+    )
 
 
 @dataclass(frozen=True)

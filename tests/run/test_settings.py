@@ -287,6 +287,9 @@ def test_a_config_built_by_hand_is_checked_too() -> None:
         Config(training=config.TrainingSettings(batch_size=0))
 
 
+POPART = {"popart": True, "reward_clipping": "none"}
+
+
 @pytest.mark.parametrize(
     ("values", "remedy"),
     [
@@ -294,6 +297,10 @@ def test_a_config_built_by_hand_is_checked_too() -> None:
         ({"returns": "monte_carlo", "correction": "none", "lambda": 0.9}, "lambda to 1"),
         ({"replay_share": 0.5, "batch_size": 1}, "not one trajectory"),
         ({"replay_share": 0.5, "replay_capacity": 15}, "less than the 16 trajectories"),
+        ({"popart": True}, "reward_clipping is abs_one .*; give --reward-clipping none"),
+        ({**POPART, "normalize_rewards": True}, "normalize_rewards is on; give .* --no-norm"),
+        ({**POPART, "reward_scale": 0}, "a reward_scale of 0 leaves none"),
+        ({"env": "CartPole-v1,Acrobot-v1", "normalize_rewards": True}, "give --popart"),
         ({"force_lag": 10, "max_policy_lag": 9}, "would reject all"),
         ({"force_lag": 5, "max_policy_lag": 5}, "set it above 5, or to none"),
         ({"force_lag": 1, "max_policy_lag": 0}, "set it above 1, or to none"),
