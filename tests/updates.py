@@ -31,6 +31,18 @@ CONVOLVED = {"network": "shallow", "frame_stack": 4, "activation": "relu"}
 REMEMBERING = {"lstm_size": 8, "extra_inputs": "last_action_reward"}
 
 
+# Three tasks whose rewards differ in size, and values in units of their own deviations.
+POPART: dict[str, Any] = {
+    "tasks": [
+        {"name": "small", "env": "CartPole-v1", "reward_scale": 0.01},
+        {"name": "plain", "env": "CartPole-v1"},
+        {"name": "large", "env": "CartPole-v1", "reference": -2.0, "reward_scale": 100.0},
+    ],
+    "popart": True,
+    "reward_clipping": "none",
+}
+
+
 class Kind(NamedTuple):
     changes: dict[str, Any]
     observation: ObservationSpec = ObservationSpec((2,), "float32")
@@ -56,6 +68,7 @@ KINDS = {
     "stacks of frames and a memory, in bfloat16": Kind(
         {**CONVOLVED, **REMEMBERING, "precision": "bfloat16"}, FRAMES, rounding=0.1
     ),
+    "three tasks by PopArt": Kind({**POPART, "optimizer": "adam"}),
     "the deep network": Kind(
         {"network": "deep"}, ObservationSpec((24, 32, 3), "uint8", scale=(255,)), rounding=2e-2
     ),
@@ -80,6 +93,7 @@ def make_data(spec: RunSpec, seed: int, version: int = 0, size: int = B) -> Batc
     rows.behaviour_log_probs[:] = np.log(rng.uniform(0.1, 0.9, rows.discounts.shape))
     rows.mask[:] = rng.random(rows.mask.shape) < 0.8
     rows.memory[:] = 0.0
+    rows.tasks[:] = rng.integers(0, spec.num_tasks, rows.tasks.shape)
     batch.filled, batch.frames = size, rows.frames
     batch.versions, batch.parts = [version] * size, [Part(("a", 1), slice(0, size), range(size))]
     # So many that the mean return is known from the second batch on.

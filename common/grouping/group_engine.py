@@ -3,7 +3,7 @@
 An update has two halves, and between them one sum over all learners of one vector:
 
     the gradient of the summed loss | what a pass has changed in a user's own buffers, times the
-    columns | a row of figures of each learner
+    columns | PopArt's sums of each task, if there are some | a row of figures of each learner
 
 Each learner then divides by the rows that count in all batches, if the run wants means: a mean of
 the learners' means would be wrong, since their batches have different numbers of such rows. Buffers
@@ -30,7 +30,6 @@ from impala_redis.common.grouping.joint_figures import (
     joint_figures,
 )
 from impala_redis.common.learning.gpu_engine import EndStage, GpuEngine, not_timed
-from impala_redis.common.learning.torch_engine import Outcome, names_of_scalars
 from impala_redis.common.learning.torch_inputs import Inputs, Tensors
 from impala_redis.common.loss.impala import (
     LEAST_DEVIATION,
@@ -38,6 +37,7 @@ from impala_redis.common.loss.impala import (
     rows_that_count,
     squared_by_weight,
 )
+from impala_redis.common.loss.task_loss import Outcome
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
@@ -92,15 +92,16 @@ class GroupEngine(GpuEngine):
         self._branch_free = device.type != "cpu" or capture is not None
         self._ranks, self._rank, self._add_up = ranks, rank, add_up
         self._summed = dataclasses.replace(config.loss, reduction="sum")
-        self._names = [*names_of_scalars(spec.action), *COUNTS]
+        self._names = [*self._task_loss.names, *COUNTS]
         self._before = self._buffers.copies()
         # One vector, of which the others are views.
         parameters, buffers = len(self._optimizer.flat), sum(t.numel() for t in self._before)
-        table = ranks * len(self._names)
-        self._vector = torch.zeros(parameters + buffers + table, device=device)
-        self._gradient = self._vector[:parameters]
-        self._changes = self._vector[parameters : parameters + buffers]
-        self._table = self._vector[parameters + buffers :].view(ranks, -1)
+        table, sums = ranks * len(self._names), 3 * spec.num_tasks if config.loss.popart else 0
+        self._vector = torch.zeros(parameters + buffers + sums + table, device=device)
+        parts = torch.split(self._vector, [parameters, buffers, sums, table])
+        self._gradient, self._changes, popart, rows = parts
+        self._sums = popart.view(3, -1) if sums else None
+        self._table = rows.view(ranks, -1)
         self._figures = torch.empty(table + 1, device=device)
 
     def _recorded(self, capture: Capture, tensors: Tensors) -> Callable[[EndStage], None]:
@@ -134,10 +135,12 @@ class GroupEngine(GpuEngine):
             if self._config.loss.normalize_advantages:
                 self._sums_of_all(torch.zeros(3, dtype=torch.float64, device=self.device))
             return
-        gradients, scalars = self._find(tensors, end_stage)
+        gradients, (_, scalars, sums) = self._find(tensors, end_stage)
         self._optimizer.joined(gradients, out=self._gradient)
         self._buffers.write_changes(self._before, self._changes)
         self._changes.mul_(columns)
+        if self._sums is not None and sums is not None:
+            self._sums.copy_(sums)
         self._table.zero_()
         torch.stack([scalars[name].float() for name in self._names], out=self._table[self._rank])
 
@@ -147,7 +150,7 @@ class GroupEngine(GpuEngine):
             self._gradient.div_(self._sum_of(COUNT))
         changes = self._changes / self._sum_of(COLUMNS)
         self._buffers.change(self._before, changes)
-        norm = self._take(self._gradient, self._before)
+        norm = self._take(self._gradient, self._before, self._sums)
         torch.cat([self._table.view(-1), norm.view(1)], out=self._figures)
 
     def _sum_of(self, count: str) -> Tensor:

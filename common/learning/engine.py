@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import Trajectory, empty_trajectory
+from impala_redis.common.normalizing.value_scales import Statistics
 from impala_redis.common.run.spec import RunSpec
 
 Floats = NDArray[np.float32]
@@ -24,8 +25,6 @@ Layout = list[tuple[str, slice, tuple[int, ...]]]
 MOST_NORM = 1e15
 # The mean of the parameters is over about this many updates, so that no single one spoils it.
 AVERAGED_UPDATES = 30
-# Up to this many actions, a record has the mean probability of each.
-MOST_ACTIONS = 8
 
 
 class Rates(NamedTuple):
@@ -103,6 +102,20 @@ class Engine(ABC):
     @abstractmethod
     def load_statistics(self, statistics: Arrays) -> None:
         """Takes over some of them for the updates that begin from now on; all of them fit."""
+
+    def popart(self) -> Statistics:
+        """Copies of PopArt's statistics, each [K] float64 by name; empty where there is no PopArt.
+
+        The parameters' baseline is normalised by them.
+        """
+        return {}
+
+    def load_popart(self, statistics: Statistics) -> Statistics:
+        """Takes over such statistics, if there are some; returns those that hold from now on.
+
+        Their deviations are within this run's bounds. Without PopArt none hold.
+        """
+        return {}
 
     def memory_bytes(self) -> int | None:
         """How much of a GPU's memory torch holds, in bytes; None on a CPU."""

@@ -88,6 +88,8 @@ def _objection_to_numpy(device: str, spec: RunSpec, config: Config) -> str:
         return f"it computes one baseline, and this run has one for each of {spec.num_tasks} tasks"
     if any(task.reward_scale != 1 for task in spec.tasks):
         return "it scales the rewards of no single task, and a task has a reward_scale"
+    if config.loss.popart:
+        return "it learns values as they are, without --popart"
     if config.training.precision == "bfloat16":
         return "it computes in float32, and --precision asks for bfloat16"
     return ""

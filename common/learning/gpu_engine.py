@@ -29,8 +29,9 @@ from impala_redis.common.devices.stages import Stages
 from impala_redis.common.devices.streams import Mark, SideStream
 from impala_redis.common.learning.engine import AVERAGED_UPDATES, Floats, Rates, Step
 from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
-from impala_redis.common.learning.torch_engine import Outcome, TorchState
+from impala_redis.common.learning.torch_engine import TorchState
 from impala_redis.common.learning.torch_inputs import Inputs, Tensors, inputs_of, moved
+from impala_redis.common.loss.task_loss import Outcome
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 
@@ -233,35 +234,34 @@ class GpuEngine(TorchState):
     def _compute(self, tensors: Tensors, end_stage: EndStage) -> None:
         """An update, from a batch's tensors to its figures; no result is looked at."""
         before = self._buffers.copies()
-        gradients, scalars = self._find(tensors, end_stage)
-        scalars["grad_norm"] = self._take(self._optimizer.joined(gradients), before)
+        gradients, (_, scalars, sums) = self._find(tensors, end_stage)
+        scalars["grad_norm"] = self._take(self._optimizer.joined(gradients), before, sums)
         if not self._names:
             self._names = list(scalars)
             self._figures = torch.empty(len(scalars), device=self.device)
         torch.stack(list(scalars.values()), out=self._figures)
         end_stage("optimizer_s")
 
-    def _find(
-        self, tensors: Tensors, end_stage: EndStage
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """A gradient for each parameter, and what is told of the batch."""
+    def _find(self, tensors: Tensors, end_stage: EndStage) -> tuple[list[Tensor], Outcome]:
+        """A gradient for each parameter, and what the batch has come to."""
         inputs = inputs_of(tensors, self._branch_free)
         end_stage("transfer_s")
-        total, scalars = self._loss_of_update(inputs)
+        outcome = self._loss_of_update(inputs)
         end_stage("forward_s")
-        gradients = self._gradients(total)
+        gradients = self._gradients(outcome.total)
         self._buffers.settle()
         end_stage("backward_s")
-        return gradients, scalars
+        return gradients, outcome
 
     def _loss_of_update(self, inputs: Inputs) -> Outcome:
         _, entropy_cost, reward_factor = self._rates
         return self._loss(inputs, entropy_cost, reward_factor)
 
-    def _take(self, gradient: Tensor, before: list[Tensor]) -> Tensor:
+    def _take(self, gradient: Tensor, before: list[Tensor], sums: Tensor | None) -> Tensor:
         """Takes a step along a vector of all parameters; its norm before the clip.
 
-        `before` is what the buffers held: where no step is taken, they hold it again.
+        `before` is what the buffers held: where no step is taken, they hold it again. `sums` are
+        what PopArt learns from.
         """
         optimizer, (learning_rate, *_) = self._optimizer, self._rates
         norm = optimizer.step(gradient, learning_rate)
@@ -269,6 +269,7 @@ class GpuEngine(TorchState):
         self._buffers.put_back(before, unless=norm.isfinite())
         rate = optimizer.steps_on_device.clamp(1, AVERAGED_UPDATES).reciprocal() * norm.isfinite()
         self._averaged.lerp_(optimizer.flat, rate.float())
+        self._learn_scales(sums, norm.isfinite())
         return norm
 
     def _told(self, numbers: list[float]) -> dict[str, float]:

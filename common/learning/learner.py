@@ -23,6 +23,7 @@ from impala_redis.common.learning.updates import (
     columns_of,
     frames_of,
 )
+from impala_redis.common.normalizing import value_scales
 from impala_redis.common.normalizing.normalization import Normalization
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
 from impala_redis.common.records.lines import number_or_nan
@@ -203,6 +204,7 @@ class Learner:
             tensors[f"averaged.{name}"] = averaged[part].reshape(shape)
         tensors |= {f"optimizer.{name}": value for name, value in self.engine.slots().items()}
         tensors |= self.normalization.tensors()
+        tensors |= value_scales.tensors_of(self.engine.popart())
         tensors["rng.torch"] = self.engine.random_state
         facts = {
             "version": self.version,
@@ -225,6 +227,9 @@ class Learner:
         facts = checkpoint.facts
         optimizer = checkpoint.fitting("optimizer", slots)
         try:
+            was = value_scales.statistics_in(checkpoint.tensors, self.engine.spec.num_tasks)
+            now = self.engine.load_popart(was)
+            parameters, averaged = value_scales.refitted([parameters, averaged], was, now)
             self.engine.load(parameters, averaged, optimizer, facts["optimizer_steps"])
             self.engine.load_statistics(statistics)
             self.normalization.restore(checkpoint.tensors)
@@ -249,9 +254,12 @@ class Learner:
         kind = "averaged" if checkpoint.has_averaged else "model"
         weights = checkpoint.fitting(kind, shapes)
         statistics = checkpoint.fitting("model", self.engine.spec.statistic_shapes())
-        self.engine.load(weights, weights, self.engine.slots(), 0)
-        self.engine.load_statistics(statistics)
         try:
+            was = value_scales.statistics_in(checkpoint.tensors, self.engine.spec.num_tasks)
+            now = self.engine.load_popart(value_scales.begun_anew(was))
+            (weights,) = value_scales.refitted([weights], was, now)
+            self.engine.load(weights, weights, self.engine.slots(), 0)
+            self.engine.load_statistics(statistics)
             self.normalization.restore(checkpoint.tensors)
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error

@@ -20,7 +20,6 @@ from impala_redis.common.blocks.features import normalizer_of
 from impala_redis.common.blocks.trajectory import Trajectory
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.learning.engine import (
-    MOST_ACTIONS,
     MOST_NORM,
     Arrays,
     Engine,
@@ -44,7 +43,7 @@ from impala_redis.common.mlp.parameters import layout_of, views
 from impala_redis.common.mlp.products import Products
 from impala_redis.common.mlp.torch_random import is_rng_state, rng_state
 from impala_redis.common.run.config import Config
-from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST
+from impala_redis.common.run.spaces import LOG_STD_LEAST, LOG_STD_MOST, MOST_ACTIONS
 from impala_redis.common.run.spec import RunSpec
 
 Floats = NDArray[np.float32]

@@ -7,7 +7,6 @@ The loss is in `common.loss.impala`, the network in `common.networks.network`, t
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from impala_redis.common.devices.device import enough_memory, round_factors
 from impala_redis.common.devices.pinned import pinned
 from impala_redis.common.devices.stages import Stages
 from impala_redis.common.learning.engine import (
-    MOST_ACTIONS,
     MOST_NORM,
     Arrays,
     Engine,
@@ -31,28 +29,16 @@ from impala_redis.common.learning.engine import (
 from impala_redis.common.learning.gpu_optimizer import BranchFreeOptimizer
 from impala_redis.common.learning.torch_inputs import Inputs, inputs_of, moved
 from impala_redis.common.learning.torch_optimizer import Optimizer
-from impala_redis.common.loss.impala import (
-    Figures,
-    Losses,
-    Normalize,
-    impala_loss,
-    normalized,
-    values_of,
-)
+from impala_redis.common.loss.impala import Normalize, normalized
+from impala_redis.common.loss.popart import Head
+from impala_redis.common.loss.task_loss import Outcome, TaskLoss
 from impala_redis.common.networks.network import NetworkOutput, make_network
 from impala_redis.common.networks.own_buffers import OwnBuffers
+from impala_redis.common.normalizing.value_scales import BIAS, WEIGHT, Statistics
 from impala_redis.common.run.architecture import NORMALIZER
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.groups import LossSettings
-from impala_redis.common.run.spaces import ActionSpec
 from impala_redis.common.run.spec import RunSpec
-
-
-class Outcome(NamedTuple):
-    """The loss of a batch, which carries the gradient, and its figures, still on the device."""
-
-    total: Tensor
-    scalars: dict[str, Tensor]  # by name, without gradient
 
 
 class TorchState(Engine):
@@ -82,6 +68,11 @@ class TorchState(Engine):
             (name, optimizer.parts[name], tuple(p.shape)) for name, p in self._parameters.items()
         ]
         self._averaged = optimizer.flat.clone()
+        self._task_loss = TaskLoss(spec, config.loss, device)
+        self._popart = self._task_loss.popart
+        # Of the parameters and of their mean.
+        views = [optimizer.views(flat) for flat in (optimizer.flat, self._averaged)]
+        self._heads = [Head(named[WEIGHT], named[BIAS]) for named in views]
 
     @property
     def steps(self) -> int:  # type: ignore[override]
@@ -133,6 +124,20 @@ class TorchState(Engine):
                 tensor.copy_(on_host, non_blocking=True)
         self._buffers.load(statistics)
 
+    @enough_memory()
+    def popart(self) -> Statistics:
+        """Copies of PopArt's statistics; a GPU finishes its updates before."""
+        if self._popart is None:
+            return {}
+        return {name: t.to("cpu", copy=True).numpy() for name, t in self._popart.tensors().items()}
+
+    @enough_memory()
+    def load_popart(self, statistics: Statistics) -> Statistics:
+        """Takes over other statistics, if there are some; returns those that hold from now on."""
+        if self._popart is not None and statistics:
+            self._popart.load({name: torch.from_numpy(a.copy()) for name, a in statistics.items()})
+        return self.popart()
+
     @property
     def random_state(self) -> NDArray[np.uint8]:
         """The state of torch's generator of random numbers."""
@@ -182,18 +187,21 @@ class TorchState(Engine):
         network_input, loss_input = inputs
         with self._precision():
             output: NetworkOutput = self.network(network_input)  # [T+1, B, ...]
-        losses, figures = impala_loss(
-            self.spec.action,
+        outcome = self._task_loss.of(
             output.policy[:-1],
-            values_of(output.baseline, loss_input.tasks),
+            output.baseline,
             loss_input,
-            settings or self._config.loss,
             entropy_cost,
             reward_factor,
+            settings,
             normalize,
         )
-        total = losses.total + self._buffers.zero_if_finite()
-        return Outcome(total, _scalars(losses, figures))
+        return outcome._replace(total=outcome.total + self._buffers.zero_if_finite())
+
+    def _learn_scales(self, sums: Tensor | None, taken: Tensor | bool) -> None:
+        """Lets PopArt learn from a batch, if its step was taken; all values stay the same."""
+        if self._popart is not None and sums is not None:
+            self._popart.update(sums, self._heads, taken)
 
     def _precision(self) -> AbstractContextManager[None]:
         """Lets the network compute products as precisely as the settings say."""
@@ -217,7 +225,7 @@ class TorchEngine(TorchState):
         stages.begin()
         inputs = inputs_of(moved(rows, self.device))
         stages.end("transfer_s")
-        total, scalars = self._loss(inputs, rates.entropy_cost, rates.reward_factor)
+        total, scalars, sums = self._loss(inputs, rates.entropy_cost, rates.reward_factor)
         stages.end("forward_s")
         with self._backward():
             total.backward(one_if_finite(total))  # type: ignore[no-untyped-call]
@@ -228,6 +236,7 @@ class TorchEngine(TorchState):
         taken = math.isfinite(norm)
         if taken:
             self._averaged.lerp_(self._optimizer.flat, averaging_rate(self.steps))
+            self._learn_scales(sums, taken)
         else:
             self._buffers.put_back(before)
         stages.end("optimizer_s")
@@ -250,30 +259,3 @@ def one_if_finite(total: Tensor) -> Tensor:
     An action whose density is 0 has an infinite loss, and may have finite gradients.
     """
     return total.detach() * 0 + 1
-
-
-def names_of_scalars(action: ActionSpec) -> list[str]:
-    """The names of an outcome's scalars, in their order, for such actions."""
-    names = ["total_loss", "policy_loss", "baseline_loss", "entropy", *Figures._fields]
-    names.remove("pi_mean")
-    if action.kind != "continuous":
-        names.remove("policy_std")
-    if action.kind == "discrete" and action.num_outputs <= MOST_ACTIONS:
-        names += [f"pi_mean_{a}" for a in range(action.num_outputs)]
-    return names
-
-
-def _scalars(losses: Losses, figures: Figures) -> dict[str, Tensor]:
-    """Losses and figures by name, each a scalar without gradient."""
-    several = figures._asdict()
-    shares: Tensor | None = several.pop("pi_mean")
-    scalars = {
-        "total_loss": losses.total.detach(),
-        "policy_loss": losses.policy,
-        "baseline_loss": losses.baseline,
-        "entropy": losses.entropy,
-        **{name: value.detach() for name, value in several.items() if value is not None},
-    }
-    if shares is not None and len(shares) <= MOST_ACTIONS:
-        scalars |= {f"pi_mean_{a}": share for a, share in enumerate(shares)}
-    return scalars

@@ -151,6 +151,8 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure("grad_norm", "", "global norm of the gradients, before it is clipped"),
         Figure("learning_rate", "", "learning rate as scheduled"),
         Figure("reward_std", "", "deviation by which `--normalize-rewards` divides rewards"),
+        Figure("popart_std", "", "deviation that values by `--popart` are in units of"),
+        Figure("popart_std:*", "", "the same for each task, by its name"),
         Figure("updates_skipped", "", "updates whose gradients were not finite", in_status=True),
     ],
     "Where the time goes": [
@@ -240,9 +242,7 @@ _GROUPS: dict[str, list[Figure]] = {
             in_status=True,
         ),
         Figure("blocks_produced", "blocks", "blocks pushed, by the books"),
-        Figure(
-            "blocks_dropped", "blocks", "blocks dropped because the list was full, by the books"
-        ),
+        Figure("blocks_dropped", "blocks", "blocks dropped from a full list, by the books"),
         Figure(
             "dropped_share",
             SHARE,

@@ -41,6 +41,9 @@ MOST_NORMALIZED = 10.0
 LOG_STD_LEAST, LOG_STD_MOST = -5.0, 2.0
 HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
+# Up to this many choices, a record has the mean probability of each.
+MOST_ACTIONS = 8
+
 # The part of a Dict observation that says which choices are allowed, one number for each: 0 is not.
 MASK_NAME = "action_mask"
 # What is subtracted from the logit of a choice that is not allowed. Its probability is then exactly

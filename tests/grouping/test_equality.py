@@ -9,7 +9,7 @@ import pytest
 from adding import COLUMNS, UPDATES
 from companions import NUMBERS, TWO, Companions, cut, one_learner, run_of, some_batch
 from recorded import recorded
-from updates import REMEMBERING, figures_after
+from updates import POPART, REMEMBERING, figures_after
 
 from chaos.servers import free_port
 from impala_redis.common.feeding.batch import Batch
@@ -102,6 +102,7 @@ KINDS = {
     "normalised advantages": Kind({"normalize_advantages": True}),
     "whole returns": Kind({"returns": "monte_carlo", "correction": "none"}),
     "a memory": Kind(REMEMBERING),
+    "three tasks by PopArt": Kind(POPART),
     "numbers for actions": Kind({}, action=ActionSpec("continuous", (2,), bounded=True)),
     "action masks": Kind({}, masked(), ONE_CHOICE),
     "a network of the user's own": Kind({"network": "watching:Watching"}),

@@ -32,7 +32,7 @@ def test_the_loss_is_computed_in_one_file_and_asked_for_in_one_place() -> None:
         for path in sources("common", "workers")
         if "common.loss.impala.impala_loss" in imports(path)
     ]
-    assert users == ["common/learning/torch_engine.py"]
+    assert users == ["common/loss/task_loss.py"]
 
 
 @pytest.mark.parametrize("kind", ["shallow", "nature", "deep"])

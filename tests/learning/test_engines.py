@@ -29,6 +29,7 @@ NOT_PLAIN: dict[str, tuple[dict[str, Any], ObservationSpec | None]] = {
     "extra inputs": ({"extra_inputs": "last_action_reward"}, None),
     "convolutions": ({"network": "shallow"}, PICTURES),
     "stacked frames": ({"frame_stack": 2}, dataclasses.replace(PICTURES, frame_stack=2)),
+    "values in units of their deviation": ({"popart": True, "reward_clipping": "none"}, None),
     "bfloat16": ({"precision": "bfloat16"}, None),
 }
 

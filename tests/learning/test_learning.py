@@ -72,6 +72,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": "rmsprop", "learning_rate": 1e-2},
     {"optimizer": "rmsprop", "rmsprop_momentum": 0.9},
     {"optimizer": "adam", "learning_rate_schedule": "constant", "reduction": "mean"},
+    {"optimizer": "adam", "popart": True, "reward_clipping": "none", "lstm_size": 4},
 ]
 
 
