@@ -14,11 +14,10 @@ from gymnasium import spaces
 
 from impala_redis.common.encoding.fitting import Space
 from impala_redis.common.encoding.given_masks import is_wrapped
-from impala_redis.common.encoding.observations import TEXT_BUCKETS, TEXT_WORDS
 from impala_redis.common.encoding.space_text import spaces_in
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.architecture import picture_of
-from impala_redis.common.run.spaces import ObservationPart
+from impala_redis.common.run.spaces import TEXT_BUCKETS, TEXT_WORDS, ObservationPart
 from impala_redis.common.run.spec import RunSpec
 
 

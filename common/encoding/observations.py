@@ -4,7 +4,8 @@ A Box or a Discrete is taken as it is. The parts of a Dict or a Tuple (also nest
 MultiBinary and Text go into one row of bytes, in the space's own order, each at a multiple of 8.
 Categories count from 0, in uint8 or int32. Bits are the numbers 0 and 1. Types that do not travel
 are kept exactly in others that do: bool in int8, uint16 in int32, uint32 and uint64 in int64,
-float16 in float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS.
+float16 in float32. A text is its first TEXT_WORDS words, each hashed into one of TEXT_BUCKETS, in
+uint8; categories of the same shape and number are kept in int32, so that none is taken for a text.
 An action mask is bytes of 0 and 1, whatever its type in the environment.
 """
 
@@ -30,6 +31,8 @@ from impala_redis.common.run.spaces import (
     MAX_OBSERVATION_SIZE,
     MAX_PARTS,
     OBSERVATION_DTYPES,
+    TEXT_BUCKETS,
+    TEXT_WORDS,
     ActionSpec,
     ObservationPart,
     ObservationSpec,
@@ -38,8 +41,6 @@ from impala_redis.common.settings.declaring import MAX_TEXT
 
 log = logging.getLogger(__name__)
 
-TEXT_WORDS = 16  # later words are left out
-TEXT_BUCKETS = 128  # bucket 0: no word
 # Found by trial: no two words of MiniGrid's and BabyAI's missions share a bucket.
 _HASH_START = 412_872
 # Categories of one observation, at most: the spec's text lists the number of values of each.
@@ -209,6 +210,8 @@ def _part(env_id: str, leaf: _Leaf, start: int) -> ObservationPart:
         sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
         values = tuple(int(size) for size in np.ravel(sizes))
         dtype = "uint8" if max(values, default=0) <= 256 else "int32"
+        if ObservationPart("", shape, dtype, values).is_text:  # it is none
+            dtype = "int32"
     else:
         raise _refusal(env_id, space, where)
     if not 0 < prod(shape) <= MAX_OBSERVATION_SIZE or len(shape) > MAX_DIMENSIONS:

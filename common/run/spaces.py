@@ -33,6 +33,8 @@ MAX_DIMENSIONS = 8
 MAX_SCALE = 2**64
 # The most values that one index or category may have, and the most choices of one action.
 MAX_CHOICES = 65_536
+# A text is its first words, each as one of so many numbers; 0 stands where there is no word.
+TEXT_WORDS, TEXT_BUCKETS = 16, 128
 
 # Numbers that are normalised are clipped to this, of either sign; so are rewards.
 MOST_NORMALIZED = 10.0
@@ -73,6 +75,12 @@ class ObservationPart:
     def num_bytes(self) -> int:
         """How many bytes it takes in a row."""
         return prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is the words of a text; nothing else travels in this form."""
+        form = (self.shape, self.dtype, self.num_values)
+        return form == ((TEXT_WORDS,), "uint8", (TEXT_BUCKETS,) * TEXT_WORDS)
 
     @property
     def is_picture(self) -> bool:

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from some_spaces import NUMERIC
 
 from impala_redis.common.blocks.features import features
-from impala_redis.common.encoding.observations import (
+from impala_redis.common.encoding.observations import Encoder, encoded_text, observation_spec
+from impala_redis.common.errors import UnsupportedEnvironment
+from impala_redis.common.run.spaces import (
     TEXT_BUCKETS,
     TEXT_WORDS,
-    Encoder,
-    encoded_text,
-    observation_spec,
+    ObservationPart,
+    ObservationSpec,
 )
-from impala_redis.common.errors import UnsupportedEnvironment
-from impala_redis.common.run.spaces import ObservationPart, ObservationSpec
 from impala_redis.common.run.spaces_json import observation_from
 
 N = 3
@@ -269,6 +268,21 @@ def test_words_of_missions_do_not_share_buckets() -> None:
     buckets = {int(encoded_text(word)[0]) for word in words}
     assert len(buckets) == len(words)
     assert 0 < min(buckets) <= max(buckets) < TEXT_BUCKETS
+
+
+def test_only_a_text_travels_in_the_form_of_a_text() -> None:
+    # given the notes of 16 voices, which have as many values as a text has
+    notes = spaces.MultiDiscrete([TEXT_BUCKETS] * TEXT_WORDS)
+    space = spaces.Dict(lyrics=spaces.Text(50), notes=notes)
+
+    # when
+    spec = observation_spec("MyEnv-v0", space)
+    sample = {"lyrics": ("la la",), "notes": np.arange(112, 128)[None]}
+    encoded = Encoder(space, spec, 1).encode(sample)
+
+    # then
+    assert [part.is_text for part in spec.parts] == [True, False]
+    assert taken_apart(spec, encoded[0])[1].tolist() == list(range(112, 128))
 
 
 def test_texts_of_a_vector_are_encoded_one_by_one() -> None:
