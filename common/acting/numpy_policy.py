@@ -8,7 +8,13 @@ import numpy as np
 from impala_redis.common.acting.frames import Observations
 from impala_redis.common.acting.policy import Flags, HostPolicy
 from impala_redis.common.acting.sampling import Actions, Floats
-from impala_redis.common.blocks.features import Normalizer, features, normalizer_of
+from impala_redis.common.blocks.features import (
+    Embeddings,
+    Normalizer,
+    embeddings_of,
+    features,
+    normalizer_of,
+)
 from impala_redis.common.blocks.weights import Weights
 from impala_redis.common.encoding.masks import penalties
 from impala_redis.common.mlp.network import PlainNetwork
@@ -24,6 +30,7 @@ class MlpPolicy(HostPolicy):
         super().__init__(spec, rng)
         self._parameters: dict[str, Floats] = {}  # the arrays of the last weights loaded
         self._normalizer: Normalizer | None = None
+        self._embeddings: Embeddings = {}
         self._products: Products | None = None
         self._network: PlainNetwork | None = None  # for as many environments as there were last
 
@@ -33,6 +40,7 @@ class MlpPolicy(HostPolicy):
     def _load(self, weights: Weights) -> None:
         self._parameters.update(weights)
         self._normalizer = normalizer_of(self._spec, weights)
+        self._embeddings = embeddings_of(self._spec, weights)
         if self._products is None:
             self._products = Products(self._spec, self._parameters)
         self._products.refresh()
@@ -52,7 +60,7 @@ class MlpPolicy(HostPolicy):
             assert self._products is not None  # `load` was called
             self._network = PlainNetwork(self._products, len(inputs), 0)
         made: Floats = self._network.forward(
-            features(self._spec.observation, inputs, self._normalizer)
+            features(self._spec.observation, inputs, self._normalizer, self._embeddings)
         )
         return made
 

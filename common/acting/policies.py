@@ -4,7 +4,7 @@ import numpy as np
 
 from impala_redis.common.acting.numpy_policy import MlpPolicy
 from impala_redis.common.acting.policy import HostPolicy, Policy
-from impala_redis.common.run.kinds import kind_of
+from impala_redis.common.run.kinds import TEXTS, kind_of
 from impala_redis.common.run.spec import RunSpec
 
 
@@ -23,7 +23,8 @@ def make_policy(spec: RunSpec, rng: np.random.Generator, device: str = "cpu") ->
 
 def make_host_policy(spec: RunSpec, rng: np.random.Generator) -> HostPolicy:
     """The policy of the run's network on the CPU, which also tells the values of states."""
-    if kind_of(spec.network).acts_in_numpy and spec.memory_size == 0:
+    plain = kind_of(spec.network).acts_in_numpy and not TEXTS[spec.text].lstm_size
+    if plain and spec.memory_size == 0:
         return MlpPolicy(spec, rng)
     from impala_redis.common.acting.torch_policy import NetworkPolicy
 

@@ -9,9 +9,17 @@ from numpy.typing import NDArray
 
 from impala_redis.common.blocks.trajectory import taken_out
 from impala_redis.common.run.architecture import NetworkSpec, normalized_parts
-from impala_redis.common.run.spaces import MOST_NORMALIZED, ObservationPart, ObservationSpec
+from impala_redis.common.run.kinds import TEXTS
+from impala_redis.common.run.spaces import (
+    MOST_NORMALIZED,
+    TEXT_WORDS,
+    ObservationPart,
+    ObservationSpec,
+)
 
 Floats = NDArray[np.float32]
+# What each word of a part that is a text becomes [TEXT_BUCKETS, E]; zeros where there is no word.
+Embeddings = Mapping[ObservationPart, Floats]
 
 
 class Normalizer(NamedTuple):
@@ -46,11 +54,29 @@ def normalizer_of(spec: NetworkSpec, weights: Mapping[str, Floats]) -> Normalize
     )
 
 
+def embeddings_of(spec: NetworkSpec, weights: Mapping[str, Floats]) -> Embeddings:
+    """The embeddings among a network's weights, to be added up; none if words are one-hot."""
+    if not TEXTS[spec.text].embedding_size:
+        return {}
+    texts = (part for part in spec.observation.leaves if part.is_text)
+    found = {part: weights[f"texts.{index}.embedding"] for index, part in enumerate(texts)}
+    return {part: np.pad(words, ((1, 0), (0, 0))) for part, words in found.items()}
+
+
 def features(
-    spec: ObservationSpec, observations: NDArray[Any], normalizer: Normalizer | None = None
+    spec: ObservationSpec,
+    observations: NDArray[Any],
+    normalizer: Normalizer | None = None,
+    embeddings: Embeddings | None = None,
 ) -> Floats:
     """Inputs [N, F] of a network without convolutions, from observations [N, ...] or stacks."""
-    found = [features_of(spec, part, observations) for part in spec.leaves]
+    embeddings = embeddings or {}
+    found = [
+        _sums(embeddings[part], taken_out(part, observations))
+        if part in embeddings
+        else features_of(spec, part, observations)
+        for part in spec.leaves
+    ]
     if normalizer is not None:
         found = [normalizer.apply(part, one) for part, one in zip(spec.leaves, found, strict=True)]
     return found[0] if len(found) == 1 else np.hstack(found)
@@ -64,6 +90,13 @@ def features_of(spec: ObservationSpec, part: ObservationPart, observations: NDAr
     if spec.parts:
         observations = taken_out(part, observations)
     return _features(part, observations.reshape(len(observations), -1))
+
+
+def _sums(embeddings: Floats, words: NDArray[Any]) -> Floats:
+    """Words of texts [N, (S,) TEXT_WORDS] as the sums of their embeddings [N, S * E]."""
+    texts = words.reshape(-1, TEXT_WORDS)
+    sums: Floats = embeddings[texts].sum(axis=1)
+    return sums.reshape(len(words), -1)
 
 
 def _features(part: ObservationPart, values: NDArray[Any]) -> Floats:

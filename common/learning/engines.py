@@ -82,6 +82,8 @@ def _objection_to_numpy(device: str, spec: RunSpec, config: Config) -> str:
         return "it computes on the CPU, and --device cuda asks for a GPU"
     if not kind_of(spec.network).acts_in_numpy or spec.memory_size:
         return "it computes hidden layers alone, and this network has more than those"
+    if spec.text != "onehot":
+        return f"it takes words one-hot, and --text asks for {spec.text}"
     if spec.observation.frame_stack > 1:
         return "it stacks no frames"
     if spec.num_tasks > 1:

@@ -1,8 +1,9 @@
 """The networks: observations in, a policy's outputs and a baseline out. They never sample.
 
 An observation becomes features first (`common.networks.torsos`): each picture goes through
-convolutions of its own, if the network has some; everything else is flattened beside their outputs,
-categories one-hot, numbers divided by their scale, in the observation's order. A picture's colours
+convolutions of its own, if the network has some; the words of a text may have embeddings, which are
+added up or go through an LSTM; everything else is flattened beside their outputs, categories
+one-hot, numbers divided by their scale, in the observation's order. A picture's colours
 are the shorter of its first and last axis, the last axis if both are equal; the frames of a stack
 are further channels. Then come the hidden layers, the last action and reward if the network takes
 them, an LSTM core if there is one, and two linear heads: the policy's, which is never told the
@@ -142,7 +143,7 @@ def make_torso(spec: NetworkSpec, normalizer: Normalizer | None) -> "BuiltInTors
     Raises ConfigError or SpecMismatch: a network of the user's own cannot be made, or is another.
     """
     if not kind_of(spec.network).is_own:
-        return BuiltInTorso(spec.network, spec.observation, normalizer)
+        return BuiltInTorso(spec, normalizer)
     # Late: only this needs Gymnasium's spaces, and the user's module.
     from impala_redis.common.networks.own_module import OwnTorso
 

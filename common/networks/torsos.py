@@ -12,19 +12,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from impala_redis.common.run.architecture import convolved_parts, normalized_parts, picture_of
-from impala_redis.common.run.kinds import Convolution, NetworkKind, kind_of
+from impala_redis.common.networks.texts import TextLstm, TextSum
+from impala_redis.common.run.architecture import (
+    NetworkSpec,
+    convolved_parts,
+    normalized_parts,
+    picture_of,
+)
+from impala_redis.common.run.kinds import TEXTS, Convolution, NetworkKind, kind_of
 from impala_redis.common.run.spaces import MOST_NORMALIZED, ObservationPart, ObservationSpec
 
 
 class ObservationTorso(nn.Module):
-    """Takes observations apart: pictures go through convolutions, everything else is flattened."""
+    """Takes observations apart: pictures go through convolutions, everything else is flattened.
 
-    def __init__(
-        self, network: str, observation: ObservationSpec, normalizer: "Normalizer | None" = None
-    ) -> None:
-        """`normalizer` is asked for what it changes of each part, and belongs to the caller."""
+    Texts are flattened, too, unless their words have embeddings.
+    """
+
+    def __init__(self, spec: NetworkSpec, normalizer: "Normalizer | None" = None) -> None:
+        """`normalizer` is asked for what it changes of each part.
+
+        It belongs to the caller, and so do the modules in `texts`.
+        """
         super().__init__()
+        network, observation = spec.network, spec.observation
+        embedded = TEXTS[spec.text]
+        self.texts: list[nn.Module] = []
         self._normalize = None if normalizer is None else normalizer.forward
         self._in_bytes = bool(observation.parts)
         self._torsos: list[tuple[ObservationPart, nn.Module]] = []
@@ -34,6 +47,9 @@ class ObservationTorso(nn.Module):
             if part in convolved:
                 torso: nn.Module = _convolutions(kind_of(network), part, observation.frame_stack)
                 self.add_module(str(next(pictures)), torso)
+            elif part.is_text and embedded.embedding_size:
+                torso = (TextLstm if embedded.lstm_size else TextSum)(embedded)
+                self.texts.append(torso)
             else:
                 torso = FlatTorso(part)
                 self.add_module(f"flat_{len(self._torsos)}", torso)  # its tables move with it
@@ -60,12 +76,11 @@ class ObservationTorso(nn.Module):
 class BuiltInTorso:
     """One of our own networks between an observation and the hidden layers."""
 
-    def __init__(
-        self, network: str, observation: ObservationSpec, normalizer: "Normalizer | None" = None
-    ) -> None:
-        self._torso = ObservationTorso(network, observation, normalizer)
+    def __init__(self, spec: NetworkSpec, normalizer: "Normalizer | None" = None) -> None:
+        self._torso = ObservationTorso(spec, normalizer)
         # By the names under which their tensors stand in the whole network.
-        self.modules: dict[str, nn.Module] = {"convolutions": self._torso}
+        texts = nn.ModuleList(self._torso.texts)
+        self.modules: dict[str, nn.Module] = {"convolutions": self._torso, "texts": texts}
 
     def __call__(
         self, observations: Tensor, is_first: Tensor, memory: Tensor

@@ -10,7 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from impala_redis.common.errors import ConfigError
-from impala_redis.common.run.kinds import NETWORKS, kind_of
+from impala_redis.common.run.kinds import NETWORKS, TEXTS, kind_of, lstm_shapes, text_shapes
 from impala_redis.common.run.own_network import OwnNetwork
 from impala_redis.common.run.spaces import ActionSpec, ObservationPart, ObservationSpec
 from impala_redis.common.settings.json_object import EMPTY
@@ -123,6 +123,7 @@ class NetworkSpec:
     extra_inputs: str = "none"  # or last_action_reward
     normalize_observations: bool = False
     num_tasks: int = 1  # K: the baseline has an output for each; the policy knows nothing of them
+    text: str = "onehot"  # one of TEXTS
 
     def parameter_shapes(self) -> Shapes:
         """Name and shape of every parameter of the network, in the order they travel.
@@ -178,6 +179,7 @@ class NetworkSpec:
         ]
         widths = (*self.hidden_sizes, 4 * self.lstm_size, self.action.num_outputs)
         widths += (self.own.features_dim,) if self.own else ()
+        widths += (self.observation.frame_stack * TEXTS[self.text].widest_layer,)
         return max(self.observation.num_features, *pictures, *widths)
 
     @property
@@ -213,12 +215,7 @@ def _parameter_shapes(spec: NetworkSpec) -> Shapes:
         width = size
     width += spec.num_extra_inputs
     if spec.lstm_size:
-        gates = 4 * spec.lstm_size
-        shapes |= {
-            "core.weight_ih": (gates, width),
-            "core.weight_hh": (gates, spec.lstm_size),
-            "core.bias": (gates,),
-        }
+        shapes |= lstm_shapes("core", width, spec.lstm_size)
         width = spec.lstm_size
     # Logits, or only the means: the deviations are `log_std`, the same in every state.
     shapes |= _linear("policy", sum(spec.action.sizes), width)
@@ -230,7 +227,14 @@ def _before_hidden_layers(spec: NetworkSpec) -> tuple[Shapes, int]:
     if kind_of(spec.network).is_own != (spec.own is not None):
         raise ConfigError(f"the network {spec.network!r} is not known by its parameters")
     if spec.own is None:
-        return _convolutions(spec.network, spec.observation)
+        shapes, width = _convolutions(spec.network, spec.observation)
+        texts, more = text_shapes(spec.text, spec.observation)
+        return shapes | texts, width + more
+    if spec.text != "onehot":
+        raise ConfigError(
+            f"--text {spec.text} is for the built-in networks, and the network {spec.network} is "
+            "handed the words of a text one-hot; leave it out, and embed them in your module"
+        )
     if spec.own.memory_size and spec.lstm_size:
         raise ConfigError(
             f"the network {spec.network} has a memory of its own (memory_size is "

@@ -6,7 +6,7 @@ The defaults are the paper's Atari column (Espeholt et al. 2018, Table G.1) wher
 from dataclasses import dataclass
 from typing import Literal
 
-from impala_redis.common.run.kinds import NETWORKS, networks_help
+from impala_redis.common.run.kinds import NETWORKS, TEXTS, networks_help, texts_help
 from impala_redis.common.settings.declaring import MAX_ENVS, MAX_FRAME_STACK, MAX_PROCESSES, setting
 from impala_redis.common.settings.env_id import module_of
 from impala_redis.common.settings.json_object import EMPTY, FORM, canonical
@@ -115,6 +115,7 @@ class ModelSettings:
     lstm_size: int = setting(
         0, "width of an LSTM core after the hidden layers; 0 for none", at_least=0, at_most=65_536
     )
+    text: str = setting("onehot", texts_help(), choices=TEXTS)
     extra_inputs: Literal["none", "last_action_reward"] = setting(
         "none", "what else the core, or without one the heads, are told; rewards clipped to [-1, 1]"
     )

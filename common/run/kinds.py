@@ -1,7 +1,13 @@
-"""The kinds of networks: one table, from which options, parameters and torch modules are made."""
+"""The kinds of networks, and how texts enter them: two tables.
+
+Options, parameters and torch modules are made from them.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from impala_redis.common.errors import ConfigError
+from impala_redis.common.run.spaces import TEXT_BUCKETS, TEXT_WORDS, ObservationSpec
 
 
 class Convolution(NamedTuple):
@@ -47,6 +53,89 @@ class NetworkKind:
         for layer in reversed(self.convolutions):
             side = max((side - 1) * layer.stride + layer.kernel - 2 * layer.padding, 1)
         return side
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextKind:
+    """One way in which the words of a text enter a network; each text has weights of its own."""
+
+    help: str  # its words in the help of --text
+    embedding_size: int = 0  # numbers that each word becomes (E); 0 leaves the words one-hot
+    lstm_size: int = 0  # cells of an LSTM that reads the words in order; 0 adds them up
+
+    @property
+    def num_features(self) -> int:
+        """How many network inputs a text makes; only where words have embeddings."""
+        return self.lstm_size or self.embedding_size
+
+    @property
+    def widest_layer(self) -> int:
+        """The most numbers that a layer makes of one text, beside its one-hot words."""
+        return max(4 * self.lstm_size * TEXT_WORDS, self.embedding_size)
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter for one text whose words have embeddings.
+
+        There is no embedding of bucket 0, which stands where there is no word.
+        """
+        shapes: dict[str, tuple[int, ...]] = {"embedding": (TEXT_BUCKETS - 1, self.embedding_size)}
+        if self.lstm_size:
+            shapes |= lstm_shapes("lstm", self.embedding_size, self.lstm_size)
+        return shapes
+
+
+def lstm_shapes(name: str, inputs: int, size: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of an LSTM of that name, in the order they travel."""
+    return {
+        f"{name}.weight_ih": (4 * size, inputs),
+        f"{name}.weight_hh": (4 * size, size),
+        f"{name}.bias": (4 * size,),
+    }
+
+
+# Every way in which texts enter a network, by its name: the choices and the help of --text, the
+# list of parameters and the torch modules are taken from here.
+TEXTS = {
+    "onehot": TextKind(help="each one-hot at its place"),
+    # A text has 16 words at most. In twice as many dimensions their embeddings are nearly
+    # orthogonal, and a sum tells which of them it is of.
+    "bag": TextKind(help="the sum of embeddings of 32 numbers", embedding_size=32),
+    # The paper's sizes for the tasks of DMLab-30.
+    "lstm": TextKind(
+        help="the last state of an LSTM of 64 cells over embeddings of 20 numbers",
+        embedding_size=20,
+        lstm_size=64,
+    ),
+}
+
+
+def text_shapes(text: str, observation: ObservationSpec) -> tuple[dict[str, tuple[int, ...]], int]:
+    """The parameters for all texts of an observation, and how many features more these make.
+
+    That is beside one-hot words, and so it is a negative number. Raises ConfigError: there is no
+    text.
+    """
+    kind = TEXTS[text]
+    if not kind.embedding_size:
+        return {}, 0
+    texts = [part for part in observation.leaves if part.is_text]
+    if not texts:
+        raise ConfigError(
+            f"--text {text} is for the words of a text (a Text space), and the observation has "
+            "none; leave it out"
+        )
+    shapes = {
+        f"texts.{index}.{name}": shape
+        for index in range(len(texts))
+        for name, shape in kind.parameter_shapes().items()
+    }
+    more = sum(kind.num_features - part.num_features for part in texts)
+    return shapes, observation.frame_stack * more
+
+
+def texts_help() -> str:
+    """The help of --text: what each way is."""
+    return "words of texts; " + "; ".join(f"{name}: {kind.help}" for name, kind in TEXTS.items())
 
 
 def _sections(*channels: int, residual_blocks: int) -> tuple[Convolution, ...]:

@@ -312,7 +312,7 @@ def test_the_papers_networks_have_the_papers_number_of_parameters(
     module = make_network(spec, seed=0)
 
     # then it is within 0.1 million of the paper's figure, which has one decimal, and counts a
-    # second LSTM for the words of a level's task, which we have not
+    # second LSTM for the words of a level's task, as --text lstm has it
     assert listed == spec.num_parameters == sum(p.numel() for p in module.parameters())
     assert listed == parameters == pytest.approx(millions * 1e6, abs=0.1e6)
     layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d)]

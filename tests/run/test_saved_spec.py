@@ -69,7 +69,7 @@ def test_fields_that_came_later_get_what_was_done_before_them() -> None:
     # given the spec as it was before there were bounds, stacks, memories and starts of parts
     run = SPECS["parts and numbers"]
     document = json.loads(run.to_json()) | {"wire_version": 3}
-    for name in ("network", "lstm_size", "extra_inputs", "weights_dtype", "compression"):
+    for name in ("network", "lstm_size", "extra_inputs", "weights_dtype", "compression", "text"):
         del document[name]
     del document["action"]["bounded"], document["observation"]["frame_stack"]
     del document["observation"]["parts"][1]["num_values"]
@@ -79,6 +79,7 @@ def test_fields_that_came_later_get_what_was_done_before_them() -> None:
 
     # then
     assert (found.network, found.lstm_size, found.compression) == ("mlp", 0, "none")
+    assert found.text == "onehot"
     assert found.action == ActionSpec("continuous", (2,), bounded=False)
     assert found.observation == PARTS
 
