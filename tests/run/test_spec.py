@@ -332,9 +332,9 @@ PENDULUM = make_spec(
 @pytest.mark.parametrize(
     ("spec", "fingerprint"),
     [
-        (SPEC, "1bee6b98cba81da7"),
-        (PICTURES, "a91122d097bb7a1c"),
-        (PENDULUM, "020ef93545f041a3"),
+        (SPEC, "7214bbdb2d8fea63"),
+        (PICTURES, "4f6624f03b4eef3e"),
+        (PENDULUM, "1ecbc4692e82bfa6"),
     ],
     ids=["box", "pictures", "numbers"],
 )
@@ -353,13 +353,13 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
         '[], "mask": ""}, "action": {"kind": "multi_discrete", "sizes": [3, 2], "bounded": '
         'false}, "hidden_sizes": [256], "activation": "relu", "network": "deep", '
         '"network_config": "{}", "own": null, "lstm_size": 256, "extra_inputs": '
-        '"last_action_reward", "normalize_observations": false, "num_tasks": 1, "run": '
-        '"pictures", "env": "Rooms-v0", "tasks": [], "env_kwargs": "{}", "wrapper": [], '
-        '"max_episode_steps": null, "mask_from": "observation", "env_processes": 0, '
-        '"spaces": "", "unroll_length": 100, "envs_per_actor": 32, "queue_blocks": 4, '
-        '"max_policy_age_s": 600.0, "seed": 0, "weights_dtype": "bfloat16", "compression": '
-        '"zstd", "info_keys": [], "queue_policy": "drop-oldest", "start_frames": 0, '
-        '"resumes": 0, "wire_version": 6}'
+        '"last_action_reward", "normalize_observations": false, "num_tasks": 1, "text": '
+        '"onehot", "run": "pictures", "env": "Rooms-v0", "tasks": [], "env_kwargs": "{}", '
+        '"wrapper": [], "max_episode_steps": null, "mask_from": "observation", '
+        '"env_processes": 0, "spaces": "", "unroll_length": 100, "envs_per_actor": 32, '
+        '"queue_blocks": 4, "max_policy_age_s": 600.0, "seed": 0, "weights_dtype": '
+        '"bfloat16", "compression": "zstd", "info_keys": [], "queue_policy": '
+        '"drop-oldest", "start_frames": 0, "resumes": 0, "wire_version": 6}'
     )
 
 
