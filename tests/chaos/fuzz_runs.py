@@ -31,13 +31,13 @@ from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.torch_engine import TorchEngine
 from impala_redis.common.playing.saved import from_checkpoint
 from impala_redis.common.records import checkpoint, history
-from impala_redis.common.records.curves import curve_of
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.workers.plan import make_plan
 from impala_redis.workers.reporting import pages
+from impala_redis.workers.reporting.curves import curve_of
 from impala_redis.workers.reporting.template import filled
 
 RUNS = Path(__file__).parents[1] / "records"

@@ -12,12 +12,12 @@ import pytest
 
 from impala_redis.common.errors import ConfigError, RunUnreadable
 from impala_redis.common.records import history
-from impala_redis.common.records.curves import POINTS, Curve, curve_of, spread
 from impala_redis.common.records.history import grouped, read_run, series
 from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.rundir import FORMAT, RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.saved_spec import MADE_BY
+from impala_redis.workers.reporting.curves import POINTS, Curve, curve_of, spread
 
 
 def write(path: Path, records: Sequence[Any] = ({"frames": 1},), **changed: Any) -> Path:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from impala_redis.common.records import history
-from impala_redis.common.records.curves import Curve, curve_of, spread
 from impala_redis.common.records.history import Column, Group, Run
 from impala_redis.common.records.lines import number_or_nan
 from impala_redis.workers.reporting import canvas
 from impala_redis.workers.reporting.canvas import MUTED, PAPER
 from impala_redis.workers.reporting.chart import OVER, Chart, Line
+from impala_redis.workers.reporting.curves import Curve, curve_of, spread
 from impala_redis.workers.reporting.gallery import SECTIONS
 from impala_redis.workers.reporting.infos import info_charts
 from impala_redis.workers.reporting.words import group_labels, part_slug, short
