@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from impala_redis.common.errors import printable
-from impala_redis.common.records.figures import EPISODE_INFO, FIGURES, SHARE
+from impala_redis.common.records.figure import EPISODE_INFO, SHARE
+from impala_redis.common.records.figures import FIGURES
 from impala_redis.common.records.returns import shown_return
 from impala_redis.common.server.suitability import Eviction
 from impala_redis.common.transport.diagnosis import STAGES

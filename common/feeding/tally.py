@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from impala_redis.common.blocks.trajectory import Block, Episode
 from impala_redis.common.errors import MessageRefused, printable
-from impala_redis.common.records.figures import EPISODE_INFO, Reduction, reduction_of
+from impala_redis.common.records.figure import EPISODE_INFO, Reduction
+from impala_redis.common.records.figures import reduction_of
 from impala_redis.common.records.refusals import REFUSALS
 
 if TYPE_CHECKING:

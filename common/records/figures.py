@@ -6,51 +6,9 @@ in the report, in docs/metrics.md (`scripts/write_docs.py`), and, `in_status`, i
 
 import itertools
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
 
+from impala_redis.common.records.figure import EPISODE_INFO, SHARE, Figure, Reduction, alike
 from impala_redis.common.records.refusals import REFUSALS
-
-# The unit of shares, which are shown as percentages.
-SHARE = "0 to 1"
-
-# Names of figures that begin so end with a word that an environment chose.
-EPISODE_INFO = "episode_info:"
-
-# How several values become one: those of the updates between two records, and those of records
-# that share a point of a curve.
-Reduction = Literal["mean", "min", "max"]
-
-
-class Figure(NamedTuple):
-    """One figure; a star at the end of its name stands for a number, or for the user's word."""
-
-    name: str
-    unit: str  # empty for a plain number, and for a count that its name explains
-    meaning: str
-    reduction: Reduction = "mean"
-    in_tensorboard: bool = True
-    in_status: bool = False  # the learner leaves its last value in Redis, for impala-status
-    chart: str = ""  # the slug of a chart of the report, which draws it as one more line
-    group: str = ""  # heads a table of docs/metrics.md, and a category of TensorBoard's layout
-
-    @property
-    def label(self) -> str:
-        """The name in words, without the suffix that gives the unit."""
-        name = self.name
-        for suffix in ("_share", "_per_s", "_s"):
-            name = name.removesuffix(suffix)
-        return name.replace("_", " ")
-
-
-def _alike(
-    reductions: dict[str, Reduction], unit: str, meaning: str, in_status: bool = False
-) -> list[Figure]:
-    """Figures that differ in nothing but the reduction; they share a row and a chart."""
-    return [
-        Figure(name, unit, meaning, reduction, in_status=in_status)
-        for name, reduction in reductions.items()
-    ]
-
 
 _GROUPS: dict[str, list[Figure]] = {
     "Progress": [
@@ -75,7 +33,7 @@ _GROUPS: dict[str, list[Figure]] = {
             "weights_version", "", "version of the network's weights, one more with each update"
         ),
         Figure("mean_return_100", "", "mean return of 100 episodes", in_status=True),
-        *_alike(
+        *alike(
             {
                 "episode_return_mean": "mean",
                 "episode_return_min": "min",
@@ -105,7 +63,7 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure("updates_per_s", "updates/s", "updates made since the last record", in_status=True),
     ],
     "Learning": [
-        *_alike(
+        *alike(
             {"total_loss": "mean", "policy_loss": "mean", "baseline_loss": "mean"},
             "",
             "losses as reduced by `--reduction`; the baseline is the critic",
@@ -122,7 +80,7 @@ _GROUPS: dict[str, list[Figure]] = {
             "",
             "mean standard deviation of the target policy, where actions are numbers",
         ),
-        *_alike(
+        *alike(
             {"rho_min": "min", "rho_mean": "mean", "rho_max": "max"},
             "",
             "importance ratio pi/mu of the actions taken, not clipped",
@@ -134,13 +92,13 @@ _GROUPS: dict[str, list[Figure]] = {
             SHARE,
             "share of the real rows that make up the loss: below 1 only with Monte Carlo returns",
         ),
-        *_alike(
+        *alike(
             {"policy_lag_mean": "mean", "policy_lag_p95": "mean", "policy_lag_max": "max"},
             "versions",
             "learner's version minus that of the trajectory's policy",
             in_status=True,
         ),
-        *_alike(
+        *alike(
             {"policy_lag_s_mean": "mean", "policy_lag_s_p95": "mean", "policy_lag_s_max": "max"},
             "s",
             "time since the version of the trajectory's policy was made",
@@ -203,14 +161,14 @@ _GROUPS: dict[str, list[Figure]] = {
             in_status=True,
         ),
         Figure("published_per_s", "versions/s", "versions published since the last record"),
-        *_alike(
+        *alike(
             {"feeder_cpu_s": "mean", "publisher_cpu_s": "mean"},
             "s",
             "processor time of that thread, for an update",
         ),
         Figure("unroll_s", "s", "time that an actor took for one block, cut ones by their share"),
         Figure("actors", "", "actors whose blocks were trained on since the last record"),
-        *_alike(
+        *alike(
             {
                 "actor_frames_per_s_mean": "mean",
                 "actor_frames_per_s_min": "min",
@@ -222,7 +180,7 @@ _GROUPS: dict[str, list[Figure]] = {
     ],
     "A group of learners": [
         Figure("ranks", "", "learners in the group; one learner alone has none", in_status=True),
-        *_alike(
+        *alike(
             {"wait_share:*": "mean", "standby_share:*": "mean"},
             SHARE,
             "for each learner, by its rank in the group: share of its time without a batch of its "
@@ -252,7 +210,7 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure("blocks_refused", "blocks", "blocks that were damaged, unfit or of another run"),
         Figure("columns_refused", "", "columns refused, alone or with their block", in_status=True),
         Figure("refused_share", SHARE, "share refused of the columns that came", in_status=True),
-        *_alike(
+        *alike(
             dict.fromkeys(REFUSALS, "mean"),
             "",
             "columns refused for that cause; a column with several causes counts under the first",

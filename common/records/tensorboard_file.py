@@ -23,7 +23,7 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG, PLUGI
 
 from impala_redis.common.files import open_to_append
 from impala_redis.common.records import figures
-from impala_redis.common.records.figures import Figure
+from impala_redis.common.records.figure import Figure
 from impala_redis.common.records.tfrecord import framed
 
 

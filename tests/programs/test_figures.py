@@ -17,7 +17,8 @@ from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 from impala_redis.common.blocks.trajectory import Episode, empty_trajectory
 from impala_redis.common.feeding.batch import Batch
 from impala_redis.common.learning.updates import Updated
-from impala_redis.common.records.figures import FIGURES, SHARE, Figure, reduction_of, rows
+from impala_redis.common.records.figure import SHARE, Figure
+from impala_redis.common.records.figures import FIGURES, reduction_of, rows
 from impala_redis.common.records.history import grouped, read_run
 from impala_redis.common.records.returns import shown_return
 from impala_redis.common.records.rundir import RunDirectory

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from impala_redis.common.records.figures import FIGURES, SHARE, find
+from impala_redis.common.records.figure import SHARE
+from impala_redis.common.records.figures import FIGURES, find
 
 # The units in which some figures are shown: how to get there from a record's.
 SHOWN_IN = {"s": ("ms", 1e3), SHARE: ("%", 1e2)}

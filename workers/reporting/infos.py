@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from impala_redis.common.errors import printable
-from impala_redis.common.records.figures import EPISODE_INFO
+from impala_redis.common.records.figure import EPISODE_INFO
 from impala_redis.workers.reporting.chart import Chart, Line
 
 MOST_CHARTS = 12
