@@ -94,6 +94,20 @@ class Batch:
         self._lent = self.rows.observations[:, self.filled : self.filled + columns]
         return self._lent
 
+    def task_frames(self, num_tasks: int) -> tuple[int, ...]:
+        """The environment steps in each of several tasks; empty where there is but one.
+
+        As in `frames`, neither replayed columns count nor those that were left out.
+        """
+        if num_tasks < 2:
+            return ()
+        steps = self.rows.mask.sum(axis=0)  # [B]
+        steps[: self.replayed] = 0
+        for part in self.unfit:
+            steps[part.columns] = 0
+        counts = np.bincount(self.rows.tasks[0, :, 0], steps, num_tasks)
+        return tuple(int(count) for count in counts)
+
     def leave_out(self, unfit: list[Part]) -> None:
         """Counts nothing of these columns, nor an episode of a block of theirs."""
         self.unfit = unfit

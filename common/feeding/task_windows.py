@@ -5,13 +5,19 @@ One window over all tasks would count a task as often as its episodes end.
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_redis.common.records.lines import number_or_nan
 from impala_redis.common.records.window import Ended, EpisodeWindow, Played
 
 # Actors differ only in where they begin in the schedule of the tasks, and in their numbers of
 # environments.
 MOST_LAYOUTS = 1024
+# No checkpoint has a larger count: up to here float64 has each whole number.
+MOST_COUNTED = 2**53
 
 
 class _EndedInTask(NamedTuple):
@@ -47,6 +53,11 @@ class TaskWindows:
         """The mean over the tasks of their mean returns; None until all are known."""
         known = [mean for mean in self.mean_returns if mean is not None]
         return sum(known) / len(known) if len(known) == len(self.windows) else None
+
+    @property
+    def returns(self) -> list[list[float]]:
+        """The returns of each task's window, as `__init__` takes them."""
+        return [window.returns for window in self.windows]
 
     def add(self, blocks: Iterable[Played], now_s: float) -> None:
         """Counts blocks in the order in which they were trained on, by a monotonic clock."""
@@ -86,3 +97,39 @@ def _layout(tasks: tuple[int, ...]) -> _Layout:
         places.append(counts.setdefault(task, 0))
         counts[task] += 1
     return _Layout(tuple(places), counts)
+
+
+Window = EpisodeWindow | TaskWindows
+
+
+def window_of(num_tasks: int, returns: Sequence[Any] = (), episodes: int = 0) -> Window:
+    """The window of a run with that many tasks.
+
+    Args:
+      num_tasks: 1 for a run of one environment, whose window is an `EpisodeWindow`.
+      returns: `returns` of an earlier window, as a checkpoint has them; empty if there was none.
+      episodes: how many ended up to then.
+
+    Raises ValueError or TypeError: the returns are no numbers, or those of other tasks.
+    """
+    if num_tasks == 1:
+        return EpisodeWindow(_numbers_in(returns), episodes)
+    by_task = [_numbers_in(of_task) for of_task in returns or [()] * num_tasks]
+    if len(by_task) != num_tasks:
+        raise ValueError("returns")
+    return TaskWindows(by_task, episodes)
+
+
+def counts_in(values: Sequence[Any], num_tasks: int) -> NDArray[np.int64]:
+    """Counts by task [num_tasks], as a checkpoint has them. Raises ValueError or TypeError."""
+    counts = np.array(_numbers_in(values))
+    if counts.shape != (num_tasks,) or not ((counts >= 0) & (counts <= MOST_COUNTED)).all():
+        raise ValueError("task_frames")
+    return counts.astype(np.int64)
+
+
+def _numbers_in(values: Sequence[Any]) -> list[float]:
+    numbers = [number_or_nan(one) for one in values]
+    if np.isnan(numbers).any():
+        raise ValueError("returns")
+    return numbers

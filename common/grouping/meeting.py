@@ -93,6 +93,7 @@ def pack(words: Words) -> bytes:
         "saving": words.saving,
         "check": words.check,
         "frames": None if share is None else share.frames,
+        "task_frames": [] if share is None else list(share.task_frames),
         "blocks": [
             [
                 *(*block.actor, block.num_envs, block.first),
@@ -155,10 +156,10 @@ def _words(head: dict[str, Any], rest: bytes) -> Words:
         mean, squares = numbers[start : start + 2 * size].reshape(2, size).copy()
         samples.append(Sample(num_rows, mean, squares))
         start += 2 * size
-    frames, check = head["frames"], head["check"]
+    frames, check, task_frames = head["frames"], head["check"], tuple(head["task_frames"])
     return Words(
         leaving=head["leaving"],
-        share=None if frames is None else Share(frames, played, tuple(samples)),
+        share=None if frames is None else Share(frames, played, tuple(samples), task_frames),
         saving=head["saving"],
         waited_s=waited_s,
         stood_by_s=stood_by_s,

@@ -13,6 +13,7 @@ import numpy as np
 from impala_redis.common.blocks.weights import ArrivingWeights, VersionedWeights, Weights
 from impala_redis.common.errors import CheckpointError, NotFinite
 from impala_redis.common.feeding.batch import Batch, Part, one_plain_column, only
+from impala_redis.common.feeding.task_windows import counts_in, window_of
 from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates
 from impala_redis.common.learning.updates import (
     Agreed,
@@ -22,13 +23,13 @@ from impala_redis.common.learning.updates import (
     blocks_of,
     columns_of,
     frames_of,
+    task_frames_of,
 )
 from impala_redis.common.normalizing import value_scales
-from impala_redis.common.normalizing.normalization import Normalization
+from impala_redis.common.normalizing.normalization import Normalization, Seen
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
-from impala_redis.common.records.lines import number_or_nan
-from impala_redis.common.records.window import EpisodeWindow
 from impala_redis.common.run.config import Config
+from impala_redis.common.tasks.scoring import score
 
 # Tries at most to find the blocks that allow a finite step.
 MOST_TRIES = 32
@@ -42,10 +43,12 @@ class Learner:
     def __init__(self, config: Config, engine: Engine) -> None:
         self._config, self.engine = config, engine
         self.normalization = Normalization(engine.spec, config.loss)
-        self.window = EpisodeWindow()
+        self._num_tasks = engine.spec.num_tasks
+        self.window = window_of(self._num_tasks)
         self.version = 0  # of the weights: grows by one with every update, never goes back
         self.updates = 0
         self.frames = 0  # environment steps trained on
+        self.task_frames = np.zeros(self._num_tasks, np.int64)  # the same by task
         self.skipped = 0  # updates whose loss or gradients were not finite, since the start
         self.faults_in_a_row = 0  # those that were the network's fault
         self._at_fault = False
@@ -54,7 +57,10 @@ class Learner:
 
     def share_of(self, batch: Batch) -> Share:
         """What a batch brings beside its gradient; each batch is asked for it once."""
-        return Share(batch.frames, batch.blocks, self.normalization.look_at(batch))
+        return self._share_of(batch, self.normalization.look_at(batch))
+
+    def _share_of(self, batch: Batch, seen: Seen = ()) -> Share:
+        return Share(batch.frames, batch.blocks, seen, batch.task_frames(self._num_tasks))
 
     def update(self, batch: Batch, shares: Sequence[Share] | None = None) -> list[Updated]:
         """Begins an update with a batch; returns those that have ended, the oldest first.
@@ -71,6 +77,7 @@ class Learner:
         self.version += 1
         self.updates += 1
         self.frames += frames_of(shares)
+        self.task_frames += task_frames_of(shares, self._num_tasks)
         self._under_way.append(UnderWay(batch, shares, self.version, rates, result))
         return self._ended(self.engine.ahead)
 
@@ -95,11 +102,13 @@ class Learner:
         figures, stages_s, taken = update.result()
         if not taken:
             fit = self._leave_out_unfit(batch, rates)
-            found = self._agree(Share(batch.frames, batch.blocks), bool(fit))
+            found = self._agree(self._share_of(batch), bool(fit))
             if found.any_fit:
                 rows = only(batch.rows, columns_of(fit))
                 figures, _, taken = self.engine.step(rows, rates)
             self.frames += frames_of(found.shares) - frames_of(shares)
+            self.task_frames += task_frames_of(found.shares, self._num_tasks)
+            self.task_frames -= task_frames_of(shares, self._num_tasks)
             shares = found.shares
         self.device_s += sum(stages_s.values())
         self.skipped += not taken
@@ -152,6 +161,11 @@ class Learner:
                 half = len(some) // 2
                 unknown += [some[half:], some[:half]]
         return fit
+
+    @property
+    def score(self) -> float | None:
+        """The mean score over the tasks; None until each has a mean return, and without tasks."""
+        return score(self.engine.spec.tasks, self.window.mean_returns)
 
     def totals(self) -> dict[str, float]:
         """Sums since the start, from whose growth figures are made."""
@@ -214,6 +228,8 @@ class Learner:
             "returns": list(self.window.returns),  # those of the mean; none while it is unknown
             "optimizer_steps": self.engine.steps,
         }
+        if self._num_tasks > 1:
+            facts["task_frames"] = self.task_frames.tolist()
         return tensors, facts
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -238,10 +254,9 @@ class Learner:
             self.engine.random_state = np.asarray(random_state, np.uint8)
             self.version, self.updates = facts["version"], facts["updates"]
             self.frames = facts["frames"]
-            returns = [number_or_nan(one) for one in facts["returns"]]
-            if np.isnan(returns).any():
-                raise ValueError("returns")
-            self.window = EpisodeWindow(returns, facts["episodes"])
+            self.window = window_of(self._num_tasks, facts["returns"], facts["episodes"])
+            by_task = facts["task_frames"] if self._num_tasks > 1 else [self.frames]
+            self.task_frames = counts_in(by_task, self._num_tasks)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
 

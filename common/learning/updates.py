@@ -18,6 +18,7 @@ class Share(NamedTuple):
     frames: int
     blocks: Sequence[Played]
     seen: Seen = ()  # by the running figures
+    task_frames: Sequence[int] = ()  # by task; empty where there is but one
 
 
 class UnderWay(NamedTuple):
@@ -58,6 +59,14 @@ def blocks_of(shares: Sequence[Share]) -> list[Played]:
     """
     blocks = [block for share in shares for block in share.blocks]
     return blocks if len(shares) == 1 else sorted(blocks, key=lambda block: not block.first)
+
+
+def task_frames_of(shares: Iterable[Share], num_tasks: int) -> NDArray[np.int64]:
+    """The environment steps in all of them by task, [num_tasks]."""
+    total = np.zeros(num_tasks, np.int64)
+    for share in shares:
+        total += np.array(share.task_frames if num_tasks > 1 else (share.frames,), np.int64)
+    return total
 
 
 def frames_of(shares: Iterable[Share]) -> int:

@@ -134,6 +134,11 @@ class EpisodeWindow:
         """The mean over the window; None before there was one."""
         return sum(self.returns) / EPISODE_WINDOW if self.returns else None
 
+    @property
+    def mean_returns(self) -> list[float | None]:
+        """The same by task, where there is but one."""
+        return [self.mean_return]
+
     def add(self, blocks: Iterable[Played], now_s: float) -> None:
         """Counts blocks in the order in which they were trained on, by a monotonic clock."""
         for block in blocks:

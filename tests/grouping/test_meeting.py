@@ -34,7 +34,13 @@ rows = st.lists(st.tuples(st.floats(), st.floats()), max_size=4).map(
     lambda pairs: np.array(pairs, np.float64).reshape(-1, 2).T
 )
 samples = st.builds(lambda count, both: Sample(count, both[0], both[1]), int64, rows)
-shares = st.builds(Share, int64, st.lists(blocks, max_size=3), st.lists(samples).map(tuple))
+shares = st.builds(
+    Share,
+    int64,
+    st.lists(blocks, max_size=3),
+    st.lists(samples).map(tuple),
+    st.lists(int64, max_size=3).map(tuple),
+)
 all_words = st.builds(
     Words,
     leaving=st.sampled_from(["", "interrupted", "solved", "finished"]),
