@@ -145,7 +145,9 @@ class Training:
         """What was reached, in words."""
         mean = self.learner.window.mean_return
         reached = (
-            "" if mean is None else f"mean return {shown_return(mean)} over the last 100 episodes, "
+            ""
+            if mean is None
+            else f"mean return {shown_return(mean)} over the last 100 episodes, "
         )
         return f"{reached}{self.learner.frames:,} frames in all"
 
@@ -165,9 +167,13 @@ class Training:
 
 def goal_reached(settings: TrainingSettings, learner: Learner) -> ResultStatus | None:
     """Whether the run has come to an end of its own, and to which."""
-    goal, mean_return = settings.stop_at_return, learner.window.mean_return
-    if goal is not None and mean_return is not None and mean_return >= goal:
-        return "solved"
+    goals = (
+        (settings.stop_at_return, learner.window.mean_return),
+        (settings.stop_at_score, learner.score),
+    )
+    for goal, reached in goals:
+        if goal is not None and reached is not None and reached >= goal:
+            return "solved"
     return "finished" if learner.frames >= settings.total_frames else None
 
 

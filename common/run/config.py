@@ -57,6 +57,11 @@ class Config:
                 "replace a part of them by values; set correction to none or one_step, and lambda "
                 "to 1"
             )
+        if training.stop_at_score is not None and not self.environment.tasks:
+            raise ConfigError(
+                f"stop_at_score ({training.stop_at_score:g}) needs tasks, which alone have scores; "
+                "give --tasks FILE, or stop_at_return instead"
+            )
         if training.replay_share > 0 and self.replayed_columns == 0:
             raise ConfigError(
                 f"a replay_share of {training.replay_share} of a batch_size of "

@@ -143,6 +143,11 @@ class TrainingSettings:
     stop_at_return: float | None = setting(
         None, "stop, solved, when the mean return of 100 episodes reaches this"
     )
+    stop_at_score: float | None = setting(
+        None,
+        "stop, solved, when the mean of the tasks' scores reaches this; a score is at most 1",
+        at_most=1.0,
+    )
     batch_size: int = setting(32, "trajectories in one update (B)", at_least=1, at_most=65_536)
     seed: int = setting(
         0, "seed of weights, environments and actions", at_least=0, at_most=2**63 - 1
