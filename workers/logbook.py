@@ -26,7 +26,7 @@ from impala_redis.common.records.rundir import written_to
 from impala_redis.common.run.saved_spec import MADE_BY
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.situation import slow_rank_in
-from impala_redis.workers import pacing, process, voice
+from impala_redis.workers import pacing, process, scores, voice
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.ranks import RankTimes
 
@@ -141,6 +141,7 @@ class Logbook:
             "mean_return_100": learner.window.mean_return,
             "updates_skipped": learner.skipped,
             "device_memory_bytes": learner.engine.memory_bytes(),
+            **scores.figures_of(self._spec.tasks, learner),
             **_quotients(rises),
             **feeder.figures(),
             **self.refusals.figures(),
@@ -209,6 +210,8 @@ class Logbook:
             "preset": self._plan.preset,
             "versions": _versions(),
         }
+        if tasks := self._spec.tasks:
+            result |= {"score": learner.score, "tasks": scores.result_of(tasks, learner)}
         if refused := self.refusals.summary():
             result["refused"] = refused
         if self._action_repeat > 1:
@@ -218,7 +221,7 @@ class Logbook:
         if lost := self._recorder.lost:
             result["records_lost"] = lost
         result |= {"error": error} if error else {}
-        voice.tell(result={name: result[name] for name in voice.RESULT})
+        voice.tell(result={name: result[name] for name in voice.RESULT if name in result})
         try:
             self._directory.write_result(result)
         except OSError as failure:
@@ -276,10 +279,15 @@ def _line(record: dict[str, Any], refused_most: str = "") -> str:
     said = (in_words(record, refused_most), str(slow_rank_in(record) or ""))
     return (
         f"{frames:,} frames{repeated}, {record['frames_per_s']:,.0f}/s, "
-        f"return {shown_return(mean)}, "
+        f"return {shown_return(mean)}, {_score(record)}"
         f"policy lag {record.get('policy_lag_mean', 0.0):.1f}, queue {record['queue_blocks']}"
         f"{''.join(f', {words}' for words in said if words)}"
     )
+
+
+def _score(record: dict[str, Any]) -> str:
+    """The mean score over the tasks, if there are tasks."""
+    return f"score {scores.shown_score(record['score'])}, " if "score" in record else ""
 
 
 def _versions() -> dict[str, str]:

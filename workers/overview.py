@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from impala_redis.common.errors import printable
-from impala_redis.common.records.figure import EPISODE_INFO, SHARE
+from impala_redis.common.records.figure import (
+    EPISODE_INFO,
+    SHARE,
+    TASK_FRAMES,
+    TASK_RETURN,
+    TASK_SCORE,
+)
 from impala_redis.common.records.figures import FIGURES
 from impala_redis.common.records.returns import shown_return
 from impala_redis.common.server.suitability import Eviction
@@ -18,7 +24,7 @@ from impala_redis.common.transport.situation import (
     behind,
     figures_are_current,
 )
-from impala_redis.workers import ranks
+from impala_redis.workers import ranks, scores
 
 Row = tuple[str, str]  # label and text
 # The rows below word these figures in their own way, or the verdict is made of them, or they say
@@ -31,6 +37,7 @@ WORDED_FIGURES = {
     *("policy_lag_s_mean", "policy_lag_s_p95", "policy_lag_s_max"),
     *("updates_skipped", "runs_lost", "columns_refused", "refused_share", f"{EPISODE_INFO}*"),
     *("ranks", f"{WAIT_SHARE}*", f"{STANDBY_SHARE}*"),
+    *("score", f"{TASK_RETURN}*", f"{TASK_SCORE}*", f"{TASK_FRAMES}*"),
 }
 MOST_INFOS = 8  # shown
 
@@ -179,8 +186,17 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
             ),
             ("data", f"policy lag {_lag(figures)}; {size} bytes a step"),
             *_further_figures(figures),
+            *_tasks(figures),
         ]
     return found
+
+
+def _tasks(figures: dict[str, float]) -> list[Row]:
+    """The mean score over the tasks, and what each of them has come to."""
+    lines = scores.lines_of(figures)
+    labels = ("tasks", *("" for _ in lines))
+    mean = [("score", scores.shown_score(figures.get("score")))] if lines else []
+    return [*mean, *zip(labels, lines, strict=False)]
 
 
 def _further_figures(figures: dict[str, float]) -> list[Row]:

@@ -23,7 +23,7 @@ from rich.text import Text
 from impala_redis.common.errors import EXIT_INTERRUPTED
 from impala_redis.common.files import open_to_read
 from impala_redis.common.records.refusals import in_words
-from impala_redis.common.records.returns import shown_return
+from impala_redis.common.records.returns import of_episodes, shown_return
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
 from impala_redis.common.server.address import cli_command, without_password
@@ -32,6 +32,7 @@ from impala_redis.common.transport.diagnosis import Situation, binding_stage
 from impala_redis.common.transport.keys import Keys
 from impala_redis.common.transport.situation import slow_rank_in, work_of
 from impala_redis.workers import saying
+from impala_redis.workers.scores import lines_of, shown_score
 from impala_redis.workers.trust import trust_options
 
 PLAIN_LINE_INTERVAL_S = 2.0
@@ -103,9 +104,9 @@ class Progress:
         if result is not None and result["status"] != "failed":
             mean = result["mean_return_100"]
             self.say(
-                f"{result['status']}: mean return {shown_return(mean)} over the "
-                f"last 100 episodes; {result['frames']:,} frames in all, "
-                f"{result['wall_s']:.1f} s"
+                f"{result['status']}: mean return {shown_return(mean)} "
+                f"{of_episodes(len(self._config.environment.tasks))}{_score(result)}; "
+                f"{result['frames']:,} frames in all, {result['wall_s']:.1f} s"
             )
         if last_words is not None:
             saying.say(f"error: {last_words}", err=True)
@@ -148,6 +149,7 @@ class Progress:
             "return, last 100",
             shown_return(mean) + (f" of {goal:g}" if goal is not None and mean is not None else ""),
         )
+        self._add_tasks(table)
         game_frames = record.get("game_frames", 0)
         repeated = f" ({game_frames:,} of the game)" if game_frames > frames else ""
         table.add_row("frames", f"{frames:,} of {training.total_frames:,}{repeated}")
@@ -164,13 +166,26 @@ class Progress:
             table.add_row("binds", binds)
         if refused := in_words(record):
             table.add_row("left out", Text(refused, style="yellow"))
-        if goal is not None and mean is not None and goal > 0:
+        score, least = record.get("score"), training.stop_at_score
+        if least is not None and score is not None and least > 0:
+            bar = ProgressBar(total=least, completed=max(0.0, score), width=40)
+        elif goal is not None and mean is not None and goal > 0:
             bar = ProgressBar(total=goal, completed=max(0.0, mean), width=40)
         else:
             bar = ProgressBar(total=training.total_frames, completed=frames, width=40)
         state = "" if record else "  starting"
         title = f"impala-train  {self._learners}{elapsed_s:.0f} s{state}"
         return Panel(Group(table, Text(""), bar), title=title, title_align="left", expand=False)
+
+    def _add_tasks(self, table: Table) -> None:
+        """Adds the mean score over the tasks and a line for each task, if there are tasks."""
+        if not self._config.environment.tasks:
+            return
+        goal, score = self._config.training.stop_at_score, self._latest.get("score")
+        of = f" of {goal:g}" if goal is not None and score is not None else ""
+        table.add_row("score", shown_score(score) + of)
+        for number, line in enumerate(lines_of(self._latest)):
+            table.add_row("" if number else "tasks", Text(line))
 
 
 class RecordTail:
@@ -220,11 +235,17 @@ def _line(record: dict[str, Any]) -> str:
     return (
         f"{record['time_s']:7.1f} s  {record['frames']:>11,} frames  "
         f"{_figure(record, 'frames_per_s', ',.0f')}/s  "
-        f"return {shown_return(record.get('mean_return_100'))}  "
+        f"return {shown_return(record.get('mean_return_100'))}{_score(record)}  "
         f"lag {_figure(record, 'policy_lag_mean', '.1f')}  "
         f"queue {_figure(record, 'queue_blocks', 'd')}"
         f"{'  ' if refused else ''}{refused}"
     )
+
+
+def _score(values: dict[str, Any]) -> str:
+    """The mean score over the tasks in words, if there is one."""
+    score = values.get("score")
+    return "" if score is None else f", mean score {shown_score(score)}"
 
 
 def _held(record: dict[str, Any]) -> str:

@@ -16,13 +16,14 @@ from impala_redis.common.feeding.publisher import Publisher
 from impala_redis.common.feeding.tally import Arrivals
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.learning.updates import Share, Updated
-from impala_redis.common.records.returns import shown_return
+from impala_redis.common.records.returns import of_episodes, shown_return
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.groups import TrainingSettings
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
 from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook, ResultStatus
+from impala_redis.workers.scores import shown_score
 from impala_redis.workers.trust import trust_options
 
 if TYPE_CHECKING:
@@ -147,8 +148,10 @@ class Training:
         reached = (
             ""
             if mean is None
-            else f"mean return {shown_return(mean)} over the last 100 episodes, "
+            else f"mean return {shown_return(mean)} {of_episodes(self.spec.num_tasks)}, "
         )
+        if (score := self.learner.score) is not None:
+            reached += f"mean score {shown_score(score)}, "
         return f"{reached}{self.learner.frames:,} frames in all"
 
     def _say_that_none_comes(self, silent_s: float) -> None:

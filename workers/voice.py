@@ -23,7 +23,9 @@ from impala_redis.common.errors import printable
 from impala_redis.workers import handed
 
 # What is told of a result. The whole could be longer than a line, by the names of strangers in it.
-RESULT = ("status", "mean_return_100", "frames", "wall_s")
+RESULT = ("status", "frames", "wall_s", "mean_return_100", "score")
+# These may be unknown; the score is there only where there are tasks.
+MAYBE_UNKNOWN = ("mean_return_100", "score")
 # No figure of a result is as large; an int may be.
 LEAST_ABSURD = 1e300
 MOST_CODE = 255
@@ -99,15 +101,18 @@ def _descriptor() -> int | None:
 
 
 def _can_be_shown(result: dict[str, Any]) -> bool:
-    """Whether a result has all of RESULT, each of its kind.
+    """Whether a result has what RESULT names, each of its kind.
 
     An environment's code finds the pipe in its own process, and may write to it.
     """
-    status, *numbers = (result.get(name, "") for name in RESULT)
-    if numbers[0] is None:  # the mean return, before there is one
-        numbers[0] = 0
+    status, *numbers = (({"score": None} | result).get(name, "") for name in RESULT)
+    known = [
+        number
+        for name, number in zip(RESULT[1:], numbers, strict=True)
+        if number is not None or name not in MAYBE_UNKNOWN
+    ]
     return isinstance(status, str) and all(
-        type(number) in (int, float) and abs(number) < LEAST_ABSURD for number in numbers
+        type(number) in (int, float) and abs(number) < LEAST_ABSURD for number in known
     )
 
 

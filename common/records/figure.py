@@ -7,6 +7,8 @@ SHARE = "0 to 1"
 
 # Names of figures that begin so end with a word that an environment chose.
 EPISODE_INFO = "episode_info:"
+# Those that begin so end with the name of a task.
+TASK_RETURN, TASK_SCORE, TASK_FRAMES = "task_return:", "task_score:", "task_frames:"
 
 # How several values become one: those of the updates between two records, and those of records
 # that share a point of a curve.

@@ -62,6 +62,33 @@ _GROUPS: dict[str, list[Figure]] = {
         ),
         Figure("updates_per_s", "updates/s", "updates made since the last record", in_status=True),
     ],
+    "Tasks": [
+        Figure(
+            "score",
+            "",
+            "mean of the tasks' scores, once each has one; only a run with tasks has these figures",
+            in_status=True,
+        ),
+        Figure(
+            "task_return:*",
+            "",
+            "for each task, by its name: mean return of 100 of its episodes; `mean_return_100` is "
+            "the mean over the tasks",
+            in_status=True,
+        ),
+        Figure(
+            "task_score:*",
+            "",
+            "the same return where random play is 0 and the reference is 1, and 1 at most",
+            in_status=True,
+        ),
+        Figure(
+            "task_frames:*",
+            "",
+            "environment steps trained on in the task, replayed ones not counted",
+            in_status=True,
+        ),
+    ],
     "Learning": [
         *alike(
             {"total_loss": "mean", "policy_loss": "mean", "baseline_loss": "mean"},

@@ -1,6 +1,11 @@
-"""A return as text."""
+"""Returns as texts."""
 
 import math
+
+
+def of_episodes(num_tasks: int = 1) -> str:
+    """Of which episodes a mean return is the mean, in words."""
+    return "over the last 100 episodes" if num_tasks < 2 else "over 100 episodes of each task"
 
 
 def shown_return(value: float | None) -> str:

@@ -79,7 +79,10 @@ def _layout() -> Summary.Value:
 
 def _chart(drawn: list[Figure]) -> Chart:
     """A chart of figures, which it finds by regular expressions."""
-    names = [figure.name.replace("*", r"\d+") for figure in drawn]
+    names = [
+        figure.name.replace(":*", ":.+").replace("*", r"\d+")  # a word, or a number
+        for figure in drawn
+    ]
     return Chart(
         title=", ".join(figure.name for figure in drawn),
         multiline=MultilineChartContent(tag=[f"^{name}$" for name in names]),

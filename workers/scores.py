@@ -1,0 +1,90 @@
+"""What a run with tasks shows of them: figures of a record, parts of a result, rows of a status."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from impala_redis.common.errors import printable
+from impala_redis.common.records.figure import TASK_FRAMES, TASK_RETURN, TASK_SCORE
+from impala_redis.common.records.returns import shown_return
+from impala_redis.common.tasks.scoring import normalised
+from impala_redis.common.tasks.task import Task
+
+# A status and a panel name this many tasks one by one.
+MOST_SHOWN = 20
+LONGEST_NAME = 24
+# No learner has counted more; anybody may have written it.
+MOST_FRAMES = 2**53
+
+
+class Learned(Protocol):
+    """As much of a learner as its figures by task need."""
+
+    window: Any  # with `mean_returns`
+    task_frames: Any  # [tasks]
+
+    @property
+    def score(self) -> float | None:
+        """The mean score over the tasks."""
+
+
+def figures_of(tasks: Sequence[Task], learner: Learned) -> dict[str, float | None]:
+    """The figures of a record; none for a run without tasks."""
+    if not tasks:
+        return {}
+    found: dict[str, float | None] = {"score": learner.score}
+    for one in result_of(tasks, learner):
+        found[f"{TASK_RETURN}{one['name']}"] = one["mean_return"]
+        found[f"{TASK_SCORE}{one['name']}"] = one["score"]
+        found[f"{TASK_FRAMES}{one['name']}"] = one["frames"]
+    return found
+
+
+def result_of(tasks: Sequence[Task], learner: Learned) -> list[dict[str, Any]]:
+    """For each task its name, mean return (None before there is one), score, and frames."""
+    return [
+        {
+            "name": task.name,
+            "mean_return": mean_return,
+            "score": None if mean_return is None else normalised(task, mean_return),
+            "frames": int(frames),
+        }
+        for task, mean_return, frames in zip(
+            tasks, learner.window.mean_returns, learner.task_frames, strict=True
+        )
+    ]
+
+
+def shown_score(value: float | None) -> str:
+    """A score as every screen and log shows it; "-" where there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def lines_of(figures: Mapping[str, Any]) -> list[str]:
+    """A line for each task of a record's figures, or for those that score least where many are."""
+    frames = {
+        name.removeprefix(TASK_FRAMES): count
+        for name, count in figures.items()
+        if name.startswith(TASK_FRAMES) and 0 <= count <= MOST_FRAMES
+    }
+    if not frames:
+        return []
+    scores = {name: figures.get(f"{TASK_SCORE}{name}") for name in frames}
+    shown = list(frames)
+    if len(shown) > MOST_SHOWN:
+        least = sorted(shown, key=lambda name: _or_least(scores[name]))[:MOST_SHOWN]
+        shown = [name for name in shown if name in least]
+    width = min(max(map(len, shown)), LONGEST_NAME)
+    whole = max(sum(frames.values()), 1)
+    lines = [
+        f"{printable(name)[:LONGEST_NAME]:<{width}}  "
+        f"return {shown_return(figures.get(f'{TASK_RETURN}{name}')):>7}  "
+        f"score {shown_score(scores[name]):>6}  "
+        f"{frames[name]:>13,.0f} frames {100 * frames[name] / whole:>5.1f} %"
+        for name in shown
+    ]
+    rest = len(frames) - len(shown)
+    return [*lines, f"and {rest} more, which score as much or more"] if rest else lines
+
+
+def _or_least(score: float | None) -> float:
+    return float("-inf") if score is None else score
