@@ -1,4 +1,4 @@
-"""What record, log, result, status and panel tell of several tasks, and of their score."""
+"""What record, log, result, status, panel and report tell of several tasks, and of their score."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.records.figures import find
+from impala_redis.common.records.history import grouped, read_run
 from impala_redis.common.records.recorder import Recorder
 from impala_redis.common.records.rundir import RunDirectory
 from impala_redis.common.run.config import Config
@@ -21,6 +22,8 @@ from impala_redis.workers.logbook import Logbook
 from impala_redis.workers.overview import as_text
 from impala_redis.workers.plan import Plan
 from impala_redis.workers.progress import Progress
+from impala_redis.workers.reporting import charts, pages
+from impala_redis.workers.reporting.words import is_slug
 
 TASKS = [
     {"name": "near", "env": "Near-v0", "random": 0.0, "reference": 10.0},
@@ -192,3 +195,55 @@ def test_the_panel_shows_each_task_and_how_far_the_score_is_from_its_goal(
     printed = capsys.readouterr().out
     assert "return 4.00, mean score 0.750  lag" in printed
     assert "mean return 4.00 over 100 episodes of each task, mean score 0.750; 640" in printed
+
+
+# The report.
+
+
+def written(path: Path, tasks: list[dict[str, Any]]) -> None:
+    """A run's directory with four records of these tasks."""
+    directory = RunDirectory(path)
+    directory.write_config("many", None, config_of(tasks))
+    records: list[dict[str, Any]] = []
+    for number in range(1, 5):
+        record = {"time_s": 5.0 * number, "frames": 800 * number, "updates": number}
+        for task in tasks:
+            record |= {f"task_frames:{task['name']}": 400 * number}
+        if number > 1:  # at first no mean is known
+            record |= {"score": number / 10, "mean_return_100": number / 5}
+            for task in reversed(tasks):
+                record |= {f"task_return:{task['name']}": number / 5, "task_score:far": 0.9}
+        records.append(record | {"unix_s": 1e9})
+    directory.metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+
+
+def test_a_report_has_a_chart_and_a_row_for_each_task_in_their_order(tmp_path: Path) -> None:
+    # given
+    written(tmp_path, TASKS)
+
+    # when
+    groups = grouped([read_run(tmp_path)])
+    drawn = {drawing.slug: drawing for drawing in charts.draw_all(groups)}
+    page = pages.page(groups, [])
+
+    # then
+    slugs = [slug for slug, drawing in drawn.items() if drawing.section == "Task by task"]
+    assert slugs == ["tasks-score", "task-1", "task-2"]
+    assert all(map(is_slug, slugs))
+    assert drawn["task-1"].label.startswith("near. Over frames; from 0.4 to 0.8")
+    assert "reference 10" in drawn["task-1"].svg
+    assert page["title"] == "many: 2 tasks (near, far)"
+    assert page["tasks"].rows == [
+        ["near", "0.80", "0.00", "10.0", "-", "1,600", "50.0 %"],
+        ["far", "0.80", "-1.00", "1.00", "0.900", "1,600", "50.0 %"],
+    ]
+    assert ("mean score", "0.400") in page["keys"]
+    assert "mean return 0.80 over 100 episodes of each task, mean score 0.400" in page["status"]
+
+
+def test_a_report_of_a_run_without_tasks_says_nothing_of_them(tmp_path: Path) -> None:
+    written(tmp_path, [])
+    groups = grouped([read_run(tmp_path)])
+    page = pages.page(groups, list(charts.draw_all(groups)))
+    assert page["tasks"] is None
+    assert "100 episodes of each task" not in str(page)

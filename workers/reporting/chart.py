@@ -31,7 +31,7 @@ class Chart:
     over: str = "frames"
     band: tuple[str, str] | None = None  # figures: the least and the greatest around the line
     dots: str | None = None  # a figure that is a list of single values
-    limit: tuple[str, str] | None = None  # a setting, and what it is in words
+    limit: tuple[str | float, str] | None = None  # a setting or a number, and what it is in words
     stacked: bool = False
     from_zero: bool = True
     from_start: bool = True  # the first record, in which the actors start, dwarfs no others

@@ -17,8 +17,7 @@ from impala_redis.workers.reporting import canvas
 from impala_redis.workers.reporting.canvas import MUTED, PAPER
 from impala_redis.workers.reporting.chart import OVER, Chart, Line
 from impala_redis.workers.reporting.curves import Curve, curve_of, spread
-from impala_redis.workers.reporting.gallery import SECTIONS
-from impala_redis.workers.reporting.infos import info_charts
+from impala_redis.workers.reporting.gallery import all_charts
 from impala_redis.workers.reporting.words import group_labels, part_slug, short
 
 if TYPE_CHECKING:
@@ -50,14 +49,12 @@ class Drawing(NamedTuple):
 def draw_all(groups: Sequence[Group]) -> Iterator[Drawing]:
     """Every chart for which there are figures, in order."""
     canvas.load()
-    there = history.names([run for group in groups for run in group.runs])
-    several = sum(len(group.runs) for group in groups) > 1
-    for section, chart in (
-        *((name, chart) for name, charts in SECTIONS.items() for chart in charts),
-        *(("Numbers of the environment", chart) for chart in info_charts(there)),
-    ):
+    runs = [run for group in groups for run in group.runs]
+    there = history.names(runs)
+    several = len(runs) > 1
+    for section, chart in all_charts(there, runs):
         lines = tuple(_expanded(chart.all_lines, there))
-        chart = replace(chart, lines=lines, limit=_limit(chart, groups))
+        chart = replace(chart, lines=lines, limit=_limit(chart, runs))
         if several:  # their own spread is shown instead
             chart = replace(chart, band=None, dots=None)
         if not lines or (chart.usual is not None and _is_always(chart.usual, lines, groups)):
@@ -225,18 +222,23 @@ def _draw_dots(axes: "Axes", name: str, chart: Chart, run: Run) -> None:
         )
 
 
-def _limit(chart: Chart, groups: Sequence[Group]) -> tuple[str, str] | None:
+def _limit(chart: Chart, runs: Sequence[Run]) -> tuple[str | float, str] | None:
     """The chart's limit, if it is a number and the same in all runs."""
     if chart.limit is None:
         return None
-    found = {run.settings.get(chart.limit[0]) for group in groups for run in group.runs}
+    found = {_level(chart.limit[0], run) for run in runs}
     return chart.limit if len(found) == 1 and np.isfinite(number_or_nan(*found)) else None
 
 
-def _draw_limit(axes: "Axes", limit: tuple[str, str], run: Run) -> None:
+def _level(key: str | float, run: Run) -> float:
+    """The number, or the run's setting of that key; NaN where that is none."""
+    return number_or_nan(run.settings.get(key) if isinstance(key, str) else key)
+
+
+def _draw_limit(axes: "Axes", limit: tuple[str | float, str], run: Run) -> None:
     """Draws the setting that bounds the figure."""
     key, words = limit
-    value = number_or_nan(run.settings[key])
+    value = _level(key, run)
     style, label = (0, (4, 3)), f"{words} {short(value)}"
     axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=style, label=label)
 

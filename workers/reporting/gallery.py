@@ -3,7 +3,22 @@
 A figure is also drawn by the chart that its row in `common.records.figures` names.
 """
 
+from collections.abc import Iterator, Sequence
+
+from impala_redis.common.records.history import Run
 from impala_redis.workers.reporting.chart import Chart, Line
+from impala_redis.workers.reporting.infos import info_charts
+from impala_redis.workers.reporting.tasks import task_charts
+
+TASKS = (
+    Chart(
+        "tasks-score",
+        "Mean score of the tasks",
+        "The mean of their scores, each 0 for random play and 1 for the reference, and 1 at most.",
+        (Line("score"),),
+        limit=("stop_at_score", "solved at"),
+    ),
+)
 
 LEARNING = (
     Chart(
@@ -263,9 +278,19 @@ TRANSPORT = (
 )
 
 SECTIONS = {
+    "Task by task": TASKS,
     "Learning": LEARNING,
     "Off-policy correction": CORRECTION,
     "The learner's time": SPEED,
     "The group of learners": GROUP,
     "Actors and the queue": TRANSPORT,
 }
+
+
+def all_charts(there: Sequence[str], runs: Sequence[Run]) -> Iterator[tuple[str, Chart]]:
+    """Each chart with its section, those of tasks and infos as far as the figures are there."""
+    for section, charts in SECTIONS.items():
+        yield from ((section, chart) for chart in charts)
+        if charts is TASKS:
+            yield from ((section, chart) for chart in task_charts(there, runs))
+    yield from (("Numbers of the environment", chart) for chart in info_charts(there))

@@ -11,9 +11,10 @@ from impala_redis.common.errors import printable
 from impala_redis.common.records import history
 from impala_redis.common.records.history import Group, Run
 from impala_redis.common.records.lines import number_or_nan
-from impala_redis.common.records.returns import shown_return
-from impala_redis.workers.reporting import findings, ranks
-from impala_redis.workers.reporting.tables import Table, figures_table, settings_table
+from impala_redis.common.records.returns import of_episodes, shown_return
+from impala_redis.common.tasks.listing import told
+from impala_redis.workers.reporting import findings, ranks, tasks
+from impala_redis.workers.reporting.tables import Table, figures_table, settings_table, task_table
 from impala_redis.workers.reporting.words import run_labels, setting
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def page(groups: Sequence[Group], drawings: Sequence["Drawing"]) -> dict[str, An
         "status_class": "",
         "keys": [],
         "runs": None,
+        "tasks": None,
         "findings": [],
         "charts_note": "",
         "settings": settings_table(runs),
@@ -52,6 +54,7 @@ def _of_one(run: Run) -> dict[str, Any]:
         "status": _ending(run),
         "status_class": status if status in STATUS_CLASSES else "unended",
         "keys": list(_keys(run)),
+        "tasks": task_table(run),
         "findings": list(_findings(run)),
         "figures": [figures_table(run, "Each figure over the run's records.")],
     }
@@ -136,7 +139,10 @@ def _ending(run: Run) -> str:
     mean, error = _outcome(run, "mean_return_100"), run.result.get("error")
     words = _status(run).capitalize()
     if not math.isnan(mean):
-        words += f", mean return {shown_return(mean)} over the last 100 episodes"
+        words += (
+            f", mean return {shown_return(mean)} {of_episodes(len(run.settings.get('tasks', ())))}"
+        )
+        words += f", mean score {score}" if (score := tasks.score_of(run)) else ""
     goal = run.settings.get("stop_at_return")
     if goal is not None:
         words += f" (solved at {goal:g})"
@@ -160,6 +166,8 @@ def _keys(run: Run) -> Iterator[tuple[str, str]]:
     mean = _outcome(run, "mean_return_100")
     if not math.isnan(mean):
         yield "mean return", shown_return(mean)
+    if score := tasks.score_of(run):
+        yield "mean score", score
     for name, value, form in (
         ("frames", _outcome(run, "frames"), "{:,.0f}"),
         ("wall time", _wall_s(run), "{:,.1f} s"),
@@ -278,6 +286,7 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
             "peak between two of them may be missing."
         )
     yield from ranks.notes(runs)
+    yield from tasks.notes(runs)
     records = sum(run.records.count for run in runs)
     yield (
         f"Made by impala-report {__version__} from {records:,} "
@@ -287,4 +296,5 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _env(run: Run) -> str:
-    return str(run.settings.get("env", "environment unknown"))
+    env = str(run.settings.get("env", "environment unknown"))
+    return told(env, run.settings.get("tasks", ()))

@@ -8,9 +8,11 @@ from typing import Any
 
 from impala_redis.common.errors import printable
 from impala_redis.common.records.history import Group, Run
+from impala_redis.common.tasks.task import Task
 from impala_redis.workers.reporting.chart import Chart, Line
 from impala_redis.workers.reporting.gallery import SECTIONS
 from impala_redis.workers.reporting.infos import is_info_slug
+from impala_redis.workers.reporting.tasks import is_task_slug
 
 LEGEND_LETTERS = 52
 
@@ -22,14 +24,18 @@ def part_slug(chart: Chart, line: Line) -> str:
 
 def is_slug(name: str) -> bool:
     """Whether a chart, or one line of it, is named so."""
-    return is_info_slug(name) or any(
-        name == chart.slug
+    return (
+        is_info_slug(name)
+        or is_task_slug(name)
         or any(
-            re.fullmatch(part_slug(chart, line).replace("*", "[0-9]{1,4}"), name)
-            for line in chart.all_lines
+            name == chart.slug
+            or any(
+                re.fullmatch(part_slug(chart, line).replace("*", "[0-9]{1,4}"), name)
+                for line in chart.all_lines
+            )
+            for charts in SECTIONS.values()
+            for chart in charts
         )
-        for charts in SECTIONS.values()
-        for chart in charts
     )
 
 
@@ -78,7 +84,8 @@ def setting(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return printable(", ".join(map(str, value)))
+        names = (one.name if isinstance(one, Task) else str(one) for one in value)
+        return printable(", ".join(names))
     return f"{value:g}" if isinstance(value, float) else printable(value)
 
 
