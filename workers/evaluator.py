@@ -4,6 +4,7 @@ The same seed plays the same episodes, but not the same with --video as without.
 to Redis.
 """
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from click.core import ParameterSource
 
 from impala_redis.common.acting.policies import make_policy
+from impala_redis.common.blocks.weights import VersionedWeights
 from impala_redis.common.envs import video
 from impala_redis.common.envs.trust import check_environment
 from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError
@@ -21,12 +23,14 @@ from impala_redis.common.records.returns import shown_return
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.settings.env_id import travelling
 from impala_redis.common.settings.json_object import EMPTY
+from impala_redis.common.tasks.listing import told
 from impala_redis.common.user_code.modules import check_network
-from impala_redis.workers import process, saying, stopping
+from impala_redis.workers import playing_tasks, process, saying, stopping
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.plan import run_name
 from impala_redis.workers.playing import EpisodeResult, PlaySettings, play_together, record
+from impala_redis.workers.playing_tasks import figures_of, one_by_one, only_tasks
 
 
 @click.command(cls=Program, context_settings=CONTEXT)
@@ -46,7 +50,21 @@ from impala_redis.workers.playing import EpisodeResult, PlaySettings, play_toget
     help="Play in this environment instead, which must have the run's spaces: an id as for "
     "training. It is made as registered, without the run's own arguments and wrappers.",
 )
-@option("episodes", type=click.IntRange(1, 100_000), default=20, help="Episodes to play.")
+@option(
+    "task",
+    parameter="task_names",
+    multiple=True,
+    allow_from_autoenv=False,
+    metavar="NAME",
+    show_default="all of the run's",
+    help="A task of the run to play, of several; may be given several times.",
+)
+@option(
+    "episodes",
+    type=click.IntRange(1, 100_000),
+    default=20,
+    help="Episodes to play, of a run with several tasks in each of them.",
+)
 @option(
     "greedy",
     off="sampled",
@@ -77,6 +95,7 @@ def main(
     run: str | None,
     checkpoint_path: Path | None,
     env_id: str | None,
+    task_names: tuple[str, ...],
     episodes: int,
     greedy: bool,
     max_steps: int,
@@ -106,21 +125,49 @@ def main(
             trained, weights = from_checkpoint(checkpoint_path)
         else:
             trained, weights = from_live_run(redis_url, run_name(run))
-        spec = to_be_played(trained, env_id, env_module, network_module)
-        policy = make_policy(spec, np.random.default_rng([seed, 1]))
-        policy.load(weights.version, weights.weights)
+        spec = to_be_played(trained, env_id, env_module, network_module, task_names)
         settings = PlaySettings(greedy, max_steps, seed)
-        videos: list[Path] = []
-        if video_directory is None:
-            results = play_together(spec, policy, episodes, settings, stop, at_end)
+        results, videos = play_all(spec, weights, episodes, settings, video_directory, stop, at_end)
+        if spec.tasks:
+            report = playing_tasks.make_report(spec, weights.version, results, settings)
         else:
-            results, videos = record(spec, policy, episodes, settings, video_directory, stop)
-        if stop():
-            raise SystemExit(EXIT_INTERRUPTED)
-        report = make_report(spec, weights.version, results, settings, trained.env)
+            trained_in = told(trained.env, trained.tasks)
+            report = make_report(spec, weights.version, results[0], settings, trained_in)
         if video_directory is not None:
             report["videos"] = [str(path) for path in videos]
         write(saying.as_json(report) if as_json else in_words(report))
+
+
+def play_all(
+    spec: RunSpec,
+    weights: VersionedWeights,
+    episodes: int,
+    settings: PlaySettings,
+    video_directory: Path | None,
+    stop: stopping.StopFlag,
+    at_end: ExitStack,
+) -> tuple[list[list[EpisodeResult]], list[Path]]:
+    """The episodes of each task, or of the run's one environment, and their videos if recorded.
+
+    What is played in a task does not depend on which others are played. Raises SystemExit if
+    stopped; and as `play_together` and `record`.
+    """
+    results: list[list[EpisodeResult]] = []
+    videos: list[Path] = []
+    for number, one in enumerate(one_by_one(spec)):
+        at_end.close()  # the environments of the task before
+        policy = make_policy(one, np.random.default_rng([settings.seed, 1]))
+        policy.load(weights.version, weights.weights)
+        if video_directory is None:
+            played = play_together(one, policy, episodes, settings, stop, at_end)
+        else:
+            task = f"{number}-{spec.tasks[number].name}" if spec.tasks else ""
+            played, files = record(one, policy, episodes, settings, video_directory, stop, task)
+            videos += files
+        if stop():
+            raise SystemExit(EXIT_INTERRUPTED)
+        results.append(played)
+    return results, videos
 
 
 def to_be_played(
@@ -128,17 +175,23 @@ def to_be_played(
     env_id: str | None,
     env_modules: tuple[str, ...],
     network_modules: tuple[str, ...],
+    tasks: tuple[str, ...] = (),
 ) -> RunSpec:
-    """The spec of what is played: of the run, or as if it was of another environment.
+    """The spec of what is played: of the run or some of its tasks, or of another environment.
 
     That one is made as it is registered, also if it is the run's own id. Whoever has typed it
-    trusts it. Raises ConfigError: nobody here has named a module that makes a part of the run.
+    trusts it. Raises ConfigError: nobody here has named a module that makes a part of the run, or
+    the run has no such task.
     """
     check_network(spec.network, network_modules)
     if env_id is None:
+        spec = only_tasks(spec, tasks)
         check_environment(spec, env_modules)
         return spec
-    return replace(spec, env=env_id, env_kwargs=EMPTY, wrapper=(), max_episode_steps=None)
+    if tasks:
+        raise ConfigError("--env and --task both say what is played; give one of them")
+    made = replace(spec, env=env_id, env_kwargs=EMPTY, wrapper=(), max_episode_steps=None)
+    return replace(made, tasks=())
 
 
 def make_report(
@@ -152,7 +205,6 @@ def make_report(
 
     They say in which environment the weights were trained where it is given and another one.
     """
-    returns = np.array([result.episode_return for result in results])
     another = trained_in and trained_in != travelling(spec.env)
     return {
         "env": travelling(spec.env),
@@ -161,13 +213,7 @@ def make_report(
         "episodes": len(results),
         "greedy": settings.greedy,
         "seed": settings.seed,
-        "mean_return": float(returns.mean()),
-        "std_return": float(returns.std()),
-        "min_return": float(returns.min()),
-        "max_return": float(returns.max()),
-        "mean_length": float(np.mean([result.length for result in results])),
-        "cut": sum(result.cut for result in results),
-        "returns": returns.tolist(),
+        **figures_of(results),
     } | ({"trained_in": trained_in} if another else {})
 
 
@@ -178,6 +224,8 @@ def in_words(report: dict[str, Any]) -> str:
 
 def report_in_words(report: dict[str, Any]) -> str:
     """The report as it is printed without `--json`."""
+    if "tasks" in report:
+        return playing_tasks.report_in_words(report)
     how = "greedy" if report["greedy"] else "sampled"
     mean, std, least, greatest = (
         shown_return(report[f"{name}_return"]) for name in ("mean", "std", "min", "max")

@@ -101,16 +101,18 @@ def record(
     settings: PlaySettings,
     directory: Path,
     stop: stopping.StopFlag,
+    task: str = "",
 ) -> tuple[list[EpisodeResult], list[Path]]:
     """Episodes and their videos, one after another: the pictures of all would fill the memory.
 
-    Each episode has a seed of its own, so they differ from those that are played together.
+    Each episode has a seed of its own, so they differ from those that are played together. The
+    files have the run's name, and that of the `task` if there is one.
     Raises UnsupportedEnvironment: it draws no pictures. Raises ConfigError: a file cannot be
     written.
     """
     results: list[EpisodeResult] = []
     videos: list[Path] = []
-    run = re.sub(r"[^A-Za-z0-9._-]", "-", spec.run)[:64]
+    run = "_".join(re.sub(r"[^A-Za-z0-9._-]", "-", name)[:64] for name in (spec.run, task) if name)
     folder = directory.absolute()  # an environment may change the working directory
     for seed in range(settings.seed, settings.seed + episodes):
         with video.recording(folder) as recording:
