@@ -136,6 +136,10 @@ class Engine(ABC):
     def load(self, parameters: Arrays, averaged: Arrays, slots: Arrays, steps: int) -> None:
         """Takes over the state of another engine; all of it fits."""
 
+    @abstractmethod
+    def set_rmsprop_epsilon(self, epsilon: float) -> None:
+        """Changes that setting of RMSProp, which is above 0, for the steps from now on."""
+
     @property
     @abstractmethod
     def random_state(self) -> NDArray[np.uint8]:

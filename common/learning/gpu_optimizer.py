@@ -23,6 +23,7 @@ class BranchFreeOptimizer(FlatState):
         super().__init__(parameters, settings, channels_last=True)
         # float64, as it is an exponent of numbers close to 1.
         self._steps = torch.zeros((), dtype=torch.float64, device=self.flat.device)
+        self._rmsprop_epsilon: Tensor = self.flat.new_tensor(settings.rmsprop_epsilon)
 
     @property
     def steps(self) -> int:
@@ -37,6 +38,10 @@ class BranchFreeOptimizer(FlatState):
     def steps_on_device(self) -> Tensor:
         """The same as a float64 scalar on the device."""
         return self._steps
+
+    def set_rmsprop_epsilon(self, epsilon: float) -> None:
+        """Changes what the steps from now on add inside the root, recorded ones, too."""
+        self._rmsprop_epsilon.fill_(epsilon)
 
     def step(self, gradient: Tensor, learning_rate: Tensor) -> Tensor:
         """Clips the gradient, a vector like `flat`, and steps; the norm before the clip.
@@ -70,6 +75,6 @@ class BranchFreeOptimizer(FlatState):
         """Tieleman and Hinton 2012, with epsilon inside the root and the rate in the momentum."""
         s, (square, momentum) = self._settings, self._slots.values()
         square.lerp_(gradient.square(), (1 - s.rmsprop_decay) * taken)
-        root = (square + s.rmsprop_epsilon).sqrt_()
+        root = (square + self._rmsprop_epsilon).sqrt_()
         momentum.mul_(1 - (1 - s.rmsprop_momentum) * taken).add_(gradient / root * learning_rate)
         return momentum

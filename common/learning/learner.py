@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from impala_redis.common.blocks.weights import ArrivingWeights, VersionedWeights, Weights
-from impala_redis.common.errors import CheckpointError, NotFinite
+from impala_redis.common.errors import NotFinite
 from impala_redis.common.feeding.batch import Batch, Part, one_plain_column, only
 from impala_redis.common.feeding.task_windows import counts_in, window_of
 from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates
@@ -29,6 +29,7 @@ from impala_redis.common.normalizing import value_scales
 from impala_redis.common.normalizing.normalization import Normalization, Seen
 from impala_redis.common.records.checkpoint import Checkpoint, Tensors
 from impala_redis.common.run.config import Config
+from impala_redis.common.settings.evolving import Copied
 from impala_redis.common.tasks.scoring import score
 
 # Tries at most to find the blocks that allow a finite step.
@@ -45,6 +46,7 @@ class Learner:
         self.normalization = Normalization(engine.spec, config.loss)
         self._num_tasks = engine.spec.num_tasks
         self.window = window_of(self._num_tasks)
+        self.evolving = config.evolving()  # the settings that a population changes, as they are
         self.version = 0  # of the weights: grows by one with every update, never goes back
         self.updates = 0
         self.frames = 0  # environment steps trained on
@@ -125,10 +127,10 @@ class Learner:
 
     def _rates(self) -> Rates:
         """What the schedules and the running figures say now."""
-        optimizer, loss = self._config.optimizer, self._config.loss
+        optimizer, loss, now = self._config.optimizer, self._config.loss, self.evolving.now
         return Rates(
-            self._scheduled(optimizer.learning_rate, optimizer.learning_rate_schedule),
-            self._scheduled(loss.entropy_cost, loss.entropy_schedule),
+            self._scheduled(now["learning_rate"], optimizer.learning_rate_schedule),
+            self._scheduled(now["entropy_cost"], loss.entropy_schedule),
             self.normalization.reward_factor,
         )
 
@@ -227,6 +229,7 @@ class Learner:
             "episodes": self.window.episodes,
             "returns": list(self.window.returns),  # those of the mean; none while it is unknown
             "optimizer_steps": self.engine.steps,
+            **self.evolving.facts(),
         }
         if self._num_tasks > 1:
             facts["task_frames"] = self.task_frames.tolist()
@@ -234,21 +237,9 @@ class Learner:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on exactly where the checkpoint was made. Raises CheckpointError if it cannot."""
-        shapes = {name: shape for name, _, shape in self.engine.layout}
-        parameters = averaged = checkpoint.fitting("model", shapes)
-        if checkpoint.has_averaged:
-            averaged = checkpoint.fitting("averaged", shapes)
-        slots = {name: array.shape for name, array in self.engine.slots().items()}
-        statistics = checkpoint.fitting("model", self.engine.spec.statistic_shapes())
         facts = checkpoint.facts
-        optimizer = checkpoint.fitting("optimizer", slots)
-        try:
-            was = value_scales.statistics_in(checkpoint.tensors, self.engine.spec.num_tasks)
-            now = self.engine.load_popart(was)
-            parameters, averaged = value_scales.refitted([parameters, averaged], was, now)
-            self.engine.load(parameters, averaged, optimizer, facts["optimizer_steps"])
-            self.engine.load_statistics(statistics)
-            self.normalization.restore(checkpoint.tensors)
+        with checkpoint.being_read():
+            self._taking(checkpoint)()
             if (random_state := checkpoint.tensors["rng.torch"]).dtype != np.uint8:
                 raise TypeError("rng.torch")
             self.engine.random_state = np.asarray(random_state, np.uint8)
@@ -257,8 +248,51 @@ class Learner:
             self.window = window_of(self._num_tasks, facts["returns"], facts["episodes"])
             by_task = facts["task_frames"] if self._num_tasks > 1 else [self.frames]
             self.task_frames = counts_in(by_task, self._num_tasks)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
+            self.evolving.restore(facts)
+        self._use_evolved()
+
+    def adopt(self, checkpoint: Checkpoint, copied: Copied) -> None:
+        """Goes on with the state of another member of a population, and with changed settings.
+
+        Weights, optimizer and all running figures are the other's; frames, updates and random
+        numbers stay. Another network has played the episodes of the window, so it begins anew. By
+        the new version all blocks from before are too old where there is a bound. No update may be
+        under way. Raises CheckpointError: the state will not do, and nothing has changed.
+        """
+        assert not self._under_way, "an update is under way"
+        with checkpoint.being_read():
+            take = self._taking(checkpoint)
+            self.evolving.take(copied)
+            take()
+        self._use_evolved()
+        self.window = window_of(self._num_tasks, (), self.window.episodes)
+        self.version += 1 + (self._config.transport.max_policy_lag or 0)
+
+    def _taking(self, checkpoint: Checkpoint) -> Callable[[], None]:
+        """Checks a state; the call that it returns brings engine and running figures to it."""
+        engine, shapes = self.engine, {name: shape for name, _, shape in self.engine.layout}
+        parameters = averaged = checkpoint.fitting("model", shapes)
+        if checkpoint.has_averaged:
+            averaged = checkpoint.fitting("averaged", shapes)
+        slots = {name: array.shape for name, array in engine.slots().items()}
+        optimizer = checkpoint.fitting("optimizer", slots)
+        statistics = checkpoint.fitting("model", engine.spec.statistic_shapes())
+        steps = checkpoint.facts["optimizer_steps"]
+        was = value_scales.statistics_in(checkpoint.tensors, engine.spec.num_tasks)
+        Normalization(engine.spec, self._config.loss).restore(checkpoint.tensors)
+
+        def take() -> None:
+            now = engine.load_popart(was)
+            engine.load(*value_scales.refitted([parameters, averaged], was, now), optimizer, steps)
+            engine.load_statistics(statistics)
+            self.normalization.restore(checkpoint.tensors)
+
+        return take
+
+    def _use_evolved(self) -> None:
+        """Gives the engine what the rates of an update do not carry."""
+        if epsilon := self.evolving.now.get("rmsprop_epsilon"):
+            self.engine.set_rmsprop_epsilon(epsilon)
 
     def begin_from(self, checkpoint: Checkpoint) -> None:
         """Begins with the weights and statistics of another run: their mean if there is one.
@@ -269,15 +303,13 @@ class Learner:
         kind = "averaged" if checkpoint.has_averaged else "model"
         weights = checkpoint.fitting(kind, shapes)
         statistics = checkpoint.fitting("model", self.engine.spec.statistic_shapes())
-        try:
+        with checkpoint.being_read():
             was = value_scales.statistics_in(checkpoint.tensors, self.engine.spec.num_tasks)
             now = self.engine.load_popart(value_scales.begun_anew(was))
             (weights,) = value_scales.refitted([weights], was, now)
             self.engine.load(weights, weights, self.engine.slots(), 0)
             self.engine.load_statistics(statistics)
             self.normalization.restore(checkpoint.tensors)
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{checkpoint.path} lacks or garbles {error}") from error
 
     def _scheduled(self, value: float, schedule: str) -> float:
         return scheduled(value, schedule, self.frames, self._config.training.total_frames)

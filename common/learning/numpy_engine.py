@@ -145,6 +145,10 @@ class NumpyEngine(Engine):
                 view[...] = arrays[name]
         self._optimizer.steps = steps
 
+    def set_rmsprop_epsilon(self, epsilon: float) -> None:
+        """Changes it for the steps from now on."""
+        self._optimizer.rmsprop_epsilon = epsilon
+
     @property
     def random_state(self) -> NDArray[np.uint8]:
         """What the state of torch's generator would be."""

@@ -109,6 +109,11 @@ class TorchState(Engine):
         self._optimizer.steps = steps
 
     @enough_memory()
+    def set_rmsprop_epsilon(self, epsilon: float) -> None:
+        """Changes it for the steps from now on; a GPU has it when the next one begins there."""
+        self._optimizer.set_rmsprop_epsilon(epsilon)
+
+    @enough_memory()
     def begin_statistics(self) -> Callable[[], Arrays]:
         """Begins to copy the buffers of a network of the user's own; nothing waits here."""
         return self._buffers.begin_copies()

@@ -36,6 +36,7 @@ class FlatState:
         of the user's own may need its tensors as it made them.
         """
         self._parameters, self._settings = dict(parameters), settings
+        self._rmsprop_epsilon: float | Tensor = settings.rmsprop_epsilon
         self._channels_last = {
             name
             for name, parameter in self._parameters.items()
@@ -104,6 +105,10 @@ class Optimizer(FlatState):
         super().__init__(parameters, settings)
         self.steps = 0
 
+    def set_rmsprop_epsilon(self, epsilon: float) -> None:
+        """Changes what the steps from now on add inside the root."""
+        self._rmsprop_epsilon = epsilon
+
     def step(self, learning_rate: float) -> float:
         """Clips the gradients, steps, clears them; returns the norm before the clip.
 
@@ -145,6 +150,6 @@ class Optimizer(FlatState):
         """Tieleman and Hinton 2012, with epsilon inside the root and the rate in the momentum."""
         s, (square, momentum) = self._settings, self._slots.values()
         square.mul_(s.rmsprop_decay).addcmul_(gradient, gradient, value=1 - s.rmsprop_decay)
-        root = (square + s.rmsprop_epsilon).sqrt_()
+        root = (square + self._rmsprop_epsilon).sqrt_()
         momentum.mul_(s.rmsprop_momentum).addcdiv_(gradient, root, value=learning_rate)
         self.flat.sub_(momentum)

@@ -19,6 +19,7 @@ class Optimizer:
 
     def __init__(self, layout: Layout, settings: OptimizerSettings) -> None:
         self._layout, self._settings = layout, settings
+        self.rmsprop_epsilon = settings.rmsprop_epsilon  # may change between two steps
         self.steps = 0
         self.flat, self.gradient, self._spare, self._other = (zeros(layout) for _ in range(4))
         slots = ("average", "square") if settings.optimizer == "adam" else ("square", "momentum")
@@ -76,7 +77,7 @@ class Optimizer:
         s, (square, momentum) = self._settings, self._slots.values()
         change, root = self._spare, self._other
         self._average_squares(square, s.rmsprop_decay)
-        np.add(square, s.rmsprop_epsilon, out=root)
+        np.add(square, self.rmsprop_epsilon, out=root)
         np.sqrt(root, out=root)
         np.divide(self.gradient, root, out=change)
         change *= learning_rate

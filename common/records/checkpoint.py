@@ -5,11 +5,12 @@ atomically, and holds the SHA-256 of the other file: a checkpoint exists exactly
 and the tensors that it names can be proven whole.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +67,14 @@ class Checkpoint(NamedTuple):
     def has_averaged(self) -> bool:
         """Whether it has the parameters' mean over the last updates, too: since 0.2."""
         return any(name.startswith("averaged.") for name in self.tensors)
+
+    @contextlib.contextmanager
+    def being_read(self) -> Iterator[None]:
+        """Raises CheckpointError where a fact or a tensor is missing, or is no such."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.path} lacks or garbles {error}") from error
 
     def fitting(
         self, kind: str, shapes: Mapping[str, tuple[int, ...]]

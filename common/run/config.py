@@ -21,6 +21,7 @@ from impala_redis.common.run.groups import (
     TransportSettings,
 )
 from impala_redis.common.settings.declaring import MAX_TEXT, Setting, declared_in
+from impala_redis.common.settings.evolving import Evolving
 from impala_redis.common.settings.field_names import our_name
 from impala_redis.common.tasks.listing import spelled_out
 
@@ -111,6 +112,13 @@ class Config:
     def values(self) -> dict[str, Any]:
         """Every setting by its key, in declaration order."""
         return {item.key: getattr(getattr(self, item.group), item.attribute) for item in settings()}
+
+    def evolving(self) -> Evolving:
+        """The mutable settings that have an effect, as they stand here."""
+        unused = ("rmsprop_epsilon",) if self.optimizer.optimizer == "adam" else ()
+        items = [item for item in settings() if item.mutable and item.key not in unused]
+        values = self.values()
+        return Evolving({i.key: i for i in items}, {i.key: values[i.key] for i in items})
 
     def replace(self, values: Mapping[str, Any]) -> "Config":
         """This config with some settings changed. Raises ConfigError for an unknown key.

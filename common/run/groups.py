@@ -195,7 +195,7 @@ class LossSettings:
     baseline_cost: float = setting(
         0.5, "weight of the baseline loss; with monte_carlo, 0 subtracts no baseline", at_least=0
     )
-    entropy_cost: float = setting(0.01, "weight of the entropy bonus", at_least=0)
+    entropy_cost: float = setting(0.01, "weight of the entropy bonus", at_least=0, mutable=True)
     entropy_schedule: Literal["constant", "linear"] = setting(
         "constant", "linear falls to 0 at total_frames"
     )
@@ -234,13 +234,15 @@ class OptimizerSettings:
     """The optimizer's step."""
 
     optimizer: Literal["rmsprop", "adam"] = setting("rmsprop", "RMSProp as in the paper, or Adam")
-    learning_rate: float = setting(6e-4, "at the start", at_least=0)
+    learning_rate: float = setting(6e-4, "at the start", at_least=0, mutable=True)
     learning_rate_schedule: Literal["constant", "linear"] = setting(
         "linear", "linear falls to 0 at total_frames"
     )
     grad_norm_clipping: float | None = setting(40.0, "bound of the global gradient norm", above=0)
     rmsprop_decay: float = setting(0.99, "of the squared-gradient average", at_least=0, at_most=1)
-    rmsprop_epsilon: float = setting(0.01, "inside the square root, as in the paper", above=0)
+    rmsprop_epsilon: float = setting(
+        0.01, "inside the square root, as in the paper", above=0, mutable=True
+    )
     rmsprop_momentum: float = setting(0.0, "of the update", at_least=0, at_most=1)
     adam_beta1: float = setting(0.9, "decay of the gradient average", at_least=0, below=1)
     adam_beta2: float = setting(0.999, "decay of the squared average", at_least=0, below=1)

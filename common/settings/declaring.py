@@ -50,6 +50,7 @@ def setting(
     form: str = "",
     in_file: bool = False,
     repeatable: bool = False,
+    mutable: bool = False,
 ) -> Any:
     """Declares one setting: its default, its help (with the unit), and its range.
 
@@ -57,12 +58,14 @@ def setting(
     `or_named` so is module:Name, a part of the user's own. A text has at most so many characters as
     `longest` says. What is written in a `form` of its own has a function to `parse` it, which
     returns the value and raises ValueError or ConfigError with a sentence; `in_file` its option may
-    also name a TOML file that holds it. A list's option may be repeatable.
+    also name a TOML file that holds it. A list's option may be repeatable. A mutable number may
+    change while a run goes on (`common.settings.evolving`).
     """
     declared = {"help": help, "choices": tuple(choices), "longest": longest, "in_file": in_file}
     declared |= {"or_named": or_named, "parse": parse, "form": form}
     bounds = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
-    return field(default=default, metadata={**declared, "repeatable": repeatable, **bounds})
+    declared |= {"repeatable": repeatable, "mutable": mutable}
+    return field(default=default, metadata={**declared, **bounds})
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Setting:
     form: str  # what that form is, in words
     in_file: bool  # its option may name a TOML file that holds it
     repeatable: bool  # its option may be given several times, an item each
+    mutable: bool  # a population may change it while a run goes on
     at_least: float | None
     at_most: float | None
     above: float | None
