@@ -27,7 +27,7 @@ FLOORS = (
     {"transport", "blocks", "games", "networks", "loss", "mlp", "records", "devices"},
     {"envs", "feeding"},
     {"normalizing"},
-    {"acting", "learning"},
+    {"acting", "learning", "population"},
     {"grouping"},
     {"playing"},
 )
@@ -68,6 +68,7 @@ PURE = (
     "acting/policy.py",
     "acting/numpy_policy.py",
     *(f"grouping/{name}.py" for name in ("meeting", "rendezvous", "seat")),
+    *(f"population/{name}.py" for name in ("choosing", "member")),
 )
 IMPURE = {
     *("socket", "redis", "click", "os", "subprocess", "threading", "time", "signal"),

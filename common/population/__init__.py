@@ -1,0 +1,1 @@
+"""Population-based training: runs that compare themselves, and copy what is better."""
