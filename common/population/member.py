@@ -86,8 +86,8 @@ def _check(member: Member) -> None:
         most = MOST_GENERATIONS - 1 if key == "generation" else MOST_COUNT
         if type(count) is not int or not 0 <= count <= most:
             raise ValueError(key)
-    for key, most in (("unix_s", 1e12), ("fresh_s", MOST_FRESH_S), ("copied_unix_s", 1e12)):
-        if not 0 <= _number(getattr(member, key), key) <= most:
+    for key, longest in (("unix_s", 1e12), ("fresh_s", MOST_FRESH_S), ("copied_unix_s", 1e12)):
+        if not 0 <= _number(getattr(member, key), key) <= longest:
             raise ValueError(key)
     if member.fitness is not None:
         _number(member.fitness, "fitness")

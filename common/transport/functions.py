@@ -21,7 +21,7 @@ from impala_redis.common.server.connection import (
 )
 from impala_redis.common.server.resp import round_trip
 from impala_redis.common.server.suitability import check_kind, version_in
-from impala_redis.common.transport.keys import Keys
+from impala_redis.common.transport.keys import AnyKeys
 
 LIBRARY = "impala5"
 FILE = importlib.resources.files("impala_redis.common.transport").joinpath("functions.lua")
@@ -49,13 +49,8 @@ NEEDS = {
     ),
     "impala-actor": Needs(
         (
-            "MULTI",
-            "EXEC",
-            "FCALL pushing",
-            "RPUSHX pushing",
-            "LLEN trajectories",
-            *_READS,
-            *_BEATS,
+            *("MULTI", "EXEC", "FCALL pushing", "RPUSHX pushing", "LLEN trajectories"),
+            *(*_READS, *_BEATS),
         ),
         ("push_begin", "push_end"),
         "pushing",
@@ -72,6 +67,15 @@ NEEDS = {
         (*("WATCH lock", "GET lock", "PTTL lock", "SCAN", "MULTI", "UNLINK stats", "EXEC"),)
     ),
     "impala-eval": Needs(("HMGET spec", "HMGET weights")),
+    # With the keys of the population.
+    "impala-learner --population": Needs(
+        (
+            *("MULTI", "EXEC", "TIME", "HSET members", "HGETALL members", "HDEL members"),
+            *("HSET states", "PEXPIRE states", "HSTRLEN states", "HMGET states", "UNLINK states"),
+            *("LPUSH lineage", "LTRIM lineage"),
+        )
+    ),
+    "impala-status --population": Needs(("HGETALL members", "TIME", "LRANGE lineage")),
 }
 # A command's arguments when it is asked for, KEY in place of a key. What writes is only queued, or
 # asked for in a way that it refuses or that finds nothing to change.
@@ -94,7 +98,10 @@ _TWO_WORDS = ("CLIENT SETNAME", "FUNCTION LOAD")
 _LEFT_TO_PROVIDE = {"FUNCTION LOAD"}
 # They are asked for as they stand: the first two change nothing, and the user of the third may have
 # no right to a transaction. Its RPUSH is asked for without a block, so only whether it is there.
-_ASKED_OUTRIGHT = {"impala-status", "impala-eval", "impala-actor --plain-push"}
+_ASKED_OUTRIGHT = {
+    *("impala-status", "impala-eval", "impala-actor --plain-push"),
+    "impala-status --population",
+}
 
 
 def fcall(function: str, keys: Sequence[str], *arguments: Any) -> tuple[Any, ...]:
@@ -139,7 +146,7 @@ def are_there(client: Any, *keys: str) -> bool:
     return True
 
 
-def require(client: Any, url: str, keys: Keys, programs: Sequence[str]) -> None:
+def require(client: Any, url: str, keys: AnyKeys, programs: Sequence[str]) -> None:
     """Asks for the commands that the programs need, and carries out none.
 
     Each is asked for with a key of the run that it is needed for: rights may differ by key. A
@@ -147,7 +154,7 @@ def require(client: Any, url: str, keys: Keys, programs: Sequence[str]) -> None:
     Raises UnsuitableServer or RedisDenied with all that are missing, and redis-py's errors.
     """
     wanted = dict.fromkeys(name for program in programs for name in _wanted(NEEDS[program]))
-    books = (keys.stats, keys.trajectories, keys.inflight)
+    books = [keys.named(name) for name in ("stats", "trajectories", "inflight")]
     loads = "impala-learner" in programs and not are_there(client, *books)
     further = ["FUNCTION LOAD"] * loads
     questions = {
@@ -210,7 +217,7 @@ def _dry_run(client: Any, questions: Mapping[str, tuple[str, ...]]) -> dict[str,
     return {"MULTI": begun, "EXEC": ended, **found}
 
 
-def _refusal(client: Any, url: str, keys: Keys, missing: Mapping[str, Any]) -> ImpalaError:
+def _refusal(client: Any, url: str, keys: AnyKeys, missing: Mapping[str, Any]) -> ImpalaError:
     """One sentence with every command that is missing, and what to do."""
     try:
         info = client.info("server")
@@ -231,8 +238,8 @@ def _refusal(client: Any, url: str, keys: Keys, missing: Mapping[str, Any]) -> I
     if denied:
         user = parse(url).user or "default"
         rights = [f"+{name.lower().replace(' ', '|')}" for name in forbidden]
-        rights += [f"'~{keys.actor('').removesuffix('actor:')}*'"] if by_key else []
-        what = [*forbidden, *(["the run's keys"] if by_key else [])]
+        rights += [f"'~{keys.prefix}*'"] if by_key else []
+        what = [*forbidden, *([f"the {keys.whose} keys"] if by_key else [])]
         parts.append(
             f"the user {user!r} of {where} lacks a permission for {', '.join(what)}; as an "
             f"operator, run: {cli_command(url, login=False)} ACL SETUSER {shlex.quote(user)} "
@@ -274,12 +281,11 @@ def _wanted(needs: Needs) -> list[str]:
     return [*needs.sends, *(f"{command} {needs.inside}" for command in sorted(inside))]
 
 
-def _question(wanted: str, keys: Keys) -> tuple[str, ...]:
+def _question(wanted: str, keys: AnyKeys) -> tuple[str, ...]:
     """The command, with the arguments with which it is asked for."""
     (command,) = _names([wanted])
     name = wanted.removeprefix(command).strip()
-    key = keys.actor("question") if name == "actor:" else getattr(keys, name, "")
-    arguments = [key if word == "KEY" else word for word in QUESTIONS[command].split()]
+    arguments = [keys.named(name) if word == "KEY" else word for word in QUESTIONS[command].split()]
     return (*command.split(), *arguments)
 
 

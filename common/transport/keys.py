@@ -28,13 +28,33 @@ run's keys share a slot.
     dead          list           at most 100 records of refused blocks, newest first
     actor:<id>    hash, TTL      a live actor's heartbeat and figures
 
+Those of a population, whose members are runs, begin with `impala-population:{NAME}:`:
+
+    members       hash           for each member its last record, as JSON
+    state:<id>    hash, TTL      record: the member's record as it was then; payload: its state of
+                                 training
+    lineage       list           a JSON line for each of the last 1,000 copies, newest first
+
 Delivery is at most once and accounted exactly: a block is trained on once or stands in one counter
 (`functions.lua`).
 """
 
 
-class Keys:
+class AnyKeys:
+    """The names of the keys of something that has them to itself."""
+
+    whose: str
+    prefix: str
+
+    def named(self, name: str) -> str:
+        """The key that `functions.NEEDS` calls so; empty if there is none."""
+        return str(getattr(self, name, ""))
+
+
+class Keys(AnyKeys):
     """The names of one run's keys."""
+
+    whose = "run's"
 
     def __init__(self, run: str) -> None:
         prefix = self.prefix = f"impala:{{{run}}}:"
@@ -56,9 +76,29 @@ class Keys:
         """The blocks of the last claim of one learner, by its rank in its group."""
         return f"{self.claimed}:{rank}" if rank else self.claimed
 
+    def named(self, name: str) -> str:
+        """The same, where "actor:" stands for a heartbeat."""
+        return self.actor("question") if name == "actor:" else super().named(name)
+
     def actor(self, actor: str) -> str:
         """The heartbeat of one actor."""
         return self._actor + actor
+
+
+class PopulationKeys(AnyKeys):
+    """The names of one population's keys: of runs that copy from each other."""
+
+    whose = "population's"
+
+    def __init__(self, population: str) -> None:
+        prefix = self.prefix = f"impala-population:{{{population}}}:"
+        self.members = prefix + "members"
+        self.lineage = prefix + "lineage"
+        self.states = prefix + "state:"
+
+    def state(self, member: str) -> str:
+        """The state of training that one member offers."""
+        return self.states + member
 
 
 def escaped(pattern: str) -> str:

@@ -37,6 +37,7 @@ RUN = "mine"
 OTHER_PUSH = "redis.register_function('impala5_push_begin', function() return 1 end)"
 K = f"impala:{{{RUN}}}:"
 OTHER = "impala:{other}:"
+P = "impala-population:{POPULATION}:"  # as the file comes
 SHORT = ("--preset", "cartpole", "--total-frames", "10000", "--stop-at-return", "none")
 ENDLESS = ("--preset", "cartpole", "--total-frames", "500_000_000", "--stop-at-return", "none")
 PUSH_KEYS = f"4 {K}trajectories {K}pushing {K}stats {K}seq"
@@ -111,6 +112,16 @@ ALLOWED: dict[str, list[str]] = {
         f"FCALL impala5_renew 3 {K}lock {K}spec {K}epoch 1:me me 10000 frames 5",
         f"FCALL impala5_read_books 3 {K}stats {K}trajectories {K}inflight 0",
         f"FCALL impala5_release 2 {K}lock {K}epoch 1:me",
+        f"HSET {P}members mine record",
+        f"HSET {P}state:mine record x payload y",
+        f"PEXPIRE {P}state:mine 60000",
+        f"HGETALL {P}members",
+        f"HDEL {P}members mine",
+        f"HSTRLEN {P}state:other payload",
+        f"HMGET {P}state:other record payload",
+        f"UNLINK {P}state:mine",
+        f"LPUSH {P}lineage line",
+        f"LTRIM {P}lineage 0 999",
     ],
     "monitor": [
         "PING",
@@ -129,6 +140,8 @@ ALLOWED: dict[str, list[str]] = {
         f"HMGET {K}spec json digest state",
         f"LLEN {K}trajectories",
         f"LRANGE {K}dead 0 -1",
+        f"HGETALL {P}members",
+        f"LRANGE {P}lineage 0 999",
         "SCAN 0",
         "INFO",
     ],
@@ -223,6 +236,9 @@ NO_ACTOR = [
     f"FCALL_RO impala5_read_books 3 {K}stats {K}trajectories {K}inflight 40 produced",
     f"FCALL_RO impala5_read_fields 1 {K}actor:other 200 host",
     f"FCALL_RO impala5_read_names 1 {K}weights 200 0 * 1000",
+    f"HGETALL {P}members",
+    f"HMGET {P}state:mine record payload",
+    f"HSET {P}state:mine payload x",
 ]
 
 DENIED: dict[str, list[str]] = {
@@ -244,7 +260,11 @@ DENIED: dict[str, list[str]] = {
         # A learner's function under the actor's own keys: refused inside.
         f"FCALL impala5_open 5 {K}seq {K}stats {K}trajectories {K}pushing {K}stats me 9 1 0 g 1",
     ],
-    "learner": [*NOBODY, "SCAN 0", "CLIENT NO-EVICT on", f"LPOP {K}trajectories"],
+    "learner": [
+        *(*NOBODY, "SCAN 0", "CLIENT NO-EVICT on", f"LPOP {K}trajectories"),
+        "HGETALL impala-population:{other}:members",
+        f"RENAME {P}members {P}lineage",
+    ],
     "monitor": [
         *NOBODY,
         "CONFIG GET *",
@@ -264,6 +284,8 @@ DENIED: dict[str, list[str]] = {
         f"HINCRBY {K}joins a 1",
         f"HLEN {K}joins",
         f"UNLINK {K}joins",
+        f"HSET {P}members mine record",
+        f"HMGET {P}state:mine record payload",
     ],
 }
 
