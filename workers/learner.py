@@ -35,7 +35,7 @@ from impala_redis.common.learning.engines import check_engine, make_engine, may_
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.transport.learner_link import LearnerLink
-from impala_redis.workers import opening, pacing, process, seating, stopping
+from impala_redis.workers import opening, pacing, populating, process, seating, stopping
 from impala_redis.workers.beginning import Beginning
 from impala_redis.workers.feeding import start_feeder
 from impala_redis.workers.job import Job, Means
@@ -132,6 +132,7 @@ class LearnerProgram:
     def __init__(self, job: Job, stop: stopping.StopFlag) -> None:
         self._job, self._stop = job, stop
         self._config = job.plan.config
+        self._population = populating.member_of(job)
         names = (job.means.redis_url, job.plan.run, process.holder_name())
         self._link = LearnerLink(*names, self._config.transport.lease_s, ranks=job.ranks)
 
@@ -156,8 +157,7 @@ class LearnerProgram:
                 status = self._train(training)
                 self._close(training, status)
             begun.pop_all()  # `_close` has ended it
-        directory = self._job.plan.directory.path
-        log.info("%s: %s; the run is in %s", status, training.summary(), directory)
+        log.info("%s: %s; the run is in %s", status, training.summary(), job.plan.directory.path)
         training.logbook.check_written(status)
         return status
 
@@ -175,6 +175,7 @@ class LearnerProgram:
             saving = learner.updates > saved and checkpoint_due()
             batch = training.next_batch(self._stop(), saving)
             ended = training.update(batch)
+            training.compare()
             training.offer_weights()
             if record_due() if batch else idle_record_due():
                 training.record()
@@ -215,7 +216,10 @@ class LearnerProgram:
         log.info("ready on %s; waiting for the first batch", learner.engine.where)
         delay = Delay(self._config.transport.force_lag)
         to_join = actor_command(spec.run, self._config, self._link.url)
-        return Training(spec, to_join, learner, feeder, publisher, logbook, delay, company)
+        parts = (learner, feeder, publisher, logbook, delay, company, self._population)
+        if self._population is not None:
+            self._population.begin(spec, self._config, learner, self._with_retries)
+        return Training(spec, to_join, *parts)
 
     def _make_learner(self, spec: RunSpec) -> "tuple[Learner, Gathered | None]":
         """A fresh state of training, and the others that make its updates, if there are any."""
@@ -265,7 +269,7 @@ class LearnerProgram:
         """Leaves the result on disk and the last weights in Redis, and ends the threads."""
         logbook, publisher, link = training.logbook, training.publisher, self._link
         training.update(None)
-        training.company.close()
+        training.part()
         logbook.save_checkpoint(link.epoch)
         logbook.write_result(status)
         # Both threads at once: with a server that does not answer, each takes its time-out.

@@ -74,6 +74,7 @@ class Logbook:
             self._recorder = Recorder(plan.directory.path, learner.updates)
         self._means, self._tally, self._rank_times = Means(), Tally(), RankTimes()
         self.refusals = Refusals(spec.envs_per_actor)
+        self.further: dict[str, float] = {}  # figures of a population's member, for each record
         self._tally.made(learner.version, time.monotonic())
         self._line_due = pacing.every(LOG_LINE_INTERVAL_S)
         self._unfit_line_due = pacing.every(UNFIT_LINE_INTERVAL_S, at_once=True)
@@ -149,6 +150,7 @@ class Logbook:
             **self._means.take(),
             **self._tally.take(),
             **self._rank_times.take(rises["elapsed_s"]),
+            **self.further,
         }
         self._last_record, self._last_updates = now, learner.updates
         self._recorder.record(record)

@@ -15,6 +15,7 @@ from impala_redis.workers.deleting import may_delete
 from impala_redis.workers.options import CONTEXT, option, shared
 from impala_redis.workers.overview import as_text, rows
 from impala_redis.workers.plan import run_name
+from impala_redis.workers.population_table import may_show_population
 from impala_redis.workers.watching import SAMPLE_S, Trouble, Watcher
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
     help="Print one JSON object (a line each second).",
 )
 @shared("log-level")
+@may_show_population
 @may_delete
 def main(
     redis_url: str, run: str | None, preset: str | None, watch: bool, as_json: bool, log_level: str

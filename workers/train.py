@@ -107,7 +107,7 @@ def main(
 
     Without --preset, --env or --config it trains CartPole-v1.
     """
-    _want_one_server(redis_url, embedded_port)
+    _want_one_server(redis_url, embedded_port, terms)
     stopping.set_up_logging(log_level, "train")
     with stopping.exit_codes(stop := StopFlag()):
         plan = make_plan(
@@ -232,8 +232,9 @@ def _watch(crew: Crew, server: "Server", progress: "Progress", stop: StopFlag) -
     return code
 
 
-def _want_one_server(redis_url: str | None, embedded_port: int | None) -> None:
+def _want_one_server(redis_url: str | None, embedded_port: int | None, terms: Terms) -> None:
     """Raises click.UsageError for a port of our own server and the address of another."""
+    terms.check_server(is_own=redis_url is None and embedded_port is None)
     if embedded_port is not None and redis_url is not None:
         raise click.UsageError(
             "--embedded-port is for a server of impala-train's own, and --redis-url names another: "

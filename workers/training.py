@@ -24,6 +24,7 @@ from impala_redis.common.server.address import without_password
 from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook, ResultStatus
 from impala_redis.workers.scores import shown_score
+from impala_redis.workers.populating import Populating
 from impala_redis.workers.trust import trust_options
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Training:
     logbook: Logbook
     delay: Delay
     company: "Alone | Company" = field(default_factory=Alone)
+    population: Populating | None = None
     _last_batch_at: float = field(default_factory=time.monotonic)
     _arrivals: Arrivals = field(default_factory=Arrivals)  # when the last batch came
     _notice_due: Callable[[], bool] = field(default_factory=lambda: pacing.every(NO_DATA_NOTICE_S))
@@ -137,8 +139,21 @@ class Training:
             publisher.offer(learner.versioned_weights())
         self.logbook.note_copy(time.monotonic() - before)
 
+    def compare(self) -> None:
+        """Lets a member of a population compare itself with others, when that is due."""
+        if self.population is not None:
+            self.population.step(self.learner, lambda: self.update(None))
+
+    def part(self) -> None:
+        """Ends what there is with other learners."""
+        self.company.close()
+        if self.population is not None:
+            self.population.close()
+
     def record(self) -> None:
         """Writes a record; the publisher leaves its figures in Redis for impala-status."""
+        if self.population is not None:
+            self.logbook.further = self.population.figures(self.learner)
         self.logbook.note_ranks(*self.company.waits())
         self.publisher.status_figures = self.logbook.record(self.feeder, self.publisher)
 

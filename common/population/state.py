@@ -11,8 +11,8 @@ from impala_redis.common.records.checkpoint import Checkpoint, unpacked
 
 # Facts take some KB more or less; the tensors of states that fit each other are as many bytes.
 MOST_BYTES_MORE = 65_536
-# A number of a network or of its optimizer is no larger than this where training goes well.
-LARGEST = 1e15
+# No number of a network is larger than this where training goes well, nor one of all else.
+LARGEST_WEIGHT, LARGEST = 1e6, 1e15
 
 
 def read_state(data: bytes, member: Member) -> Checkpoint:
@@ -29,7 +29,8 @@ def read_state(data: bytes, member: Member) -> Checkpoint:
             continue
         numbers = np.asarray(tensor, np.float64)
         # What is not a number fails the comparison, too.
-        if not (np.abs(numbers) <= LARGEST).all():
+        largest = LARGEST_WEIGHT if name.startswith(("model.", "averaged.")) else LARGEST
+        if not (np.abs(numbers) <= largest).all():
             raise CheckpointError(f"{path} is damaged: a number of {name} is too large, or none")
         if name.startswith("optimizer.square.") and (numbers < 0).any():
             raise CheckpointError(f"{path} is damaged: {name}, an average of squares, is negative")

@@ -135,6 +135,7 @@ _GROUPS: dict[str, list[Figure]] = {
         Figure("replay_lag_mean", "versions", "mean policy lag of what was replayed"),
         Figure("grad_norm", "", "global norm of the gradients, before it is clipped"),
         Figure("learning_rate", "", "learning rate as scheduled"),
+        Figure("population:*", "", "a member's generation, refusals, settings as they are", "max"),
         Figure("reward_std", "", "deviation by which `--normalize-rewards` divides rewards"),
         Figure("popart_std", "", "deviation that values by `--popart` are in units of"),
         Figure("popart_std:*", "", "the same for each task, by its name"),
