@@ -152,6 +152,7 @@ MAPPING = "settings-of-other-projects.md"
 SOURCES = [path for folder in ("common", "workers") for path in (ROOT / folder).rglob("*.py")]
 # Options of Redis, Docker, pip, OpenSSL and torchrun, and names in examples.
 NOT_OURS = {"--scan", "--pattern", "my_package", "my_networks", "impala-redis", "value_mean"} | {
+    "impala-population",  # keys begin so
     *("--cluster", "--cluster-only-masters", "decode_responses", "max_connections"),
     *("--maxmemory-policy", "--tls", "--cacert", "--user", "--scale", "--index-url"),
     *("--standalone", "--nproc-per-node", "--nnodes", "--max-restarts", "--no-python"),
