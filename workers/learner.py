@@ -141,6 +141,8 @@ class LearnerProgram:
         # After an error, `begun` ends what was begun, the last first.
         with contextlib.closing(self._link), contextlib.ExitStack() as begun:
             job, means = self._job, self._job.means
+            if self._population is not None:
+                self._with_retries(self._population.require)
             batch_size = job.part.training.batch_size
             beginning = opening.prepare(job.plan, job.resume, self._stop)
             spec = beginning.spec
@@ -217,8 +219,6 @@ class LearnerProgram:
         delay = Delay(self._config.transport.force_lag)
         to_join = actor_command(spec.run, self._config, self._link.url)
         parts = (learner, feeder, publisher, logbook, delay, company, self._population)
-        if self._population is not None:
-            self._population.begin(spec, self._config, learner, self._with_retries)
         return Training(spec, to_join, *parts)
 
     def _make_learner(self, spec: RunSpec) -> "tuple[Learner, Gathered | None]":

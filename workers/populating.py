@@ -49,8 +49,6 @@ MOST_FAULTS = 5
 # At the end, an exchange under way gets this long.
 LAST_WORD_S = 5.0
 
-Ask = Callable[[Callable[[], None]], None]
-
 
 class Better(NamedTuple):
     """A member that is better than this one, and the state that it offers."""
@@ -65,13 +63,14 @@ class Better(NamedTuple):
 class Populating:
     """What one learner does for its population, and what it takes from it."""
 
-    def __init__(self, url: str, population: str, interval: int, run: str, seed: int) -> None:
+    def __init__(self, url: str, population: str, interval: int, run: str, config: Config) -> None:
         """`interval` is in frames of the run. Nothing is sent before `require`."""
+        self._config = config
         self._link = PopulationLink(url, population, "impala-learner --population")
         self._interval, self._run = interval, run
         # Members with the same seed must not draw the same.
-        self._rng = np.random.default_rng([seed, zlib.crc32(run.encode())])
-        self._fingerprint, self._total = "", 0
+        self._rng = np.random.default_rng([config.training.seed, zlib.crc32(run.encode())])
+        self._fingerprint = ""
         self._due_frames = 0
         self._told_s = time.monotonic()
         self._thread: threading.Thread | None = None
@@ -83,15 +82,15 @@ class Populating:
         self._unreadable: set[str] = set()  # names of members whose records are none
         self.refused = 0  # states and records that were none
 
-    def begin(self, spec: RunSpec, config: Config, learner: Learner, ask: Ask) -> None:
-        """Asks for what is needed of the server, by `ask`, which repeats; takes part from now on.
+    def require(self) -> None:
+        """Asks for what is needed of the server. Raises RedisDenied and UnsuitableServer."""
+        self._link.require()
 
-        Raises RedisDenied and UnsuitableServer.
-        """
-        ask(self._link.require)
-        fitting = f"{spec.fingerprint} {config.optimizer.optimizer}"
+    def begin(self, spec: RunSpec, learner: Learner) -> None:
+        """Takes part from now on."""
+        fitting = f"{spec.fingerprint} {self._config.optimizer.optimizer}"
         self._fingerprint = hashlib.sha256(fitting.encode()).hexdigest()[:16]
-        self._told_s, self._total = time.monotonic(), config.training.total_frames
+        self._told_s = time.monotonic()
         self._wait_for_next(learner)
         log.info("a member of the population %s", self._link.population)
 
@@ -117,7 +116,10 @@ class Populating:
             self._before = None
             mine = self._member(learner)
             self._told_s = time.monotonic()
-            first, last = BURN_IN_INTERVALS * self._interval, self._total - self._interval
+            first, last = (
+                BURN_IN_INTERVALS * self._interval,
+                self._config.training.total_frames - self._interval,
+            )
             may_copy = first <= learner.frames <= last
             self._start(self._exchange, mine, *learner.state(), may_copy)
 
@@ -264,6 +266,5 @@ def member_of(job: Job) -> Populating | None:
             "a member of a population is one learner, and this run has a group of "
             f"{job.ranks}; leave out --population, or begin without torchrun and --learners"
         )
-    seed = plan.config.training.seed
     where = (job.means.redis_url, terms.population, terms.population_interval)
-    return Populating(*where, plan.run, seed)
+    return Populating(*where, plan.run, plan.config)

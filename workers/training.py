@@ -83,6 +83,10 @@ class Training:
     _arrivals: Arrivals = field(default_factory=Arrivals)  # when the last batch came
     _notice_due: Callable[[], bool] = field(default_factory=lambda: pacing.every(NO_DATA_NOTICE_S))
 
+    def __post_init__(self) -> None:
+        if self.population is not None:
+            self.population.begin(self.spec, self.learner)
+
     def next_batch(self, stop: bool, saving: bool) -> Batch | None:
         """A batch to make an update of; None after a short wait, and where training ends or saves.
 

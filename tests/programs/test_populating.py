@@ -29,8 +29,8 @@ class Party:
         self.name = f"run-{seed}"
         config = CONFIG.replace({"seed": seed})
         self.learner = Learner(config, make_engine("numpy", "cpu", 1, SPEC, config))
-        self.populating = Populating(url, population, 1, self.name, seed)
-        self.populating.begin(SPEC, config, self.learner, lambda ask: None)
+        self.populating = Populating(url, population, 1, self.name, config)
+        self.populating.begin(SPEC, self.learner)
         self.seed = seed
 
     def update(self) -> None:
