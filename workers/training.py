@@ -23,8 +23,8 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.address import without_password
 from impala_redis.workers import pacing
 from impala_redis.workers.logbook import Logbook, ResultStatus
-from impala_redis.workers.scores import shown_score
 from impala_redis.workers.populating import Populating
+from impala_redis.workers.scores import shown_score
 from impala_redis.workers.trust import trust_options
 
 if TYPE_CHECKING:

@@ -283,7 +283,8 @@ class Learner:
 
         def take() -> None:
             now = engine.load_popart(was)
-            engine.load(*value_scales.refitted([parameters, averaged], was, now), optimizer, steps)
+            weights, mean = value_scales.refitted([parameters, averaged], was, now)
+            engine.load(weights, mean, optimizer, steps)
             engine.load_statistics(statistics)
             self.normalization.restore(checkpoint.tensors)
 
