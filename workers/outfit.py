@@ -65,17 +65,18 @@ class Outfit(NamedTuple):
         )
 
     def _environments(self, spec: RunSpec, number: int, num_envs: int) -> VectorEnvironment:
-        """Environments of the task of that number, with their part of the actor's processes."""
+        """Environments of the task of that number, with their part of processes and threads."""
         world = spec.worlds[number]
+        part = partial(_part, num_envs=num_envs, of=self.num_envs(spec))
         processes = spec.env_processes if self.env_processes is None else self.env_processes
         environment = VectorEnvironment(
             world.env,
             num_envs,
             frame_stack=spec.observation.frame_stack,
             info_keys=spec.info_keys,
-            num_threads=self.env_threads,
+            num_threads=None if self.env_threads is None else part(self.env_threads),
             variant=world.variant,
-            num_processes=-(-processes * num_envs // self.num_envs(spec)),
+            num_processes=part(processes),
         )
         if difference := spec.other_spaces(environment.observation, environment.action):
             environment.close()
@@ -102,3 +103,8 @@ class Outfit(NamedTuple):
         policy = partial(make_policy, device=self.device)
         environment = self.make_environment(spec, start)
         return Actor(spec, environment, name, incarnation, join, policy, share)
+
+
+def _part(whole: int, num_envs: int, of: int) -> int:
+    """The part of some environments in what all of them have: at least 1 of a whole above 0."""
+    return -(-whole * num_envs // of)

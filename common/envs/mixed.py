@@ -1,6 +1,7 @@
 """Environments of several tasks as one vector: each column plays one task.
 
-They look like one `VectorEnvironment`, which each task has for its own columns.
+They look like one `VectorEnvironment`, which each task has for its own columns. All tasks that are
+stepped by processes or by EnvPool's threads are stepped at the same time.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_redis.common.encoding.fitting import Array
+from impala_redis.common.envs.single import Info
 from impala_redis.common.envs.vector import StepResult, VectorEnvironment, usable_seed
 from impala_redis.common.tasks.dealing import TaskNumbers
 
@@ -55,13 +57,16 @@ class MixedEnvironment:
     def step(self, actions: Array) -> StepResult:
         """Plays actions [N, ...]; the observations are overwritten by the next call.
 
-        Raises EnvironmentFailed.
+        Raises EnvironmentFailed: one of them failed, and the others can only be closed.
         """
         rewards = np.empty(self.num_envs, np.float32)
         terminated, truncated, over = np.empty((3, self.num_envs), np.bool_)
-        infos = {}
+        infos: dict[int, Info] = {}
+        # What is stepped here is stepped while others work elsewhere.
         for columns, environment in self._parts:
-            step = environment.step(actions[columns])
+            environment.begin_step(actions[columns])
+        for columns, environment in sorted(self._parts, key=_steps_elsewhere):
+            step = environment.end_step()
             self._rows[columns], rewards[columns] = step.observations, step.rewards
             terminated[columns], truncated[columns] = step.terminated, step.truncated
             over[columns] = step.over
@@ -82,6 +87,10 @@ class MixedEnvironment:
             environment.set_progress(share)
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Closes the environments, in the middle of a step, too."""
         for _, environment in self._parts:
             environment.close()
+
+
+def _steps_elsewhere(part: tuple[NDArray[np.intp], VectorEnvironment]) -> bool:
+    return part[1].steps_elsewhere

@@ -27,6 +27,7 @@ from impala_redis.common.envs.wanted import Wanted, Wrapper
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.games import atari
 from impala_redis.common.games.atari_rules import is_atari
+from impala_redis.common.games.envpool_vector import EnvPoolVector
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
 from impala_redis.common.tasks.dealing import TaskNumbers
 from impala_redis.common.user_code import failures
@@ -52,6 +53,8 @@ class VectorEnvironment:
     """N environments stepped together; observations and actions are as in the run's spec."""
 
     seed: int  # of the last reset, as the first environment got it
+    _actions: Array  # of the step under way, as the environment takes them
+    _processes: InProcesses | None = None
 
     def __init__(
         self,
@@ -96,7 +99,7 @@ class VectorEnvironment:
         self._take_spaces(frame_stack, has_masks=bool(variant.mask_from))
         # Only our own infos tell of it: in others the same key may mean something else.
         self._reports_game_over = isinstance(self._env, atari.AtariVector)
-        self._processes: InProcesses | None = None
+        self._pool = self._env if isinstance(self._env, EnvPoolVector) else None
         self._singles: list[Single] = []
         self._listeners: list[Any] = []
         if num_processes:
@@ -144,11 +147,32 @@ class VectorEnvironment:
 
     def step(self, actions: Array) -> StepResult:
         """Plays actions [N, ...] that fit the spec's `action`. Raises EnvironmentFailed."""
+        self.begin_step(actions)
+        return self.end_step()
+
+    def begin_step(self, actions: Array) -> None:
+        """Begins to play actions, and does not wait for processes or EnvPool's threads.
+
+        Nothing but `end_step` or `close` may follow. Raises EnvironmentFailed.
+        """
         if self._processes is not None:
-            rows, earned, ended, cut, found = self._processes.step(np.asarray(actions))
+            self._processes.begin_step(np.asarray(actions))
+            return
+        with self._stepping:
+            self._actions = self._decoder.decode(actions)
+            if self._pool is not None:
+                self._pool.begin_step(self._actions)
+
+    def end_step(self) -> StepResult:
+        """The result of the step that was begun. Raises EnvironmentFailed."""
+        if self._processes is not None:
+            rows, earned, ended, cut, found = self._processes.end_step()
             return StepResult(rows, earned, ended, cut, over=ended | cut, infos=found)
         with self._stepping:
-            observations, rewards, ended, cut, infos = self._env.step(self._decoder.decode(actions))
+            outcome = (
+                self._pool.end_step() if self._pool is not None else self._env.step(self._actions)
+            )
+            observations, rewards, ended, cut, infos = outcome
             if rewards is None or np.size(rewards) != self.num_envs:
                 raise UnsupportedEnvironment(reward_refusal(self._env_id, rewards))
             terminated = np.asarray(ended, np.bool_).reshape(self.num_envs)
@@ -171,6 +195,11 @@ class VectorEnvironment:
         if self.observation.mask:
             check_masks(self.observation, self.action, encoded, over)
         return encoded
+
+    @property
+    def steps_elsewhere(self) -> bool:
+        """Whether processes or threads of their own step the environments."""
+        return self._processes is not None or self._pool is not None
 
     @property
     def tasks(self) -> TaskNumbers:

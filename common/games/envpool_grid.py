@@ -11,7 +11,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from impala_redis.common.games.envpool_vector import EnvPoolVector
+from impala_redis.common.games.envpool_vector import EnvPoolVector, Outcome
 from impala_redis.common.games.gridworld import with_categories
 
 
@@ -30,9 +30,9 @@ class GridPool(EnvPoolVector):
         """Makes the environments and begins their first episodes; nothing is in the infos."""
         return super().reset(**arguments)[0], {}
 
-    def step(self, actions: Any) -> Any:
-        """Plays an action in each, or begins the next episode; nothing is in the infos."""
-        return *super().step(actions)[:-1], {}
+    def end_step(self) -> Outcome:
+        """Waits for the threads; nothing is in the infos."""
+        return *super().end_step()[:4], {}
 
     def _seen(self, observations: Any) -> dict[str, Any]:
         """The same observations with the missions as texts; they change where an episode begins."""

@@ -35,6 +35,8 @@ _OURS = {
 } | dict.fromkeys(("batch_size", "max_num_players", "gym_reset_return_info"), "leave it out")
 
 Flags = NDArray[np.bool_]
+# Observations, rewards [N], terminated [N], truncated [N], infos.
+Outcome = tuple[Any, NDArray[Any], Flags, Flags, dict[str, Any]]
 
 
 def is_named(env_id: str) -> bool:
@@ -103,10 +105,18 @@ class EnvPoolVector(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
             observations, infos = self._pool.reset()
         return self._seen(observations), infos
 
-    def step(self, actions: NDArray[Any]) -> tuple[Any, NDArray[Any], Flags, Flags, dict[str, Any]]:
+    def step(self, actions: NDArray[Any]) -> Outcome:
         """Plays an action in each, or begins the next episode where one was over."""
-        observations, *outcome, infos = self._pool.step(actions)
-        rewards, terminated, truncated = outcome
+        self.begin_step(actions)
+        return self.end_step()
+
+    def begin_step(self, actions: NDArray[Any]) -> None:
+        """Lets the threads play; `end_step` tells what that brought."""
+        self._pool.send(actions)
+
+    def end_step(self) -> Outcome:
+        """Waits for the threads."""
+        observations, rewards, terminated, truncated, infos = self._pool.recv()
         return self._seen(observations), rewards, terminated, truncated, infos
 
     def _seen(self, observations: Any) -> Any:
