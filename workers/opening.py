@@ -14,6 +14,7 @@ from impala_redis.common.errors import (
     SpecMismatch,
     UnsupportedEnvironment,
 )
+from impala_redis.common.games.atari_rules import with_full_actions
 from impala_redis.common.run.architecture import advice_on_pictures
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.own_network import OwnNetwork
@@ -42,9 +43,11 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> Beginning:
     plan.directory.prepare("learner", resume)
     saved = beginning.saved_in(plan.directory) if resume else None
     wanted = plan.config.environment
+    tasks = with_full_actions(wanted.tasks, wanted.env_kwargs)
+    config = plan.config.replace({"tasks": tasks}) if tasks else plan.config
     without_mask = saved is not None and not saved.spec.observation.mask  # and goes on so
-    found = probing.spaces_of_all(wanted, stop, without_mask)
-    spec = make_spec(plan.run, plan.config, *found, find_out=partial(_tried, plan.config))
+    found = probing.spaces_of_all(config.environment, stop, without_mask)
+    spec = make_spec(plan.run, config, *found, find_out=partial(_tried, plan.config))
     try:
         RunSpec.from_json(spec.to_json())  # this is how actors read it
         spec.parameter_shapes()

@@ -3,15 +3,22 @@
 The names are those that ale-py's environments take, single ones and its vector form alike.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.settings import json_object
 from impala_redis.common.settings.env_id import module_of, name_of
 from impala_redis.common.settings.variant import AS_REGISTERED, Variant
+from impala_redis.common.tasks.task import Task
+
+Tasks = tuple[Task, ...]
 
 GAMES_PREFIX = "ALE/"
 MAX_NO_OPS = 30
+FULL = "full_action_space"
+_ALL_ACTIONS = json_object.canonical({FULL: True})
 TIME_LIMIT_FRAMES = 108_000
 # What ale-py's single environments take, and its vector form does not, or our policies cannot.
 _OTHERS = (
@@ -53,6 +60,27 @@ def is_atari(env_id: str) -> bool:
 def action_repeat(env_id: str, variant: Variant = AS_REGISTERED) -> int:
     """How many frames of the game one step of ours takes; 1 in all other environments."""
     return rules_of(variant).frameskip if is_atari(env_id) else 1
+
+
+def with_full_actions(tasks: Sequence[Task], env_kwargs: str = json_object.EMPTY) -> Tasks:
+    """The same tasks, where several games of Atari have all 18 actions, which they then share.
+
+    Each game's own minimal set is another one, and one network has one set. Where a task or the run
+    says whether it has the full set, that stays.
+
+    Args:
+      tasks: those of the run.
+      env_kwargs: the run's, which are those of every task.
+    """
+    games = {name_of(task.env) for task in tasks if is_atari(task.env)}
+    if len(games) < 2 or FULL in json_object.arguments(env_kwargs):
+        return tuple(tasks)
+    return tuple(
+        replace(task, env_kwargs=json_object.joined(_ALL_ACTIONS, task.env_kwargs))
+        if is_atari(task.env)
+        else task
+        for task in tasks
+    )
 
 
 def rules_of(variant: Variant = AS_REGISTERED) -> Rules:
