@@ -99,8 +99,8 @@ ACTOR_OPTIONS: dict[str, ActorOption] = {
             "env-threads",
             type=click.IntRange(1, MOST_THREADS),
             show_default="1; with --device cuda one for each core",
-            help="Threads that step an actor's environments, if these are games of Atari or have "
-            "a vector form that takes num_threads.",
+            help="Threads that step an actor's environments, if these are games of Atari, played "
+            "by EnvPool, or have a vector form that takes num_threads; several tasks share them.",
         )
     ),
     "env-processes": ActorOption(
