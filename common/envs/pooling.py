@@ -50,8 +50,6 @@ def make_pool(wanted: Wanted) -> EnvPoolVector:
     Raises UnsupportedEnvironment: it is missing, or has no such environment or arguments.
     """
     env_id, num_threads = wanted.env_id, wanted.num_threads or 1
-    threads = "a thread" if num_threads == 1 else f"{num_threads} threads"
-    log.info("%s is played by EnvPool, on %s of its own", env_id, threads)
     if is_gridworld(env_id):
         return GridPool(env_id, wanted.num_envs, num_threads)
     return EnvPoolVector(env_id, wanted.num_envs, num_threads, wanted.variant)

@@ -34,6 +34,8 @@ _OURS = {
     "seed": "give --seed",
 } | dict.fromkeys(("batch_size", "max_num_players", "gym_reset_return_info"), "leave it out")
 
+log = logging.getLogger(__name__)
+
 Flags = NDArray[np.bool_]
 # Observations, rewards [N], terminated [N], truncated [N], infos.
 Outcome = tuple[Any, NDArray[Any], Flags, Flags, dict[str, Any]]
@@ -65,7 +67,7 @@ class EnvPoolVector(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         "render_modes": [],
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-    _pool: Any  # of the last reset
+    _pool: Any = None  # of the last reset
 
     def __init__(
         self, env_id: str, num_envs: int, num_threads: int = 1, variant: Variant = AS_REGISTERED
@@ -81,7 +83,7 @@ class EnvPoolVector(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         Raises UnsupportedEnvironment: EnvPool is missing, has no such environment, or takes no such
         arguments.
         """
-        self._name = name_of(env_id)
+        self._env_id, self._name = env_id, name_of(env_id)
         package = _package()
         if self._name not in package.list_all_envs():
             raise UnsupportedEnvironment(_unknown(self._name, package.list_all_envs()))
@@ -99,6 +101,11 @@ class EnvPoolVector(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
     ) -> tuple[Any, dict[str, Any]]:
         """Makes the environments and begins their first episodes; environment i gets seed + i."""
         assert isinstance(seed, int), "one seed for all environments"
+        if self._pool is None:  # whoever asks for the spaces alone plays nothing
+            log.info(
+                "%s is played by EnvPool; threads: %d",
+                *(self._env_id, self._arguments["num_threads"]),
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bounds that EnvPool states in another precision
             self._pool = _package().make_gymnasium(self._name, seed=seed, **self._arguments)

@@ -161,10 +161,12 @@ def test_a_level_is_played_by_envpool_in_the_actors_process_and_the_log_says_so(
 ) -> None:
     caplog.set_level(logging.INFO)
     level = "MiniGrid-Empty-5x5-v0"
-    with made(level, 2, num_threads=2, num_processes=2):
+    with made(level, 2, num_threads=2, num_processes=2) as environment:
+        environment.reset(0)
+        environment.reset(1)
         assert [record.getMessage() for record in caplog.records] == [
             f"{level} is played in the actor's own process: EnvPool has threads (--env-threads)",
-            f"{level} is played by EnvPool, on 2 threads of its own",
+            f"{level} is played by EnvPool; threads: 2",
         ]
 
 
