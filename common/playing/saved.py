@@ -1,5 +1,7 @@
 """Spec and weights of a run: from its directory, from one checkpoint, or from the live run."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,16 @@ from impala_redis.common.errors import (
     SpecMismatch,
     printable,
 )
+from impala_redis.common.normalizing import value_scales
 from impala_redis.common.records import checkpoint
 from impala_redis.common.records.checkpoint import Checkpoint
 from impala_redis.common.records.rundir import RUNS
 from impala_redis.common.run.saved_spec import read_saved_spec
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.server.address import has_password, with_password
+from impala_redis.common.server.password import password_in
+
+log = logging.getLogger(__name__)
 
 
 def place_of(run: str | Path) -> Path:
@@ -58,11 +65,18 @@ def from_checkpoint(path: Path) -> tuple[RunSpec, VersionedWeights]:
 
     The weights are the mean over the last updates if there is one: the last may be a bad one.
 
-    Raises CheckpointError, or SpecMismatch if a newer version made it.
+    Their baselines are values themselves, also where the learner's are normalised by PopArt, and
+    the spec says so. Raises CheckpointError, or SpecMismatch if a newer version made it.
     """
     saved = checkpoint.load(path)
     spec = read_saved_spec(saved.facts, saved.path)
-    return spec, weights_in(saved, spec)
+    version, weights, *rest = weights_in(saved, spec)
+    try:
+        scales = value_scales.statistics_in(saved.tensors, spec.num_tasks)
+        (values,) = value_scales.refitted([weights], was=scales, now={})
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{printable(saved.path)} lacks or garbles {error}") from error
+    return replace(spec, popart=False), VersionedWeights(version, values, *rest)
 
 
 def weights_in(saved: Checkpoint, spec: RunSpec) -> VersionedWeights:
@@ -82,3 +96,32 @@ def weights_in(saved: Checkpoint, spec: RunSpec) -> VersionedWeights:
             )
         weights[name] = tensor.astype(np.float32)
     return VersionedWeights(saved.facts.get("version", 0), weights)
+
+
+def task_number(spec: RunSpec, task: str | None) -> int:
+    """The number of the task of that name, whose values are asked for.
+
+    Raises ValueError: there is none, or none is named of several; or the weights say no values.
+    """
+    if spec.popart:
+        raise ValueError(
+            "a live run with --popart does not tell the scale of its values; load its run "
+            "directory instead"
+        )
+    names = [one.name for one in spec.tasks]
+    if task is None and len(names) < 2:
+        return 0
+    if task not in names:
+        there = f"one of {', '.join(names)}" if names else "none, since the run has no tasks"
+        raise ValueError(f"the task is {task!r}; give task= {there}")
+    return names.index(task)
+
+
+def with_password_in(url: str, file: str | Path | None) -> str:
+    """The address with the password in a file, if there is one. Raises ConfigError."""
+    if file is None or has_password(url):
+        return url
+    password = password_in(Path(file))
+    if password.others_read:
+        log.warning("every user of this machine can read the password file %s", file)
+    return with_password(url, password.text)

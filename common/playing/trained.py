@@ -3,7 +3,6 @@
 A small network plays in numpy: neither torch nor a client of Redis is imported for it.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,7 @@ from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.playing import saved
 from impala_redis.common.playing.own_spaces import spaces_of
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.server.address import has_password, with_password
-from impala_redis.common.server.password import password_in
 from impala_redis.common.user_code.modules import check_trusted
-
-log = logging.getLogger(__name__)
 
 Reading = Callable[[], tuple[RunSpec, VersionedWeights]]
 # Modules by their names or files, one alone or several.
@@ -68,7 +63,7 @@ def load(
         place = saved.place_of(run)
         read: Reading = lambda: saved.from_checkpoint(place)  # noqa: E731
     else:
-        url = _with_password(redis_url, redis_password_file)
+        url = saved.with_password_in(redis_url, redis_password_file)
         read = lambda: saved.from_live_run(url, str(run))  # noqa: E731
     return Policy(read, _several(env_modules), _several(network_modules), seed)
 
@@ -166,19 +161,25 @@ class Policy:
         masks = None if action_masks is None else np.asarray(action_masks)
         return self._act(observations, deterministic, masks)
 
-    def value(self, observation: Any, *, action_mask: ArrayLike | None = None) -> float:
+    def value(
+        self, observation: Any, *, action_mask: ArrayLike | None = None, task: str | None = None
+    ) -> float:
         """What the network expects of rewards from one observation on, as the learner counts them.
 
-        They are discounted, scaled and clipped as the run's settings say. Nothing is remembered of
-        the observation. Raises ValueError as `act`.
+        They are discounted, scaled and clipped as the run's settings say, and `task` is the name of
+        the task that they are of, where there are several. Nothing is remembered of the
+        observation.
+
+        Raises ValueError: as `act`; there is no such task; or the run is live and has --popart.
         """
+        number = saved.task_number(self._spec, task)
         mask = None if action_mask is None else np.asarray(action_mask)[None]
         encoded = self._encode(batched(self.observation_space, [observation]), mask)
         is_fresh = not len(self._is_first)
         if self._keeps:
             self._begin(1)
         is_first = self._is_first if self._keeps else np.ones(1, np.bool_)
-        value = float(self._acting.values(encoded, is_first)[0])
+        value = float(self._acting.values(encoded, is_first, number)[0])
         if is_fresh:  # as it was: the next call may be for several
             self.reset()
         return value
@@ -225,6 +226,7 @@ class Policy:
         spec, weights = self._read()
         if difference := self._spec.difference(spec):
             raise SpecMismatch(f"another run is there now: {difference}; load it anew")
+        self._spec = spec
         if weights.version == self.version:
             return False
         self._acting.load(weights.version, weights.weights)
@@ -288,13 +290,3 @@ def _several(modules: Modules) -> tuple[str, ...]:
     """Modules as texts, also where one alone is given."""
     several = [modules] if isinstance(modules, str | Path) else modules
     return tuple(map(str, several))
-
-
-def _with_password(url: str, file: str | Path | None) -> str:
-    """The address with the password in a file. Raises ConfigError."""
-    if file is None or has_password(url):
-        return url
-    password = password_in(Path(file))
-    if password.others_read:
-        log.warning("every user of this machine can read the password file %s", file)
-    return with_password(url, password.text)

@@ -76,6 +76,7 @@ class RunSpec(NetworkSpec):
     compression: str = "none"  # of blocks on the wire
     info_keys: tuple[str, ...] = ()  # of an episode's last info
     queue_policy: str = "drop-oldest"  # what a push does at a full list
+    popart: bool = False  # whether the baseline's outputs are values only with a checkpoint's scale
     start_frames: int = 0  # before this part of the run: a resumed part plays other episodes
     resumes: int = 0  # of the run: a part that is resumed twice plays other episodes each time
     wire_version: int = field(default=WIRE_VERSION, metadata=_FITS)

@@ -191,6 +191,27 @@ def test_a_value_changes_nothing(tmp_path: Path, changes: dict[str, Any]) -> Non
     assert all(isinstance(value, float) for value in values)
 
 
+def test_values_are_of_the_task_that_is_named_and_in_its_rewards_also_by_popart(
+    tmp_path: Path,
+) -> None:
+    # given the same network, whose baseline is normalised in one of the runs: by 1 and by 10
+    tasks = [{"env": "CartPole-v1"}, {"name": "far", "env": "CartPole-v1", "reference": 10.0}]
+    shared = {"tasks": tasks, "reward_clipping": "none", "lstm_size": 4}
+    save_run(tmp_path / "plain", "CartPole-v1", **shared)
+    save_run(tmp_path / "popart", "CartPole-v1", **shared, popart=True)
+    plain, popart = load(tmp_path / "plain"), load(tmp_path / "popart")
+    seen = np.full(4, 0.1, np.float32)
+
+    # when / then
+    near, far = (plain.value(seen, task=name) for name in ("CartPole-v1", "far"))
+    assert near != far
+    assert popart.value(seen, task="CartPole-v1") == pytest.approx(near)
+    assert popart.value(seen, task="far") == pytest.approx(10 * far)
+    for name in (None, "near"):
+        with pytest.raises(ValueError, match=f"task is {name!r}; give task= one of CartPole-v1, f"):
+            popart.value(seen, task=name)
+
+
 def test_the_last_action_is_known_also_where_no_reward_is_told(tmp_path: Path) -> None:
     # given the policy that actors have
     save_run(tmp_path / "run", "CartPole-v1", lstm_size=8, extra_inputs="last_action_reward")
@@ -570,7 +591,11 @@ def test_a_live_run_is_read_again_by_refresh(redis_url: str, run_name: str) -> N
     publish(4, spec)
     assert (policy.refresh(), policy.version) == (True, 4)
     assert policy.value(np.ones(3, np.float32)) != before
-    publish(5, dataclasses.replace(spec, hidden_sizes=(4,)))
+    publish(5, dataclasses.replace(spec, popart=True))
+    assert policy.refresh()
+    with pytest.raises(ValueError, match=r"does not tell the scale of its values; load its run"):
+        policy.value(np.ones(3, np.float32))
+    publish(6, dataclasses.replace(spec, hidden_sizes=(4,)))
     with pytest.raises(SpecMismatch, match=r"another run is there now: hidden_sizes is \(16, 8\)"):
         policy.refresh()
     with pytest.raises(RunMissing, match="there is no run 'nowhere' on this server"):

@@ -152,6 +152,7 @@ FREE: dict[str, Any] = {
     "compression": "zstd",
     "info_keys": ("success",),
     "queue_policy": "block",
+    "popart": True,
 }
 
 
@@ -489,6 +490,7 @@ WRONG: dict[str, list[Any]] = {
     "queue_blocks": [None, "1", 1.0, True, [], {}, 0, -1],
     "start_frames": [None, "1", 1.0, True, [], {}, -1],
     "resumes": [None, "1", 1.0, True, [], {}, -1],
+    "popart": [None, 1, "true", [], {}],
     "max_policy_age_s": [
         None,
         "1",
