@@ -360,7 +360,8 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
         '"env_processes": 0, "spaces": "", "unroll_length": 100, "envs_per_actor": 32, '
         '"queue_blocks": 4, "max_policy_age_s": 600.0, "seed": 0, "weights_dtype": '
         '"bfloat16", "compression": "zstd", "info_keys": [], "queue_policy": '
-        '"drop-oldest", "start_frames": 0, "resumes": 0, "wire_version": 6}'
+        '"drop-oldest", "popart": false, "start_frames": 0, "resumes": 0, "wire_version": '
+        '6}'
     )
 
 
