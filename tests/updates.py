@@ -98,7 +98,8 @@ def make_data(spec: RunSpec, seed: int, version: int = 0, size: int = B) -> Batc
     batch.versions, batch.parts = [version] * size, [Part(("a", 1), slice(0, size), range(size))]
     # So many that the mean return is known from the second batch on.
     batch.episodes = [Episode(float(np.float32(r)), 5, 0) for r in rng.normal(size=60)]
-    batch.blocks = [Played(("a", 1), 1, True, tuple(batch.episodes))]
+    played = rows.tasks[0, :1, 0].tolist() if spec.num_tasks > 1 else ()
+    batch.blocks = [Played(("a", 1), 1, True, tuple(batch.episodes), tasks=played)]
     return batch
 
 

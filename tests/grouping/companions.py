@@ -145,7 +145,11 @@ def some_batch(spec: RunSpec, seed: int, columns: int) -> Batch:
     batch.frames = rows.frames
     batch.parts = [Part((f"a{c}", 1), slice(c, c + 1), range(1)) for c in range(columns)]
     batch.blocks = [
-        Played((f"a{c}", 1), 1, True, tuple(batch.episodes[c::columns])) for c in range(columns)
+        Played(
+            *((f"a{c}", 1), 1, True, tuple(batch.episodes[c::columns])),
+            tasks=rows.tasks[0, c].tolist(),
+        )
+        for c in range(columns)
     ]
     return batch
 

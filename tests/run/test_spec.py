@@ -361,7 +361,7 @@ def test_the_json_of_a_spec_is_the_same_on_every_machine() -> None:
         '"queue_blocks": 4, "max_policy_age_s": 600.0, "seed": 0, "weights_dtype": '
         '"bfloat16", "compression": "zstd", "info_keys": [], "queue_policy": '
         '"drop-oldest", "popart": false, "start_frames": 0, "resumes": 0, "wire_version": '
-        '6}'
+        "6}"
     )
 
 
