@@ -89,12 +89,15 @@ class Config:
                 "normalize_rewards divides the rewards of all tasks by one number; turn it off, "
                 "and give --popart --reward-clipping none where their rewards differ in size"
             )
-        if loss.popart and (loss.reward_clipping != "none" or loss.normalize_rewards):
-            found = "on" if loss.normalize_rewards else "off"
+        if loss.popart and loss.reward_clipping != "none":
             raise ConfigError(
                 "popart learns from rewards as they are, but reward_clipping is "
-                f"{loss.reward_clipping} and normalize_rewards is {found}; give --reward-clipping "
-                "none --no-normalize-rewards"
+                f"{loss.reward_clipping}; give --reward-clipping none"
+            )
+        if loss.popart and loss.normalize_rewards:
+            raise ConfigError(
+                "popart and normalize_rewards both bring rewards to a common size; turn one of "
+                "them off: --no-normalize-rewards or --no-popart"
             )
         scales = [loss.reward_scale, *(task.reward_scale for task in tasks)]
         if loss.popart and 0 in scales:

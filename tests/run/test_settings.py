@@ -298,7 +298,7 @@ POPART = {"popart": True, "reward_clipping": "none"}
         ({"replay_share": 0.5, "batch_size": 1}, "not one trajectory"),
         ({"replay_share": 0.5, "replay_capacity": 15}, "less than the 16 trajectories"),
         ({"popart": True}, "reward_clipping is abs_one .*; give --reward-clipping none"),
-        ({**POPART, "normalize_rewards": True}, "normalize_rewards is on; give .* --no-norm"),
+        ({**POPART, "normalize_rewards": True}, "turn one of them off: --no-normalize-rewards"),
         ({**POPART, "reward_scale": 0}, "a reward_scale of 0 leaves none"),
         ({"env": "CartPole-v1,Acrobot-v1", "normalize_rewards": True}, "give --popart"),
         ({"force_lag": 10, "max_policy_lag": 9}, "would reject all"),
