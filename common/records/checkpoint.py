@@ -129,7 +129,10 @@ def unpacked(data: bytes, path: Path) -> Checkpoint:
         end = 8 + int.from_bytes(data[:8], "little")
         facts, tensors = json.loads(data[8:end]), safetensors.numpy.load(data[end:])
         _check_counts(facts, str(path))
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        *(safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError),
+        RecursionError,
+    ) as error:
         raise CheckpointError(f"{path} is no state of a learner: {str(error)[:200]}") from error
     return Checkpoint(tensors, facts, path)
 

@@ -126,6 +126,8 @@ POISON: dict[str, tuple[Callable[[], bytes], str]] = {
         "negative",
     ),
     "a pickle": (lambda: b"\x80\x04N.", "no state"),
+    "nested": (lambda: (8000).to_bytes(8, "little") + b"[" * 8000, "no state"),
+    "facts that are a list": (lambda: packed(dict(TENSORS), [1]), "no state"),  # type: ignore[arg-type]
     "too long": (lambda: STATE + bytes(MOST_BYTES), "more than"),
 }
 
