@@ -14,6 +14,7 @@ from impala_redis.common.blocks.weights import ArrivingWeights, VersionedWeights
 from impala_redis.common.errors import NotFinite
 from impala_redis.common.feeding.batch import Batch, Part, one_plain_column, only
 from impala_redis.common.feeding.task_windows import counts_in, window_of
+from impala_redis.common.learning import states
 from impala_redis.common.learning.engine import Arrays, Engine, Floats, Rates
 from impala_redis.common.learning.updates import (
     Agreed,
@@ -239,7 +240,7 @@ class Learner:
         """Goes on exactly where the checkpoint was made. Raises CheckpointError if it cannot."""
         facts = checkpoint.facts
         with checkpoint.being_read():
-            self._taking(checkpoint)()
+            self._checked(checkpoint)()
             if (random_state := checkpoint.tensors["rng.torch"]).dtype != np.uint8:
                 raise TypeError("rng.torch")
             self.engine.random_state = np.asarray(random_state, np.uint8)
@@ -261,34 +262,16 @@ class Learner:
         """
         assert not self._under_way, "an update is under way"
         with checkpoint.being_read():
-            take = self._taking(checkpoint)
-            self.evolving.take(copied)
+            take = self._checked(checkpoint)
+            self.evolving.check(copied.values)
             take()
+            self.evolving.take(copied)
         self._use_evolved()
         self.window = window_of(self._num_tasks, (), self.window.episodes)
         self.version += 1 + (self._config.transport.max_policy_lag or 0)
 
-    def _taking(self, checkpoint: Checkpoint) -> Callable[[], None]:
-        """Checks a state; the call that it returns brings engine and running figures to it."""
-        engine, shapes = self.engine, {name: shape for name, _, shape in self.engine.layout}
-        parameters = averaged = checkpoint.fitting("model", shapes)
-        if checkpoint.has_averaged:
-            averaged = checkpoint.fitting("averaged", shapes)
-        slots = {name: array.shape for name, array in engine.slots().items()}
-        optimizer = checkpoint.fitting("optimizer", slots)
-        statistics = checkpoint.fitting("model", engine.spec.statistic_shapes())
-        steps = checkpoint.facts["optimizer_steps"]
-        was = value_scales.statistics_in(checkpoint.tensors, engine.spec.num_tasks)
-        Normalization(engine.spec, self._config.loss).restore(checkpoint.tensors)
-
-        def take() -> None:
-            now = engine.load_popart(was)
-            weights, mean = value_scales.refitted([parameters, averaged], was, now)
-            engine.load(weights, mean, optimizer, steps)
-            engine.load_statistics(statistics)
-            self.normalization.restore(checkpoint.tensors)
-
-        return take
+    def _checked(self, checkpoint: Checkpoint) -> Callable[[], None]:
+        return states.checked(checkpoint, self.engine, self.normalization, self._config.loss)
 
     def _use_evolved(self) -> None:
         """Gives the engine what the rates of an update do not carry."""
@@ -300,17 +283,8 @@ class Learner:
 
         Counters, optimizer and schedules begin anew. Raises CheckpointError: they do not fit.
         """
-        shapes = {name: shape for name, _, shape in self.engine.layout}
-        kind = "averaged" if checkpoint.has_averaged else "model"
-        weights = checkpoint.fitting(kind, shapes)
-        statistics = checkpoint.fitting("model", self.engine.spec.statistic_shapes())
         with checkpoint.being_read():
-            was = value_scales.statistics_in(checkpoint.tensors, self.engine.spec.num_tasks)
-            now = self.engine.load_popart(value_scales.begun_anew(was))
-            (weights,) = value_scales.refitted([weights], was, now)
-            self.engine.load(weights, weights, self.engine.slots(), 0)
-            self.engine.load_statistics(statistics)
-            self.normalization.restore(checkpoint.tensors)
+            states.begin_from(checkpoint, self.engine, self.normalization)
 
     def _scheduled(self, value: float, schedule: str) -> float:
         return scheduled(value, schedule, self.frames, self._config.training.total_frames)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from impala_redis.common.blocks.features import normalizer_of
 from impala_redis.common.blocks.trajectory import Trajectory
 from impala_redis.common.blocks.weights import Weights
+from impala_redis.common.devices.threads import Threads
 from impala_redis.common.learning.engine import (
     MOST_NORM,
     Arrays,
@@ -28,7 +29,6 @@ from impala_redis.common.learning.engine import (
     averaging_rate,
 )
 from impala_redis.common.learning.numpy_worker import Task, Worker, pieces_of
-from impala_redis.common.learning.threads import Threads
 from impala_redis.common.mlp.figures import losses, ratios
 from impala_redis.common.mlp.loss import (
     Sums,

@@ -134,6 +134,29 @@ def test_a_state_that_will_not_do_is_refused_and_changes_nothing(
     assert learner.evolving.last is None
 
 
+def test_values_that_would_not_be_finite_in_this_run_are_refused_and_change_nothing() -> None:
+    # given a state whose values are of a size that this run's bounds do not allow
+    rule = {"popart": True, "reward_clipping": "none"}
+    learner, other = (learner_of("torch", seed, 2, **rule) for seed in (1, 2))
+    state = state_of(other)
+    state.tensors["popart.std"] = np.full(1, 1e300)
+    before = learner.state()[0]
+
+    # when
+    with pytest.raises(CheckpointError, match="would not be finite"):
+        learner.adopt(state, COPIED)
+
+    # then
+    for name, tensor in learner.state()[0].items():
+        np.testing.assert_array_equal(tensor, before[name], err_msg=name)
+    assert learner.evolving.last is None
+
+    # and a whole one is taken over with its statistics
+    learner.adopt(state_of(other), COPIED)
+    for name, tensor in learner.engine.popart().items():
+        np.testing.assert_array_equal(tensor, other.engine.popart()[name])
+
+
 def test_settings_out_of_their_range_are_refused() -> None:
     learner, state = learner_of("torch", 1, 2), state_of(learner_of("torch", 2, 3))
     before = learner.engine.flat()

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from impala_redis.common.learning.threads import Threads
+from impala_redis.common.devices.threads import Threads
 
 
 def computing_threads() -> list[threading.Thread]:
