@@ -251,9 +251,13 @@ class Populating:
 
 
 def fitness_of(learner: Learner) -> tuple[float | None, Measure]:
-    """What members are compared by, and what it is; None while it is not known."""
-    mean = learner.window.mean_return
-    return (mean if mean is not None and math.isfinite(mean) else None), "return"
+    """What members are compared by, and what it is; None while it is not known.
+
+    A run that gives its tasks has scores, and then their mean counts.
+    """
+    measure: Measure = "score" if learner.engine.spec.tasks else "return"
+    found = learner.score if measure == "score" else learner.window.mean_return
+    return (found if found is not None and math.isfinite(found) else None), measure
 
 
 def member_of(job: Job) -> Populating | None:

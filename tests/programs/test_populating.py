@@ -15,7 +15,8 @@ from impala_redis.common.errors import ConfigError
 from impala_redis.common.learning.engines import make_engine
 from impala_redis.common.learning.learner import Learner
 from impala_redis.common.population.link import PopulationLink
-from impala_redis.workers.populating import MOST_FAULTS, Populating, member_of
+from impala_redis.common.run.spec import make_spec
+from impala_redis.workers.populating import MOST_FAULTS, Populating, fitness_of, member_of
 from impala_redis.workers.terms import Terms
 
 CONFIG = make_config(total_frames=10**9, learning_rate_schedule="constant", discounting=0.5)
@@ -125,6 +126,21 @@ def test_a_server_that_is_away_is_said_once_and_costs_nothing(
     assert [record.message.partition(":")[0] for record in said] == [
         "the population is left out until its server answers"
     ]
+
+
+def test_a_run_that_gives_its_tasks_is_compared_by_its_score() -> None:
+    # given
+    tasks = [{"name": "one", "env": "One-v0", "random": 0.0, "reference": 50.0}]
+    config = CONFIG.replace({"tasks": tasks})
+    spec = make_spec("test", config, SPEC.observation, SPEC.action)
+    learner = Learner(config, make_engine("numpy", "cpu", 1, spec, config))
+    assert fitness_of(learner) == (None, "score")
+
+    # when its mean return is known
+    learner.window.returns = [20.0] * 100
+
+    # then
+    assert fitness_of(learner) == (0.4, "score")
 
 
 def test_a_group_of_learners_is_no_member() -> None:
