@@ -25,7 +25,7 @@ from impala_redis.common.run.config import Config
 Column = NDArray[np.float64]
 
 # A file with more names than this was not written by us; the rest is left out.
-FIGURES, LONGEST_NAME = 500, 200
+FIGURES, LONGEST_NAME = 1000, 200
 # A record lists at most 20 values one by one; of a longer list the rest is left out.
 LONGEST_LIST = 1000
 # This many numbers are held (8 bytes each): 27 days of records every 5 s. Of a longer run every

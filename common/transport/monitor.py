@@ -34,7 +34,7 @@ COUNTERS = ("produced", "foreign", "dup_push", *WHEREABOUTS[:5])
 # In bytes: a longer text is not read, only how long it is.
 MOST_BYTES, MOST_BYTES_OF_A_NUMBER, MOST_BYTES_OF_A_SPEC = 200, 40, 2**20
 # More actors than these are only counted; of more figures of a learner none is read.
-MOST_ACTORS, MOST_FIGURES = 4096, 512
+MOST_ACTORS, MOST_FIGURES = 4096, 1024
 # A server with millions of other keys is looked through for this long.
 LOOK_S = 2.0
 SCANNED_AT_ONCE, READ_AT_ONCE = 1000, 256  # keys in one round trip
@@ -73,7 +73,7 @@ class MonitorLink(Link):
         server's keys were looked at for them. `broken` names what is not as the programs write it.
         """
         books, broken = self._read_books()
-        state, bound = self._read_state()
+        state, spec = self._read_state()
         learner, crowd = self.read_learner(), self._read_crowd(LOOK_S)
         return {
             "at": time.monotonic(),
@@ -82,12 +82,12 @@ class MonitorLink(Link):
             "residual": residual(books),
             "learner": learner,
             "state": state,
-            "queue_blocks": bound,
+            "queue_blocks": spec and spec.queue_blocks,
             "actors": crowd.actors,
             "actors_left_out": crowd.left_out,
             "looked_at_all": crowd.is_all,
             "memory": self.read_memory(),
-        }
+        } | ({"tasks": [task.name for task in spec.tasks]} if spec and spec.tasks else {})
 
     def read_books(self) -> dict[str, Any]:
         """The run's counters, `queued` and `in_flight`, at one instant. Raises RunMissing."""
@@ -133,15 +133,15 @@ class MonitorLink(Link):
         start = f"start one with: impala-learner --run {name}"
         return RunMissing(f"there is no run {name!r} on {where}; {start}")
 
-    def _read_state(self) -> tuple[str | None, int | None]:
-        """The run's state, and the bound of its list in blocks; None where they are not known."""
+    def _read_state(self) -> tuple[str | None, RunSpec | None]:
+        """The run's state and its spec; None where they are not known."""
         found = self._call("read_fields", [self.keys.spec], MOST_BYTES_OF_A_SPEC, "state", "json")
         state, text = found[0] or (None, None)
         try:
-            bound = RunSpec.from_json(text).queue_blocks if text else None
+            spec = RunSpec.from_json(text) if text else None
         except SpecMismatch:
-            bound = None
-        return None if state is None else _text(state), bound
+            spec = None
+        return None if state is None else _text(state), spec
 
     def read_learner(self) -> dict[str, Any]:
         """The lease's holder (None: no learner), epoch, published version, learner's figures.

@@ -212,7 +212,7 @@ def test_a_mean_does_not_count_records_at_which_updates_fell(tmp_path: Path) -> 
     assert history.mean(run.records, "forward_s", "updates") == pytest.approx(expected)
 
 
-def test_no_more_than_500_figures_are_kept_and_those_go_on(tmp_path: Path) -> None:
+def test_no_more_than_1000_figures_are_kept_and_those_go_on(tmp_path: Path) -> None:
     # given three times as many names, lists among them
     first: dict[str, Any] = {"frames": 1, "returns": [1.0]}
     first |= {f"x{i}": [i] if i % 2 else i for i in range(1500)}
@@ -222,8 +222,8 @@ def test_no_more_than_500_figures_are_kept_and_those_go_on(tmp_path: Path) -> No
 
     # when / then
     records = run.records
-    assert history.FIGURES == len(records.numbers) + len(records.lists) == 500
-    assert not {"late", "more", "x498"} & {*records.numbers, *records.lists}
+    assert history.FIGURES == len(records.numbers) + len(records.lists) == 1000
+    assert not {"late", "more", "x998"} & {*records.numbers, *records.lists}
     assert records.column("frames").tolist() == [1.0, 2.0]
     assert len(records.lists["returns"]) == 2
 

@@ -177,7 +177,7 @@ def test_a_server_with_very_many_keys_is_looked_through_for_a_bounded_time(
 def test_of_very_many_figures_none_is_read_but_the_epoch(
     learner: LearnerLink, monitor: MonitorLink, operator: redis.Redis
 ) -> None:
-    operator.hset(learner.keys.epoch, mapping={f"learner:{n}": n for n in range(1000)})
+    operator.hset(learner.keys.epoch, mapping={f"learner:{n}": n for n in range(2000)})
     found = monitor.read_learner()
     assert (found["figures"], found["epoch"]) == ({}, 1)
 
