@@ -1,6 +1,6 @@
 """What impala-status shows of a run, as rows of text: verdict, learner, queue, books, actors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from impala_redis.common.errors import printable
@@ -70,6 +70,7 @@ def rows(run: str, status: RunStatus) -> list[Row]:
         ("verdict", status["bottleneck"]),
         *_binding(status.get("binds")),
         *_learner(learner, status.get("updates_per_s")),
+        *_tasks(status.get("tasks", ()), learner["figures"]),
         *_queue(books, status["queue_blocks"], status.get("blocks_per_s")),
     ]
     if memory:
@@ -186,17 +187,17 @@ def _learner(learner: dict[str, Any], updates_per_s: float | None) -> list[Row]:
             ),
             ("data", f"policy lag {_lag(figures)}; {size} bytes a step"),
             *_further_figures(figures),
-            *_tasks(figures),
         ]
     return found
 
 
-def _tasks(figures: dict[str, float]) -> list[Row]:
-    """The mean score over the tasks, and what each of them has come to."""
-    lines = scores.lines_of(figures)
-    labels = ("tasks", *("" for _ in lines))
-    mean = [("score", scores.shown_score(figures.get("score")))] if lines else []
-    return [*mean, *zip(labels, lines, strict=False)]
+def _tasks(names: Sequence[str], figures: Mapping[str, float]) -> list[Row]:
+    """The mean score over the run's tasks, and what each of them has come to."""
+    lines = scores.lines_of(names, figures)
+    if not lines:
+        return []
+    rows = [("" if number else "tasks", line) for number, line in enumerate(lines)]
+    return [("score", scores.shown_score(figures.get("score"))), *rows]
 
 
 def _further_figures(figures: dict[str, float]) -> list[Row]:

@@ -179,12 +179,13 @@ class Progress:
 
     def _add_tasks(self, table: Table) -> None:
         """Adds the mean score over the tasks and a line for each task, if there are tasks."""
-        if not self._config.environment.tasks:
+        names = [task.name for task in self._config.environment.tasks]
+        if not names:
             return
         goal, score = self._config.training.stop_at_score, self._latest.get("score")
         of = f" of {goal:g}" if goal is not None and score is not None else ""
         table.add_row("score", shown_score(score) + of)
-        for number, line in enumerate(lines_of(self._latest)):
+        for number, line in enumerate(lines_of(names, self._latest)):
             table.add_row("" if number else "tasks", Text(line))
 
 

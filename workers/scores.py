@@ -59,12 +59,12 @@ def shown_score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def lines_of(figures: Mapping[str, Any]) -> list[str]:
-    """A line for each task of a record's figures, or for those that score least where many are."""
+def lines_of(names: Sequence[str], figures: Mapping[str, Any]) -> list[str]:
+    """A line for each of these tasks in a record's figures; of many, for those that score least."""
     frames = {
-        name.removeprefix(TASK_FRAMES): count
-        for name, count in figures.items()
-        if name.startswith(TASK_FRAMES) and 0 <= count <= MOST_FRAMES
+        name: count
+        for name in names
+        if 0 <= (count := figures.get(f"{TASK_FRAMES}{name}", -1)) <= MOST_FRAMES
     }
     if not frames:
         return []

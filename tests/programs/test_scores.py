@@ -123,8 +123,8 @@ def figures_of(tasks: int) -> dict[str, float]:
     return figures
 
 
-def status_of(figures: dict[str, float]) -> dict[str, Any]:
-    """What impala-status has read of a run whose learner left these figures."""
+def status_of(tasks: list[str], figures: dict[str, float]) -> dict[str, Any]:
+    """What impala-status has read of a run with these tasks whose learner left these figures."""
     learner = {"holder": "host:7#1.2-3", "epoch": 1, "weights_version": 1, "figures": figures}
     return {
         "books": dict.fromkeys(("produced", "queued", "in_flight"), 0),
@@ -135,11 +135,15 @@ def status_of(figures: dict[str, float]) -> dict[str, Any]:
         "queue_blocks": 4,
         "actors": {},
         "memory": None,
+        "tasks": tasks,
     }
 
 
 def test_status_has_a_line_for_each_task() -> None:
-    lines = as_text("test", status_of(figures_of(4))).splitlines()
+    names = [f"task-{number}" for number in range(4)]
+    left_by_an_earlier_run = {"task_frames:old": 5.0}
+    status = status_of(names, figures_of(4) | left_by_an_earlier_run)
+    lines = as_text("test", status).splitlines()
     start = lines.index("score    0.750")
     assert lines[start + 1 : start + 5] == [
         "tasks    task-0  return    0.00  score  0.000            400 frames  25.0 %",
@@ -151,17 +155,22 @@ def test_status_has_a_line_for_each_task() -> None:
 
 
 def test_of_many_tasks_those_that_score_least_have_a_line() -> None:
-    lines = scores.lines_of(figures_of(128) | {"task_frames:unknown": 0.0})
+    names = [*(f"task-{number}" for number in range(128)), "unknown"]
+    lines = scores.lines_of(names, figures_of(128) | {"task_frames:unknown": 0.0})
     assert len(lines) == scores.MOST_SHOWN + 1
     assert lines[0].startswith("task-0  ")
     assert lines[-2].startswith("unknown ")  # it has no score yet
     assert lines[-1] == "and 109 more, which score as much or more"
 
 
+def test_status_of_a_run_without_tasks_has_no_lines_of_them() -> None:
+    assert "task" not in as_text("test", status_of([], figures_of(4)))
+
+
 def test_names_and_counts_that_anybody_may_have_written_do_no_harm() -> None:
     name = "\x1b[2J" + "x" * 100
     figures = {f"task_frames:{name}": 1.0, "task_frames:a": 1e308, "task_frames:b": -1.0}
-    (line,) = scores.lines_of(figures)
+    (line,) = scores.lines_of([name, "a", "b", "c"], figures)
     assert line.startswith("?[2Jxxx") and len(line) < 100
 
 
