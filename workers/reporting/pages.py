@@ -250,7 +250,8 @@ def _time_rows(time: findings.Account) -> Iterator[dict[str, Any]]:
 def _runs_table(groups: Sequence[Group], runs: Sequence[Run], labels: Sequence[str]) -> Table:
     """One row for each run."""
     keys = _differing(groups)
-    head = ["run", *keys, "seed", "status", "mean return", "frames", "wall s", "frames/s"]
+    score = ["mean score"] if any(map(tasks.score_of, runs)) else []
+    head = ["run", *keys, "seed", "status", "mean return", *score, "frames", "wall s", "frames/s"]
     rows = [
         [
             label,
@@ -258,6 +259,7 @@ def _runs_table(groups: Sequence[Group], runs: Sequence[Run], labels: Sequence[s
             "-" if run.seed is None else str(run.seed),
             _status(run),
             shown_return(_outcome(run, "mean_return_100")),
+            *(tasks.score_of(run) or "-" for _ in score),
             _cell(_outcome(run, "frames"), "{:,.0f}"),
             _cell(_wall_s(run), "{:,.1f}"),
             _cell(_outcome(run, "frames_per_s"), "{:,.0f}"),
@@ -285,8 +287,7 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
             f"There are too many records to hold them all: only one of {thinned} was read, so a "
             "peak between two of them may be missing."
         )
-    yield from ranks.notes(runs)
-    yield from tasks.notes(runs)
+    yield from (*ranks.notes(runs), *tasks.notes(runs))
     records = sum(run.records.count for run in runs)
     yield (
         f"Made by impala-report {__version__} from {records:,} "
@@ -296,5 +297,4 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _env(run: Run) -> str:
-    env = str(run.settings.get("env", "environment unknown"))
-    return told(env, run.settings.get("tasks", ()))
+    return told(str(run.settings.get("env", "environment unknown")), run.settings.get("tasks", ()))
