@@ -11,11 +11,11 @@ from impala_redis.common.tasks.task import Task
 
 # A score of 1 is that of the shortest ways, the mean over worlds.
 _MINIGRID_5 = (
-    Task("DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0", reference=0.96),
-    Task("DoorKey-6x6", "MiniGrid-DoorKey-6x6-v0", reference=0.96),
-    Task("DoorKey-8x8", "MiniGrid-DoorKey-8x8-v0", reference=0.96),
-    Task("MultiRoom-N2-S4", "MiniGrid-MultiRoom-N2-S4-v0", reference=0.8),
-    Task("SimpleCrossingS9N1", "MiniGrid-SimpleCrossingS9N1-v0", reference=0.9),
+    Task("DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0", reference=0.965),
+    Task("DoorKey-6x6", "MiniGrid-DoorKey-6x6-v0", reference=0.969),
+    Task("DoorKey-8x8", "MiniGrid-DoorKey-8x8-v0", reference=0.977),
+    Task("MultiRoom-N2-S4", "MiniGrid-MultiRoom-N2-S4-v0", reference=0.832),
+    Task("SimpleCrossingS9N1", "MiniGrid-SimpleCrossingS9N1-v0", reference=0.961),
 )
 # A score of 1 is that of BabyAI's own bot, which does every mission.
 _BABYAI_12 = tuple(
@@ -40,6 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "minigrid-5": SMALL_TASK
     | {
         "tasks": _MINIGRID_5,
+        "text": "bag",
         "hidden_sizes": (128, 128),
         "activation": "relu",
         "envs_per_actor": 160,  # 32 of each level, in every batch
@@ -58,6 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "babyai-12": SMALL_TASK
     | {
         "tasks": _BABYAI_12,
+        "text": "lstm",
         "hidden_sizes": (128,),
         "activation": "relu",
         "lstm_size": 128,
