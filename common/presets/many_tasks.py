@@ -6,6 +6,7 @@ that draws its actions evenly, measured over thousands of episodes.
 
 from typing import Any
 
+from impala_redis.common.presets import atari
 from impala_redis.common.presets.small import SMALL_TASK
 from impala_redis.common.tasks.task import Task
 
@@ -16,6 +17,14 @@ _MINIGRID_5 = (
     Task("DoorKey-8x8", "MiniGrid-DoorKey-8x8-v0", reference=0.977),
     Task("MultiRoom-N2-S4", "MiniGrid-MultiRoom-N2-S4-v0", reference=0.832),
     Task("SimpleCrossingS9N1", "MiniGrid-SimpleCrossingS9N1-v0", reference=0.961),
+)
+# Scores of 0 and 1 are those of a random policy and of a person (Mnih et al. 2015, Extended Data
+# Table 2).
+_ATARI_4 = (
+    Task("Pong", "ALE/Pong-v5", random=-20.7, reference=9.3),
+    Task("Breakout", "ALE/Breakout-v5", random=1.7, reference=31.8),
+    Task("Freeway", "ALE/Freeway-v5", random=0.0, reference=29.6),
+    Task("Seaquest", "ALE/Seaquest-v5", random=68.4, reference=20_182.0),
 )
 # A score of 1 is that of BabyAI's own bot, which does every mission.
 _BABYAI_12 = tuple(
@@ -76,5 +85,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "total_frames": 24_000_000,
         "log_interval_s": 5.0,
         "checkpoint_interval_s": 60.0,
+    },
+    # The rewards of these games differ a hundredfold; PopArt gives their values one measure.
+    "atari-multi": atari.PRESETS["atari-fast"]
+    | {
+        "tasks": _ATARI_4,
+        "popart": True,
+        "reward_clipping": "none",
+        # A person's score in Seaquest is a thousand times what there is to learn from at first.
+        "popart_least": 1e-3,
+        # Advantages are of unit size, and larger than those of rewards that are rare.
+        "entropy_cost": 0.01,
+        "stop_at_return": None,
+        "total_frames": 12_000_000,
     },
 }
