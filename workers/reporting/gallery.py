@@ -22,8 +22,8 @@ TASKS = (
 
 LEARNING = (
     Chart(
-        "score",
-        "Score per episode",
+        "return-over-episodes",
+        "Return over episodes",
         "Training episodes in the order in which they were trained on.",
         (Line("mean_return_100", "mean of the last 100"),),
         over="episodes",
@@ -31,7 +31,6 @@ LEARNING = (
         dots="episode_returns",
         limit=("stop_at_return", "solved at"),
         from_zero=False,
-        unit="return",
     ),
     Chart(
         "return-over-frames",
