@@ -1,17 +1,24 @@
 """impala-eval of a run with several tasks: each is played, or those that are named, and scored."""
 
+import contextlib
 import json
+from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import pytest
 from saved_runs import save_run
 
+from impala_redis.common.envs import video
 from impala_redis.common.errors import ConfigError
+from impala_redis.common.playing.saved import from_checkpoint
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spaces import ObservationSpec, discrete
 from impala_redis.common.run.spec import make_spec
-from impala_redis.workers.evaluator import in_words, to_be_played
+from impala_redis.workers.evaluator import in_words, play_all, to_be_played
 from impala_redis.workers.playing import EpisodeResult, PlaySettings
 from impala_redis.workers.playing_tasks import make_report, one_by_one
+from impala_redis.workers.stopping import StopFlag
 from support import Programs
 
 # The second one pays nothing but -1 at an episode's end.
@@ -53,6 +60,37 @@ def test_each_task_is_played_with_its_own_arguments(programs: Programs) -> None:
     code, output = programs.run(*evaluate, "--episodes", "4", "--task", "fall", "--json")
     assert code == 0, output
     assert json.loads(output)["tasks"] == [fall]
+
+
+class NoPictures:
+    """A recording that keeps nothing but the names of its files."""
+
+    def wrap(self, environment: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        return environment
+
+    def keep(self, name: str) -> Path:
+        return Path(f"{name}.mp4")
+
+
+def test_the_videos_of_each_task_have_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a run of two tasks, and no packages that make videos
+    save_run(tmp_path / "run", "CartPole-v1", 3, tasks=TASKS)
+    monkeypatch.setattr(video, "recording", lambda _: contextlib.nullcontext(NoPictures()))
+
+    # when
+    spec, weights = from_checkpoint(tmp_path / "run")
+    settings = PlaySettings(greedy=True, max_steps=2, seed=7)
+    with contextlib.ExitStack() as at_end:
+        results, videos = play_all(spec, weights, 2, settings, Path("v"), StopFlag(), at_end)
+
+    # then
+    assert [len(of_task) for of_task in results] == [2, 2]
+    assert [path.name for path in videos] == [
+        *(f"run_0-upright_v3_seed{seed}_return2.mp4" for seed in (7, 8)),
+        *(f"run_1-fall_v3_seed{seed}_return0.mp4" for seed in (7, 8)),
+    ]
 
 
 def test_the_table_has_a_row_for_each_task_and_their_mean() -> None:
