@@ -56,7 +56,9 @@ def result_of(tasks: Sequence[Task], learner: Learned) -> list[dict[str, Any]]:
 
 def shown_score(value: float | None) -> str:
     """A score as every screen and log shows it; "-" where there is none."""
-    return "-" if value is None else f"{value:.3f}"
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
 def lines_of(names: Sequence[str], figures: Mapping[str, Any]) -> list[str]:
@@ -73,15 +75,25 @@ def lines_of(names: Sequence[str], figures: Mapping[str, Any]) -> list[str]:
     if len(shown) > MOST_SHOWN:
         least = sorted(shown, key=lambda name: _or_least(scores[name]))[:MOST_SHOWN]
         shown = [name for name in shown if name in least]
-    width = min(max(map(len, shown)), LONGEST_NAME)
     whole = max(sum(frames.values()), 1)
-    lines = [
-        f"{printable(name)[:LONGEST_NAME]:<{width}}  "
-        f"return {shown_return(figures.get(f'{TASK_RETURN}{name}')):>7}  "
-        f"score {shown_score(scores[name]):>6}  "
-        f"{frames[name]:>13,.0f} frames {100 * frames[name] / whole:>5.1f} %"
+    cells = [
+        (
+            printable(name)[:LONGEST_NAME],
+            shown_return(figures.get(f"{TASK_RETURN}{name}")),
+            shown_score(scores[name]),
+            f"{frames[name]:,.0f}",
+            f"{100 * frames[name] / whole:.1f}",
+        )
         for name in shown
     ]
+    # No wider than they must be: a terminal may have 80 columns.
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = [
+        [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]  # numbers end alike
+        for row in cells
+    ]
+    form = "{}  return {}  score {}  {} frames {} %"
+    lines = [form.format(*row) for row in aligned]
     rest = len(frames) - len(shown)
     return [*lines, f"and {rest} more, which score as much or more"] if rest else lines
 

@@ -146,10 +146,10 @@ def test_status_has_a_line_for_each_task() -> None:
     lines = as_text("test", status).splitlines()
     start = lines.index("score    0.750")
     assert lines[start + 1 : start + 5] == [
-        "tasks    task-0  return    0.00  score  0.000            400 frames  25.0 %",
-        "         task-1  return    3.00  score  0.250            400 frames  25.0 %",
-        "         task-2  return    6.00  score  0.500            400 frames  25.0 %",
-        "         task-3  return    9.00  score  0.750            400 frames  25.0 %",
+        "tasks    task-0  return 0.00  score 0.000  400 frames 25.0 %",
+        "         task-1  return 3.00  score 0.250  400 frames 25.0 %",
+        "         task-2  return 6.00  score 0.500  400 frames 25.0 %",
+        "         task-3  return 9.00  score 0.750  400 frames 25.0 %",
     ]
     assert not any(line.startswith("figures") for line in lines)
 
@@ -197,8 +197,8 @@ def test_the_panel_shows_each_task_and_how_far_the_score_is_from_its_goal(
     # then
     text = panel.export_text()
     assert "0.750 of 0.9" in text
-    assert "near  return    5.00  score  0.500            300 frames  46.9 %" in text
-    assert "far   return       -  score      -            340 frames  53.1 %" in text
+    assert "near  return 5.00  score 0.500  300 frames 46.9 %" in text
+    assert "far   return    -  score     -  340 frames 53.1 %" in text
 
     # and so do the plain lines, and the last one
     printed = capsys.readouterr().out
