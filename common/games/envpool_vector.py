@@ -9,7 +9,6 @@ first of its environments is made.
 import difflib
 import logging
 import warnings
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,8 @@ def is_named(env_id: str) -> bool:
 
 def is_installed() -> bool:
     """Whether the package is installed; a file of that name is not the package."""
+    from importlib import metadata  # late: it takes some hundredths of a second
+
     try:
         metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
