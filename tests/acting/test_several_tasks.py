@@ -126,6 +126,7 @@ def test_the_learner_reads_which_tasks_all_environments_play() -> None:
     assert np.array_equal(read.trajectory.tasks, block.trajectory.tasks)
 
 
+@pytest.mark.fault(65)
 @pytest.mark.parametrize("wrong", [-1, 2, 2**15 - 1])
 def test_a_column_of_a_task_that_there_is_not_is_left_out_and_counted(wrong: int) -> None:
     # given
@@ -146,6 +147,7 @@ def test_a_column_of_a_task_that_there_is_not_is_left_out_and_counted(wrong: int
         unpack_block(pack_block(block.numbered(1), SPEC), SPEC)
 
 
+@pytest.mark.fault(65)
 @pytest.mark.parametrize(
     "other",
     [spec_of(TABLES[1::-1]), spec_of(TABLES), spec_of(TABLES[:1])],
@@ -158,6 +160,7 @@ def test_a_block_of_a_run_with_other_tasks_is_refused(other: RunSpec) -> None:
     assert caught.value.reason == "spec"
 
 
+@pytest.mark.fault(66)
 def test_what_is_beyond_all_numbers_in_one_task_costs_no_column_of_another() -> None:
     # given a task that pays more than a learner takes
     spec = spec_of(TABLES)

@@ -132,6 +132,7 @@ POISON: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.fault(67)
 @pytest.mark.parametrize("kind", POISON)
 def test_a_poisoned_state_is_refused(link: PopulationLink, kind: str) -> None:
     make, why = POISON[kind]
@@ -140,6 +141,7 @@ def test_a_poisoned_state_is_refused(link: PopulationLink, kind: str) -> None:
         link.state_of("a", MOST_BYTES)
 
 
+@pytest.mark.fault(67)
 def test_a_state_that_was_changed_on_its_way_is_refused(
     link: PopulationLink, raw: redis.Redis
 ) -> None:

@@ -100,6 +100,7 @@ def test_each_task_keeps_its_share_while_actors_join_and_leave(
     link.close()
 
 
+@pytest.mark.fault(66)
 def test_a_fault_in_one_task_harms_no_other(programs: Programs) -> None:
     # given a task whose rewards are no numbers now and then
     (programs.folder / "tasks.toml").write_text(TASKS)

@@ -92,6 +92,7 @@ def test_a_member_that_learns_nothing_copies_one_that_does_and_goes_on_when_it_i
     assert "learning_rate = 1e-09" in (folder / "config.toml").read_text()
 
 
+@pytest.mark.fault(67)
 def test_states_that_are_none_are_refused_and_training_goes_on(
     programs: Programs, redis_url: str, run_name: str, raw: redis.Redis
 ) -> None:
