@@ -122,7 +122,7 @@ def text_shapes(text: str, observation: ObservationSpec) -> tuple[dict[str, tupl
     if not texts:
         raise ConfigError(
             f"--text {text} is for the words of a text (a Text space), and the observation has "
-            "none; leave it out"
+            "none; give --text onehot"
         )
     shapes = {
         f"texts.{index}.{name}": shape

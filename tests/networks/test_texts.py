@@ -232,7 +232,7 @@ def test_a_text_that_is_not_there_is_refused_in_one_sentence() -> None:
     spec = make_spec(FLOATS, text="bag")
     message = (
         "--text bag is for the words of a text (a Text space), and the observation has none; "
-        "leave it out"
+        "give --text onehot"
     )
 
     # when / then: as a setting, and as what came from Redis
