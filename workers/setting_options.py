@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.config import Config, settings
@@ -14,6 +15,9 @@ from impala_redis.common.tasks.listing import as_text
 from impala_redis.common.tasks.task import Task
 from impala_redis.workers.command import Program
 from impala_redis.workers.options import Function, option
+
+# Two settings that say the same: one of them alone is given.
+_WHAT_IS_PLAYED = {"env", "tasks"}
 
 
 class SettingType(click.ParamType[Any]):
@@ -88,6 +92,7 @@ def every_setting(function: Function) -> Function:
     def with_overrides(**options: Any) -> Any:
         given = {s.key: options.pop(f"setting_{s.key}") for s in settings()}
         overrides = {key: value for key, value in given.items() if value not in (None, ())}
+        overrides = _without_outranked(overrides)
         return function(**options, overrides=overrides | _joined(overrides))
 
     decorated: Function = with_overrides
@@ -107,6 +112,18 @@ def _form(setting: Setting) -> dict[str, Any]:
     if setting.kind is bool:
         return {"off": f"no-{setting.key.replace('_', '-')}", "type": bool, "default": None}
     return {"type": SettingType(setting), "default": None, "multiple": setting.repeatable}
+
+
+def _without_outranked(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The same without what a variable says is played, where that is typed in the other form."""
+    typed = {key for key in _WHAT_IS_PLAYED & overrides.keys() if _is_typed(key)}
+    outranked = _WHAT_IS_PLAYED - typed if typed else set()
+    return {key: value for key, value in overrides.items() if key not in outranked}
+
+
+def _is_typed(key: str) -> bool:
+    source = click.get_current_context().get_parameter_source(f"setting_{key}")
+    return source is ParameterSource.COMMANDLINE
 
 
 def _joined(overrides: dict[str, Any]) -> dict[str, Any]:

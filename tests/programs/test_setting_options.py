@@ -57,6 +57,16 @@ def test_a_repeatable_option_collects_its_items_in_their_order() -> None:
     assert overrides("--hidden-sizes=8", "--hidden-sizes=4,2") == {"hidden_sizes": [4, 2]}
 
 
+def test_what_is_played_is_what_was_typed_whatever_a_variable_says() -> None:
+    tasks = '[{"env": "CartPole-v0"}]'
+    assert overrides("--env=Acrobot-v1", IMPALA_TASKS=tasks) == {"env": "Acrobot-v1"}
+    assert list(overrides(f"--tasks={tasks}", IMPALA_ENV="Acrobot-v1")) == ["tasks"]
+    assert overrides("--tasks=", IMPALA_ENV="Acrobot-v1") == {"env": "Acrobot-v1"}
+    # and two that are typed, or two variables, are compared later
+    assert len(overrides("--env=Acrobot-v1", f"--tasks={tasks}")) == 2
+    assert len(overrides(IMPALA_ENV="Acrobot-v1", IMPALA_TASKS=tasks)) == 2
+
+
 @pytest.mark.parametrize("arguments", ["--env-kwargs=size", "--env-kwargs={", "--env-kwargs=[1]"])
 def test_what_is_no_object_ends_with_code_2(arguments: str) -> None:
     @click.command(context_settings=CONTEXT)
