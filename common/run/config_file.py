@@ -92,6 +92,8 @@ def read_value(path: Path, key: str) -> Any:
             f"the file {printable(path)} {has}, and is to have {key} alone; give other settings in "
             "a file for --config"
         )
+    if not document[key]:
+        raise ConfigError(f"the file {printable(path)} has an empty list of {key}; fill it")
     return document[key]
 
 

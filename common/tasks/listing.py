@@ -113,7 +113,10 @@ def _task_in(table: object) -> Task:
         if key not in _FIELDS:
             near = difflib.get_close_matches(str(key)[:80], _FIELDS, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(_FIELDS)}"
-            raise ConfigError(f"a task has no {str(key)[:80]!r}{hint}")
+            raise ConfigError(
+                f"a task has no {str(key)[:80]!r}{hint}; settings of the run, if this is one, "
+                "stand above the first [[tasks]]"
+            )
     env = table.get("env")
     if not isinstance(env, str):
         raise ConfigError(f"a task has env = {repr(env)[:60]}; give it the id of its environment")

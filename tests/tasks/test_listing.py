@@ -91,6 +91,7 @@ def test_a_file_whose_path_has_a_comma_is_one_environment() -> None:
         ({"tasks": [{"name": "a"}]}, "a task has env = None; give it the id"),
         ({"tasks": [{"env": "A-v0", "shares": 2}]}, "has no 'shares'; did you mean share"),
         ({"tasks": [{"env": "A-v0", "x": 2}]}, "has no 'x'; it has name, env, share"),
+        ({"tasks": [{"env": "A-v0", "seed": 2}]}, "if this is one, stand above the first [[tasks"),
         ({"tasks": [{"env": "A-v0", "share": 1.0}]}, "share = 1.0, no whole number"),
         ({"tasks": [{"env": "A-v0", "share": 0}]}, "share = 0, not a whole number from 1 to 32"),
         ({"tasks": [{"env": "A-v0", "share": True}]}, "share = True, no whole number"),
@@ -125,6 +126,7 @@ def test_all_shares_together_have_a_bound() -> None:
     [
         ("seed = 7\n" + FILE, "has seed, and is to have tasks alone"),
         ("", "has no tasks, and is to have tasks alone"),
+        ("tasks = []", "has an empty list of tasks; fill it"),
         ("[[tasks]", "is not TOML"),
         (None, "cannot read the config file"),
     ],
