@@ -21,7 +21,7 @@ from impala_redis.common.errors import EXIT_INTERRUPTED, ConfigError
 from impala_redis.common.playing.saved import from_checkpoint, from_live_run
 from impala_redis.common.records.returns import shown_return
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.settings.env_id import travelling
+from impala_redis.common.settings.env_id import names_one, travelling
 from impala_redis.common.settings.json_object import EMPTY
 from impala_redis.common.tasks.listing import told
 from impala_redis.common.user_code.modules import check_network
@@ -180,8 +180,8 @@ def to_be_played(
     """The spec of what is played: of the run or some of its tasks, or of another environment.
 
     That one is made as it is registered, also if it is the run's own id. Whoever has typed it
-    trusts it. Raises ConfigError: nobody here has named a module that makes a part of the run, or
-    the run has no such task.
+    trusts it. Raises ConfigError: nobody here has named a module that makes a part of the run, the
+    run has no such task, or several environments are named.
     """
     check_network(spec.network, network_modules)
     if env_id is None:
@@ -190,6 +190,11 @@ def to_be_played(
         return spec
     if tasks:
         raise ConfigError("--env and --task both say what is played; give one of them")
+    if "," in env_id and not names_one(env_id):
+        raise ConfigError(
+            f"--env names {env_id[:80]}, and takes one environment here; evaluate one after the "
+            "other, or leave --env out: tasks of the run are all played"
+        )
     made = replace(spec, env=env_id, env_kwargs=EMPTY, wrapper=(), max_episode_steps=None)
     return replace(made, tasks=())
 

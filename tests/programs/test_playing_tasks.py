@@ -124,3 +124,5 @@ def test_some_tasks_or_another_environment_may_be_named() -> None:
         to_be_played(SPEC, None, trusted, (), ("fly",))
     with pytest.raises(ConfigError, match="--env and --task both say what is played"):
         to_be_played(SPEC, "CartPole-v0", (), (), ("fall",))
+    with pytest.raises(ConfigError, match="names A-v0,B-v0, and takes one environment here"):
+        to_be_played(SPEC, "A-v0,B-v0", (), ())
