@@ -23,6 +23,7 @@ from impala_redis.common.errors import ConfigError, SpecMismatch
 from impala_redis.common.playing import saved
 from impala_redis.common.playing.own_spaces import spaces_of
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.tasks.listing import told
 from impala_redis.common.user_code.modules import check_trusted
 
 Reading = Callable[[], tuple[RunSpec, VersionedWeights]]
@@ -77,7 +78,7 @@ class Policy:
     Attributes:
       observation_space: Gymnasium's space of one observation.
       action_space: Gymnasium's space of one action.
-      env_id: the environment that it was trained in.
+      env_id: the environment that it was trained in; of several tasks the first one's.
       run: the name of the run.
     """
 
@@ -109,7 +110,8 @@ class Policy:
 
     def __repr__(self) -> str:
         """Which policy it is."""
-        return f"<Policy of {self.env_id}, run {self.run}, version {self.version}>"
+        what = told(self.env_id, self._spec.tasks)
+        return f"<Policy of {what}, run {self.run}, version {self.version}>"
 
     @property
     def version(self) -> int:

@@ -210,6 +210,7 @@ def test_values_are_of_the_task_that_is_named_and_in_its_rewards_also_by_popart(
     for name in (None, "near"):
         with pytest.raises(ValueError, match=f"task is {name!r}; give task= one of CartPole-v1, f"):
             popart.value(seen, task=name)
+    assert str(plain).startswith("<Policy of 2 tasks (CartPole-v1, far), run ")
 
 
 def test_the_last_action_is_known_also_where_no_reward_is_told(tmp_path: Path) -> None:
