@@ -13,6 +13,7 @@ from impala_redis.common.records.returns import shown_return
 from impala_redis.common.server.address import without_password
 from impala_redis.workers import saying, stopping
 from impala_redis.workers.options import Function
+from impala_redis.workers.terms import population_name
 
 if TYPE_CHECKING:
     from impala_redis.common.population.link import Census
@@ -41,6 +42,7 @@ def may_show_population(function: Function) -> Function:
     return click.option(
         "--population",
         metavar="NAME",
+        callback=population_name,
         # No variable: that of the learners would have a run's status show something else.
         allow_from_autoenv=False,
         show_envvar=True,

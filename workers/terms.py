@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from impala_redis.workers.command import Amount
 from impala_redis.workers.options import Function, option
@@ -50,6 +51,9 @@ def terms_options(function: Function) -> Function:
     @functools.wraps(function)
     def with_terms(**options: Any) -> Any:
         terms = Terms(*(options.pop(name) for name in Terms._fields))
+        source = click.get_current_context().get_parameter_source("population_interval")
+        if terms.population is None and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--population-interval is for members: give --population, too")
         return function(**options, terms=terms)
 
     decorated: Callable[..., Any] = with_terms
@@ -58,8 +62,10 @@ def terms_options(function: Function) -> Function:
     return decorated
 
 
-def _population(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
-    """The checked name."""
+def population_name(
+    context: click.Context, parameter: click.Parameter, name: str | None
+) -> str | None:
+    """The checked name, as the callback of an option. Raises click.BadParameter."""
     if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise click.BadParameter(
             f"{name!r} cannot name a population: it takes 1 to 64 letters, digits, '.', '_' or '-'",
@@ -86,7 +92,7 @@ _OPTIONS = (
     option(
         "population",
         metavar="NAME",
-        callback=_population,
+        callback=population_name,
         help="Be a member of this population: runs on one server that copy weights and settings "
         "from each other (docs/population.md).",
     ),

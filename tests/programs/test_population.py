@@ -144,10 +144,12 @@ def test_a_member_tells_itself_again_where_the_server_has_lost_everything(
         (train_command, ("--population", "a"), "meet on one server"),
         (train_command, ("--population", "a b"), "cannot name a population"),
         (train_command, ("--population-interval", "0"), "0 is not in the range"),
+        (train_command, ("--population-interval", "9"), "is for members: give --population, too"),
+        (status_command, ("--population", "a b"), "cannot name a population"),
         (status_command, ("--population", "a", "--watch"), "leave out --watch"),
         (status_command, ("--population", "a", "--run", "b"), "leave out --watch"),
     ],
-    ids=["no other", "no name", "no interval", "watched", "of a run"],
+    ids=["no other", "no name", "no interval", "alone", "no name to show", "watched", "of a run"],
 )
 def test_what_makes_no_sense_ends_with_a_sentence(
     program: click.Command,
