@@ -32,7 +32,6 @@ from impala_redis.common.errors import (
     RedisUnreachable,
 )
 from impala_redis.common.run.spec import RunSpec
-from impala_redis.common.tasks.listing import told
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.common.transport.plain_push import PlainActorLink
 from impala_redis.workers import pacing, process, stopping
@@ -219,7 +218,7 @@ class ActorProgram:
         actor.policy.load(run.weights.version, run.weights.weights)
         log.info(
             "joined %s: %d x %s, weights version %d, the environments' seeds begin at %d",
-            *(self._link.run, self._outfit.num_envs(spec), told(spec.env, spec.tasks)),
+            *(self._link.run, self._outfit.num_envs(spec), self._outfit.told(spec)),
             *(run.weights.version, actor.seed),
         )
         return actor, courier

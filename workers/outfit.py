@@ -14,7 +14,7 @@ from impala_redis.common.envs.vector import VectorEnvironment
 from impala_redis.common.errors import UnsupportedEnvironment
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.tasks.dealing import pinned
-from impala_redis.common.tasks.listing import numbers_of
+from impala_redis.common.tasks.listing import numbers_of, told
 from impala_redis.common.user_code.modules import check_network
 from impala_redis.workers import process
 
@@ -46,6 +46,12 @@ class Outfit(NamedTuple):
     def num_envs(self, spec: RunSpec) -> int:
         """How many environments the actor has in that run."""
         return self.envs or spec.envs_per_actor
+
+    def told(self, spec: RunSpec) -> str:
+        """What the actor plays, in words."""
+        if not (self.tasks and spec.task_size):
+            return told(spec.env, spec.tasks)
+        return f"{', '.join(dict.fromkeys(self.tasks))} (of {len(spec.tasks)} tasks)"
 
     def make_environment(
         self, spec: RunSpec, start: int = 0

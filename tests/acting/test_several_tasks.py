@@ -102,8 +102,12 @@ def test_each_column_plays_the_task_that_its_block_says(env_processes: int) -> N
 
 
 def test_a_pinned_actor_plays_the_named_tasks_alone() -> None:
-    block = block_of(SPEC, Outfit(("Saying-v0",), tasks=("three",)))
+    outfit = Outfit(("Saying-v0",), tasks=("three",))
+    block = block_of(SPEC, outfit)
     assert set(block.trajectory.tasks.flat) == {1}
+    # and says so where it joins
+    assert outfit.told(SPEC) == "three (of 2 tasks)"
+    assert Outfit().told(SPEC) == "2 tasks (two, three)"
     with pytest.raises(ConfigError, match="no task 'four'; there are: two, three"):
         block_of(SPEC, Outfit(("Saying-v0",), tasks=("four",)))
 
