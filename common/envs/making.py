@@ -118,7 +118,7 @@ def _wrapped(named: str, wrapper: Callable[..., Any], env: Env) -> Env:
 def _given(variant: Variant) -> str:
     """The end of a sentence on why something cannot be made: what was given for it."""
     kwargs = variant.env_kwargs
-    return "" if kwargs == json_object.EMPTY else f"; --env-kwargs gives {kwargs}"
+    return "" if kwargs == json_object.EMPTY else f"; its arguments (env_kwargs) are {kwargs}"
 
 
 def _refuse_raw_frames(env_id: str) -> None:
