@@ -49,9 +49,7 @@ def make_plan(
     Raises ConfigError: a name or value is unknown, or nothing says which environment.
     """
     file = read_toml(config_file) if config_file else {}
-    named = _named(Config().replace(file).replace(overrides))  # also checks all of them
-    is_named = any(key in values for values in (file, overrides) for key in ("env", "tasks"))
-    env = named if is_named else None
+    env = _named(file, overrides)
     fallback = None if preset_name or env else default_preset
     identity: dict[str, Any] = {}
     saved: dict[str, Any] = {}
@@ -66,7 +64,7 @@ def make_plan(
         preset_name = fallback
     chosen = (PRESETS.get(preset_name or "", {}), saved, file, overrides)
     config = preset(preset_name) if preset_name else Config()
-    config = config.replace(saved).replace(file).replace(overrides)
+    config = config.replace(saved, file, overrides)
     config = _with_absolute_paths(config)
     name = run_name(run, preset_name, env)
     if not resume:
@@ -83,9 +81,16 @@ def make_plan(
     return Plan(name, preset_name, config, directory, chose_network, init_from or began)
 
 
-def _named(config: Config) -> str:
-    """The environment's id; of several tasks the first one's, and how many more there are."""
-    env, tasks = config.environment.env, config.environment.tasks
+def _named(*layers: Mapping[str, Any]) -> str | None:
+    """The environment's id; of several tasks the first one's, and how many more there are.
+
+    None if nothing names one. Raises ConfigError: what is named can be none.
+    """
+    named = [{key: values[key] for key in ("env", "tasks") if key in values} for values in layers]
+    if not any(named):
+        return None
+    environment = Config().replace(*named).environment
+    env, tasks = environment.env, environment.tasks
     return f"{env}-and-{len(tasks) - 1}-more" if len(tasks) > 1 else env
 
 

@@ -123,13 +123,14 @@ class Config:
         values = self.values()
         return Evolving({i.key: i for i in items}, {i.key: values[i.key] for i in items})
 
-    def replace(self, values: Mapping[str, Any]) -> "Config":
-        """This config with some settings changed. Raises ConfigError for an unknown key.
+    def replace(self, *layers: Mapping[str, Any]) -> "Config":
+        """This config with some settings changed; a layer outranks those before it.
 
-        What gives the environment gives the tasks, and the other way round.
+        What gives the environment gives the tasks, and the other way round. Raises ConfigError: a
+        key is unknown, a value is none of its setting's, or two do not agree in the end.
         """
         changed: dict[str, dict[str, Any]] = {}
-        for key, value in spelled_out(values).items():
+        for key, value in (item for values in layers for item in spelled_out(values).items()):
             item = find_setting(key)
             changed.setdefault(item.group, {})[item.attribute] = item.check(value)
         groups = {

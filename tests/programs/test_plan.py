@@ -109,6 +109,28 @@ def test_the_file_outranks_the_preset_and_the_command_line_the_file() -> None:
     assert planned.config.training.batch_size == 9
 
 
+def test_settings_must_agree_in_the_end_and_not_in_each_of_their_sources() -> None:
+    # given a preset whose rewards are not clipped, one of several tasks, and files
+    Path("popart.toml").write_text("popart = true")
+    Path("stop.toml").write_text("stop_at_score = 0.5")
+    a_task = [{"env": "CartPole-v0"}]
+
+    # then
+    assert plan({"popart": True}, preset="cartpole").config.loss.popart
+    assert plan({"stop_at_score": 0.5}, preset="minigrid-5").config.training.stop_at_score == 0.5
+    typed = plan({"env": "CartPole-v1", "reward_clipping": "none"}, config="popart.toml")
+    assert typed.config.loss.popart
+    scored = plan({"tasks": a_task}, config="stop.toml")
+    assert scored.config.training.stop_at_score == 0.5
+
+    # and a run that is resumed has agreed before
+    start(scored)
+    resumed = plan({"stop_at_score": 0.9}, resume=True, run=scored.run)
+    assert resumed.config.training.stop_at_score == 0.9
+    with pytest.raises(ConfigError, match="popart learns from rewards as they are"):
+        plan({"popart": True}, preset="atari")
+
+
 def test_the_default_preset_is_for_those_who_name_nothing() -> None:
     assert plan(default_preset="cartpole").preset == "cartpole"
     assert plan(default_preset="cartpole", resume=True).preset == "cartpole"
