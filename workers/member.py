@@ -54,8 +54,9 @@ class Member:
             return
         # The environment may stand in a run directory that is not here.
         environment = facts.config.environment
-        overrides = {"tasks": environment.tasks} if environment.tasks else {"env": environment.env}
-        overrides |= self._asked["overrides"]
+        overrides = dict(self._asked["overrides"])
+        if not overrides.keys() & {"env", "tasks"}:
+            overrides |= {"env": environment.env, "tasks": environment.tasks or None}
         own = make_plan(**{**self._asked, "overrides": overrides}).config.model.network
         if travelling(own) != facts.spec.network:
             raise ConfigError(
