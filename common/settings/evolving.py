@@ -1,6 +1,5 @@
 """The mutable settings of a run, as they are now: a population changes them while it goes on."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -82,6 +81,6 @@ def _origin(found: Mapping[str, Any]) -> tuple[int, str, float]:
         raise ValueError(f"generation, which is {printable(generation)[:40]}")
     if not isinstance(name, str) or len(name) > MAX_NAME or not name.isprintable():
         raise ValueError("copied_from")
-    if type(at) not in (int, float) or not math.isfinite(at) or not 0 <= at <= 1e12:
+    if type(at) not in (int, float) or not 0 <= at <= 1e12:
         raise ValueError("copied_unix_s")
     return generation, name, float(at)

@@ -105,6 +105,7 @@ def test_a_record_comes_back_as_it_was() -> None:
     [
         ("name", "another"),
         ("unix_s", -1),
+        ("unix_s", 10**400),
         ("fresh_s", 1e300),
         ("fitness", float("nan")),
         ("fitness", True),
@@ -114,6 +115,7 @@ def test_a_record_comes_back_as_it_was() -> None:
         ("fingerprint", "g" * 16),
         ("generation", 2**33),
         ("values", {"learning_rate": "1"}),
+        ("values", {"learning_rate": -(10**400)}),
         ("values", {"\x1b[2J": 1.0}),
         ("values", [1]),
         ("digest", "x"),
