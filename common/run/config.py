@@ -24,6 +24,7 @@ from impala_redis.common.settings.declaring import MAX_TEXT, Setting, declared_i
 from impala_redis.common.settings.evolving import Evolving
 from impala_redis.common.settings.field_names import our_name
 from impala_redis.common.tasks.listing import spelled_out
+from impala_redis.common.tasks.worlds import worlds_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Config:
     def _check_together(self) -> None:
         """Raises ConfigError: two settings contradict each other."""
         loss, training, transport = self.loss, self.training, self.transport
-        if len(self.environment.env) > MAX_TEXT:
+        where = self.environment
+        worlds_of(where.env, where.variant, where.tasks)
+        if len(where.env) > MAX_TEXT:
             raise ConfigError(f"env must be text of at most {MAX_TEXT} characters")
         if (loss.clip_rho or float("inf")) < (loss.clip_c or float("inf")):
             raise ConfigError(
@@ -58,7 +61,7 @@ class Config:
                 "replace a part of them by values; set correction to none or one_step, and lambda "
                 "to 1"
             )
-        if training.stop_at_score is not None and not self.environment.tasks:
+        if training.stop_at_score is not None and not where.tasks:
             raise ConfigError(
                 f"stop_at_score ({training.stop_at_score:g}) needs tasks, which alone have scores; "
                 "give --tasks FILE, or stop_at_return instead"

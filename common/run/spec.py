@@ -254,6 +254,7 @@ def _spec_from(document: dict[str, Any]) -> RunSpec:
     check_fit(spec.observation, spec.action)
     try:
         check_size(spec)
+        worlds_of(env, spec.variant, tasks)
     except ConfigError as error:
         raise SpecMismatch(f"the run's spec will not do: {error}") from error
     return spec

@@ -213,6 +213,18 @@ def test_shares_and_scores_of_tasks_may_differ() -> None:
     assert mine.difference(other_spec) == ""
 
 
+def test_arguments_of_the_run_and_of_a_task_that_are_too_long_together_are_refused() -> None:
+    # given
+    of_run, of_task = (json.dumps({name: "x" * 3000}) for name in "ab")
+    task = {"name": "far", "env": "CartPole-v1", "env_kwargs": of_task}
+
+    # then neither a learner takes them nor an actor
+    words = "env_kwargs of the run and of the task far do not fit together"
+    with pytest.raises(ConfigError, match=words):
+        Config().replace({"tasks": [task], "env_kwargs": of_run})
+    assert words in refusal(json.dumps(document(tasks=[task], env_kwargs=of_run)))
+
+
 def test_tasks_that_do_not_fit_the_rest_of_a_spec_are_refused() -> None:
     # given
     tasks = [{"name": "a", "env": "CartPole-v1"}, {"name": "b", "env": "B-v0"}]
@@ -825,7 +837,7 @@ def test_a_run_too_large_for_any_machine_is_refused_by_its_learner_and_by_every_
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_no_preset_is_near_what_is_too_large(name: str) -> None:
-    config = preset(name)
+    config = preset(name).replace({"text": "onehot"})  # no text is seen here
     network = config.values()["network"]
     seen = ObservationSpec((84, 84), "uint8") if network != "mlp" else SMALL
     spec = make_spec("run", config, seen, discrete(18))
