@@ -147,7 +147,7 @@ class ActorProgram:
         has_joined = False
         while not self._stop():
             until_finished = exit_with_run and has_joined
-            patience = (wait_learner_s, self._stop, self._outfit.num_envs, until_finished)
+            patience = (wait_learner_s, self._stop, self._outfit, until_finished)
             run = wait_for_run(self._link, self._name, *patience)
             has_joined = True
             if run is None or (self._play(run) and exit_with_run):

@@ -3,7 +3,6 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 from impala_redis.common.acting.weights import unpack_reply
@@ -14,6 +13,7 @@ from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.server.backoff import Backoff
 from impala_redis.common.transport.actor_link import ActorLink
 from impala_redis.workers import pacing
+from impala_redis.workers.outfit import Outfit
 from impala_redis.workers.stopping import StopFlag
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,13 @@ def wait_for_run(
     actor: str,
     give_up_after_s: float,
     stop: StopFlag,
-    num_envs: Callable[[RunSpec], int],
+    outfit: Outfit,
     until_finished: bool = False,
 ) -> OpenRun | None:
     """The run, once a learner has published its spec and weights; None if stopped.
 
-    None also for a finished run if `until_finished`, else it waits for the next one. `num_envs`
-    says how many environments the actor will have: it is dealt as many places of the tasks.
+    None also for a finished run if `until_finished`, else it waits for the next one. The actor
+    is dealt as many places of the tasks as it will have environments by its `outfit`.
 
     Raises WaitedTooLong, or SpecMismatch: this version cannot join the run.
     """
@@ -59,7 +59,7 @@ def wait_for_run(
     said_so = False
     while not stop():
         try:
-            run, why = _look_for_run(link, actor, num_envs)
+            run, why = _look_for_run(link, actor, outfit)
         except RedisUnreachable as error:
             run, why = None, str(error)
         if run is not None:
@@ -76,9 +76,7 @@ def wait_for_run(
     return None
 
 
-def _look_for_run(
-    link: ActorLink, actor: str, num_envs: Callable[[RunSpec], int]
-) -> tuple[OpenRun | None, str]:
+def _look_for_run(link: ActorLink, actor: str, outfit: Outfit) -> tuple[OpenRun | None, str]:
     """The run, or why it cannot be joined yet."""
     reply = link.read_spec()
     if reply is None:
@@ -100,7 +98,7 @@ def _look_for_run(
     join = link.count_join(actor)
     if join is None:  # then only chance keeps its episodes from being played again
         join = secrets.randbits(32) + 1
-    start = link.deal(num_envs(spec)) if spec.task_size else 0
+    start = link.deal(outfit.num_envs(spec), outfit.tasks) if spec.task_size else 0
     if start is None:  # then only chance spreads the tasks over the actors
         start = secrets.randbits(32)
     return OpenRun(spec, reply.digest, weights, join, start), ""

@@ -1,6 +1,6 @@
 """An actor's link: it pushes blocks, learns what is new, and says that it lives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from impala_redis.common.errors import RedisDenied, RunMissing, UnsuitableServer
@@ -29,7 +29,8 @@ MOST_TOGETHER = 4
 # With more names than this the counts of their joins begin again.
 MOST_JOINED = 65_536
 # Beside the actors' names, and none that an actor can have: places dealt in the schedule of tasks.
-DEALT = ":places"
+# Behind it stand the names of the tasks, if these are not all of the run's.
+DEALT = ":places:"
 
 
 class ActorLink(Link):
@@ -125,13 +126,14 @@ class ActorLink(Link):
         count = self._count(actor, 1)
         return None if count is None else count - 1
 
-    def deal(self, places: int) -> int | None:
+    def deal(self, places: int, among: Iterable[str] = ()) -> int | None:
         """Takes so many places in the schedule of the run's tasks; the first of them.
 
-        The actors who join one after the other so get places that follow each other. None as for
-        `count_join`.
+        The actors who join one after the other so get places that follow each other. Those who play
+        only the tasks `among` these names have a schedule of their own: they would leave gaps in
+        that of all others. None as for `count_join`.
         """
-        count = self._count(DEALT, places)
+        count = self._count(DEALT + ",".join(sorted(set(among))), places)
         return None if count is None else count - places
 
     def _count(self, name: str, number: int) -> int | None:

@@ -455,7 +455,11 @@ def test_actors_are_dealt_places_that_follow_each_other(
     # given actors of 8, 3 and 8 environments
     assert [actor.deal(number) for number in (8, 3, 8)] == [0, 8, 11]
 
-    # then no actor's name stands in the way, and another learner begins anew
+    # then those who play only some of the tasks take none of these places
+    assert [actor.deal(2, ("near", "far")), actor.deal(3, ("far", "near"))] == [0, 2]
+    assert actor.deal(1) == 19
+
+    # and no actor's name stands in the way, and another learner begins anew
     assert actor.count_join("places") == 0
     learner.forget_joins()
     assert actor.deal(5) == 0
