@@ -73,6 +73,7 @@ class Populating:
         self._fingerprint = ""
         self._due_frames = 0
         self._told_s = time.monotonic()
+        self._interval_s = 0.0  # what the last one took
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._better: Better | None = None
@@ -114,8 +115,9 @@ class Populating:
             settle()
             self._wait_for_next(learner)
             self._before = None
+            before, self._told_s = self._told_s, time.monotonic()
+            self._interval_s = self._told_s - before
             mine = self._member(learner)
-            self._told_s = time.monotonic()
             first, last = (
                 BURN_IN_INTERVALS * self._interval,
                 self._config.training.total_frames - self._interval,
@@ -146,7 +148,7 @@ class Populating:
         return Member(
             name=self._run,
             unix_s=0.0,
-            fresh_s=fresh_s(time.monotonic() - self._told_s),
+            fresh_s=fresh_s(self._interval_s),
             fitness=fitness,
             measure=measure,
             frames=learner.frames,

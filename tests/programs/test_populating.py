@@ -97,6 +97,22 @@ def test_a_copy_with_which_no_update_can_be_made_is_taken_back(
     assert "back to" in caplog.text
 
 
+def test_a_member_that_has_just_copied_counts_as_alive_for_three_intervals(
+    parties: list[Party],
+) -> None:
+    # given intervals of a thousand seconds
+    for party in parties:
+        party.populating._told_s -= 1000.0
+
+    # when
+    copied(parties)
+
+    # then
+    told = {one.name: one for one in parties[0].populating._link.census().members}
+    assert told["run-1"].copied_from == "run-2"
+    assert [one.fresh_s for one in told.values()] == [pytest.approx(3000.0, abs=60.0)] * 2
+
+
 def test_nobody_is_told_or_copied_while_the_mean_return_is_not_known(
     parties: list[Party], redis_url: str, run_name: str
 ) -> None:
