@@ -19,6 +19,8 @@ MOST_MAGNITUDE = 1e30
 # Once so many rows are known, a number counts as no further than this from the mean, in deviations.
 # One that is absurd would else make all others equal, and for good.
 KNOWN_ROWS, MOST_DEVIATIONS = 1000, 1000.0
+# No run has more rows, and the next ones must still be counted in int64.
+MOST_ROWS = 2**53
 
 
 class Sample(NamedTuple):
@@ -88,7 +90,9 @@ class Moments:
             array = found[name]
             if array.shape != own.shape or array.dtype != own.dtype:
                 raise ValueError(f"{name}, which is {array.dtype}{list(array.shape)}")
-            if not np.isfinite(array).all() or (name != "mean" and (array < 0).any()):
+            least = -np.inf if name == "mean" else 0
+            most = MOST_ROWS if name == "count" else np.inf
+            if not (np.isfinite(array) & (array >= least) & (array <= most)).all():
                 raise ValueError(f"{name}, which no numbers give")
         self.count = int(found["count"][0])
         self.mean = np.array(found["mean"], np.float64)

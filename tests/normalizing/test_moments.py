@@ -68,6 +68,7 @@ def test_restored_moments_go_on_bit_for_bit() -> None:
     [
         ("count", np.array([-1])),
         ("count", np.array([1.5])),
+        ("count", np.array([2**63 - 1])),
         ("mean", np.zeros(3)),
         ("mean", np.zeros(2, np.float32)),
         ("mean", np.array([0.0, np.nan])),
