@@ -132,6 +132,15 @@ POISON: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+def test_figures_of_large_observations_are_no_poison(link: PopulationLink) -> None:
+    state = _with(
+        model__normalizer__mean=np.array([1e7], np.float32),
+        moments__observations__squares=np.array([1e20]),
+    )
+    link.tell(member("a", state), state)
+    assert link.state_of("a", MOST_BYTES) is not None
+
+
 @pytest.mark.fault(67)
 @pytest.mark.parametrize("kind", POISON)
 def test_a_poisoned_state_is_refused(link: PopulationLink, kind: str) -> None:
