@@ -77,6 +77,14 @@ def test_the_state_of_a_better_member_is_gone_on_with(parties: list[Party]) -> N
     assert bad.populating.figures(bad.learner)["population:generation"] == 1
 
 
+def test_a_better_member_is_copied_however_many_returns_it_knows(parties: list[Party]) -> None:
+    # given returns as those of a hundred tasks, in many digits
+    parties[1].learner.window.returns = [100.0 / 3.0] * 10_000
+
+    # then
+    assert copied(parties).learner.evolving.generation == 1
+
+
 def test_a_copy_with_which_no_update_can_be_made_is_taken_back(
     parties: list[Party], caplog: pytest.LogCaptureFixture
 ) -> None:
