@@ -52,11 +52,9 @@ class Member:
         """
         if not module_of(facts.spec.network):
             return
-        # The environment may stand in a run directory that is not here.
-        environment = facts.config.environment
-        overrides = dict(self._asked["overrides"])
-        if not overrides.keys() & {"env", "tasks"}:
-            overrides |= {"env": environment.env, "tasks": environment.tasks or None}
+        environment, overrides = facts.config.environment, dict(self._asked["overrides"])
+        if not overrides.keys() & {"env", "tasks"}:  # they may stand in a folder that is not here
+            overrides |= {"tasks": environment.tasks or None, "env": environment.env}
         own = make_plan(**{**self._asked, "overrides": overrides}).config.model.network
         if travelling(own) != facts.spec.network:
             raise ConfigError(

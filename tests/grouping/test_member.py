@@ -59,13 +59,16 @@ class GoOn(StopFlag):
         self._stopped = False
 
 
-@pytest.mark.parametrize("named", [{}, {"network": "deep"}, {"network": "theirs:Other"}])
+@pytest.mark.parametrize(
+    "named",
+    [{}, {"network": "deep"}, {"network": "theirs:Other"}, {"env": "CartPole-v1,CartPole-v0"}],
+)
 def test_a_network_that_rank_0_alone_names_is_not_imported(
     own_folder: Path, named: dict[str, str]
 ) -> None:
     # given a group whose first learner tells of a network that can be imported here
     (own_folder / "theirs.py").write_text(NETWORK)
-    spec, config = run_of(network="theirs:Net")
+    spec, config = run_of(**{"network": "theirs:Net", "env": named.get("env", "CartPole-v1")})
     (own_folder / "imported").unlink()
     store = MemoryStore()
     seats = [Seat(rank, 2, rank, 0, "localhost", 1, serves_store=False) for rank in range(2)]
