@@ -212,12 +212,19 @@ def make_spec(
 def _of_fitting_length(spec: RunSpec) -> RunSpec:
     """The spec, without the environment's own spaces where it would be too long to travel.
 
-    Raises ConfigError: a network of the user's own is what makes it so long.
+    Raises ConfigError: tasks or a network of the user's own make it so long.
     """
     if len(spec.to_json()) <= MAX_SPEC_LENGTH:
         return spec
     if spec.own is None:
-        return replace(spec, spaces="")
+        spec = replace(spec, spaces="")
+        if spec.tasks and len(spec.to_json()) > MAX_SPEC_LENGTH:
+            raise ConfigError(
+                f"with {len(spec.tasks)} tasks the run's spec takes {len(spec.to_json()):,} "
+                f"characters, and {MAX_SPEC_LENGTH:,} at most; give them shorter names or less "
+                "env_kwargs, or give fewer"
+            )
+        return spec
     tensors = len(spec.own.parameters) + len(spec.own.buffers)
     raise ConfigError(
         f"the network {spec.network} has {tensors:,} tensors, and with their names and shapes the "

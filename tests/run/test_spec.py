@@ -184,6 +184,16 @@ def test_what_a_task_is_fits_and_is_told_in_words(changed: dict[str, str], words
     assert mine.difference(other) == words
 
 
+def test_tasks_that_no_actor_could_read_are_refused_with_the_remedy() -> None:
+    # given
+    names = [f"far-{number}" for number in range(100)]
+    tasks = [{"name": name, "env": "A-v0", "env_kwargs": {"a": "x" * 600}} for name in names]
+
+    # then
+    with pytest.raises(ConfigError, match=r"100 tasks the run's spec takes .* less env_kwargs"):
+        make_spec("run", Config().replace({"tasks": tasks}), SMALL, discrete(2))
+
+
 def test_the_order_of_tasks_and_their_number_fit() -> None:
     # given
     mine = dataclasses.replace(SPEC, tasks=TASKS, num_tasks=2)
