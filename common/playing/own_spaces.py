@@ -13,8 +13,8 @@ from impala_redis.common.run.spec import RunSpec
 def spaces_of(spec: RunSpec, env_modules: Collection[str]) -> tuple[Space, Space]:
     """The observation and the action space of one environment of the run.
 
-    A run that was begun before 0.2 does not tell them: then its environment is made once, with the
-    run's arguments and wrappers.
+    A run that was begun before 0.2 does not tell them, nor one whose tasks leave no room for them:
+    then its environment is made once, with the run's arguments and wrappers.
 
     Args:
       spec: of the run.
@@ -44,8 +44,9 @@ def _asked(spec: RunSpec, env_modules: Collection[str]) -> str:
     from impala_redis.common.envs.vector import VectorEnvironment
 
     check_environment(spec, env_modules, "to env_modules:")
+    env, variant = spec.worlds[0]  # all tasks have the same spaces
     environment = VectorEnvironment(
-        spec.env, 1, frame_stack=spec.observation.frame_stack, variant=spec.variant
+        env, 1, frame_stack=spec.observation.frame_stack, variant=variant
     )
     environment.close()
     if not environment.spaces:

@@ -37,6 +37,7 @@ from impala_redis.common.errors import (
 from impala_redis.common.playing.saved import from_checkpoint
 from impala_redis.common.run.spaces import discrete
 from impala_redis.common.run.spec import RunSpec
+from impala_redis.common.tasks.task import Task
 from impala_redis.common.transport.learner_link import LearnerLink
 from small_networks import FLOATS, make_spec
 from support import ROOT
@@ -547,6 +548,16 @@ def test_a_run_of_0_1_asks_its_environment_for_the_spaces(tmp_path: Path) -> Non
     # then
     with pytest.raises(ConfigError, match="made by the module 'their_module', which nobody"):
         load(tmp_path)
+
+
+def test_a_run_of_tasks_that_tells_no_spaces_asks_its_first_task_as_it_is_played() -> None:
+    # given a task whose arguments say what its actions are
+    task = Task("cold", "Pendulum-v1", env_kwargs='{"g": 9.5, "wheels": 2}')
+    spec = dataclasses.replace(from_checkpoint(OLD_RUN)[0], env=task.env, tasks=(task,))
+
+    # then
+    with pytest.raises(UnsupportedEnvironment, match="takes no argument 'wheels'"):
+        policy_of(spec)
 
 
 def test_a_game_of_atari_is_played_from_its_single_pictures(tmp_path: Path) -> None:
