@@ -16,6 +16,8 @@ from impala_redis.common.tasks.task import MOST_TASKS, Task
 FORM = "a TOML file with [[tasks]] tables, or a JSON list of such"
 # The longest text of a list: a table of it takes some hundred characters.
 MAX_LIST = 65_536
+# Beside all other settings it must fit a config file, in a line of its own, and a run's spec.
+MOST_CHARACTERS, MOST_DOTS = 32_768, 2000
 # So many names are told in a line of a log.
 MOST_TOLD = 5
 
@@ -39,6 +41,12 @@ def tasks_in(value: object) -> tuple[Task, ...]:
         raise ConfigError(f"two tasks have the name {twice}; give each [[tasks]] a name of its own")
     if sum(task.share for task in tasks) > MAX_ENVS:
         raise ConfigError(f"the shares of all tasks are more than {MAX_ENVS:,}; lower them")
+    text = as_text(tasks)
+    if len(text) > MOST_CHARACTERS or text.count(".") > MOST_DOTS:
+        raise ConfigError(
+            f"tasks take {len(text):,} characters with {text.count('.'):,} dots, and may take "
+            f"{MOST_CHARACTERS:,} with {MOST_DOTS:,}; give them shorter names or less env_kwargs"
+        )
     return tasks
 
 

@@ -185,13 +185,17 @@ def test_what_a_task_is_fits_and_is_told_in_words(changed: dict[str, str], words
 
 
 def test_tasks_that_no_actor_could_read_are_refused_with_the_remedy() -> None:
-    # given
-    names = [f"far-{number}" for number in range(100)]
-    tasks = [{"name": name, "env": "A-v0", "env_kwargs": {"a": "x" * 600}} for name in names]
+    # given those and an observation that take nearly as much room as they may
+    names = [f"far-{number}" for number in range(128)]
+    tasks = [{"name": name, "env": "A-v0", "env_kwargs": {"a": "x" * 170}} for name in names]
+    config = Config().replace({"tasks": tasks, "hidden_sizes": []})
+    categories = ObservationPart("a", (4096,), "uint8", (100,) * 4096)
+    numbers = ObservationPart("b", (800,), "float32", start=4096, scale=(2**60,) * 800)
+    wide = ObservationSpec((4096 + 4 * 800,), "uint8", parts=(categories, numbers))
 
     # then
-    with pytest.raises(ConfigError, match=r"100 tasks the run's spec takes .* less env_kwargs"):
-        make_spec("run", Config().replace({"tasks": tasks}), SMALL, discrete(2))
+    with pytest.raises(ConfigError, match=r"128 tasks the run's spec takes .* less env_kwargs"):
+        make_spec("run", config, wide, discrete(2))
 
 
 def test_the_order_of_tasks_and_their_number_fit() -> None:

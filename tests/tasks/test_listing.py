@@ -7,7 +7,7 @@ import pytest
 
 from impala_redis.common.errors import ConfigError
 from impala_redis.common.run.config import Config, find_setting
-from impala_redis.common.run.config_file import read_toml, to_toml
+from impala_redis.common.run.config_file import config_in, read_toml, to_toml
 from impala_redis.common.tasks.listing import as_text, numbers_of, spelled_out, tasks_in, told
 from impala_redis.common.tasks.task import MOST_TASKS, Task
 from impala_redis.workers.setting_options import SettingType, as_arguments
@@ -112,6 +112,22 @@ def test_a_file_whose_path_has_a_comma_is_one_environment() -> None:
 def test_what_is_no_list_of_tasks_is_refused_in_words(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words.replace("[", r"\[")):
         Config().replace(values)
+
+
+@pytest.mark.parametrize("argument", ["x" * 270, "." * 20], ids=["characters", "dots"])
+def test_tasks_that_a_runs_own_file_could_not_hold_are_refused(argument: str) -> None:
+    # given as many tasks as there may be
+    def tasks(argument: str) -> list[dict[str, Any]]:
+        return [
+            {"name": f"t{number}", "env": "A-v0", "env_kwargs": {"a": argument}}
+            for number in range(MOST_TASKS)
+        ]
+
+    # then what is taken comes back from the run's config
+    config = Config().replace({"tasks": tasks("x" * 150)})
+    assert config_in(to_toml(config).encode()) == config
+    with pytest.raises(ConfigError, match="shorter names or less env_kwargs"):
+        Config().replace({"tasks": tasks(argument)})
 
 
 def test_all_shares_together_have_a_bound() -> None:
