@@ -70,7 +70,7 @@ class TorchState(Engine):
         self._averaged = optimizer.flat.clone()
         self._task_loss = TaskLoss(spec, config.loss, device)
         self._popart = self._task_loss.popart
-        # Of the parameters and of their mean.
+        # The parameters have a last layer of the baseline, and so has their mean.
         views = [optimizer.views(flat) for flat in (optimizer.flat, self._averaged)]
         self._heads = [Head(named[WEIGHT], named[BIAS]) for named in views]
 

@@ -4,7 +4,7 @@ import math
 
 
 def of_episodes(num_tasks: int = 1) -> str:
-    """Of which episodes a mean return is the mean, in words."""
+    """The episodes that a mean return is the mean of, in words."""
     return "over the last 100 episodes" if num_tasks < 2 else "over 100 episodes of each task"
 
 

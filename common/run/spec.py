@@ -58,7 +58,7 @@ class RunSpec(NetworkSpec):
 
     run: str
     env: str = field(metadata=_FITS)
-    # None where one environment was named and no task.
+    # It is empty where one environment was named and no task.
     tasks: tuple[Task, ...] = ()
     env_kwargs: str = field(default=EMPTY, metadata=_FITS)
     wrapper: tuple[str, ...] = field(default=(), metadata=_FITS)

@@ -13,7 +13,7 @@ class Scored(Protocol):
 
     @property
     def reference(self) -> float:
-        """The mean return that scores 1; above `random`."""
+        """The mean return that scores 1; another one than `random`."""
 
 
 def normalised(task: Scored, mean_return: float) -> float:
