@@ -38,6 +38,9 @@ class Beginning(NamedTuple):
         if self.own:
             learner.restore(self.own)
             log.info("resumed from %s: %d updates", self.own.path.name, learner.updates)
+            if learner.evolving.generation:
+                values = ", ".join(f"{key} {x:.3g}" for key, x in learner.evolving.now.items())
+                log.info("goes on with what it has copied in a population: %s", values)
         elif self.other:
             learner.begin_from(self.other)
             log.info("begins with the weights in %s", printable(self.other.path))

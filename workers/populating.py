@@ -37,6 +37,7 @@ from impala_redis.common.records.checkpoint import Checkpoint, Tensors, packed
 from impala_redis.common.run.config import Config
 from impala_redis.common.run.spec import RunSpec
 from impala_redis.common.settings.evolving import Copied
+from impala_redis.common.tasks.listing import as_text
 from impala_redis.workers.job import Job
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,8 @@ class Populating:
 
     def begin(self, spec: RunSpec, learner: Learner) -> None:
         """Takes part from now on."""
-        fitting = f"{spec.fingerprint} {self._config.optimizer.optimizer}"
+        # Scores are compared, so they must be of the same returns.
+        fitting = f"{spec.fingerprint} {self._config.optimizer.optimizer} {as_text(spec.tasks)}"
         self._fingerprint = hashlib.sha256(fitting.encode()).hexdigest()[:16]
         self._told_s = time.monotonic()
         self._wait_for_next(learner)
