@@ -42,7 +42,9 @@ class Program(click.Command):
     def _hint(self, option: str, typed: list[str]) -> str | None:
         """The sentence for an option that has another name or place here; None if none is known."""
         # Click reports -l for -lr; what was typed says more.
-        word = next((word for word in typed if word.startswith(option)), option).partition("=")[0]
+        words = [word.partition("=")[0] for word in typed]
+        begins_so = next((word for word in words if word.startswith(option)), option)
+        word = option if option in words else begins_so
         name = our_name(word) or word.lstrip("-").replace("-", "_")
         ours = f"--{name.replace('_', '-')}"
         if any(ours in parameter.opts + parameter.secondary_opts for parameter in self.params):

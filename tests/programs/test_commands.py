@@ -90,6 +90,8 @@ def test_a_slip_of_the_pen_still_finds_its_neighbour() -> None:
     assert "'--learning-rate'" in typed("train", "--learing-rate", "3")[1]
     assert "'--checkpoint'" in typed("evaluator", "--ckpt", "x")[1]
     assert "Did you mean" not in typed("status", "--qqq")[1]
+    # also where an option that begins so is typed before it
+    assert "No such option '--task'. " in typed("train", "--tasks=[]", "--task", "x")[1]
 
 
 def test_the_fields_names_lead_to_names_that_exist_and_hide_none() -> None:
