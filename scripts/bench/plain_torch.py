@@ -66,7 +66,7 @@ class OwnNetwork(nn.Module):
     def forward(self, inputs: NetworkInput) -> Outputs:
         """Its outputs for R rows of B environments."""
         output = self.network(inputs)
-        return output.policy, output.baseline
+        return output.policy, output.baseline[..., 0]
 
 
 def bare_loss(

@@ -34,6 +34,7 @@ from impala_redis.common.run.spaces import (
     discrete,
 )
 from impala_redis.common.run.spec import WIRE_VERSION, RunSpec
+from impala_redis.common.tasks.task import Task
 
 PREFIX = struct.Struct("<4sHHIQI")  # written down once more: the format is a contract
 KINDS = {"block": 1, "weights": 2}
@@ -168,6 +169,11 @@ SPECS = [
         lstm_size=2,
         extra_inputs="last_action_reward",
         compression="zstd",
+    ),
+    dataclasses.replace(
+        make_spec(ObservationSpec((1,), "float32")),
+        tasks=(Task("near", "Fuzz-v0", share=2), Task("far", "Far-v0", env_kwargs='{"size": 3}')),
+        num_tasks=2,
     ),
 ]
 
@@ -428,9 +434,11 @@ def _check_block(block: Block, spec: RunSpec) -> None:
     history = spec.observation.frame_stack - 1
     assert rows.observations.shape == (history + t + 1, n, *spec.observation.shape)
     assert rows.observations.dtype == spec.observation.dtype
-    for array, length in zip(rows[1:-1], (t + 1, t, t, t, t, t), strict=True):
+    for array, length in zip(rows[1:-2], (t + 1, t, t, t, t, t), strict=True):
         assert array.shape == (length, n)
     assert rows.memory.shape == (1, n, spec.memory_size)
+    assert rows.tasks.shape == (1, n, spec.task_size)
+    assert ((rows.tasks >= 0) & (rows.tasks < spec.num_tasks)).all()
     assert all(np.isfinite(array).all() for array in rows)
     assert rows.actions.min() >= 0 and rows.actions.max() < spec.action.sizes[0]
     assert rows.discounts.min() >= 0 and rows.discounts.max() <= 1

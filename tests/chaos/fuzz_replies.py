@@ -257,6 +257,7 @@ def _calls() -> dict[str, Callable[[Any], object]]:
         "ActorLink.beat": lambda link: link.beat("a", {"frames": 1}, 10.0),
         "ActorLink.is_listed": lambda link: link.is_listed("a"),
         "ActorLink.count_join": lambda link: link.count_join("a"),
+        "ActorLink.deal": lambda link: link.deal(3),
         "ActorLink.leave": lambda link: link.leave("a"),
         "PlainActorLink.push": lambda link: link.push("a#1", 1, b"block", 4),
         "LearnerLink.check_server": lambda link: check_server(link.client, link.url),

@@ -31,7 +31,7 @@ def test_train_has_every_option_of_an_actor_or_says_why_not() -> None:
     }
     assert left_out == {
         *("actor-id", "device", "env-module", "env-processes", "envs", "exit-with-run"),
-        "network-module",
+        *("network-module", "task"),
     }
 
 

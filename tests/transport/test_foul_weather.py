@@ -181,6 +181,7 @@ def _everything(url: str) -> dict[type, tuple[Any, dict[str, Callable[[Any], Any
                 "push": lambda link: link.push("a#1", 1, b"x", 4),
                 "push_together": lambda link: link.push_together("a#1", 1, [b"x", b"y"], 4),
                 "count_join": lambda link: link.count_join("a"),
+                "deal": lambda link: link.deal(3),
                 "has_room": lambda link: link.has_room(4),
                 "read_news": lambda link: link.read_news(),
                 "beat": lambda link: link.beat("a", {"frames": 1}, 1.0),
