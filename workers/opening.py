@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from impala_redis.common.run.own_network import OwnNetwork
 from impala_redis.common.run.spec import RunSpec, make_spec
 from impala_redis.common.server.address import cli_command
 from impala_redis.common.server.suitability import check_room
+from impala_redis.common.tasks.scoring import advice_on_references
 from impala_redis.common.transport.learner_link import LearnerLink
 from impala_redis.common.user_code.parts import imported
 from impala_redis.workers import beginning, probing, process, voice
@@ -53,7 +54,7 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> Beginning:
         spec.parameter_shapes()
     except SpecMismatch as error:
         raise UnsupportedEnvironment(f"no actor could join {wanted.env}: {error}") from error
-    if not plan.chose_network and (advice := advice_on_pictures(spec)):
+    for advice in filter(None, _advice(plan, spec)):
         log.warning("%s", advice)
         voice.tell(log=advice)
     if spec.compression != "none":
@@ -61,6 +62,14 @@ def prepare(plan: Plan, resume: bool, stop: StopFlag) -> Beginning:
     if saved:
         return beginning.resumed(spec, saved)
     return beginning.begun_from(spec, plan.init_from) if plan.init_from else Beginning(spec)
+
+
+def _advice(plan: Plan, spec: RunSpec) -> Iterator[str]:
+    """What nobody has chosen and may be wrong; empty texts for nothing."""
+    if not plan.chose_network:
+        yield advice_on_pictures(spec)
+    if plan.config.training.stop_at_score is not None:
+        yield advice_on_references(spec.tasks)
 
 
 def _tried(config: Config, spec: RunSpec) -> OwnNetwork:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from impala_redis.common.tasks.task import Task
+
 
 class Scored(Protocol):
     """As much of a task as its score needs."""
@@ -33,3 +35,16 @@ def score(tasks: Sequence[Scored], mean_returns: Sequence[float | None]) -> floa
     if not tasks or len(known) < len(tasks):
         return None
     return sum(map(normalised, tasks, known)) / len(tasks)
+
+
+def advice_on_references(tasks: Sequence[Task]) -> str:
+    """What to say where a run is to stop at a score, and a task's score would be its return."""
+    plain = [task.name for task in tasks if (task.random, task.reference) == (0.0, 1.0)]
+    if not plain:
+        return ""
+    more = f" and {len(plain) - 1} more" if len(plain) > 1 else ""
+    return (
+        f"the score of the task {plain[0]}{more} is its return, since nothing says what a random "
+        "policy and a good one earn; give it random and reference in [[tasks]], unless these are 0 "
+        "and 1"
+    )

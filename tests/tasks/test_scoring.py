@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from impala_redis.common.tasks.scoring import normalised, score
+from impala_redis.common.tasks.scoring import advice_on_references, normalised, score
+from impala_redis.common.tasks.task import Task
 
 
 class Anchors(NamedTuple):
@@ -37,3 +38,16 @@ def test_there_is_no_score_before_each_task_has_a_mean_return(
 
 def test_a_run_without_tasks_has_no_score() -> None:
     assert score([], []) is None
+
+
+def test_a_score_that_would_be_the_return_is_told_with_the_remedy() -> None:
+    # given tasks of which two say nothing of what can be earned
+    plain, other = Task("plain", "A-v0"), Task("other", "B-v0", share=2)
+    told = Task("told", "C-v0", reference=500.0)
+
+    # then
+    assert advice_on_references([told]) == ""
+    assert advice_on_references([told, plain]).startswith(
+        "the score of the task plain is its return, since"
+    )
+    assert "the task plain and 1 more is" in advice_on_references([plain, told, other])
