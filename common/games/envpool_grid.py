@@ -1,4 +1,4 @@
-"""MiniGrid's and BabyAI's levels, stepped by EnvPool: the same game, some twenty times as fast.
+"""MiniGrid's and BabyAI's levels, stepped by EnvPool: the same game, many times as fast.
 
 Observations, rewards and ends are those of the package minigrid where nothing is drawn, but for the
 last bit of rewards, which EnvPool computes in float32; a level that is drawn is drawn by the same
