@@ -9,8 +9,8 @@ from impala_redis.common.presets import atari
 from impala_redis.common.presets.small import SMALL_TASK
 from impala_redis.common.tasks.task import Task
 
-# A score of 0 is that of who never arrives; a score of 1 that of the shortest ways, the mean over 20
-# to 40 worlds, found by a search for them.
+# A score of 0 is that of who never arrives; a score of 1 that of the shortest ways, the mean over
+# 20 to 40 worlds, found by a search for them.
 _MINIGRID_5 = (
     Task("DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0", reference=0.965),
     Task("DoorKey-6x6", "MiniGrid-DoorKey-6x6-v0", reference=0.969),
@@ -26,8 +26,8 @@ _ATARI_4 = (
     Task("Freeway", "ALE/Freeway-v5", random=0.0, reference=29.6),
     Task("Seaquest", "ALE/Seaquest-v5", random=68.4, reference=20_182.0),
 )
-# A score of 0 is that of actions drawn evenly; a score of 1 that of BabyAI's own bot, which does every
-# mission. Those of UnlockLocal and UnlockPickup rest on few episodes.
+# A score of 0 is that of actions drawn evenly; a score of 1 that of BabyAI's own bot, which does
+# every mission. Those of UnlockLocal and UnlockPickup rest on few episodes.
 _BABYAI_12 = tuple(
     Task(name, f"BabyAI-{name}-v0", random=random, reference=reference)
     for name, random, reference in (
